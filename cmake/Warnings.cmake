@@ -1,0 +1,10 @@
+# Warnings for our own code; headers of others are SYSTEM.
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -fno-math-errno -fno-plt)
+if(OMNIMA_COVERAGE)
+  add_compile_options(--coverage -O1)
+  add_link_options(--coverage)
+endif()
+if(OMNIMA_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()

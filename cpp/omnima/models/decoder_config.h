@@ -1,0 +1,48 @@
+// What a decoder-only language model looks like. The fields are described once, in decoder_config.cpp.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "omnima/core/field.h"
+
+namespace omnima::models {
+
+struct DecoderConfig {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t num_hidden_layers = 0;
+  std::int64_t num_attention_heads = 0;
+  std::int64_t num_key_value_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t max_position_embeddings = 0;  // the context length in tokens
+  std::string norm = "rms_norm";             // rms_norm | layer_norm (layer_norm carries a bias)
+  double norm_eps = 1e-5;
+  std::string positions = "rotary";  // rotary | learned | none
+  double rope_theta = 10000.0;
+  std::string activation = "swiglu";  // swiglu | gelu | gelu_tanh (the latter two without a gate)
+  bool attention_bias = false;        // on q, k, v and the output projection
+  bool mlp_bias = false;
+  bool tie_word_embeddings = true;
+  double dropout = 0.0;  // after the embedding, the attention and the mlp; in training only
+  double initializer_range = 0.02;
+  bool depth_scaled_init = true;  // output projections drawn with std / sqrt(2 * layers)
+
+  static const std::vector<core::Field>& fields();
+  // From named values; an unknown name is an error that names the nearest field. Checks bounds and
+  // consistency, and fills zeros: intermediate_size, num_key_value_heads and head_dim.
+  static DecoderConfig from_values(const std::map<std::string, core::FieldValue>& values);
+  std::map<std::string, core::FieldValue> values() const;
+  void check() const;
+};
+
+// Canonical parameter names are those of Hugging Face's Llama, weights [out, in]:
+//   model.embed_tokens.weight [vocab, hidden], model.embed_positions.weight [context, hidden] (learned),
+//   model.layers.N.input_layernorm.{weight,bias}, .self_attn.{q,k,v,o}_proj.{weight,bias},
+//   .post_attention_layernorm.{weight,bias}, .mlp.{gate,up,down}_proj.{weight,bias} (gate: swiglu),
+//   model.norm.{weight,bias}, lm_head.weight (untied).
+
+}  // namespace omnima::models
