@@ -1,0 +1,145 @@
+// Binds the tokenizer core: vocabulary in, ids and text out.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
+#include "omnima/text/stream_decoder.h"
+#include "omnima/text/tokenizer.h"
+
+namespace omnima::bindings {
+namespace {
+
+using text::Id;
+using text::Tokenizer;
+using Ids = py::array_t<std::int32_t, py::array::c_style>;
+using Table = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>;
+
+std::shared_ptr<Tokenizer> make_tokenizer(const std::string& algorithm,
+                                          std::vector<std::string> pieces,
+                                          const std::vector<int>& roles, const Table& merges,
+                                          std::vector<double> scores, std::optional<Id> unknown,
+                                          std::optional<Id> bos, std::optional<Id> eos,
+                                          std::optional<Id> pad) {
+  core::require<core::ConfigError>(algorithm == "bpe" || algorithm == "unigram", "algorithm is '",
+                                   algorithm, "'; expected 'bpe' or 'unigram'");
+  core::require<core::ConfigError>(
+      merges.size() == 0 || (merges.ndim() == 2 && merges.shape(1) == 3),
+      "merges must be a table of (left, right, result) rows");
+  text::Vocabulary vocabulary;
+  vocabulary.algorithm = algorithm == "bpe" ? text::Algorithm::kBpe : text::Algorithm::kUnigram;
+  vocabulary.pieces = std::move(pieces);
+  for (const int role : roles) {
+    core::require<core::ConfigError>(role >= 0 && role <= 2, "role ", role,
+                                     " is unknown; expected 0 (text), 1 (byte) or 2 (special)");
+    vocabulary.roles.push_back(static_cast<text::Role>(role));
+  }
+  vocabulary.scores = std::move(scores);
+  const std::uint32_t* row = merges.data();
+  for (py::ssize_t i = 0; i < merges.size() / 3; ++i, row += 3) {
+    vocabulary.merges.push_back({row[0], row[1], row[2]});
+  }
+  vocabulary.unknown = unknown;
+  vocabulary.bos = bos;
+  vocabulary.eos = eos;
+  vocabulary.pad = pad;
+  const py::gil_scoped_release release;
+  return std::make_shared<Tokenizer>(std::move(vocabulary));
+}
+
+// A view of the string's own UTF-8; the caller keeps the string alive.
+std::string_view view(py::handle string) {
+  if (!PyUnicode_Check(string.ptr())) {
+    throw py::type_error("expected text (str), got " +
+                         std::string(py::str(py::type::of(string).attr("__name__"))));
+  }
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_AsUTF8AndSize(string.ptr(), &size);
+  if (data == nullptr) throw py::error_already_set();
+  return {data, static_cast<std::size_t>(size)};
+}
+
+Ids to_numpy(const std::vector<Id>& ids) {
+  Ids array(static_cast<py::ssize_t>(ids.size()));
+  if (!ids.empty()) std::memcpy(array.mutable_data(), ids.data(), ids.size() * sizeof(Id));
+  return array;
+}
+
+std::vector<Id> encode(const Tokenizer& self, const py::str& string, bool add_bos, bool add_eos,
+                       bool parse_special) {
+  const std::string_view text = view(string);
+  std::vector<Id> ids;
+  const py::gil_scoped_release release;
+  self.encode(text, ids, {add_bos, add_eos, parse_special});
+  return ids;
+}
+
+py::list encode_batch(const Tokenizer& self, const py::list& strings, bool add_bos, bool add_eos,
+                      bool parse_special, int threads) {
+  // The copy keeps every string alive while the lock is released, whatever happens to the list.
+  const py::tuple kept(strings);
+  std::vector<std::string_view> texts;
+  texts.reserve(kept.size());
+  for (const py::handle string : kept) texts.push_back(view(string));
+  std::vector<std::vector<Id>> results;
+  {
+    const py::gil_scoped_release release;
+    results = self.encode_batch(texts, {add_bos, add_eos, parse_special}, threads);
+  }
+  py::list arrays(results.size());
+  for (std::size_t i = 0; i < results.size(); ++i) arrays[i] = to_numpy(results[i]);
+  return arrays;
+}
+
+void bind_tokenizer(py::module_& module) {
+  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
+      module, "Tokenizer", "Text to ids and back; the core behind omnima.Tokenizer.")
+      .def(py::init(&make_tokenizer), py::kw_only(), py::arg("algorithm"), py::arg("pieces"),
+           py::arg("roles"), py::arg("merges"), py::arg("scores"),
+           py::arg("unknown") = std::nullopt, py::arg("bos") = std::nullopt,
+           py::arg("eos") = std::nullopt, py::arg("pad") = std::nullopt,
+           "Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special), and "
+           "merges (rows of left, right, result) or scores.")
+      .def("encode", &encode, py::arg("text"), py::arg("add_bos") = false,
+           py::arg("add_eos") = false, py::arg("parse_special") = false, "Ids of one text.")
+      .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("add_bos") = false,
+           py::arg("add_eos") = false, py::arg("parse_special") = false, py::arg("threads") = 0,
+           "Ids of many texts as int32 arrays, on several threads (0: one a core).")
+      .def(
+          "decode",
+          [](const Tokenizer& self, const std::vector<Id>& ids, bool skip_special) {
+            const py::gil_scoped_release release;
+            return self.decode(ids, skip_special);
+          },
+          py::arg("ids"), py::arg("skip_special") = true, "Text of ids; broken UTF-8 is U+FFFD.")
+      .def("piece", &Tokenizer::piece, py::arg("id"), "The token as the vocabulary spells it.")
+      .def("__len__", &Tokenizer::size);
+}
+
+void bind_stream_decoder(py::module_& module) {
+  using text::StreamDecoder;
+  py::class_<StreamDecoder>(module, "StreamDecoder",
+                            "Ids to text one by one, never splitting a character.")
+      .def(py::init<std::shared_ptr<const Tokenizer>, bool>(), py::arg("tokenizer"),
+           py::arg("skip_special") = true)
+      .def(
+          "push",
+          [](StreamDecoder& self, std::int64_t id) {
+            core::require<core::DataError>(id >= 0 && id <= INT32_MAX, "token id ", id,
+                                           " is outside of every vocabulary");
+            return self.push(static_cast<Id>(id));
+          },
+          py::arg("id"), "The text that this token completes.")
+      .def("finish", &StreamDecoder::finish, "What was held back; unfinished bytes are U+FFFD.");
+}
+
+}  // namespace
+
+void bind_text(py::module_& module) {
+  bind_tokenizer(module);
+  bind_stream_decoder(module);
+}
+
+}  // namespace omnima::bindings

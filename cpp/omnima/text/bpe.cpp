@@ -1,0 +1,134 @@
+// Byte-pair encoding (Sennrich et al. 2016): the pair of lowest rank is merged first, of equals the
+// leftmost. The order of events, stale queue entries included, is that of Hugging Face tokenizers,
+// so ids agree exactly.
+#include <algorithm>
+#include <tuple>
+
+#include "omnima/text/model.h"
+#include "omnima/text/pair_table.h"
+#include "omnima/text/utf8.h"
+
+namespace omnima::text {
+namespace {
+
+constexpr Id kNone = ~0u;
+
+struct Symbol {
+  Id id;
+  int previous, next;  // -1 at the borders
+  bool alive;
+};
+
+struct Candidate {
+  std::uint32_t rank;
+  int position;
+  Id result;
+  // Heap order: the smallest (rank, position) is on top.
+  bool operator<(const Candidate& other) const {
+    return std::tie(rank, position) > std::tie(other.rank, other.position);
+  }
+};
+
+// Buffers of one thread, kept between calls.
+struct Scratch {
+  std::vector<Symbol> symbols;
+  std::vector<Candidate> queue;
+};
+
+class Bpe final : public Model {
+ public:
+  explicit Bpe(const Vocabulary& vocabulary)
+      : merges_(vocabulary.merges.size()),
+        bytes_(byte_ids(vocabulary)),
+        unknown_(vocabulary.unknown.value_or(kNone)) {
+    for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
+      const Merge& merge = vocabulary.merges[rank];
+      merges_.insert(merge.left, merge.right, {static_cast<std::uint32_t>(rank), merge.result});
+    }
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      const std::string& piece = vocabulary.pieces[id];
+      const bool is_unknown = vocabulary.unknown == static_cast<Id>(id);
+      if (vocabulary.roles[id] != Role::kText || is_unknown) continue;
+      if (utf8_length(static_cast<unsigned char>(piece[0])) != piece.size()) continue;
+      const std::uint32_t point = code_point(piece);
+      if (characters_.size() <= point) characters_.resize(point + 1, kNone);
+      characters_[point] = static_cast<Id>(id);
+    }
+  }
+
+  void encode(std::string_view chunk, std::vector<Id>& out) const override {
+    thread_local Scratch scratch;
+    read_symbols(chunk, scratch.symbols);
+    merge_all(scratch);
+    for (const Symbol& symbol : scratch.symbols) {
+      if (symbol.alive) out.push_back(symbol.id);
+    }
+  }
+
+ private:
+  void read_symbols(std::string_view chunk, std::vector<Symbol>& symbols) const {
+    symbols.clear();
+    const auto add = [&](Id id) {
+      const int index = static_cast<int>(symbols.size());
+      symbols.push_back({id, index - 1, index + 1, true});
+    };
+    for (std::size_t position = 0; position < chunk.size();) {
+      const std::size_t length = utf8_length(static_cast<unsigned char>(chunk[position]));
+      const std::string_view character = chunk.substr(position, length);
+      const std::uint32_t point = code_point(character);
+      const Id id = point < characters_.size() ? characters_[point] : kNone;
+      if (id != kNone) {
+        add(id);
+      } else if (bytes_) {
+        for (const char byte : character) add((*bytes_)[static_cast<unsigned char>(byte)]);
+      } else if (unknown_ != kNone) {
+        add(unknown_);
+      }
+      position += length;
+    }
+    if (!symbols.empty()) symbols.back().next = -1;
+  }
+
+  void push(Scratch& scratch, int left, int right) const {
+    if (left < 0 || right < 0) return;
+    const auto* found = merges_.find(scratch.symbols[left].id, scratch.symbols[right].id);
+    if (found == nullptr) return;
+    scratch.queue.push_back({found->first, left, found->second});
+    std::push_heap(scratch.queue.begin(), scratch.queue.end());
+  }
+
+  void merge_all(Scratch& scratch) const {
+    auto& [symbols, queue] = scratch;
+    queue.clear();
+    for (int i = 0; i + 1 < static_cast<int>(symbols.size()); ++i) push(scratch, i, i + 1);
+    while (!queue.empty()) {
+      std::pop_heap(queue.begin(), queue.end());
+      const Candidate top = queue.back();
+      queue.pop_back();
+      Symbol& left = symbols[top.position];
+      if (!left.alive || left.next < 0) continue;
+      Symbol& right = symbols[left.next];
+      const auto* found = merges_.find(left.id, right.id);
+      if (found == nullptr || found->second != top.result) continue;  // the pair has changed
+      left.id = top.result;
+      left.next = right.next;
+      right.alive = false;
+      if (left.next >= 0) symbols[left.next].previous = top.position;
+      push(scratch, left.previous, top.position);
+      push(scratch, top.position, left.next);
+    }
+  }
+
+  PairTable merges_;            // (left, right) → (rank, result)
+  std::vector<Id> characters_;  // by code point
+  std::optional<std::array<Id, 256>> bytes_;
+  Id unknown_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> make_bpe(const Vocabulary& vocabulary) {
+  return std::make_unique<Bpe>(vocabulary);
+}
+
+}  // namespace omnima::text

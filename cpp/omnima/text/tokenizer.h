@@ -1,0 +1,68 @@
+// Text to ids and back. One encode path; safe to call from many threads, none of which needs the
+// interpreter.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "omnima/text/cache.h"
+#include "omnima/text/chunker.h"
+#include "omnima/text/model.h"
+#include "omnima/text/specials.h"
+#include "omnima/text/vocabulary.h"
+
+namespace omnima::text {
+
+struct EncodeOptions {
+  bool add_bos = false;  // one begin token in front, unless the text has it there already
+  bool add_eos = false;  // one end token behind, unless the text has it there already
+  bool parse_special =
+      false;  // read special tokens written out in the text; never for untrusted text
+};
+
+class Tokenizer {
+ public:
+  explicit Tokenizer(Vocabulary vocabulary);
+
+  // Appends the ids of valid UTF-8 text; DataError names the byte of anything else.
+  void encode(std::string_view text, std::vector<Id>& out, const EncodeOptions& options = {}) const;
+
+  // Encodes documents on several threads (0: one a core). Errors of any document are thrown.
+  std::vector<std::vector<Id>> encode_batch(std::span<const std::string_view> texts,
+                                            const EncodeOptions& options = {},
+                                            int threads = 0) const;
+
+  // The text of ids; broken UTF-8 becomes U+FFFD. Special tokens are left out or written out.
+  std::string decode(std::span<const Id> ids, bool skip_special = true) const;
+
+  // Appends the raw bytes of one token; DataError for an id outside of the vocabulary.
+  void append_bytes(Id id, bool skip_special, std::string& out) const;
+
+  // The token as the vocabulary spells it ("<0x0A>", " the", "</s>").
+  const std::string& piece(Id id) const;
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  std::size_t size() const { return vocabulary_.pieces.size(); }
+
+ private:
+  class BorrowedCache;
+
+  void encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const;
+  void encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,
+                   std::vector<Id>& out) const;
+  void check_id(Id id) const;
+
+  Vocabulary vocabulary_;
+  std::vector<std::string> bytes_;  // what each id decodes to
+  std::unique_ptr<Model> model_;
+  Chunker chunker_;
+  SpecialMatcher specials_;
+  mutable std::mutex caches_mutex_;
+  mutable std::vector<std::unique_ptr<ChunkCache>> idle_caches_;
+};
+
+}  // namespace omnima::text

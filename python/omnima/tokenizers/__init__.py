@@ -1,0 +1,9 @@
+"""Text to token ids and back: BPE, unigram, character and byte tokenizers that transformers loads
+as they are.
+"""
+
+from __future__ import annotations
+
+from omnima.tokenizers.tokenizer import StreamDecoder, Tokenizer
+
+__all__ = ["StreamDecoder", "Tokenizer"]

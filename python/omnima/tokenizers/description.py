@@ -1,0 +1,114 @@
+"""What a tokenizer is made of, apart from any file: pieces, their roles, merges or scores, and the
+special ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnima.errors import ConfigError
+
+Kind = Literal["bpe", "unigram", "char", "byte"]
+KINDS: tuple[Kind, ...] = ("bpe", "unigram", "char", "byte")
+
+PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+BYTE_PIECES = tuple(f"<0x{value:02X}>" for value in range(256))
+BYTE_PATTERN = re.compile(r"<0x[0-9A-F]{2}>")
+
+ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Description:
+    """A tokenizer as plain data; the order of ``pieces`` gives the ids, the order of ``merges``
+    their rank.
+    """
+
+    kind: Kind
+    pieces: Sequence[str]
+    roles: Sequence[int]
+    merges: NDArray[np.uint32]  # [merges, 3]: left, right, result
+    scores: Sequence[float]  # unigram only, one a piece
+    bos: int | None
+    eos: int | None
+    pad: int | None
+    unknown: int | None = None
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm of the core that runs this tokenizer."""
+        return "unigram" if self.kind == "unigram" else "bpe"
+
+
+def no_merges() -> NDArray[np.uint32]:
+    """Return an empty table of merges."""
+    return np.zeros((0, 3), dtype=np.uint32)
+
+
+def check_kind(kind: str) -> Kind:
+    """Return the kind, or raise a ConfigError that lists the right ones."""
+    if kind not in KINDS:
+        raise ConfigError(f"tokenizer kind '{kind}' is unknown; expected one of {', '.join(KINDS)}")
+    return cast(Kind, kind)
+
+
+def special_pieces(kind: Kind, user_tokens: Sequence[str]) -> list[str]:
+    """Return the special tokens in id order: padding, begin, end, then the user's, then unknown
+    for characters.
+    """
+    builtin = [PAD, BOS, EOS]
+    tail = [UNKNOWN] if kind == "char" else []
+    seen = {*builtin, UNKNOWN}
+    for token in user_tokens:
+        if not isinstance(token, str) or len(token) < 2:
+            raise ConfigError(
+                f"special token {token!r} is too short; use text of two or more characters, such"
+                " as '<|user|>'"
+            )
+        if token in seen:
+            raise ConfigError(
+                f"special token {token!r} is given twice or is built in already; leave it out"
+            )
+        if BYTE_PATTERN.fullmatch(token):
+            raise ConfigError(
+                f"special token {token!r} is the name of a byte token; choose another"
+            )
+        seen.add(token)
+    return [*builtin, *user_tokens, *tail]
+
+
+def build(
+    kind: Kind,
+    specials: Sequence[str],
+    text_pieces: Sequence[str],
+    merges: NDArray[np.uint32] | None = None,
+    scores: Sequence[float] = (),
+) -> Description:
+    """Put a description together: specials first, then the byte tokens (none for characters), then
+    the text pieces.
+    """
+    byte_pieces = () if kind == "char" else BYTE_PIECES
+    pieces = [*specials, *byte_pieces, *text_pieces]
+    roles = (
+        [ROLE_SPECIAL] * len(specials)
+        + [ROLE_BYTE] * len(byte_pieces)
+        + [ROLE_TEXT] * len(text_pieces)
+    )
+    index = {piece: position for position, piece in enumerate(specials)}
+    return Description(
+        kind=kind,
+        pieces=pieces,
+        roles=roles,
+        merges=no_merges() if merges is None else merges,
+        scores=scores,
+        bos=index[BOS],
+        eos=index[EOS],
+        pad=index[PAD],
+        unknown=index.get(UNKNOWN),
+    )

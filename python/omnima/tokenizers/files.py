@@ -1,0 +1,306 @@
+"""A tokenizer on disk: tokenizer.json and tokenizer_config.json as transformers.AutoTokenizer
+reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnima.errors import DataError
+from omnima.tokenizers.description import (
+    BYTE_PATTERN,
+    BYTE_PIECES,
+    ROLE_BYTE,
+    ROLE_SPECIAL,
+    ROLE_TEXT,
+    Description,
+    Kind,
+    no_merges,
+)
+
+TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+
+
+def serialize(description: Description) -> dict[str, bytes]:
+    """Return the files of a tokenizer, by name; equal tokenizers give equal bytes."""
+    return {
+        TOKENIZER_FILE: _dump(_tokenizer_json(description), indent=None),
+        CONFIG_FILE: _dump(_config_json(description), indent=2),
+    }
+
+
+def write(description: Description, directory: Path) -> None:
+    """Write the files aside and rename them into the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in serialize(description).items():
+        aside = directory / f".{name}.partial"
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, directory / name)
+
+
+def read(directory: Path) -> Description:
+    """Read the files of a tokenizer; DataError names the file and what in it is not ours to
+    read.
+    """
+    path = directory / TOKENIZER_FILE
+    content = _load(path)
+    config_path = directory / CONFIG_FILE
+    config = _load(config_path) if config_path.exists() else {}
+    return _Reader(path, content, config).description()
+
+
+def _dump(content: dict[str, Any], indent: int | None) -> bytes:
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(content, ensure_ascii=False, indent=indent, separators=separators).encode(
+        "utf-8"
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: there is no such file; expected the directory of a tokenizer or of a model"
+            " with its tokenizer"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _tokenizer_json(description: Description) -> dict[str, Any]:
+    specials = [i for i, role in enumerate(description.roles) if role == ROLE_SPECIAL]
+    fallback = [] if description.kind == "char" else [{"type": "ByteFallback"}]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added_token(i, description.pieces[i]) for i in specials],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [*fallback, {"type": "Fuse"}]},
+        "model": _unigram_json(description)
+        if description.kind == "unigram"
+        else _bpe_json(description),
+    }
+
+
+def _added_token(token_id: int, content: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token_id, "content": content, **flags, "special": True}
+
+
+def _bpe_json(description: Description) -> dict[str, Any]:
+    pieces = description.pieces
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None if description.unknown is None else pieces[description.unknown],
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": description.kind != "char",
+        "ignore_merges": False,
+        "vocab": {piece: i for i, piece in enumerate(pieces)},
+        "merges": [[pieces[left], pieces[right]] for left, right, _ in description.merges.tolist()],
+    }
+
+
+def _unigram_json(description: Description) -> dict[str, Any]:
+    # unk_id must name a token, though the byte tokens leave nothing unknown: padding, which text
+    # never gives.
+    return {
+        "type": "Unigram",
+        "unk_id": description.pad,
+        "vocab": [
+            [piece, score]
+            for piece, score in zip(description.pieces, description.scores, strict=True)
+        ],
+        "byte_fallback": True,
+    }
+
+
+def _config_json(description: Description) -> dict[str, Any]:
+    names = {
+        "bos_token": description.bos,
+        "eos_token": description.eos,
+        "pad_token": description.pad,
+    }
+    named = {*names.values(), description.unknown}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    config |= {name: description.pieces[i] for name, i in names.items() if i is not None}
+    if description.unknown is not None:
+        config["unk_token"] = description.pieces[description.unknown]
+    others = [
+        description.pieces[i]
+        for i, role in enumerate(description.roles)
+        if role == ROLE_SPECIAL and i not in named
+    ]
+    if others:
+        config["additional_special_tokens"] = others
+    return config
+
+
+def _adds_nothing(stage: Any) -> bool:
+    """Tell whether a stage is the template that transformers writes for texts without begin and
+    end tokens.
+    """
+    if not isinstance(stage, dict) or stage.get("type") != "TemplateProcessing":
+        return False
+    parts = stage.get("single")
+    return isinstance(parts, list) and [list(part) for part in parts] == [["Sequence"]]
+
+
+class _Reader:
+    """Turns the content of tokenizer.json into a description, checking that nothing in it is left
+    unheeded.
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
+        self.path, self.content, self.config = path, content, config
+        model = content.get("model")
+        if not isinstance(model, dict):
+            raise DataError(f"{path}: the field 'model' is missing; this is not a tokenizer.json")
+        self.model: dict[str, Any] = model
+
+    def unsupported(self, what: str) -> DataError:
+        return DataError(
+            f"{self.path}: {what} is not supported; Omnima reads the BPE, unigram, character and"
+            " byte tokenizers"
+            " that it writes (no normalizer, pre-tokenizer or post-processor)"
+        )
+
+    def description(self) -> Description:
+        for stage in ("normalizer", "pre_tokenizer", "post_processor"):
+            value = self.content.get(stage)
+            if value is not None and not _adds_nothing(value):
+                name = value.get("type", value) if isinstance(value, dict) else value
+                raise self.unsupported(f"the {stage} '{name}'")
+        algorithm = self.model.get("type")
+        if algorithm not in ("BPE", "Unigram"):
+            raise self.unsupported(f"a model of type '{algorithm}'")
+        try:
+            return self._unigram() if algorithm == "Unigram" else self._bpe()
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{self.path}: the tokenizer is damaged: {type(error).__name__}: {error}"
+            ) from error
+
+    def _bpe(self) -> Description:
+        defaults = {
+            "dropout": (None, 0.0),
+            "continuing_subword_prefix": (None, ""),
+            "end_of_word_suffix": (None, ""),
+            "fuse_unk": (None, False),
+            "ignore_merges": (None, False),
+        }
+        for option, accepted in defaults.items():
+            if self.model.get(option) not in accepted:
+                raise self.unsupported(f"the BPE option {option}={self.model[option]!r}")
+        vocabulary: dict[str, int] = self.model["vocab"]
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+            raise DataError(
+                f"{self.path}: the ids of the vocabulary are not 0 to {len(pieces) - 1}, each once"
+            )
+        rows = []
+        for merge in self.model["merges"]:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            rows.append((vocabulary[left], vocabulary[right], vocabulary[left + right]))
+        merges = np.array(rows, dtype=np.uint32).reshape(-1, 3) if rows else no_merges()
+        fallback = bool(self.model.get("byte_fallback"))
+        pieces, roles = self._with_added(pieces, fallback)
+        text = any(role == ROLE_TEXT for role in roles)
+        kind: Kind = "char" if not fallback else "bpe" if text else "byte"
+        unknown = self.model.get("unk_token")
+        if not fallback and (unknown is None or rows):
+            raise self.unsupported(
+                "a BPE model without byte_fallback that has merges or no unk_token"
+            )
+        return self._description(
+            kind, pieces, roles, merges=merges, unknown=None if fallback else vocabulary[unknown]
+        )
+
+    def _unigram(self) -> Description:
+        if not self.model.get("byte_fallback"):
+            raise self.unsupported("a unigram model without byte_fallback")
+        entries = self.model["vocab"]
+        pieces, roles = self._with_added([piece for piece, _ in entries], True)
+        scores = [float(score) for _, score in entries]
+        scores += [0.0] * (len(pieces) - len(scores))
+        return self._description("unigram", pieces, roles, scores=scores)
+
+    def _with_added(self, pieces: list[str], fallback: bool) -> tuple[list[str], list[int]]:
+        pieces = list(pieces)
+        specials = set()
+        for token in sorted(
+            self.content.get("added_tokens") or [], key=lambda token: int(token["id"])
+        ):
+            content, token_id = token["content"], int(token["id"])
+            if not token.get("special") or any(
+                token.get(flag) for flag in ("single_word", "lstrip", "rstrip")
+            ):
+                raise self.unsupported(
+                    f"the added token {content!r}, which is not special or strips spaces,"
+                )
+            if token_id == len(pieces):
+                pieces.append(content)
+            if not 0 <= token_id < len(pieces) or pieces[token_id] != content:
+                raise DataError(
+                    f"{self.path}: the added token {content!r} has id {token_id}, which is"
+                    " another's"
+                )
+            specials.add(token_id)
+        roles = [
+            ROLE_SPECIAL
+            if i in specials
+            else ROLE_BYTE
+            if fallback and BYTE_PATTERN.fullmatch(piece)
+            else ROLE_TEXT
+            for i, piece in enumerate(pieces)
+        ]
+        if fallback and roles.count(ROLE_BYTE) != len(BYTE_PIECES):
+            raise self.unsupported(
+                f"byte_fallback with {roles.count(ROLE_BYTE)} of the 256 byte tokens"
+            )
+        return pieces, roles
+
+    def _description(
+        self, kind: Kind, pieces: list[str], roles: list[int], **parts: Any
+    ) -> Description:
+        index = {piece: i for i, piece in enumerate(pieces)}
+
+        def special(name: str) -> int | None:
+            token = self.config.get(name)
+            content = token.get("content") if isinstance(token, dict) else token
+            if content is None:
+                return None
+            if content not in index:
+                raise DataError(
+                    f"{self.path.with_name(CONFIG_FILE)}: {name} is {content!r}, which"
+                    f" {TOKENIZER_FILE} does not have"
+                )
+            return index[content]
+
+        parts = {"merges": no_merges(), "scores": (), **parts}
+        bos, eos, pad = (special(f"{name}_token") for name in ("bos", "eos", "pad"))
+        return Description(
+            kind=kind, pieces=pieces, roles=roles, bos=bos, eos=eos, pad=pad, **parts
+        )

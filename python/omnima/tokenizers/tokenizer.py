@@ -1,0 +1,261 @@
+"""The tokenizer that users hold: trained from text, saved as transformers reads it, run by the C++
+core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch  # noqa: F401  (the extension links to its libraries)
+from numpy.typing import ArrayLike, NDArray
+
+from omnima import _core
+from omnima.errors import ConfigError, DataError
+from omnima.tokenizers import files, training
+from omnima.tokenizers.description import Description, Kind, check_kind
+
+StreamDecoder = _core.StreamDecoder
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Made by :meth:`train` or :meth:`from_pretrained`. The kinds are ``"bpe"`` and ``"unigram"``
+    (pieces learnt from text, every other character as its UTF-8 bytes), ``"byte"`` and ``"char"``.
+    All but ``"char"`` give back any text exactly; ``"char"`` knows the characters of its corpus
+    and shows others as U+FFFD. The same files loaded by ``transformers.AutoTokenizer`` give the
+    same ids.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer.train(["to be or not to be"], "byte")
+    >>> tokenizer.decode(tokenizer.encode("héllo"))
+    'héllo'
+    """
+
+    def __init__(self, description: Description) -> None:
+        if description.pad is not None and description.pad == description.eos:
+            raise ConfigError(
+                "padding and end are the same token; a model would never learn to stop"
+            )
+        self._description = description
+        self._fingerprint: str | None = None
+        self.core = _core.Tokenizer(
+            algorithm=description.algorithm,
+            pieces=list(description.pieces),
+            roles=list(description.roles),
+            merges=description.merges,
+            scores=list(description.scores),
+            unknown=description.unknown,
+            bos=description.bos,
+            eos=description.eos,
+            pad=description.pad,
+        )
+
+    @classmethod
+    def train(
+        cls,
+        source: Iterable[str],
+        kind: str = "bpe",
+        vocab_size: int | None = None,
+        special_tokens: Sequence[str] = (),
+        *,
+        split_digits: bool = True,
+        character_coverage: float = 0.9995,
+        max_training_bytes: int = 64 << 20,
+    ) -> Tokenizer:
+        """Learn a tokenizer from documents.
+
+        Parameters
+        ----------
+        source
+            Documents, read once. All of them are counted; about ``max_training_bytes`` of their
+            lines, evenly spread, are learnt from.
+        kind
+            ``"bpe"``, ``"unigram"``, ``"char"`` or ``"byte"``.
+        vocab_size
+            Number of ids in all (specials and the 256 byte tokens included), up to 65536. When
+            left out: the power of two nearest to the square root of the corpus's bytes, at least
+            512, less where the corpus cannot fill it.
+        special_tokens
+            Control tokens of your own, such as ``"<|user|>"``; they follow ``<pad>``, ``<s>`` and
+            ``</s>``.
+        split_digits
+            Make every digit a token of its own, which helps with arithmetic.
+        character_coverage
+            Share of the corpus's characters that get a piece of their own; the rarest others
+            become bytes.
+        max_training_bytes
+            Bound on the text held in memory for learning.
+
+        Raises
+        ------
+        ConfigError
+            An unknown kind, or a size that the corpus cannot give (the message names the nearest
+            one).
+        DataError
+            An empty corpus or text that is not valid Unicode.
+        """
+        description = training.train(
+            source,
+            check_kind(kind),
+            vocab_size,
+            tuple(special_tokens),
+            split_digits=split_digits,
+            character_coverage=character_coverage,
+            max_training_bytes=max_training_bytes,
+        )
+        return cls(description)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
+        """Load ``tokenizer.json`` and ``tokenizer_config.json`` from a directory; DataError when
+        they are not ours.
+        """
+        return cls(files.read(Path(directory)))
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write the files that :meth:`from_pretrained` and ``transformers.AutoTokenizer`` read."""
+        files.write(self._description, Path(directory))
+
+    def encode(
+        self, text: str, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False
+    ) -> list[int]:
+        """Return the ids of a text.
+
+        Special tokens written out in the text are plain text unless ``parse_special`` is true, so
+        that data cannot smuggle in control tokens (``AutoTokenizer`` always reads them).
+        ``add_bos`` and ``add_eos`` add a begin or end token unless the ids have it there already.
+        """
+        try:
+            ids: list[int] = self.core.encode(text, add_bos, add_eos, parse_special)
+        except UnicodeEncodeError as error:
+            raise _surrogate(error, "") from None
+        return ids
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        threads: int = 0,
+        add_bos: bool = False,
+        add_eos: bool = False,
+        parse_special: bool = False,
+    ) -> list[NDArray[np.int32]]:
+        """Return the ids of many texts, encoded on several threads (0: one a core) without the
+        interpreter lock.
+        """
+        texts = list(texts)
+        try:
+            ids: list[NDArray[np.int32]] = self.core.encode_batch(
+                texts, add_bos, add_eos, parse_special, threads
+            )
+        except UnicodeEncodeError as error:
+            number = next((i for i, text in enumerate(texts) if text == error.object), 0)
+            raise _surrogate(error, f"text {number}: ") from None
+        return ids
+
+    def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, special tokens are left
+        out unless asked.
+        """
+        text: str = self.core.decode(self._checked(ids), skip_special)
+        return text
+
+    def pieces(self, ids: ArrayLike) -> list[str]:
+        """Return each token as the vocabulary spells it, such as ``" the"``, ``"<0x0A>"`` or
+        ``"</s>"``.
+        """
+        return [self._description.pieces[i] for i in self._checked(ids)]
+
+    def stream_decoder(self, skip_special: bool = True) -> StreamDecoder:
+        """Return a decoder with ``push(id) -> str`` and ``finish() -> str`` that never splits a
+        character.
+        """
+        return StreamDecoder(self.core, skip_special)
+
+    def _checked(self, ids: ArrayLike) -> list[int]:
+        array = np.asarray(ids)
+        if array.size == 0:
+            return []
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            raise DataError(
+                f"token ids must be one row of whole numbers; got {array.dtype} of shape"
+                f" {array.shape}"
+            )
+        outside = np.flatnonzero((array < 0) | (array >= self.vocab_size))
+        if outside.size:
+            position = int(outside[0])
+            raise DataError(
+                f"token id {array[position]} at position {position} is outside of the vocabulary of"
+                f" {self.vocab_size} (0 to {self.vocab_size - 1}); is this the tokenizer of the"
+                " model?"
+            )
+        checked: list[int] = array.tolist()
+        return checked
+
+    @property
+    def kind(self) -> Kind:
+        """``"bpe"``, ``"unigram"``, ``"char"`` or ``"byte"``."""
+        return self._description.kind
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return len(self._description.pieces)
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the begin token."""
+        return self._description.bos
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the end token."""
+        return self._description.eos
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the padding token, never that of the end."""
+        return self._description.pad
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of the token for unknown characters; only kind ``"char"`` has one."""
+        return self._description.unknown
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Every special token with its id."""
+        return {
+            self._description.pieces[i]: i
+            for i, role in enumerate(self._description.roles)
+            if role == 2
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the files that :meth:`save_pretrained` writes, in hexadecimal."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for name, content in files.serialize(self._description).items():
+                digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def _surrogate(error: UnicodeEncodeError, where: str) -> DataError:
+    return DataError(
+        f"{where}invalid Unicode at position {error.start}: the character"
+        f" {error.object[error.start]!r} is half of a"
+        " surrogate pair; replace or remove it"
+    )
