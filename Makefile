@@ -1,0 +1,133 @@
+# Every target sets up what it needs: Python 3.10 to 3.13, a C++20 compiler, make and pip are enough.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+CUDA_TORCH ?= 2.14.1
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo-run
+# The floors of `make test`, in per cent of lines and branches (Python) and of lines (C++).
+PYTHON_COVERAGE ?= 80
+CPP_COVERAGE ?= 80
+PYTEST_ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export CMAKE_GENERATOR := Ninja
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+
+CPP_SOURCES := $(shell find cpp tests/cpp cmake CMakeLists.txt -type f 2>/dev/null)
+EXTENSION_SOURCES := $(filter-out tests/%,$(CPP_SOURCES))
+
+.PHONY: help demo test test-cpp test-python test-report dev lint format bench docs stubs cuda-check clean
+
+help:
+	@echo "make demo        train a small model on the built-in stories and let it write"
+	@echo "make test        build, run all tests, report coverage"
+	@echo "make dev         an editable install with every tool of development"
+	@echo "make lint        ruff, mypy, clang-format (make format mends the layout)"
+	@echo "make bench       run the benchmarks and print one table"
+	@echo "make docs        build the documentation into docs/_build/html"
+	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
+	@echo "make cuda-check  compile against a CUDA torch (needs nvcc, no GPU)"
+	@echo "make clean       remove what the other targets made"
+
+# --- setting up -----------------------------------------------------------------------------------
+
+# torch comes first and pinned: an unpinned one may bring gigabytes that this build cannot use.
+$(VENV)/.torch:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "torch==$(TORCH)" numpy
+	touch $@
+
+$(VENV)/.build: $(VENV)/.torch
+	$(BIN)/pip install --quiet "scikit-build-core>=0.10" "cmake>=3.24" "ninja>=1.11"
+	touch $@
+
+# Editable: a change of Python needs nothing, a change of C++ builds again what it touches.
+INSTALL := $(BIN)/pip install --quiet --no-build-isolation --editable
+NO_REBUILD := --config-settings=editable.rebuild=false
+
+$(VENV)/.extension: $(VENV)/.build pyproject.toml $(EXTENSION_SOURCES)
+	$(INSTALL) ".[plot]" $(NO_REBUILD)
+	touch $@
+
+$(VENV)/.test: $(VENV)/.build pyproject.toml | $(VENV)/.extension
+	$(INSTALL) ".[test]" $(NO_REBUILD)
+	touch $@
+
+# The editable install of `make dev` also rebuilds by itself, on import.
+$(VENV)/.dev: $(VENV)/.build pyproject.toml
+	$(INSTALL) ".[dev]"
+	touch $@ $(VENV)/.test $(VENV)/.extension
+
+$(VENV)/.lint: $(VENV)/.build pyproject.toml | $(VENV)/.extension
+	$(INSTALL) ".[test,lint]" $(NO_REBUILD)
+	touch $@
+
+# --- what a newcomer types ------------------------------------------------------------------------
+
+demo: $(VENV)/.extension
+	$(BIN)/omnima train --data tinyworld --preset 1m --tokenizer bpe --minutes 4 --seed 1 --out $(DEMO)
+	$(BIN)/omnima generate $(DEMO) --prompt "Once" --max-new-tokens 120 --seed 1
+
+test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report
+
+# The GoogleTest program is built with line counters: its run gives the coverage of the C++ core.
+test-cpp: $(VENV)/.test
+	mkdir -p build
+	cmake -S . -B build/coverage -DOMNIMA_TESTS=ON -DOMNIMA_COVERAGE=ON \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python $(CMAKE_ARGS) > build/coverage.log || (cat build/coverage.log; exit 1)
+	cmake --build build/coverage --target omnima_tests
+	find build/coverage -name '*.gcda' -delete
+	build/coverage/tests/cpp/omnima_tests --gtest_brief=1
+
+test-python: $(VENV)/.extension $(VENV)/.test
+	$(BIN)/python -m pytest --cov=omnima --cov-branch --cov-report= $(PYTEST_ARGS)
+
+test-report: test-cpp test-python
+	@echo; echo "== coverage of the C++ core (lines; floor $(CPP_COVERAGE)%)"
+	$(BIN)/gcovr --root . --object-directory build/coverage --filter 'cpp/omnima/' \
+	  --exclude 'cpp/omnima/bindings/' --gcov-ignore-errors=all --merge-mode-functions=merge-use-line-0 \
+	  -j $(CMAKE_BUILD_PARALLEL_LEVEL) --fail-under-line $(CPP_COVERAGE) build/coverage
+	@echo; echo "== coverage of the Python package (lines and branches; floor $(PYTHON_COVERAGE)%)"
+	$(BIN)/coverage report --fail-under=$(PYTHON_COVERAGE)
+
+dev: $(VENV)/.dev $(VENV)/.extension
+	@echo "ready: source $(BIN)/activate, then omnima --help"
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	find cpp tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	find cpp tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+bench: $(VENV)/.extension $(VENV)/.test
+	$(BIN)/python benchmarks/run_all.py
+
+docs: $(VENV)/.dev $(VENV)/.extension
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+stubs: $(VENV)/.extension $(VENV)/.test
+	$(BIN)/python tools/make_stubs.py
+
+cuda-check:
+	command -v nvcc > /dev/null || (echo "make cuda-check needs nvcc on the PATH" && exit 1)
+	test -x .venv-cuda/bin/python || $(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/pip install --quiet "torch==$(CUDA_TORCH)" numpy cmake ninja
+	.venv-cuda/bin/cmake -G Ninja -S . -B build/cuda -DOMNIMA_CUDA=ON \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv-cuda/bin/ninja -DPython_EXECUTABLE=$(CURDIR)/.venv-cuda/bin/python
+	.venv-cuda/bin/cmake --build build/cuda --target _core
+
+clean:
+	rm -rf $(VENV) .venv-cuda build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	find python tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/omnima/_core*.so python/omnima/_torch_version.txt
