@@ -1,4 +1,4 @@
-"""Writes python/omnima/_core.pyi from the built extension (run with `make stubs`; never edit it)."""
+"""Writes python/omnima/_core.pyi from the built extension (`make stubs`)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,6 @@ _EXPORTS = {
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 if TYPE_CHECKING:
-    from omnima import doctor as doctor
     from omnima import errors as errors
 
 check_torch(list(__path__))

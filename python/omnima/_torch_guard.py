@@ -11,7 +11,7 @@ VERSION_FILE = "_torch_version.txt"
 
 
 def built_torch(search_path: Sequence[str]) -> str | None:
-    """Return the torch version that the build wrote beside the package; None in a bare source tree."""
+    """Return the torch version that the build wrote beside the package, or None."""
     for folder in search_path:
         path = Path(folder) / VERSION_FILE
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The errors Omnima raises on purpose: each says what was wrong, where, what was expected and what to do."""
+"""The errors Omnima raises on purpose: each says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 

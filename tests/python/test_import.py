@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -41,10 +42,11 @@ def test_running_torch_without_import(monkeypatch):
     torch = sys.modules.pop("torch", None)
     try:
         assert _torch_guard.running_torch().startswith("2.")
-        monkeypatch.setattr(
-            "importlib.metadata.version",
-            lambda name: (_ for _ in ()).throw(_torch_guard.importlib.metadata.PackageNotFoundError),
-        )
+
+        def absent(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr("importlib.metadata.version", absent)
         assert _torch_guard.running_torch() is None
     finally:
         if torch is not None:
@@ -65,7 +67,10 @@ def test_every_public_name_loads(name):
 
 
 def test_extension_loads_after_torch_in_a_fresh_process():
-    code = "import omnima; c = omnima._core; import torch; print(c.built_with_torch == torch.__version__)"
+    code = (
+        "import omnima; core = omnima._core; import torch; "
+        "print(core.built_with_torch == torch.__version__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "True", done.stderr
 

@@ -1,4 +1,5 @@
-// Every subject registers its part of omnima._core with one function; module.cpp calls them in order.
+// Every subject registers its part of omnima._core with one function; module.cpp calls them in
+// order.
 #pragma once
 
 #include <torch/csrc/utils/pybind.h>

@@ -1,4 +1,5 @@
-// A config field is described once: name, type, default, bounds or choices, meaning. Python reads the same list.
+// A config field is described once: name, type, default, bounds or choices, meaning. Python reads
+// the same list.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ struct Field {
   std::string name;
   FieldValue default_value;
   std::string meaning;
-  double minimum = 0;                 // numbers: inclusive
-  double maximum = 0;                 // numbers: inclusive
+  double minimum = 0;                  // numbers: inclusive
+  double maximum = 0;                  // numbers: inclusive
   std::vector<std::string> choices{};  // strings: what may stand here
 };
 

@@ -11,15 +11,16 @@ struct Batch {
   std::int64_t time = 0;
   std::vector<std::int64_t> input_ids;  // [rows, time]
   std::vector<std::int64_t> labels;     // [rows, time], already shifted; -100 is ignored
-  std::vector<std::int32_t> segments;   // [rows, time] document number inside the row; empty: no borders
-  std::int64_t targets = 0;             // labels that are not -100
+  std::vector<std::int32_t>
+      segments;              // [rows, time] document number inside the row; empty: no borders
+  std::int64_t targets = 0;  // labels that are not -100
 };
 
 // A source of batches: its order is a pure function of (seed, epoch, position).
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  virtual void next(Batch& batch) = 0;        // fills `batch`; an exhausted source throws core::DataError
+  virtual void next(Batch& batch) = 0;  // fills `batch`; an exhausted source throws core::DataError
   virtual std::int64_t position() const = 0;  // batches given so far
   virtual void seek(std::int64_t position) = 0;
 };

@@ -22,7 +22,8 @@ void each_member(DecoderConfig& c, Visit visit) {
   };
   visit(size("vocab_size", "number of token ids", 1), c.vocab_size);
   visit(size("hidden_size", "width of the residual stream", 1), c.hidden_size);
-  visit(size("intermediate_size", "width inside the mlp; 0: 8/3 of hidden_size for swiglu, else 4x", 0),
+  visit(size("intermediate_size", "width inside the mlp; 0: 8/3 of hidden_size for swiglu, else 4x",
+             0),
         c.intermediate_size);
   visit(size("num_hidden_layers", "number of blocks", 1), c.num_hidden_layers);
   visit(size("num_attention_heads", "number of query heads", 1), c.num_attention_heads);
@@ -33,11 +34,19 @@ void each_member(DecoderConfig& c, Visit visit) {
   visit(Field{"norm", std::string("rms_norm"), "normalisation", 0, 0, {"rms_norm", "layer_norm"}},
         c.norm);
   visit(Field{"norm_eps", 1e-5, "added to the variance before the root", 1e-12, 1e-1}, c.norm_eps);
-  visit(Field{"positions", std::string("rotary"), "how positions enter", 0, 0,
+  visit(Field{"positions",
+              std::string("rotary"),
+              "how positions enter",
+              0,
+              0,
               {"rotary", "learned", "none"}},
         c.positions);
   visit(Field{"rope_theta", 10000.0, "base of the rotary frequencies", 1, 1e9}, c.rope_theta);
-  visit(Field{"activation", std::string("swiglu"), "mlp activation", 0, 0,
+  visit(Field{"activation",
+              std::string("swiglu"),
+              "mlp activation",
+              0,
+              0,
               {"swiglu", "gelu", "gelu_tanh"}},
         c.activation);
   visit(Field{"attention_bias", false, "biases on q, k, v and the output projection", 0, 1},
@@ -45,10 +54,12 @@ void each_member(DecoderConfig& c, Visit visit) {
   visit(Field{"mlp_bias", false, "biases in the mlp", 0, 1}, c.mlp_bias);
   visit(Field{"tie_word_embeddings", true, "output projection shares the embedding", 0, 1},
         c.tie_word_embeddings);
-  visit(Field{"dropout", 0.0, "probability of zeroing an activation in training", 0, 0.95}, c.dropout);
+  visit(Field{"dropout", 0.0, "probability of zeroing an activation in training", 0, 0.95},
+        c.dropout);
   visit(Field{"initializer_range", 0.02, "standard deviation of the initial weights", 1e-6, 1},
         c.initializer_range);
-  visit(Field{"depth_scaled_init", true, "output projections drawn with std / sqrt(2 * layers)", 0, 1},
+  visit(Field{"depth_scaled_init", true, "output projections drawn with std / sqrt(2 * layers)", 0,
+              1},
         c.depth_scaled_init);
 }
 
@@ -79,7 +90,8 @@ DecoderConfig DecoderConfig::from_values(const std::map<std::string, FieldValue>
     FieldValue value = found->second;
     // Whole numbers are welcome where a real number is asked for.
     if (std::holds_alternative<double>(field.default_value)) {
-      if (const auto* whole = std::get_if<std::int64_t>(&value)) value = static_cast<double>(*whole);
+      if (const auto* whole = std::get_if<std::int64_t>(&value))
+        value = static_cast<double>(*whole);
     }
     core::check_field(field, value);
     member = std::get<std::decay_t<decltype(member)>>(value);
@@ -92,8 +104,8 @@ DecoderConfig DecoderConfig::from_values(const std::map<std::string, FieldValue>
     config.head_dim = config.hidden_size / config.num_attention_heads;
   }
   if (config.intermediate_size == 0) {
-    config.intermediate_size = config.activation == "swiglu" ? config.hidden_size * 8 / 3
-                                                             : config.hidden_size * 4;
+    config.intermediate_size =
+        config.activation == "swiglu" ? config.hidden_size * 8 / 3 : config.hidden_size * 4;
   }
   config.check();
   return config;

@@ -1,4 +1,5 @@
-// What a decoder-only language model looks like. The fields are described once, in decoder_config.cpp.
+// What a decoder-only language model looks like. The fields are described once, in
+// decoder_config.cpp.
 #pragma once
 
 #include <cstdint>
@@ -40,9 +41,10 @@ struct DecoderConfig {
 };
 
 // Canonical parameter names are those of Hugging Face's Llama, weights [out, in]:
-//   model.embed_tokens.weight [vocab, hidden], model.embed_positions.weight [context, hidden] (learned),
-//   model.layers.N.input_layernorm.{weight,bias}, .self_attn.{q,k,v,o}_proj.{weight,bias},
-//   .post_attention_layernorm.{weight,bias}, .mlp.{gate,up,down}_proj.{weight,bias} (gate: swiglu),
-//   model.norm.{weight,bias}, lm_head.weight (untied).
+//   model.embed_tokens.weight [vocab, hidden], model.embed_positions.weight [context, hidden]
+//   (learned), model.layers.N.input_layernorm.{weight,bias},
+//   .self_attn.{q,k,v,o}_proj.{weight,bias}, .post_attention_layernorm.{weight,bias},
+//   .mlp.{gate,up,down}_proj.{weight,bias} (gate: swiglu), model.norm.{weight,bias}, lm_head.weight
+//   (untied).
 
 }  // namespace omnima::models
