@@ -1,7 +1,7 @@
 # Warnings for our own code; headers of others are SYSTEM.
 add_compile_options(-Wall -Wextra -Wno-unused-parameter -fno-math-errno -fno-plt)
 if(OMNIMA_COVERAGE)
-  add_compile_options(--coverage -O1)
+  add_compile_options(--coverage -O1 -fprofile-update=atomic)
   add_link_options(--coverage)
 endif()
 if(OMNIMA_SANITIZE)
