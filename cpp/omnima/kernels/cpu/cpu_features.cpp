@@ -20,9 +20,9 @@ std::vector<Feature> probe() {
 #ifdef OMNIMA_X86
   __builtin_cpu_init();
 #define OMNIMA_FEATURE(name) {name, __builtin_cpu_supports(name) != 0}
-  return {OMNIMA_FEATURE("sse4.2"),     OMNIMA_FEATURE("avx"),      OMNIMA_FEATURE("avx2"),
-          OMNIMA_FEATURE("fma"),        OMNIMA_FEATURE("f16c"),     OMNIMA_FEATURE("avx512f"),
-          OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"), OMNIMA_FEATURE("avx512vl"),
+  return {OMNIMA_FEATURE("sse4.2"),     OMNIMA_FEATURE("avx"),       OMNIMA_FEATURE("avx2"),
+          OMNIMA_FEATURE("fma"),        OMNIMA_FEATURE("f16c"),      OMNIMA_FEATURE("avx512f"),
+          OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"),  OMNIMA_FEATURE("avx512vl"),
           OMNIMA_FEATURE("avx512vnni"), OMNIMA_FEATURE("avx512bf16")};
 #undef OMNIMA_FEATURE
 #else

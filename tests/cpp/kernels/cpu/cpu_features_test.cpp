@@ -17,7 +17,9 @@ TEST(CpuFeatures, LevelsHaveTheNamesOfTheirFiles) {
   EXPECT_STREQ(level_name(Level::kAvx512Bf16), "avx512bf16");
 }
 
-TEST(CpuFeatures, TheActiveLevelNeverExceedsTheCpus) { EXPECT_LE(active_level(), detected_level()); }
+TEST(CpuFeatures, TheActiveLevelNeverExceedsTheCpus) {
+  EXPECT_LE(active_level(), detected_level());
+}
 
 TEST(CpuFeatures, ADetectedLevelIsBackedByItsFeatures) {
   const auto all = features();
