@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 
-import omnima
 import pytest
+
+import omnima
 from omnima import _torch_guard
 
 

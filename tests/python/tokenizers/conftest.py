@@ -53,7 +53,7 @@ def complete(request: pytest.FixtureRequest, trained: dict[str, Tokenizer]) -> T
 
 @pytest.fixture(scope="session")
 def in_transformers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Tokenizer], Any]:
-    """Save a tokenizer beside a Llama config, as a model directory has it, and load it with AutoTokenizer."""
+    """Save a tokenizer beside a Llama config, as a model directory has it, and load it back."""
     transformers = pytest.importorskip("transformers")
     loaded: dict[str, Any] = {}
 

@@ -30,7 +30,8 @@ UNSEEN = [
     "שלום עולם مرحبا بالعالم नमस्ते สวัสดี こんにちは 안녕하세요",
     STORY,
 ]
-# Pieces of the vocabulary and what surrounds them, so that random text meets merges, ties and control tokens often.
+# Pieces of the vocabulary and what surrounds them: random text meets merges, ties and control
+# tokens often.
 FRAGMENTS = [
     "the",
     " the",
