@@ -1,0 +1,5 @@
+// activation for the instruction-set level avx2.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx2
+#include "omnima/kernels/cpu/activation_body.h"
+#endif

@@ -1,0 +1,3 @@
+// activation for the instruction-set level generic.
+#define OMNIMA_LEVEL generic
+#include "omnima/kernels/cpu/activation_body.h"

@@ -1,0 +1,31 @@
+// One pass of AdamW over a flat range, and the sum of squares of a gradient.
+#pragma once
+
+#include <cstdint>
+
+#include "omnima/kernels/cpu/number_types.h"
+
+namespace omnima::kernels {
+
+struct AdamwConstants {
+  float lr;
+  float beta1;
+  float beta2;
+  float eps;
+  float weight_decay;
+  float correction1;  // 1 - beta1^step
+  float correction2;  // sqrt(1 - beta2^step)
+  float grad_scale;   // clipping
+};
+
+struct OptimizerKernels {
+  // Loshchilov and Hutter 2019, as torch.optim.AdamW; shadow (or null) receives the weights in bfloat16.
+  void (*adamw)(float* weight, const float* grad, float* exp_avg, float* exp_avg_sq,
+                bfloat16* shadow, std::int64_t count, const AdamwConstants& constants);
+  double (*sum_of_squares)(const float* x, std::int64_t count);
+  void (*to_bfloat16)(const float* x, bfloat16* y, std::int64_t count);
+};
+
+const OptimizerKernels& optimizer_kernels();
+
+}  // namespace omnima::kernels

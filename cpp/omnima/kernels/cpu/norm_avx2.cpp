@@ -1,0 +1,5 @@
+// norm for the instruction-set level avx2.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx2
+#include "omnima/kernels/cpu/norm_body.h"
+#endif

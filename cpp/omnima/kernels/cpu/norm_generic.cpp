@@ -1,0 +1,3 @@
+// norm for the instruction-set level generic.
+#define OMNIMA_LEVEL generic
+#include "omnima/kernels/cpu/norm_body.h"

@@ -1,0 +1,5 @@
+// rotary for the instruction-set level avx2.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx2
+#include "omnima/kernels/cpu/rotary_body.h"
+#endif

@@ -1,0 +1,3 @@
+// rotary for the instruction-set level generic.
+#define OMNIMA_LEVEL generic
+#include "omnima/kernels/cpu/rotary_body.h"
