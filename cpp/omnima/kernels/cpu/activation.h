@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
@@ -19,7 +20,8 @@ struct ActivationKernels {
   void (*gelu_backward)(const T* x, const T* dy, T* dx, std::int64_t count, bool by_tanh);
 };
 
+// The kernels of an instruction-set level; a level without its own takes the next lower one.
 template <class T>
-const ActivationKernels<T>& activation_kernels();
+const ActivationKernels<T>& activation_kernels(Level level = active_level());
 
 }  // namespace omnima::kernels

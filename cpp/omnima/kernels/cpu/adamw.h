@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
@@ -26,6 +27,7 @@ struct OptimizerKernels {
   void (*to_bfloat16)(const float* x, bfloat16* y, std::int64_t count);
 };
 
-const OptimizerKernels& optimizer_kernels();
+// The kernels of an instruction-set level; a level without its own takes the next lower one.
+const OptimizerKernels& optimizer_kernels(Level level = active_level());
 
 }  // namespace omnima::kernels

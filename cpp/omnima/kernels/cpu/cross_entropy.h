@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
@@ -16,7 +17,8 @@ struct CrossEntropyKernels {
                              float* scratch);
 };
 
+// The kernels of an instruction-set level; a level without its own takes the next lower one.
 template <class T>
-const CrossEntropyKernels<T>& cross_entropy_kernels();
+const CrossEntropyKernels<T>& cross_entropy_kernels(Level level = active_level());
 
 }  // namespace omnima::kernels

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
@@ -28,8 +29,8 @@ struct NormKernels {
                          const T* dy, T* dx, float* dweight, float* dbias, NormShape shape);
 };
 
-// The kernels of the active instruction-set level.
+// The kernels of an instruction-set level; a level without its own takes the next lower one.
 template <class T>
-const NormKernels<T>& norm_kernels();
+const NormKernels<T>& norm_kernels(Level level = active_level());
 
 }  // namespace omnima::kernels

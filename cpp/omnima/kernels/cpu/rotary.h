@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
@@ -15,7 +16,8 @@ struct RotaryKernels {
                  const float* sin, float sign);
 };
 
+// The kernels of an instruction-set level; a level without its own takes the next lower one.
 template <class T>
-const RotaryKernels<T>& rotary_kernels();
+const RotaryKernels<T>& rotary_kernels(Level level = active_level());
 
 }  // namespace omnima::kernels

@@ -1,0 +1,50 @@
+// omnima._core: field descriptions, DecoderConfig and Decoder.
+#include <pybind11/stl.h>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/models/decoder.h"
+
+namespace omnima::bindings {
+
+using models::Decoder;
+using models::DecoderConfig;
+
+void bind_model(py::module_& module) {
+  const auto unlocked = py::call_guard<py::gil_scoped_release>();
+
+  py::class_<core::Field>(module, "Field", "Description of one configuration field.")
+      .def_readonly("name", &core::Field::name)
+      .def_readonly("default", &core::Field::default_value)
+      .def_readonly("meaning", &core::Field::meaning)
+      .def_readonly("minimum", &core::Field::minimum)
+      .def_readonly("maximum", &core::Field::maximum)
+      .def_readonly("choices", &core::Field::choices);
+  module.def("nearest_name", &core::nearest_name, py::arg("name"), py::arg("names"),
+             "The one of `names` nearest to `name` by edit distance.");
+
+  py::class_<DecoderConfig>(module, "DecoderConfig", "Checked shape of a decoder.")
+      .def(py::init(&DecoderConfig::from_values), py::arg("values"),
+           "From field names to values; unknown names and values out of bounds raise ConfigError.")
+      .def("values", &DecoderConfig::values, "All fields by name.")
+      .def_static("fields", &DecoderConfig::fields, "Descriptions of all fields.");
+
+  py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder", "A decoder-only language model.")
+      .def(py::init<const DecoderConfig&, std::uint64_t, const std::string&>(), py::arg("config"),
+           py::arg("seed") = 0, py::arg("device") = "cpu", unlocked)
+      .def_property_readonly("config", &Decoder::config)
+      .def("num_parameters", &Decoder::num_parameters, "Number of parameters; tied ones count once.")
+      .def("named_parameters", &Decoder::named_parameters,
+           "Pairs of name and float32 leaf tensor, each a view of the one flat buffer.")
+      .def("logits", &Decoder::logits, py::arg("ids"), unlocked,
+           "ids int64 [batch, time] -> logits float32 [batch, time, vocab].")
+      .def(
+          "loss",
+          [](Decoder& self, const at::Tensor& ids, const at::Tensor& labels,
+             const std::optional<at::Tensor>& segments) {
+            return self.loss(ids, labels, segments.value_or(at::Tensor()));
+          },
+          py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(), unlocked,
+          "Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored.");
+}
+
+}  // namespace omnima::bindings

@@ -1,0 +1,113 @@
+// omnima._core: StepOptions, StepResult, TrainStep and the BatchSource base.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/train/step.h"
+
+namespace omnima::bindings {
+namespace {
+
+using train::StepOptions;
+using train::StepResult;
+using train::TrainStep;
+
+template <class T>
+std::vector<T> flat(const at::Tensor& x, at::ScalarType type) {
+  const at::Tensor y = x.to(at::kCPU, type).contiguous();
+  const T* at = y.const_data_ptr<T>();
+  return {at, at + y.numel()};
+}
+
+data::Batch to_batch(const at::Tensor& ids, const at::Tensor& labels) {
+  core::require<core::DataError>(ids.dim() == 2 && labels.sizes() == ids.sizes(),
+                                 "A batch needs ids and labels of one shape [rows, time].");
+  data::Batch batch;
+  batch.rows = ids.size(0);
+  batch.time = ids.size(1);
+  batch.input_ids = flat<std::int64_t>(ids, at::kLong);
+  batch.labels = flat<std::int64_t>(labels, at::kLong);
+  batch.targets = static_cast<std::int64_t>(std::count_if(
+      batch.labels.begin(), batch.labels.end(), [](std::int64_t label) { return label != -100; }));
+  return batch;
+}
+
+using Pairs = std::vector<std::pair<at::Tensor, at::Tensor>>;
+
+}  // namespace
+
+void bind_batch_source(py::module_& module) {
+  py::class_<data::BatchSource>(module, "BatchSource", "A source of micro-batches for TrainStep.")
+      .def_property_readonly("position", &data::BatchSource::position, "Batches given so far.")
+      .def("seek", &data::BatchSource::seek, py::arg("position"),
+           py::call_guard<py::gil_scoped_release>(), "Continue at this batch.");
+}
+
+void bind_train(py::module_& module) {
+  const auto unlocked = py::call_guard<py::gil_scoped_release>();
+
+  py::class_<StepOptions>(module, "StepOptions", "How a training step computes and updates.")
+      .def(py::init<>())
+      .def_readwrite("precision", &StepOptions::precision)
+      .def_readwrite("optimizer", &StepOptions::optimizer)
+      .def_readwrite("lr", &StepOptions::lr)
+      .def_readwrite("beta1", &StepOptions::beta1)
+      .def_readwrite("beta2", &StepOptions::beta2)
+      .def_readwrite("eps", &StepOptions::eps)
+      .def_readwrite("weight_decay", &StepOptions::weight_decay)
+      .def_readwrite("clip_norm", &StepOptions::clip_norm)
+      .def_readwrite("schedule", &StepOptions::schedule)
+      .def_readwrite("warmup_steps", &StepOptions::warmup_steps)
+      .def_readwrite("total_steps", &StepOptions::total_steps)
+      .def_readwrite("min_lr_ratio", &StepOptions::min_lr_ratio)
+      .def_readwrite("accumulate", &StepOptions::accumulate)
+      .def_readwrite("seed", &StepOptions::seed);
+
+  py::class_<StepResult>(module, "StepResult", "What a step did.")
+      .def_readonly("loss", &StepResult::loss, "Mean over the step's target tokens, in nats.")
+      .def_readonly("tokens", &StepResult::tokens, "Target tokens.")
+      .def_readonly("grad_norm", &StepResult::grad_norm, "Before clipping.")
+      .def_readonly("lr", &StepResult::lr);
+
+  py::class_<TrainStep>(module, "TrainStep", "A whole training step in one call.")
+      .def(py::init<std::shared_ptr<models::Decoder>, const StepOptions&>(), py::arg("decoder"),
+           py::arg("options"), unlocked)
+      .def("run", &TrainStep::run, py::arg("source"), unlocked,
+           "Pull options.accumulate batches and update the weights once.")
+      .def(
+          "run_batches",
+          [](TrainStep& self, const Pairs& pairs) {
+            std::vector<data::Batch> batches;
+            for (const auto& [ids, labels] : pairs) batches.push_back(to_batch(ids, labels));
+            return self.run_batches(batches);
+          },
+          py::arg("batches"), unlocked, "The same with given (ids, labels) pairs, one a micro-batch.")
+      .def("evaluate", &TrainStep::evaluate, py::arg("source"), py::arg("batches"), unlocked,
+           "Sum of losses in nats and number of target tokens over the next batches.")
+      .def(
+          "time_pass",
+          [](TrainStep& self, const at::Tensor& ids, const at::Tensor& labels, int repeats) {
+            return self.time_pass(to_batch(ids, labels), repeats);
+          },
+          py::arg("ids"), py::arg("labels"), py::arg("repeats") = 3, unlocked,
+          "Median seconds of a forward and backward pass; the weights stay as they are.")
+      .def("state", &TrainStep::state, "Flat float32 buffers: weights, exp_avg, exp_avg_sq.")
+      .def("load_state", &TrainStep::load_state, py::arg("state"), py::arg("step"), unlocked,
+           "Copy the buffers in and continue after `step`.")
+      .def("set_progress", &TrainStep::set_progress, py::arg("progress"),
+           "Fraction of the run that is done; the schedule follows it instead of total_steps.")
+      .def_property_readonly("step", &TrainStep::step, "Updates done.")
+      .def_property_readonly(
+          "last_batches",
+          [](const TrainStep& self) {
+            std::vector<std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>>> pairs;
+            for (const auto& batch : self.last_batches()) {
+              pairs.emplace_back(batch.input_ids, batch.labels);
+            }
+            return pairs;
+          },
+          "Flat (ids, labels) of the last step's micro-batches.");
+}
+
+}  // namespace omnima::bindings

@@ -1,0 +1,161 @@
+#include "omnima/models/decoder.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "omnima/core/error.h"
+#include "omnima/ops/dropout.h"
+#include "omnima/ops/embedding.h"
+#include "omnima/ops/linear.h"
+#include "omnima/ops/linear_cross_entropy.h"
+
+namespace omnima::models {
+
+using core::DataError;
+using core::require;
+
+Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::string& device)
+    : config_(config) {
+  config_.check();
+  const auto& c = config_;
+  const double std = c.initializer_range;
+  const double output_std = c.depth_scaled_init ? std / std::sqrt(2.0 * c.num_hidden_layers) : std;
+  const bool layer_norm = c.norm == "layer_norm";
+  tokens_ = arena_.add({"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, std});
+  if (c.positions == "learned") {
+    learned_positions_ =
+        arena_.add({"model.embed_positions.weight", {c.max_position_embeddings, c.hidden_size}, std});
+  }
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string name = "model.layers." + std::to_string(i);
+    Block block;
+    block.input_norm =
+        nn::Norm(arena_, name + ".input_layernorm", c.hidden_size, layer_norm, c.norm_eps);
+    block.attention = nn::Attention(arena_, name + ".self_attn",
+                                    {c.hidden_size,
+                                     {c.num_attention_heads, c.num_key_value_heads, c.head_dim},
+                                     c.attention_bias, std, output_std});
+    block.mlp_norm =
+        nn::Norm(arena_, name + ".post_attention_layernorm", c.hidden_size, layer_norm, c.norm_eps);
+    block.mlp = nn::Mlp(arena_, name + ".mlp",
+                        {c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias, std,
+                         output_std});
+    blocks_.push_back(std::move(block));
+  }
+  final_norm_ = nn::Norm(arena_, "model.norm", c.hidden_size, layer_norm, c.norm_eps);
+  head_ = c.tie_word_embeddings
+              ? tokens_
+              : arena_.add({"lm_head.weight", {c.vocab_size, c.hidden_size}, std});
+  arena_.build(seed, at::Device(device));
+  if (c.positions == "rotary") {
+    // In float32 exactly as transformers' LlamaRotaryEmbedding: 1 / theta^(2i / head_dim).
+    const at::Tensor exponent = at::arange(0, c.head_dim, 2, at::kLong).to(at::kFloat) /
+                                static_cast<double>(c.head_dim);
+    const at::Tensor frequency = at::pow(c.rope_theta, exponent).reciprocal();
+    const at::Tensor angle =
+        at::outer(at::arange(c.max_position_embeddings, at::kFloat), frequency);
+    cos_ = angle.cos().to(at::Device(device));
+    sin_ = angle.sin().to(at::Device(device));
+  }
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Decoder::named_parameters() const {
+  std::vector<std::pair<std::string, at::Tensor>> all;
+  for (std::size_t i = 0; i < arena_.parameters().size(); ++i) {
+    all.emplace_back(arena_.parameters()[i].name, arena_.leaf(static_cast<int64_t>(i)));
+  }
+  return all;
+}
+
+void Decoder::check_ids(const at::Tensor& ids) const {
+  require<DataError>(ids.dim() == 2 && ids.scalar_type() == at::kLong,
+                     "Token ids must be int64 of shape [batch, time], not ",
+                     c10::toString(ids.scalar_type()), " with ", ids.dim(), " dimensions.");
+  require<DataError>(ids.numel() > 0, "Token ids are empty: give at least one token.");
+  require<DataError>(ids.size(1) <= config_.max_position_embeddings, "The sequence has ",
+                     ids.size(1), " tokens, but the model's context holds ",
+                     config_.max_position_embeddings, ": shorten it.");
+  const int64_t low = ids.min().item<int64_t>(), high = ids.max().item<int64_t>();
+  require<DataError>(low >= 0 && high < config_.vocab_size, "Token id ", low < 0 ? low : high,
+                     " lies outside the vocabulary of ", config_.vocab_size,
+                     " tokens: was the text encoded with this model's tokenizer?");
+}
+
+ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segments) const {
+  ops::Positions positions;
+  positions.cos = cos_;
+  positions.sin = sin_;
+  if (!segments.defined()) return positions;
+  require<DataError>(segments.sizes() == ids.sizes(), "segments must have the shape of the ids.");
+  const int64_t batch = ids.size(0), time = ids.size(1);
+  const at::Tensor on_cpu = segments.to(at::kCPU, at::kInt).contiguous();
+  const at::Tensor place = at::empty({batch, time}, at::kLong);
+  const auto* segment = on_cpu.const_data_ptr<int32_t>();
+  auto* at = place.data_ptr<int64_t>();
+  for (int64_t i = 0; i < batch * time; ++i) {
+    at[i] = i % time != 0 && segment[i] == segment[i - 1] ? at[i - 1] + 1 : 0;
+  }
+  positions.ids = place.to(ids.device());
+  const at::Tensor rows = segments.to(ids.device());
+  const at::Tensor causal = at::arange(time, rows.options()).unsqueeze(1) >=
+                            at::arange(time, rows.options()).unsqueeze(0);
+  const at::Tensor seen = rows.unsqueeze(2).eq(rows.unsqueeze(1)).logical_and(causal);
+  positions.mask = at::zeros({batch, 1, time, time}, rows.options().dtype(at::kFloat))
+                       .masked_fill_(seen.logical_not().unsqueeze(1), -INFINITY);
+  return positions;
+}
+
+at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
+  const auto dropped = [&](const at::Tensor& x) {
+    return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
+  };
+  at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
+  if (learned_positions_.count > 0) {
+    const at::Tensor places = pass.positions.ids.defined()
+                                  ? pass.positions.ids
+                                  : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
+    x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
+  }
+  x = dropped(x);
+  for (const auto& block : blocks_) {
+    x = x.add(dropped(block.attention.forward(block.input_norm.forward(x, pass), pass)));
+    x = x.add(dropped(block.mlp.forward(block.mlp_norm.forward(x, pass), pass)));
+  }
+  return final_norm_.forward(x, pass);
+}
+
+at::Tensor Decoder::logits(const at::Tensor& ids) {
+  check_ids(ids);
+  nn::Pass pass{arena_, {}, positions(ids, {})};
+  return ops::linear(hidden(ids, pass), pass.weight(head_), {});
+}
+
+at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
+                             const at::Tensor& segments, const LossOptions& options) {
+  check_ids(ids);
+  require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
+                     "labels must be int64 and have the shape of the ids.");
+  if (options.compute.direct_gradients) arena_.gradients();
+  if (options.compute.dtype == at::kBFloat16) arena_.shadow();
+  nn::Pass pass{arena_, options.compute, positions(ids, segments),
+                options.training ? config_.dropout : 0.0, options.dropout_seed};
+  const at::Tensor x = hidden(ids, pass);
+  return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
+                                   labels.reshape({-1}), options.scale);
+}
+
+at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,
+                         const at::Tensor& segments) {
+  const int64_t targets = labels.ne(-100).sum().item<int64_t>();
+  require<DataError>(targets > 0, "No label is left to learn from: all are -100.");
+  return loss_sum(ids, labels, segments, {{}, 1.0 / static_cast<double>(targets)});
+}
+
+}  // namespace omnima::models

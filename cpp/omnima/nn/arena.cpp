@@ -1,0 +1,91 @@
+#include "omnima/nn/arena.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <numeric>
+
+#include "omnima/core/error.h"
+
+namespace omnima::nn {
+
+int64_t Parameter::size() const {
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
+}
+
+Slot Arena::add(Parameter parameter) {
+  core::require(!weights_.defined(), "Parameter ", parameter.name, " came after the arena was built.");
+  parameters_.push_back(std::move(parameter));
+  return {static_cast<int64_t>(parameters_.size()) - 1, 1};
+}
+
+void Arena::build(std::uint64_t seed, const at::Device& device) {
+  int64_t offset = 0;
+  for (const bool matrices : {true, false}) {
+    for (auto& parameter : parameters_) {
+      if (parameter.is_matrix() != matrices) continue;
+      parameter.offset = offset;
+      offset += parameter.size();
+    }
+    if (matrices) decayed_ = offset;
+  }
+  // Drawn on the CPU, so that a seed gives the same weights on every device.
+  at::Tensor drawn = at::empty({offset}, at::kFloat);
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const auto& parameter = parameters_[i];
+    at::Tensor values = drawn.narrow(0, parameter.offset, parameter.size());
+    if (parameter.init_std > 0) {
+      auto generator = at::detail::createCPUGenerator(seed * 1000003ULL + i);
+      values.normal_(0.0, parameter.init_std, generator);
+    } else {
+      values.fill_(parameter.init_value);
+    }
+  }
+  weights_ = drawn.to(device);
+  for (const auto& parameter : parameters_) {
+    at::Tensor leaf = weights_.narrow(0, parameter.offset, parameter.size()).view(parameter.sizes);
+    leaves_.push_back(leaf.detach().set_requires_grad(true));
+  }
+}
+
+const at::Tensor& Arena::gradients() {
+  if (!gradients_.defined()) gradients_ = at::zeros({size()}, weights_.options());
+  return gradients_;
+}
+
+// Tensor operations on a leaf or view count up the buffer's version; our optimizer writes both buffers
+// through pointers and does not.
+const at::Tensor& Arena::shadow() {
+  if (!shadow_.defined()) shadow_ = at::empty({size()}, weights_.options().dtype(at::kBFloat16));
+  if (shadow_version_ != weights_._version()) {
+    shadow_.copy_(weights_);
+    shadow_version_ = weights_._version();
+  }
+  return shadow_;
+}
+
+at::Tensor Arena::view(const at::Tensor& flat, Slot slot) const {
+  const auto& first = parameters_[slot.first];
+  int64_t rows = 0, count = 0;
+  for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
+    rows += parameters_[i].sizes[0];
+    count += parameters_[i].size();
+  }
+  auto sizes = first.sizes;
+  sizes[0] = rows;
+  return flat.narrow(0, first.offset, count).view(sizes);
+}
+
+ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
+  ops::Weight weight;
+  if (slot.count == 0) return weight;
+  for (int64_t i = slot.first; i < slot.first + slot.count; ++i) weight.leaves.push_back(leaves_[i]);
+  const bool narrow = compute.dtype == at::kBFloat16 && parameters_[slot.first].is_matrix();
+  weight.compute = view(narrow ? shadow_ : weights_, slot);
+  if (compute.direct_gradients) weight.grad = view(gradients_, slot);
+  return weight;
+}
+
+}  // namespace omnima::nn

@@ -1,0 +1,66 @@
+// All parameters of a model in one flat float32 buffer, with their gradients and their bfloat16 copy in
+// buffers of the same layout: the optimizer, the norm and the checkpoint are each one pass.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "omnima/ops/weight.h"
+
+namespace omnima::nn {
+
+// Parameters `first` to `first + count - 1`, which lie next to each other and act as one.
+struct Slot {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+struct Parameter {
+  std::string name;
+  std::vector<int64_t> sizes;
+  double init_std = 0.0;   // normal(0, init_std); 0: filled with init_value
+  double init_value = 0.0;
+  int64_t offset = 0;
+
+  int64_t size() const;
+  bool is_matrix() const { return sizes.size() > 1; }
+};
+
+// How one pass computes: in which precision, and where gradients go.
+struct Compute {
+  at::ScalarType dtype = at::kFloat;
+  bool direct_gradients = false;  // true: added to the gradient buffer, past Python's autograd
+};
+
+class Arena {
+ public:
+  // Declares a parameter; all are declared before build().
+  Slot add(Parameter parameter);
+  // Lays matrices first (they decay), then vectors, keeping the order of declaration, and draws the
+  // initial values from `seed`.
+  void build(std::uint64_t seed, const at::Device& device);
+
+  ops::Weight weight(Slot slot, const Compute& compute) const;
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const at::Tensor& leaf(int64_t index) const { return leaves_[index]; }
+
+  int64_t size() const { return weights_.numel(); }
+  int64_t decayed() const { return decayed_; }  // the first so many elements belong to matrices
+  const at::Tensor& weights() const { return weights_; }
+  const at::Tensor& gradients();  // zeros at first use
+  const at::Tensor& shadow();     // bfloat16, refreshed when the weights were changed through tensors
+
+ private:
+  at::Tensor view(const at::Tensor& flat, Slot slot) const;
+
+  std::vector<Parameter> parameters_;
+  std::vector<at::Tensor> leaves_;
+  at::Tensor weights_, gradients_, shadow_;
+  int64_t decayed_ = 0;
+  int64_t shadow_version_ = -1;
+};
+
+}  // namespace omnima::nn

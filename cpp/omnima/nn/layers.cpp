@@ -1,0 +1,71 @@
+#include "omnima/nn/layers.h"
+
+#include "omnima/ops/activation.h"
+#include "omnima/ops/linear.h"
+#include "omnima/ops/norm.h"
+
+namespace omnima::nn {
+
+Linear::Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, bool bias) {
+  for (const auto& output : outputs) {
+    const Slot slot = arena.add({output.name + ".weight", {output.size, input}, output.init_std});
+    if (weight_.count++ == 0) weight_.first = slot.first;
+  }
+  if (!bias) return;
+  for (const auto& output : outputs) {
+    const Slot slot = arena.add({output.name + ".bias", {output.size}});
+    if (bias_.count++ == 0) bias_.first = slot.first;
+  }
+}
+
+at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
+  return ops::linear(x, pass.weight(weight_), pass.weight(bias_));
+}
+
+Norm::Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps)
+    : weight_(arena.add({name + ".weight", {size}, 0.0, 1.0})), eps_(eps) {
+  if (layer_norm) bias_ = arena.add({name + ".bias", {size}});
+}
+
+at::Tensor Norm::forward(const at::Tensor& x, const Pass& pass) const {
+  if (bias_.count == 0) return ops::rms_norm(x, pass.weight(weight_), eps_);
+  return ops::layer_norm(x, pass.weight(weight_), pass.weight(bias_), eps_);
+}
+
+Attention::Attention(Arena& arena, const std::string& name, const Options& options)
+    : shape_(options.shape) {
+  const int64_t queries = shape_.heads * shape_.head_dim, keys = shape_.kv_heads * shape_.head_dim;
+  input_ = Linear(arena, options.hidden_size,
+                  {{name + ".q_proj", queries, options.init_std},
+                   {name + ".k_proj", keys, options.init_std},
+                   {name + ".v_proj", keys, options.init_std}},
+                  options.bias);
+  output_ = Linear(arena, queries, {{name + ".o_proj", options.hidden_size, options.output_init_std}},
+                   options.bias);
+}
+
+at::Tensor Attention::forward(const at::Tensor& x, const Pass& pass) const {
+  return output_.forward(ops::attention(input_.forward(x, pass), shape_, pass.positions), pass);
+}
+
+Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
+    : activation_(options.activation) {
+  std::vector<Linear::Output> inputs;
+  if (activation_ == "swiglu") {
+    inputs.push_back({name + ".gate_proj", options.intermediate_size, options.init_std});
+  }
+  inputs.push_back({name + ".up_proj", options.intermediate_size, options.init_std});
+  input_ = Linear(arena, options.hidden_size, inputs, options.bias);
+  output_ = Linear(arena, options.intermediate_size,
+                   {{name + ".down_proj", options.hidden_size, options.output_init_std}},
+                   options.bias);
+}
+
+at::Tensor Mlp::forward(const at::Tensor& x, const Pass& pass) const {
+  const at::Tensor inner = input_.forward(x, pass);
+  return output_.forward(
+      activation_ == "swiglu" ? ops::swiglu(inner) : ops::gelu(inner, activation_ == "gelu_tanh"),
+      pass);
+}
+
+}  // namespace omnima::nn

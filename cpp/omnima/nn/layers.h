@@ -1,0 +1,77 @@
+// The layers of a decoder block. Each declares its parameters in the arena and computes in a pass.
+#pragma once
+
+#include <string>
+
+#include "omnima/nn/pass.h"
+
+namespace omnima::nn {
+
+// y = x W^T + b. Several outputs that share the input (q, k, v; gate, up) are one product.
+class Linear {
+ public:
+  struct Output {
+    std::string name;
+    int64_t size;
+    double init_std;
+  };
+  Linear() = default;
+  Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, bool bias);
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+
+ private:
+  Slot weight_, bias_;
+};
+
+// RMSNorm, or LayerNorm with a bias.
+class Norm {
+ public:
+  Norm() = default;
+  Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps);
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+
+ private:
+  Slot weight_, bias_;
+  double eps_ = 1e-5;
+};
+
+// Causal self-attention with grouped heads.
+class Attention {
+ public:
+  struct Options {
+    int64_t hidden_size;
+    ops::AttentionShape shape;
+    bool bias;
+    double init_std;
+    double output_init_std;
+  };
+  Attention() = default;
+  Attention(Arena& arena, const std::string& name, const Options& options);
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;  // [batch, time, hidden]
+
+ private:
+  ops::AttentionShape shape_;
+  Linear input_, output_;
+};
+
+// The feed-forward part: swiglu (with a gate) or gelu.
+class Mlp {
+ public:
+  struct Options {
+    int64_t hidden_size;
+    int64_t intermediate_size;
+    std::string activation;
+    bool bias;
+    double init_std;
+    double output_init_std;
+  };
+  Mlp() = default;
+  Mlp(Arena& arena, const std::string& name, const Options& options);
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+
+ private:
+  std::string activation_;
+  Linear input_, output_;
+};
+
+}  // namespace omnima::nn

@@ -1,0 +1,73 @@
+#include "omnima/ops/linear.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace omnima::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList weights,
+                            at::TensorList biases, const Weight& weight, const Weight& bias) {
+    context->save_for_backward({x});
+    context->saved_data["weight"] = weight.compute;
+    context->saved_data["weight_grad"] = weight.grad;
+    context->saved_data["bias_grad"] = bias.grad;
+    context->saved_data["weight_sizes"] = leaf_sizes(weight);
+    context->saved_data["bias_sizes"] = leaf_sizes(bias);
+    auto sizes = x.sizes().vec();
+    sizes.back() = weight.compute.size(0);
+    at::Tensor y = at::mm(as_rows(x), weight.compute.t());
+    if (!bias.leaves.empty()) y.add_(bias.compute);
+    return y.view(sizes);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    const at::Tensor weight = context->saved_data["weight"].toTensor();
+    at::Tensor weight_grad = context->saved_data["weight_grad"].toTensor();
+    at::Tensor bias_grad = context->saved_data["bias_grad"].toTensor();
+    const auto bias_sizes = context->saved_data["bias_sizes"].toIntVector();
+    const at::Tensor dy = as_rows(grads[0]);
+    variable_list result;
+    result.push_back(context->needs_input_grad(0) ? at::mm(dy, weight).view(x.sizes())
+                                                  : at::Tensor());
+    at::Tensor fused;
+    if (weight_grad.defined()) {
+      add_outer(weight_grad, dy, as_rows(x));
+    } else {
+      fused = at::mm(dy.t(), as_rows(x)).to(at::kFloat);
+    }
+    const auto sizes = context->saved_data["weight_sizes"].toIntVector();
+    for (auto& gradient : leaf_gradients(sizes, fused)) result.push_back(gradient);
+    at::Tensor fused_bias;
+    if (!bias_sizes.empty()) {
+      const at::Tensor sum = dy.sum(0, /*keepdim=*/false, at::kFloat);
+      if (bias_grad.defined()) {
+        bias_grad.add_(sum);
+      } else {
+        fused_bias = sum;
+      }
+    }
+    for (auto& gradient : leaf_gradients(bias_sizes, fused_bias)) result.push_back(gradient);
+    result.emplace_back();  // weight
+    result.emplace_back();  // bias
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias) {
+  return LinearFunction::apply(x, at::TensorList(weight.leaves), at::TensorList(bias.leaves),
+                               weight, bias);
+}
+
+}  // namespace omnima::ops

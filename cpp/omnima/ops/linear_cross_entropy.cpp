@@ -1,0 +1,121 @@
+#include "omnima/ops/linear_cross_entropy.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <numeric>
+
+#include "omnima/kernels/cpu/cross_entropy.h"
+#include "omnima/ops/dispatch.h"
+#include "omnima/ops/reference.h"
+
+namespace omnima::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kIgnored = -100;
+
+// Rows a chunk: at most 2^22 logits, but enough rows that the weight's gradient is not rewritten often.
+int64_t chunk_rows(int64_t vocab) {
+  return std::clamp<int64_t>((int64_t{1} << 22) / vocab, 512, 4096);
+}
+
+// The losses of a chunk's rows; with a scale, the logits become their gradient.
+template <class T>
+double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient, float scale) {
+  const int64_t rows = logits.size(0), vocab = logits.size(1);
+  std::vector<double> losses(rows);
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(with_gradient ? vocab : 0);
+    const auto& kernels = kernels::cross_entropy_kernels<T>();
+    for (int64_t row = begin; row < end; ++row) {
+      T* at = data<T>(logits) + row * vocab;
+      if (labels[row] == kIgnored) {
+        if (with_gradient) std::fill(at, at + vocab, T{});
+      } else if (with_gradient) {
+        losses[row] = kernels.loss_and_gradient(at, vocab, labels[row], scale, scratch.data());
+      } else {
+        losses[row] = kernels.loss(at, vocab, labels[row]);
+      }
+    }
+  });
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+void check_labels(const at::Tensor& labels, int64_t vocab) {
+  const auto* label = labels.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i) {
+    core::require<core::DataError>(label[i] == kIgnored || (label[i] >= 0 && label[i] < vocab),
+                                   "Label ", label[i], " at place ", i,
+                                   " lies outside the vocabulary of ", vocab,
+                                   " tokens (", kIgnored, " marks places to ignore).");
+  }
+}
+
+struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& leaf, const Weight& weight, const at::Tensor& labels,
+                            double scale, bool with_gradient) {
+    const int64_t rows = hidden.size(0), vocab = weight.compute.size(0);
+    at::Tensor dhidden, dweight;
+    if (with_gradient) {
+      dhidden = at::empty_like(hidden);
+      dweight = weight.direct() ? weight.grad
+                                : at::zeros(weight.compute.sizes(),
+                                            weight.compute.options().dtype(at::kFloat));
+    }
+    const int64_t share = std::min(rows, chunk_rows(vocab));
+    at::Tensor buffer = at::empty({share, vocab}, hidden.options());
+    double total = 0;
+    for (int64_t start = 0; start < rows; start += share) {
+      const int64_t count = std::min(share, rows - start);
+      const at::Tensor x = hidden.narrow(0, start, count);
+      at::Tensor logits = buffer.narrow(0, 0, count);
+      at::mm_out(logits, x, weight.compute.t());
+      const auto* label = labels.const_data_ptr<int64_t>() + start;
+      total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
+        return chunk_loss<T>(logits, label, with_gradient, static_cast<float>(scale));
+      });
+      if (!with_gradient) continue;
+      at::Tensor dx = dhidden.narrow(0, start, count);
+      at::mm_out(dx, logits, weight.compute);
+      add_outer(dweight, logits, x);
+    }
+    context->saved_data["dhidden"] = dhidden;
+    context->saved_data["dweight"] = weight.direct() ? at::Tensor() : dweight;
+    return at::scalar_tensor(total * scale, hidden.options().dtype(at::kFloat));
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor dhidden = context->saved_data["dhidden"].toTensor();
+    const at::Tensor dweight = context->saved_data["dweight"].toTensor();
+    const bool direct = !dweight.defined();  // then the step made the gradient for a factor of one
+    const at::Tensor factor = grads[0];
+    return {direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type())),
+            direct ? at::Tensor() : dweight.mul(factor), at::Tensor(), at::Tensor(), at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
+                                const at::Tensor& labels, double scale) {
+  if (!hidden.is_cpu() || reference_mode()) {
+    return reference::linear_cross_entropy(hidden, weight.leaves[0], labels, scale);
+  }
+  check_labels(labels, weight.compute.size(0));
+  const bool with_gradient =
+      at::GradMode::is_enabled() && (hidden.requires_grad() || weight.leaves[0].requires_grad());
+  return LinearCrossEntropyFunction::apply(hidden.contiguous(), weight.leaves[0], weight,
+                                           labels.contiguous(), scale, with_gradient);
+}
+
+}  // namespace omnima::ops

@@ -1,0 +1,159 @@
+#include "omnima/kernels/cpu/norm.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "omnima/ops/dispatch.h"
+#include "omnima/ops/norm.h"
+#include "omnima/ops/reference.h"
+
+namespace omnima::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+kernels::NormShape shape_of(const at::Tensor& x, double eps) {
+  return {x.numel() / x.size(-1), x.size(-1), static_cast<float>(eps)};
+}
+
+float* float_or_null(const at::Tensor& x) { return x.defined() ? x.data_ptr<float>() : nullptr; }
+
+// Adds a [threads, cols] buffer of partial sums to the gradient: in order, so that sums are repeatable.
+at::Tensor give_gradient(const at::Tensor& partial, const at::Tensor& grad) {
+  const at::Tensor sum = partial.sum(0);
+  if (!grad.defined()) return sum;
+  grad.add_(sum);
+  return {};
+}
+
+// One range of rows a thread, so that each has a buffer of its own for the weight's gradient.
+template <class F>
+void in_thread_ranges(int64_t rows, int64_t threads, F f) {
+  const int64_t share = (rows + threads - 1) / threads;
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part) {
+      const int64_t begin = part * share, end = std::min(rows, begin + share);
+      if (begin < end) f(part, begin, end);
+    }
+  });
+}
+
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
+                            const at::Tensor& leaf, const Weight& weight, double eps) {
+    const at::Tensor x = input.contiguous();
+    const auto shape = shape_of(x, eps);
+    const at::Tensor rstd = at::empty({shape.rows}, x.options().dtype(at::kFloat));
+    const at::Tensor y = at::empty_like(x);
+    by_dtype(x, "rms_norm", [&]<class T>(T*) {
+      at::parallel_for(0, shape.rows, row_grain(shape.cols), [&](int64_t begin, int64_t end) {
+        kernels::norm_kernels<T>().rms_forward(
+            data<T>(x) + begin * shape.cols, weight.compute.const_data_ptr<float>(),
+            data<T>(y) + begin * shape.cols, rstd.data_ptr<float>() + begin,
+            {end - begin, shape.cols, shape.eps});
+      });
+    });
+    context->save_for_backward({x});
+    context->saved_data["rstd"] = rstd;
+    context->saved_data["weight"] = weight.compute;
+    context->saved_data["grad"] = weight.grad;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    const at::Tensor dy = grads[0].contiguous();
+    const at::Tensor rstd = context->saved_data["rstd"].toTensor();
+    const at::Tensor weight = context->saved_data["weight"].toTensor();
+    const auto shape = shape_of(x, 0);
+    const int64_t threads = at::get_num_threads();
+    const at::Tensor partial = at::zeros({threads, shape.cols}, weight.options());
+    const at::Tensor dx = at::empty_like(x);
+    by_dtype(x, "rms_norm", [&]<class T>(T*) {
+      in_thread_ranges(shape.rows, threads, [&](int64_t part, int64_t begin, int64_t end) {
+        const int64_t at = begin * shape.cols;
+        kernels::norm_kernels<T>().rms_backward(
+            data<T>(x) + at, weight.const_data_ptr<float>(), rstd.data_ptr<float>() + begin,
+            data<T>(dy) + at, data<T>(dx) + at, partial.data_ptr<float>() + part * shape.cols,
+            {end - begin, shape.cols, shape.eps});
+      });
+    });
+    const at::Tensor dweight =
+        give_gradient(partial, context->saved_data["grad"].toTensor());
+    return {dx, dweight, at::Tensor(), at::Tensor()};
+  }
+};
+
+struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
+                            const at::Tensor& leaf, const at::Tensor& bias_leaf,
+                            const Weight& weight, const Weight& bias, double eps) {
+    const at::Tensor x = input.contiguous();
+    const auto shape = shape_of(x, eps);
+    const at::Tensor mean = at::empty({shape.rows}, x.options().dtype(at::kFloat));
+    const at::Tensor rstd = at::empty_like(mean);
+    const at::Tensor y = at::empty_like(x);
+    by_dtype(x, "layer_norm", [&]<class T>(T*) {
+      at::parallel_for(0, shape.rows, row_grain(shape.cols), [&](int64_t begin, int64_t end) {
+        kernels::norm_kernels<T>().layer_forward(
+            data<T>(x) + begin * shape.cols, weight.compute.const_data_ptr<float>(),
+            float_or_null(bias.compute), data<T>(y) + begin * shape.cols,
+            mean.data_ptr<float>() + begin, rstd.data_ptr<float>() + begin,
+            {end - begin, shape.cols, shape.eps});
+      });
+    });
+    context->save_for_backward({x});
+    context->saved_data["mean"] = mean;
+    context->saved_data["rstd"] = rstd;
+    context->saved_data["weight"] = weight.compute;
+    context->saved_data["grad"] = weight.grad;
+    context->saved_data["bias_grad"] = bias.grad;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    const at::Tensor dy = grads[0].contiguous();
+    const at::Tensor mean = context->saved_data["mean"].toTensor();
+    const at::Tensor rstd = context->saved_data["rstd"].toTensor();
+    const at::Tensor weight = context->saved_data["weight"].toTensor();
+    const auto shape = shape_of(x, 0);
+    const int64_t threads = at::get_num_threads();
+    const at::Tensor partial = at::zeros({2, threads, shape.cols}, weight.options());
+    const at::Tensor dx = at::empty_like(x);
+    by_dtype(x, "layer_norm", [&]<class T>(T*) {
+      in_thread_ranges(shape.rows, threads, [&](int64_t part, int64_t begin, int64_t end) {
+        const int64_t at = begin * shape.cols;
+        float* dweight = partial.data_ptr<float>() + part * shape.cols;
+        kernels::norm_kernels<T>().layer_backward(
+            data<T>(x) + at, weight.const_data_ptr<float>(), mean.data_ptr<float>() + begin,
+            rstd.data_ptr<float>() + begin, data<T>(dy) + at, data<T>(dx) + at, dweight,
+            dweight + threads * shape.cols, {end - begin, shape.cols, shape.eps});
+      });
+    });
+    auto& saved = context->saved_data;
+    return {dx,
+            give_gradient(partial[0], saved["grad"].toTensor()),
+            give_gradient(partial[1], saved["bias_grad"].toTensor()),
+            at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor rms_norm(const at::Tensor& x, const Weight& weight, double eps) {
+  if (!x.is_cpu() || reference_mode()) return reference::rms_norm(x, weight.leaves[0], eps);
+  return RmsNormFunction::apply(x, weight.leaves[0], weight, eps);
+}
+
+at::Tensor layer_norm(const at::Tensor& x, const Weight& weight, const Weight& bias, double eps) {
+  if (!x.is_cpu() || reference_mode()) {
+    return reference::layer_norm(x, weight.leaves[0], bias.leaves[0], eps);
+  }
+  return LayerNormFunction::apply(x, weight.leaves[0], bias.leaves[0], weight, bias, eps);
+}
+
+}  // namespace omnima::ops

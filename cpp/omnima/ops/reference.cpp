@@ -1,0 +1,79 @@
+#include "omnima/ops/reference.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/silu.h>
+
+namespace omnima::ops::reference {
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor normal = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
+  return (normal * weight).to(x.scalar_type());
+}
+
+at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double eps) {
+  return at::layer_norm(x.to(at::kFloat), {x.size(-1)}, weight, bias, eps).to(x.scalar_type());
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  const int64_t width = gate_up.size(-1) / 2;
+  return at::silu(gate_up.narrow(-1, 0, width)) * gate_up.narrow(-1, width, width);
+}
+
+at::Tensor gelu(const at::Tensor& x, bool by_tanh) { return at::gelu(x, by_tanh ? "tanh" : "none"); }
+
+namespace {
+
+// x [batch, heads, time, head_dim] turned by its positions, half-split layout.
+at::Tensor turn(const at::Tensor& x, const Positions& positions) {
+  if (!positions.cos.defined()) return x;
+  const int64_t time = x.size(2), half = x.size(3) / 2;
+  const auto rows = [&](const at::Tensor& table) {
+    return positions.ids.defined() ? table.index({positions.ids}).unsqueeze(1)
+                                   : table.narrow(0, 0, time);
+  };
+  const at::Tensor cos = rows(positions.cos), sin = rows(positions.sin);
+  const at::Tensor a = x.narrow(-1, 0, half).to(at::kFloat), b = x.narrow(-1, half, half).to(at::kFloat);
+  return at::cat({a * cos - b * sin, b * cos + a * sin}, -1).to(x.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
+                     const Positions& positions) {
+  const int64_t batch = qkv.size(0), time = qkv.size(1);
+  const auto part = [&](int64_t first, int64_t count) {
+    return qkv.narrow(-1, first * shape.head_dim, count * shape.head_dim)
+        .view({batch, time, count, shape.head_dim})
+        .transpose(1, 2);
+  };
+  const at::Tensor q = turn(part(0, shape.heads), positions);
+  at::Tensor k = turn(part(shape.heads, shape.kv_heads), positions);
+  at::Tensor v = part(shape.heads + shape.kv_heads, shape.kv_heads);
+  if (shape.kv_heads != shape.heads) {
+    k = k.repeat_interleave(shape.heads / shape.kv_heads, 1);
+    v = v.repeat_interleave(shape.heads / shape.kv_heads, 1);
+  }
+  std::optional<at::Tensor> mask;
+  if (positions.mask.defined()) mask = positions.mask.to(q.scalar_type());
+  const at::Tensor y =
+      at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask.has_value());
+  return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
+}
+
+at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+                                const at::Tensor& labels, double scale) {
+  const at::Tensor logits = at::linear(hidden, weight.to(hidden.scalar_type())).to(at::kFloat);
+  return at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum, -100) * scale;
+}
+
+}  // namespace omnima::ops::reference

@@ -1,0 +1,28 @@
+// A weight as operators see it: the autograd leaves, the values to compute with, and where gradients go.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace omnima::ops {
+
+// Several leaves that lie next to each other in memory (q, k and v; gate and up) act as one matrix.
+struct Weight {
+  std::vector<at::Tensor> leaves;  // float32, [out_i, in] or [out_i]
+  at::Tensor compute;              // [sum of out_i, in]: the leaves themselves or their bfloat16 copy
+  at::Tensor grad;                 // float32 view for direct accumulation; undefined: through autograd
+
+  bool direct() const { return grad.defined(); }
+};
+
+// What backward returns for the leaves: nothing when the gradient was added to `grad` directly.
+std::vector<at::Tensor> leaf_gradients(const std::vector<int64_t>& sizes, const at::Tensor& fused);
+std::vector<int64_t> leaf_sizes(const Weight& weight);
+// grad += dy^T x, in the precision of the inputs.
+void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x);
+
+// True when OMNIMA_REFERENCE=1 asks for the plain ATen meaning of every operator.
+bool reference_mode();
+
+}  // namespace omnima::ops

@@ -1,0 +1,183 @@
+#include "omnima/train/step.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "omnima/core/error.h"
+#include "omnima/core/field.h"
+#include "omnima/train/flush_denormals.h"
+
+namespace omnima::train {
+namespace {
+
+using core::NonFiniteError;
+using core::require;
+
+struct BatchTensors {
+  at::Tensor ids, labels, segments;
+};
+
+// Views of the batch's own memory, moved where the model lives.
+BatchTensors tensors(const data::Batch& batch, const at::Device& device) {
+  const auto view = [&](const auto& values, at::ScalarType type) {
+    require<core::DataError>(static_cast<int64_t>(values.size()) == batch.rows * batch.time,
+                             "A batch of ", batch.rows, " rows and ", batch.time, " columns holds ",
+                             values.size(), " values.");
+    return at::from_blob(const_cast<void*>(static_cast<const void*>(values.data())),
+                         {batch.rows, batch.time}, at::TensorOptions(type))
+        .to(device);
+  };
+  return {view(batch.input_ids, at::kLong), view(batch.labels, at::kLong),
+          batch.segments.empty() ? at::Tensor() : view(batch.segments, at::kInt)};
+}
+
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t x = a * 0x9e3779b97f4a7c15ULL + b + 0x632be59bd9b4e019ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+void StepOptions::check() const {
+  core::check_field({"precision", std::string("fp32"), "number format of products", 0, 0,
+                     {"fp32", "bf16"}},
+                    precision);
+  core::check_field({"optimizer", std::string("adamw"), "optimizer", 0, 0, {"adamw"}}, optimizer);
+  core::check_field({"clip_norm", 1.0, "largest gradient norm; 0: no clipping", 0, 1e9}, clip_norm);
+  core::check_field({"total_steps", std::int64_t{0}, "steps of the schedule", 0, 1e12}, total_steps);
+  core::check_field({"accumulate", std::int64_t{1}, "batches a step", 1, 1e6}, accumulate);
+}
+
+TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options)
+    : model_((options.check(), std::move(model))),
+      options_(options),
+      schedule_{options.schedule, options.lr, options.min_lr_ratio, options.warmup_steps},
+      optimizer_(model_->arena(),
+                 {options.beta1, options.beta2, options.eps, options.weight_decay}) {
+  schedule_.check();
+}
+
+nn::Compute TrainStep::compute() const {
+  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true};
+}
+
+double TrainStep::learning_rate() const {
+  double progress = std::max(0.0, progress_);
+  if (progress_ < 0 && options_.total_steps > 0) {
+    progress = static_cast<double>(step_) / static_cast<double>(options_.total_steps);
+  }
+  return schedule_.at(step_, progress);
+}
+
+// Leaves the gradient of the mean loss over `targets` tokens in the arena; returns that loss.
+double TrainStep::accumulate_gradients(std::int64_t targets) {
+  at::Tensor gradients = model_->arena().gradients();
+  gradients.zero_();
+  double loss = 0;
+  const at::AutoGradMode with_gradients(true);
+  for (std::size_t i = 0; i < batches_.size(); ++i) {
+    if (batches_[i].targets == 0) continue;
+    const auto batch = tensors(batches_[i], gradients.device());
+    const std::uint64_t seed =
+        mix(mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
+    const at::Tensor part =
+        model_->loss_sum(batch.ids, batch.labels, batch.segments,
+                         {compute(), 1.0 / static_cast<double>(targets), true, seed});
+    torch::autograd::backward({part}, {});
+    loss += part.item<double>();
+  }
+  return loss;
+}
+
+StepResult TrainStep::run(data::BatchSource& source) {
+  batches_.resize(static_cast<std::size_t>(options_.accumulate));
+  for (auto& batch : batches_) source.next(batch);
+  return run_batches(batches_);
+}
+
+StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
+  const FlushDenormals flush;
+  if (&batches != &batches_) batches_ = batches;
+  std::int64_t targets = 0;
+  for (const auto& batch : batches_) targets += batch.targets;
+  require<core::DataError>(targets > 0, "Step ", step_ + 1,
+                           " has no target token to learn from: all labels are -100.");
+  StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
+  require<NonFiniteError>(std::isfinite(result.loss), "The loss of step ", step_ + 1, " is ",
+                          result.loss, "; the weights were not changed. Try a lower learning rate, a "
+                          "longer warmup, clip_norm 1.0 or precision fp32.");
+  result.grad_norm = optim::flat_norm(model_->arena().gradients());
+  require<NonFiniteError>(std::isfinite(result.grad_norm), "The gradient of step ", step_ + 1,
+                          " is not finite (its loss is ", result.loss,
+                          "); the weights were not changed. Try a lower learning rate, a longer "
+                          "warmup, clip_norm 1.0 or precision fp32.");
+  const bool clip = options_.clip_norm > 0 && result.grad_norm > options_.clip_norm;
+  ++step_;
+  optimizer_.update(step_, result.lr, clip ? options_.clip_norm / result.grad_norm : 1.0,
+                    options_.precision == "bf16");
+  return result;
+}
+
+std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
+                                                    std::int64_t batches) {
+  const FlushDenormals flush;
+  const at::AutoGradMode without_gradients(false);
+  double loss = 0;
+  std::int64_t tokens = 0;
+  data::Batch batch;
+  for (std::int64_t i = 0; i < batches; ++i) {
+    source.next(batch);
+    if (batch.targets == 0) continue;
+    const auto part = tensors(batch, model_->arena().weights().device());
+    nn::Compute how = compute();
+    how.direct_gradients = false;
+    loss += model_->loss_sum(part.ids, part.labels, part.segments, {how}).item<double>();
+    tokens += batch.targets;
+  }
+  return {loss, tokens};
+}
+
+double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
+  const FlushDenormals flush;
+  batches_ = {batch};
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i <= repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    accumulate_gradients(std::max<std::int64_t>(1, batch.targets));
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    if (i > 0) seconds.push_back(taken.count());  // the first warms up
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+std::map<std::string, at::Tensor> TrainStep::state() const {
+  return {{"weights", model_->arena().weights()},
+          {"exp_avg", optimizer_.exp_avg()},
+          {"exp_avg_sq", optimizer_.exp_avg_sq()}};
+}
+
+void TrainStep::load_state(const std::map<std::string, at::Tensor>& state, std::int64_t step) {
+  for (auto& [name, target] : this->state()) {
+    const auto found = state.find(name);
+    require<core::DataError>(found != state.end(), "The training state lacks \"", name,
+                             "\": it would not continue the same run.");
+    require<core::DataError>(found->second.numel() == target.numel() &&
+                                 found->second.scalar_type() == at::kFloat,
+                             "The training state \"", name, "\" holds ", found->second.numel(),
+                             " values, but this model has ", target.numel(), " float32 parameters.");
+  }
+  for (auto& [name, target] : this->state()) {
+    at::Tensor(target).copy_(state.at(name).view_as(target));
+  }
+  step_ = step;
+}
+
+}  // namespace omnima::train
