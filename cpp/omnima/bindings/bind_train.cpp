@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
 #include "omnima/train/step.h"
 
 namespace omnima::bindings {

@@ -6,12 +6,18 @@ namespace omnima::bindings {
 #define OMNIMA_SUBJECT(name) void bind_##name(py::module_& module)
 
 OMNIMA_SUBJECT(text);
+OMNIMA_SUBJECT(model);
+OMNIMA_SUBJECT(batch_source);
+OMNIMA_SUBJECT(train);
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of Omnima. Its public face is the package omnima.";
   module.attr("built_with_torch") = OMNIMA_TORCH_VERSION;
   register_errors();
   bind_text(module);
+  bind_model(module);
+  bind_batch_source(module);
+  bind_train(module);
 }
 
 }  // namespace omnima::bindings

@@ -1,6 +1,7 @@
 #include "omnima/kernels/cpu/adamw.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/zeros.h>
 
