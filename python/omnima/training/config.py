@@ -1,0 +1,142 @@
+"""How a run trains: one frozen dataclass whose fields are flags, recipe keys and `--set` keys at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omnima.errors import ConfigError
+from omnima.training.schema import check_bounds, fields_of, option, unknown_key
+
+_MANY = 1 << 40
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Budget, batches, optimizer, schedule, precision, and what is written where.
+
+    Exactly one of `steps`, `minutes` and `epochs` is the budget. Unknown fields, values out of bounds
+    and values that contradict each other raise `ConfigError`.
+
+    >>> TrainConfig(steps=100).lr
+    0.001
+    """
+
+    steps: int | None = option(None, "budget: optimizer steps", minimum=1, maximum=_MANY)
+    minutes: float | None = option(
+        None, "budget: minutes on the clock, without preparation of the data", minimum=0.001, maximum=1e7
+    )
+    epochs: float | None = option(
+        None, "budget: passes over the training text", minimum=1e-6, maximum=1e6
+    )
+    context: int | None = option(
+        None, "tokens in a training row; default: the model's context", minimum=2, maximum=1 << 24
+    )
+    batch_size: int = option(16, "rows in a micro-batch", minimum=1, maximum=1 << 20)
+    accumulate: int = option(1, "micro-batches in a step", minimum=1, maximum=1 << 20)
+    packing: str = option(
+        "windows",
+        "windows of the whole text, or packed documents that cannot see each other",
+        choices=("windows", "documents"),
+    )
+    lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
+    schedule: str = option(
+        "cosine", "how the learning rate falls", choices=("constant", "linear", "cosine")
+    )
+    warmup: int | None = option(
+        None,
+        "steps in which the learning rate rises; default: 5% of the run, at most 200",
+        minimum=0,
+        maximum=_MANY,
+    )
+    min_lr_ratio: float = option(
+        0.02, "last learning rate as a share of the highest", minimum=0.0, maximum=1.0
+    )
+    optimizer: str = option("adamw", "how gradients move weights", choices=("adamw",))
+    beta1: float = option(0.9, "AdamW: decay of the mean gradient", minimum=0.0, maximum=0.999999)
+    beta2: float = option(0.98, "AdamW: decay of the squared gradient", minimum=0.0, maximum=0.999999)
+    eps: float = option(1e-8, "AdamW: added to the denominator", minimum=1e-16, maximum=1.0)
+    weight_decay: float = option(
+        0.1, "AdamW: decay of matrices, never of norms and biases", minimum=0.0, maximum=10.0
+    )
+    clip_norm: float = option(
+        1.0, "largest norm of the gradient; 0: no clipping", minimum=0.0, maximum=1e9
+    )
+    precision: str = option(
+        "auto", "number format of the products", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    seed: int = option(0, "seed of weights, order and dropout", minimum=0, maximum=(1 << 62))
+    eval_every: int = option(
+        0, "steps between evaluations; 0: ten in the run", minimum=0, maximum=_MANY, identity=False
+    )
+    eval_batches: int = option(
+        20,
+        "batches in an evaluation on the way; the last one reads up to ten times as many",
+        minimum=1,
+        maximum=_MANY,
+        identity=False,
+    )
+    save_every: int = option(
+        0, "steps between checkpoints; 0: when evaluating", minimum=0, maximum=_MANY, identity=False
+    )
+    keep_last: int = option(2, "newest checkpoints kept", minimum=1, maximum=1000, identity=False)
+    keep_best: int = option(
+        1, "best checkpoints kept, by validation loss", minimum=0, maximum=1000, identity=False
+    )
+    samples: int = option(3, "texts written at the end", minimum=0, maximum=1000, identity=False)
+    sample_tokens: int = option(
+        120, "tokens in a sample at most", minimum=1, maximum=1 << 24, identity=False
+    )
+    sample_prompt: str = option("", "what each sample begins with", identity=False)
+    log_every: int = option(
+        1, "steps between lines in metrics.jsonl", minimum=1, maximum=_MANY, identity=False
+    )
+    out: str | None = option(
+        None, "directory of the run; default: runs/ and the time of day", identity=False
+    )
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        self._check_budget()
+        if self.precision == "fp16":
+            raise ConfigError(
+                "precision is 'fp16', which this core does not train in: bf16 costs the same and keeps "
+                "float32's range. Take bf16, fp32 or auto."
+            )
+        if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
+            raise ConfigError(
+                f"warmup is {self.warmup} but the run has {self.steps} steps: the learning rate would "
+                "never reach lr. Give a warmup below steps."
+            )
+
+    def _check_budget(self) -> None:
+        given = [name for name in ("steps", "minutes", "epochs") if getattr(self, name) is not None]
+        if not given:
+            raise ConfigError(
+                "No budget: say how long to train with exactly one of steps, minutes or epochs, for "
+                "example --minutes 5."
+            )
+        if len(given) > 1:
+            both = " and ".join(f"{name}={getattr(self, name)}" for name in given)
+            raise ConfigError(f"{both} are both given: exactly one budget is allowed, drop the other.")
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> TrainConfig:
+        """Build from named values; an unknown name is an error that names the nearest field."""
+        known = fields_of(cls)
+        for key in values:
+            if key not in known:
+                raise unknown_key(key, known, "the training config")
+        return cls(**values)
+
+    def values(self) -> dict[str, Any]:
+        """Return all fields by name."""
+        return {name: getattr(self, name) for name in fields_of(type(self))}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that a resumed run must keep, because the weights depend on them."""
+        return {
+            name: getattr(self, name)
+            for name, field in fields_of(type(self)).items()
+            if field.identity
+        }
