@@ -1,0 +1,7 @@
+"""Measuring a model: loss, perplexity and bits per byte on held-out text."""
+
+from __future__ import annotations
+
+from omnima.evaluation.held_out import Score, score
+
+__all__ = ["Score", "score"]

@@ -1,0 +1,70 @@
+"""Loss, perplexity and bits per byte of a model on text it has not seen; nothing of the logits is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from omnima.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text: `loss` in nats a token over `tokens` predicted tokens."""
+
+    loss: float
+    tokens: int
+    bytes: float
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits to code one byte of the text: comparable between tokenizers."""
+        return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in the form that `omnima eval --json` prints."""
+        return {
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "bytes": round(self.bytes),
+        }
+
+
+def score(step: Any, data: Any, split: str, rows: int, time: int, batches: int | None = None) -> Score:
+    """Measure a split of prepared token data in order.
+
+    Parameters
+    ----------
+    step
+        A `_core.TrainStep`; its `evaluate` runs without gradients and keeps no logits.
+    data
+        An `omnima.data.TokenData`.
+    split
+        "train" or "val".
+    rows, time
+        Shape of a batch; both shrink when the split is shorter than that.
+    batches
+        At most so many batches; None reads the whole split.
+    """
+    tokens = data.val_tokens if split == "val" else data.train_tokens
+    text_bytes = data.val_bytes if split == "val" else data.train_bytes
+    if tokens < 2:
+        raise DataError(
+            f"The {split} split holds {tokens} tokens; a loss needs at least 2. Give more text."
+        )
+    time = min(time, tokens - 1)
+    rows = max(1, min(rows, (tokens - 1) // time))
+    loader = data.loader(
+        split, rows, time, seed=0, packing="windows", prefetch=False, sequential=True
+    )
+    whole = max(1, loader.batches_per_epoch)
+    loss_sum, seen = step.evaluate(loader, whole if batches is None else min(batches, whole))
+    return Score(loss_sum / max(1, seen), seen, text_bytes * seen / tokens)

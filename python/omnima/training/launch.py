@@ -1,0 +1,120 @@
+"""From a recipe to a finished run: claims the directory, opens the text, trains a tokenizer, builds the model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnima.errors import ConfigError
+from omnima.training.display import Display
+from omnima.training.recipe import Recipe, parse_count
+from omnima.training.rundir import RunDirectory
+from omnima.training.trainer import Trainer, out_of
+
+if TYPE_CHECKING:
+    from omnima.training.run import Run
+
+KINDS = ("bpe", "unigram", "char", "byte")
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    stop_after: int | None = None,
+) -> Run:
+    """Do everything a recipe says.
+
+    Parameters
+    ----------
+    recipe
+        The text, the tokenizer, the size and the training; it must name `out`.
+    resume, overwrite
+        Continue, or replace, a run that is already in the directory.
+    display
+        Where progress goes.
+    stop_after
+        Stop and save after so many steps; the run stays unfinished.
+    """
+    display = display if display is not None else Display()
+    directory = RunDirectory(out_of(recipe.train))
+    directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
+    try:
+        trainer = assemble(recipe, directory, display)
+        return trainer.fit(resume=resume, stop_after=stop_after)
+    finally:
+        directory.release()
+
+
+def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Trainer:
+    """Build what a recipe names, up to a trainer that is ready to fit."""
+    from omnima import Model, data
+
+    source = data.open_source(list(recipe.data), field=recipe.field, on_error=recipe.on_error)
+    tokenizer = open_tokenizer(recipe, source, directory, display)
+    tokens = data.prepare(
+        source, tokenizer, directory.data, recipe.val_fraction, recipe.train.seed
+    )
+    if getattr(source, "skipped", 0):
+        display.note(f"Skipped {source.skipped} bad lines of the text.")
+    model_config = size_of(recipe, tokenizer.vocab_size)
+    model = Model.from_config(model_config, seed=recipe.train.seed)
+    model.tokenizer = tokenizer
+    display.note(
+        f"{model.core.num_parameters():,} parameters, {tokens.train_tokens:,} training and "
+        f"{tokens.val_tokens:,} held-out tokens, vocabulary {tokenizer.vocab_size:,}."
+    )
+    return Trainer(
+        model,
+        tokenizer,
+        tokens,
+        recipe.train,
+        recipe=recipe.values(),
+        directory=directory,
+        display=display,
+    )
+
+
+def size_of(recipe: Recipe, vocab_size: int) -> Any:
+    """Return the `ModelConfig` of a recipe: a preset, a parameter count, or single fields."""
+    from omnima.config import ModelConfig, config_for_parameters, model_preset
+
+    changes = dict(recipe.model)
+    if recipe.train.context is not None:
+        changes.setdefault("max_position_embeddings", recipe.train.context)
+    if recipe.preset:
+        return model_preset(recipe.preset, vocab_size=vocab_size, **changes)
+    if recipe.params:
+        return config_for_parameters(parse_count(recipe.params), vocab_size=vocab_size, **changes)
+    return ModelConfig(vocab_size=vocab_size, **changes)
+
+
+def open_tokenizer(
+    recipe: Recipe, source: Any, directory: RunDirectory, display: Display
+) -> Any:
+    """Return the run's tokenizer: the one already saved, the named directory's, or a new one."""
+    from omnima import Tokenizer
+
+    if directory.tokenizer.exists():
+        return Tokenizer.from_pretrained(directory.tokenizer)
+    if recipe.tokenizer in KINDS:
+        display.note(f"Training a {recipe.tokenizer} tokenizer.")
+        tokenizer = Tokenizer.train(
+            source.documents(), recipe.tokenizer, vocab_size=recipe.vocab_size
+        )
+    elif Path(recipe.tokenizer).is_dir():
+        tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+    else:
+        raise ConfigError(
+            f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(KINDS)} nor a directory "
+            "that holds a tokenizer."
+        )
+    aside = directory.path / "tokenizer.part"
+    if aside.exists():
+        shutil.rmtree(aside)
+    tokenizer.save_pretrained(aside)
+    aside.rename(directory.tokenizer)
+    return Tokenizer.from_pretrained(directory.tokenizer)

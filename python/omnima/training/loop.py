@@ -1,0 +1,253 @@
+"""The loop of a run: steps, records, evaluations and checkpoints, from any saved step to the end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omnima.errors import CheckpointError, DataError, NonFiniteError, OmnimaError
+from omnima.evaluation import Score, score
+from omnima.training.budget import Budget
+from omnima.training.config import TrainConfig
+from omnima.training.display import Display
+from omnima.training.nonfinite import explain, save_batches
+from omnima.training.records import Records
+from omnima.training.rundir import RunDirectory
+from omnima.training.signals import Interrupts, RunInterrupted
+from omnima.training.stepper import Stepper
+
+_EVALUATIONS = 10
+_LAST_EVALUATION = 10  # times eval_batches
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Loop:
+    """Trains until the budget is spent.
+
+    Everything that decides the next weights is in a checkpoint: weights, moments, step, position of
+    the loader, plan and time spent. A run stopped anywhere and resumed ends with the same bytes.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        data: Any,
+        config: TrainConfig,
+        precision: str,
+        directory: RunDirectory,
+        display: Display,
+    ) -> None:
+        from omnima.training.checkpoint import CheckpointStore
+
+        self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
+        self.display, self.directory, self.precision = display, directory, precision
+        self.context = config.context or model.config.max_position_embeddings
+        self.loader = self._training_loader()
+        per_epoch = self.loader.batches_per_epoch / config.accumulate
+        self.budget = Budget.of(config, per_epoch)
+        self.stepper = Stepper(model.core, config, precision, self.budget)
+        self.store = CheckpointStore(directory.path, config.keep_last, config.keep_best)
+        self.records: Records | None = None
+        self.elapsed = 0.0
+        self.tokens = 0
+        self.floor: float | None = data.entropy_floor
+        self.val_loss: float | None = None
+        self.saved_at = -1
+
+    def _training_loader(self) -> Any:
+        rows, time_steps = self.config.batch_size, self.context
+        loader = self.data.loader(
+            "train", rows, time_steps, seed=self.config.seed, packing=self.config.packing
+        )
+        if loader.batches_per_epoch < 1:
+            raise DataError(
+                f"The training text has {self.data.train_tokens} tokens, but one batch needs "
+                f"{rows} rows of {time_steps} + 1. Give more text, or a smaller batch_size or context."
+            )
+        return loader
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.stepper.step.step)
+
+    def restore(self) -> bool:
+        """Continue from the newest valid checkpoint; False when there is none."""
+        found = self.store.latest()
+        if found is None:
+            self.display.note("Nothing was saved yet: starting from the beginning.")
+            return False
+        state_path = Path(found.path) / "state.json"
+        try:
+            state = json.loads(state_path.read_text(encoding="utf-8"))
+            number, position = int(state["step"]), int(state["position"])
+            self.elapsed, self.tokens = float(state["elapsed"]), int(state["tokens"])
+            self.budget = Budget(**state["budget"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{state_path} is not the state of a run ({error!r}). Remove that checkpoint to "
+                "continue from the one before it."
+            ) from error
+        self.stepper = Stepper(self.model.core, self.config, self.precision, self.budget)
+        self.stepper.restore(Path(found.path), number)
+        self.loader.seek(position)
+        self.val_loss = state["val_loss"]
+        self.saved_at = number
+        self.display.note(f"Continuing from step {number}.")
+        return True
+
+    def run(self, interrupts: Interrupts, stop_after: int | None = None) -> None:
+        """Train to the end of the budget, or to `stop_after` steps, and save there."""
+        self.records = Records(self.directory.metrics, keep_until=self.step)
+        try:
+            while not self.budget.done(self.step, self.elapsed):
+                if stop_after is not None and self.step >= stop_after:
+                    break
+                self._one_step()
+                if interrupts.asked:
+                    self.save()
+                    raise RunInterrupted(
+                        f"Stopped at step {self.step} and saved. Continue with --resume."
+                    )
+            if self.saved_at != self.step:
+                self.save()
+        finally:
+            self.records.close()
+
+    def _one_step(self) -> None:
+        started = time.perf_counter()
+        position = self.loader.position
+        try:
+            result = self.stepper.step.run(self.loader)
+        except NonFiniteError as error:
+            raise self._keep_evidence(error, position) from error
+        seconds = time.perf_counter() - started
+        self.tokens += result.tokens
+        evaluated = self._is_due(self.config.eval_every) and self._evaluate()
+        if self._is_due(self.config.save_every):
+            self.save()
+        self.elapsed += time.perf_counter() - started
+        self._report(result, seconds, bool(evaluated))
+        if self.budget.replan(self.step, self.elapsed, seconds):
+            self.stepper.replan(self.budget)
+
+    def _is_due(self, every: int) -> bool:
+        total = self.budget.total_steps
+        interval = every or max(1, total // _EVALUATIONS)
+        return self.step % interval == 0 or self.step >= total
+
+    def _evaluate(self) -> bool:
+        if self.data.val_tokens < 2:
+            return False
+        self.val_loss = self.score(self.config.eval_batches).loss
+        return True
+
+    def score(self, batches: int) -> Score:
+        """Measure the validation split on at most so many batches."""
+        return score(
+            self.stepper.step, self.data, "val", self.config.batch_size, self.context, batches
+        )
+
+    def final_score(self) -> Score | None:
+        """Measure the validation split at the end, on more of it; None without one."""
+        if self.data.val_tokens < 2:
+            return None
+        return self.score(self.config.eval_batches * _LAST_EVALUATION)
+
+    def _report(self, result: Any, seconds: float, evaluated: bool) -> None:
+        assert self.records is not None
+        speed = result.tokens / max(seconds, 1e-9)
+        fraction = self.budget.fraction(self.step, self.elapsed)
+        if self.step % self.config.log_every == 0 or evaluated or fraction >= 1.0:
+            self.records.add(
+                {
+                    "step": self.step,
+                    "loss": float(result.loss),
+                    "val_loss": self.val_loss if evaluated else None,
+                    "lr": float(result.lr),
+                    "grad_norm": float(result.grad_norm),
+                    "tokens": self.tokens,
+                    "tokens_per_s": round(speed, 1),
+                    "seconds": round(self.elapsed, 3),
+                }
+            )
+        planned = self.budget.total_steps if self.budget.planned_at or not self.budget.seconds else None
+        state = {
+            "step": self.step,
+            "of": planned,
+            "loss": float(result.loss),
+            "val_loss": self.val_loss,
+            "floor": self.floor,
+            "tokens_per_s": speed,
+            "memory": peak_memory(),
+        }
+        self.display.show(state, fraction, self.budget.left(self.step, self.elapsed))
+
+    def _keep_evidence(self, error: NonFiniteError, position: int) -> NonFiniteError:
+        number = self.step + 1
+        path = save_batches(
+            self.loader,
+            position,
+            self.config.accumulate,
+            self.directory.path / f"nonfinite-step-{number}",
+        )
+        return explain(error, number, path, self.config.lr, self.precision)
+
+    def save(self) -> None:
+        """Write a checkpoint; a failing disk leaves the ones before as they were."""
+        step, budget = self.step, self.budget
+        state = {
+            "step": step,
+            "position": self.loader.position,
+            "seed": self.config.seed,
+            "tokens": self.tokens,
+            "elapsed": self.elapsed,
+            "val_loss": self.val_loss,
+            "precision": self.precision,
+            "budget": {
+                "total_steps": budget.total_steps,
+                "seconds": budget.seconds,
+                "planned_at": budget.planned_at,
+                "step_seconds": budget.step_seconds[-200:],
+            },
+        }
+
+        def write(directory: Path) -> None:
+            self.stepper.save(directory, self.model_values(), self.tokenizer)
+            text = json.dumps(state, indent=2)
+            (directory / "state.json").write_text(text + "\n", encoding="utf-8")
+
+        try:
+            self.store.save(step, write, {"precision": self.precision}, self.val_loss)
+        except (OSError, OmnimaError) as error:
+            kept = self.store.latest()
+            left = f"The last good one is {kept.path}" if kept is not None else "None was saved before"
+            raise CheckpointError(
+                f"The checkpoint of step {step} could not be written: {error}. {left}. Make room on "
+                "the disk, then continue with --resume."
+            ) from error
+        self.saved_at = step
+
+    def model_values(self) -> dict[str, Any]:
+        """Return the model's config by name."""
+        import dataclasses
+
+        return dataclasses.asdict(self.model.config)
+
+    def train_loss(self) -> float:
+        """Return the mean training loss of the last steps: a twentieth of the run, 50 at most."""
+        assert self.records is not None
+        losses = [each["loss"] for each in self.records.history if each.get("loss") is not None]
+        count = max(1, min(50, len(losses) // 20))
+        return statistics.fmean(losses[-count:]) if losses else float("nan")

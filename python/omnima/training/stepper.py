@@ -1,0 +1,109 @@
+"""The core's training step for a config and a plan: made, made anew when the plan changes, saved, restored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnima.errors import CheckpointError
+from omnima.training.budget import Budget
+from omnima.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+# The moments are saved flat; the weights are saved once, by name, as the model's own directory.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
+    """Return the core's options for a config and the current plan of the budget."""
+    from omnima import _core
+
+    options = _core.StepOptions()
+    values = {
+        "precision": precision,
+        "optimizer": config.optimizer,
+        "lr": config.lr,
+        "beta1": config.beta1,
+        "beta2": config.beta2,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+        "clip_norm": config.clip_norm,
+        "schedule": config.schedule,
+        "warmup_steps": budget.warmup(config),
+        "total_steps": budget.total_steps,
+        "min_lr_ratio": config.min_lr_ratio,
+        "accumulate": config.accumulate,
+        "seed": config.seed,
+    }
+    for name, value in values.items():
+        setattr(options, name, value)
+    return options
+
+
+class Stepper:
+    """Owns the `_core.TrainStep` of a run."""
+
+    def __init__(self, decoder: Any, config: TrainConfig, precision: str, budget: Budget) -> None:
+        from omnima import _core
+
+        self._make = _core.TrainStep
+        self._decoder = decoder
+        self._config = config
+        self._precision = precision
+        self.step = self._make(decoder, step_options(config, precision, budget))
+
+    def replan(self, budget: Budget) -> None:
+        """Move the schedule to a new number of steps; weights and moments stay as they are."""
+        state = {name: each.clone() for name, each in self.step.state().items()}
+        number = self.step.step
+        self.step = self._make(
+            self._decoder, step_options(self._config, self._precision, budget)
+        )
+        self.step.load_state(state, number)
+
+    def save(self, directory: Path, decoder_values: dict[str, Any], tokenizer: Any) -> None:
+        """Write the weights as a Hugging Face directory and the optimizer's moments beside it."""
+        from omnima import _core, hub
+
+        parameters = self._decoder.named_parameters()
+        hub.save_pretrained(decoder_values, parameters, directory / "model", tokenizer=tokenizer)
+        state = self.step.state()
+        moments = {name: state[name] for name in MOMENTS}
+        _core.write_safetensors(
+            str(directory / "optimizer.safetensors"), moments, {"step": str(self.step.step)}
+        )
+
+    def restore(self, directory: Path, number: int) -> None:
+        """Take back what `save` wrote, bit for bit."""
+        import torch
+
+        from omnima import _core, hub
+
+        _, weights = hub.load_pretrained(directory / "model")
+        with torch.no_grad():
+            for name, parameter in self._decoder.named_parameters():
+                parameter.copy_(_part(weights, name, parameter, directory / "model"))
+        state = {name: each.clone() for name, each in self.step.state().items()}
+        moments = _core.read_safetensors(str(directory / "optimizer.safetensors"))
+        if isinstance(moments, tuple):  # tensors and metadata
+            moments = moments[0]
+        for name in MOMENTS:
+            state[name] = _part(moments, name, state[name], directory / "optimizer.safetensors")
+        self.step.load_state(state, number)
+
+
+def _part(found: dict[str, Any], name: str, like: torch.Tensor, where: Path) -> torch.Tensor:
+    if name not in found:
+        raise CheckpointError(
+            f'{where} has no "{name}": the checkpoint is not of this model or is incomplete. '
+            "Resume with the recipe it was made with."
+        )
+    tensor: torch.Tensor = found[name]
+    if tuple(tensor.shape) != tuple(like.shape):
+        raise CheckpointError(
+            f'{where}: "{name}" has shape {list(tensor.shape)}, this run needs {list(like.shape)}. '
+            "Resume with the recipe it was made with."
+        )
+    return tensor

@@ -1,0 +1,233 @@
+"""`Trainer(model, tokenizer, data, config).fit()`: from a fresh model and text to a finished run on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omnima.errors import ConfigError, OmnimaError
+from omnima.training.config import TrainConfig
+from omnima.training.display import Display
+from omnima.training.loop import Loop, peak_memory
+from omnima.training.precision import choose_precision
+from omnima.training.run import Run, perplexity
+from omnima.training.rundir import RunDirectory, write_aside
+from omnima.training.signals import Interrupts
+
+
+class Trainer:
+    """Trains a model on prepared text.
+
+    Parameters
+    ----------
+    model
+        An `omnima.Model`; its weights are changed in place.
+    tokenizer
+        The `omnima.Tokenizer` of the text; saved with the model.
+    data
+        What `omnima.data.prepare` returns, or a source that `omnima.data.open_source` takes (it is
+        then prepared into the run's directory).
+    config
+        A `TrainConfig`, or a dict of its fields.
+    recipe
+        What to write as config.yaml; the training config when None.
+    directory
+        A run directory that is already claimed; else `config.out` is claimed by `fit`.
+    display
+        Where progress goes; standard error when None.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        data: Any,
+        config: TrainConfig | Mapping[str, Any],
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        directory: RunDirectory | None = None,
+        display: Display | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.data = model, tokenizer, data
+        self.config = (
+            config if isinstance(config, TrainConfig) else TrainConfig.from_values(dict(config))
+        )
+        self.recipe = recipe
+        self.display = display if display is not None else Display()
+        self._directory = directory
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        limit = self.model.config.max_position_embeddings
+        context = self.config.context
+        if context is not None and context > limit:
+            raise ConfigError(
+                f"context is {context}, but the model's context is {limit} "
+                "(max_position_embeddings). Train on shorter rows or make the model's context longer."
+            )
+        ids, known = self.tokenizer.vocab_size, self.model.config.vocab_size
+        if ids > known:
+            raise ConfigError(
+                f"The tokenizer has {ids} ids, but the model's vocab_size is {known}. Build the model "
+                "with vocab_size=tokenizer.vocab_size."
+            )
+
+    def fit(
+        self, *, resume: bool = False, overwrite: bool = False, stop_after: int | None = None
+    ) -> Run:
+        """Train to the end of the budget and write the model, its scores, samples and loss curve.
+
+        Parameters
+        ----------
+        resume
+            Continue the run in the directory from its newest valid checkpoint.
+        overwrite
+            Replace a run that is already there.
+        stop_after
+            Stop and save after this many steps, as if interrupted there; the run stays unfinished.
+
+        Raises
+        ------
+        ConfigError
+            The directory holds another run, or the resumed run was started differently.
+        NonFiniteError
+            A loss or gradient is not finite; the weights are as before the step.
+        RunInterrupted
+            Ctrl-C or SIGTERM; the state was saved first.
+        """
+        directory = self._directory or self._claim(resume, overwrite)
+        try:
+            if resume and directory.summary.exists():
+                self.display.note(f"The run in {directory.path} is already finished.")
+                return Run.load(directory.path)
+            return self._fit(directory, resume, stop_after)
+        finally:
+            directory.release()
+
+    def _claim(self, resume: bool, overwrite: bool) -> RunDirectory:
+        out = self.config.out or time.strftime("runs/%Y-%m-%d-%H%M%S")
+        directory = RunDirectory(out)
+        values = self.recipe if self.recipe is not None else self.config.values()
+        directory.claim(values, self.config.identity(), resume=resume, overwrite=overwrite)
+        return directory
+
+    def _fit(self, directory: RunDirectory, resume: bool, stop_after: int | None) -> Run:
+        data = self._prepared(directory)
+        facts = {
+            **{f"model.{key}": value for key, value in dataclasses.asdict(self.model.config).items()},
+            "tokenizer": self.tokenizer.fingerprint,
+            "training tokens": data.train_tokens,
+            "validation tokens": data.val_tokens,
+        }
+        if resume:
+            directory.check_identity("facts", facts)
+        directory.remember("facts", facts)
+        precision = self._precision(directory, resume)
+        with self.display, Interrupts() as interrupts:
+            loop = Loop(
+                self.model, self.tokenizer, data, self.config, precision, directory, self.display
+            )
+            if resume:
+                loop.restore()
+            loop.run(interrupts, stop_after)
+            if stop_after is not None and loop.step < loop.budget.total_steps:
+                return Run(directory.path, _history(loop), self._summary(loop, directory))
+            return self._finish(loop, directory)
+
+    def _prepared(self, directory: RunDirectory) -> Any:
+        if hasattr(self.data, "loader"):
+            return self.data
+        from omnima import data
+
+        source = self.data
+        if not hasattr(source, "documents"):
+            source = data.open_source(source)
+        return data.prepare(source, self.tokenizer, directory.data, 0.05, self.config.seed)
+
+    def _precision(self, directory: RunDirectory, resume: bool) -> str:
+        if self.config.precision != "auto":
+            return self.config.precision
+        remembered = directory.path / "precision.json"
+        if resume and remembered.exists():
+            return str(json.loads(remembered.read_text(encoding="utf-8"))["precision"])
+        context = self.config.context or self.model.config.max_position_embeddings
+        choice = choose_precision(self.model.config, context)
+        write_aside(remembered, json.dumps(dataclasses.asdict(choice)) + "\n")
+        self.display.note(choice.reason)
+        return choice.precision
+
+    def _finish(self, loop: Loop, directory: RunDirectory) -> Run:
+        from omnima import hub
+
+        summary = self._summary(loop, directory)
+        hub.save_pretrained(
+            loop.model_values(),
+            self.model.core.named_parameters(),
+            directory.path,
+            tokenizer=self.tokenizer,
+        )
+        samples = self._write_samples(directory)
+        run = Run(directory.path, _history(loop), summary, samples)
+        self._draw(run)
+        write_aside(directory.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        return run
+
+    def _summary(self, loop: Loop, directory: RunDirectory) -> dict[str, Any]:
+        final = loop.final_score()
+        return {
+            "steps": loop.step,
+            "tokens": loop.tokens,
+            "seconds": round(loop.elapsed, 3),
+            "tokens_per_s": round(loop.tokens / max(loop.elapsed, 1e-9), 1),
+            "train_loss": loop.train_loss(),
+            "val_loss": final.loss if final else None,
+            "val_perplexity": perplexity(final.loss) if final else None,
+            "val_bits_per_byte": final.bits_per_byte if final else None,
+            "entropy_floor": loop.floor,
+            "parameters": int(self.model.core.num_parameters()),
+            "peak_memory_bytes": peak_memory(),
+            "checkpoint": str(directory.path),
+        }
+
+    def _write_samples(self, directory: RunDirectory) -> tuple[str, ...]:
+        if not self.config.samples:
+            return ()
+        from omnima.generation import generate
+
+        room = self.model.config.max_position_embeddings
+        prompt = self.config.sample_prompt
+        used = len(self.tokenizer.encode(prompt, add_bos=True))
+        written = generate(
+            self.model,
+            self.tokenizer,
+            [prompt] * self.config.samples,
+            max_new_tokens=max(1, min(self.config.sample_tokens, room - used)),
+            temperature=0.8,
+            top_p=0.95,
+            seed=self.config.seed,
+        )
+        texts = tuple(prompt + each.text for each in written)
+        rule = "\n" + "-" * 40 + "\n"
+        write_aside(directory.path / "samples.txt", rule.join(texts) + "\n")
+        return texts
+
+    def _draw(self, run: Run) -> None:
+        try:
+            run.plot(run.path / "loss.png")
+        except OmnimaError as error:  # drawing is an extra: the run is whole without it
+            self.display.note(f"No loss curve: {error}")
+
+
+def _history(loop: Loop) -> list[dict[str, Any]]:
+    return list(loop.records.history) if loop.records is not None else []
+
+
+def out_of(config: TrainConfig) -> Path:
+    """Return the directory of a config, which must name one."""
+    if config.out is None:
+        raise ConfigError("No output directory: say where the model goes, for example --out my-model.")
+    return Path(config.out)
