@@ -38,7 +38,9 @@ class Score:
         }
 
 
-def score(step: Any, data: Any, split: str, rows: int, time: int, batches: int | None = None) -> Score:
+def score(
+    step: Any, data: Any, split: str, rows: int, time: int, batches: int | None = None
+) -> Score:
     """Measure a split of prepared token data in order.
 
     Parameters

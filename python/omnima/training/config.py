@@ -24,7 +24,10 @@ class TrainConfig:
 
     steps: int | None = option(None, "budget: optimizer steps", minimum=1, maximum=_MANY)
     minutes: float | None = option(
-        None, "budget: minutes on the clock, without preparation of the data", minimum=0.001, maximum=1e7
+        None,
+        "budget: minutes on the clock, without preparation of the data",
+        minimum=0.001,
+        maximum=1e7,
     )
     epochs: float | None = option(
         None, "budget: passes over the training text", minimum=1e-6, maximum=1e6
@@ -54,7 +57,9 @@ class TrainConfig:
     )
     optimizer: str = option("adamw", "how gradients move weights", choices=("adamw",))
     beta1: float = option(0.9, "AdamW: decay of the mean gradient", minimum=0.0, maximum=0.999999)
-    beta2: float = option(0.98, "AdamW: decay of the squared gradient", minimum=0.0, maximum=0.999999)
+    beta2: float = option(
+        0.98, "AdamW: decay of the squared gradient", minimum=0.0, maximum=0.999999
+    )
     eps: float = option(1e-8, "AdamW: added to the denominator", minimum=1e-16, maximum=1.0)
     weight_decay: float = option(
         0.1, "AdamW: decay of matrices, never of norms and biases", minimum=0.0, maximum=10.0
@@ -118,7 +123,9 @@ class TrainConfig:
             )
         if len(given) > 1:
             both = " and ".join(f"{name}={getattr(self, name)}" for name in given)
-            raise ConfigError(f"{both} are both given: exactly one budget is allowed, drop the other.")
+            raise ConfigError(
+                f"{both} are both given: exactly one budget is allowed, drop the other."
+            )
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> TrainConfig:

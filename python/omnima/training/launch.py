@@ -55,9 +55,7 @@ def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Train
 
     source = data.open_source(list(recipe.data), field=recipe.field, on_error=recipe.on_error)
     tokenizer = open_tokenizer(recipe, source, directory, display)
-    tokens = data.prepare(
-        source, tokenizer, directory.data, recipe.val_fraction, recipe.train.seed
-    )
+    tokens = data.prepare(source, tokenizer, directory.data, recipe.val_fraction, recipe.train.seed)
     if getattr(source, "skipped", 0):
         display.note(f"Skipped {source.skipped} bad lines of the text.")
     model_config = size_of(recipe, tokenizer.vocab_size)
@@ -92,9 +90,7 @@ def size_of(recipe: Recipe, vocab_size: int) -> Any:
     return ModelConfig(vocab_size=vocab_size, **changes)
 
 
-def open_tokenizer(
-    recipe: Recipe, source: Any, directory: RunDirectory, display: Display
-) -> Any:
+def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display: Display) -> Any:
     """Return the run's tokenizer: the one already saved, the named directory's, or a new one."""
     from omnima import Tokenizer
 

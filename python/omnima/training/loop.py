@@ -182,7 +182,9 @@ class Loop:
                     "seconds": round(self.elapsed, 3),
                 }
             )
-        planned = self.budget.total_steps if self.budget.planned_at or not self.budget.seconds else None
+        planned = (
+            self.budget.total_steps if self.budget.planned_at or not self.budget.seconds else None
+        )
         state = {
             "step": self.step,
             "of": planned,
@@ -232,7 +234,9 @@ class Loop:
             self.store.save(step, write, {"precision": self.precision}, self.val_loss)
         except (OSError, OmnimaError) as error:
             kept = self.store.latest()
-            left = f"The last good one is {kept.path}" if kept is not None else "None was saved before"
+            left = (
+                f"The last good one is {kept.path}" if kept is not None else "None was saved before"
+            )
             raise CheckpointError(
                 f"The checkpoint of step {step} could not be written: {error}. {left}. Make room on "
                 "the disk, then continue with --resume."

@@ -26,7 +26,9 @@ def save_batches(loader: Any, position: int, count: int, directory: Path) -> Pat
     return path
 
 
-def explain(error: NonFiniteError, step: int, path: Path, lr: float, precision: str) -> NonFiniteError:
+def explain(
+    error: NonFiniteError, step: int, path: Path, lr: float, precision: str
+) -> NonFiniteError:
     """Return the error to show: what happened, where the batch lies and what to try."""
     advice = [f"a lower lr (now {lr:g})", "a longer warmup", "clip_norm 1.0 or below"]
     if precision != "fp32":

@@ -58,9 +58,7 @@ class Stepper:
         """Move the schedule to a new number of steps; weights and moments stay as they are."""
         state = {name: each.clone() for name, each in self.step.state().items()}
         number = self.step.step
-        self.step = self._make(
-            self._decoder, step_options(self._config, self._precision, budget)
-        )
+        self.step = self._make(self._decoder, step_options(self._config, self._precision, budget))
         self.step.load_state(state, number)
 
     def save(self, directory: Path, decoder_values: dict[str, Any], tokenizer: Any) -> None:

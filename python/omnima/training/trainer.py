@@ -118,7 +118,10 @@ class Trainer:
     def _fit(self, directory: RunDirectory, resume: bool, stop_after: int | None) -> Run:
         data = self._prepared(directory)
         facts = {
-            **{f"model.{key}": value for key, value in dataclasses.asdict(self.model.config).items()},
+            **{
+                f"model.{key}": value
+                for key, value in dataclasses.asdict(self.model.config).items()
+            },
             "tokenizer": self.tokenizer.fingerprint,
             "training tokens": data.train_tokens,
             "validation tokens": data.val_tokens,
@@ -229,5 +232,7 @@ def _history(loop: Loop) -> list[dict[str, Any]]:
 def out_of(config: TrainConfig) -> Path:
     """Return the directory of a config, which must name one."""
     if config.out is None:
-        raise ConfigError("No output directory: say where the model goes, for example --out my-model.")
+        raise ConfigError(
+            "No output directory: say where the model goes, for example --out my-model."
+        )
     return Path(config.out)

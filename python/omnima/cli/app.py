@@ -1,0 +1,104 @@
+"""The Typer application and the way out: exit status, one-line errors, results on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from omnima.cli import doctor, evaluate, generate, info, tokenize, train
+from omnima.errors import OmnimaError
+
+_INTERRUPTED = 130
+# Options that take every value up to the next option: --data a.txt b.txt.
+_GREEDY = {"train": ("--data",), "eval": ("--data",)}
+
+app = typer.Typer(
+    name="omnima",
+    help="Small language models, from raw text to a model that writes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("tokenize")(tokenize.tokenize)
+app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Show the version and leave."),
+) -> None:
+    """Small language models, from raw text to a model that writes."""
+    if version:
+        from omnima import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+def spread_values(arguments: Sequence[str]) -> list[str]:
+    """Repeat a greedy flag before each of its values.
+
+    >>> spread_values(["train", "--data", "a", "b", "--steps", "1"])
+    ['train', '--data', 'a', '--data', 'b', '--steps', '1']
+    """
+    command = next((each for each in arguments if not each.startswith("-")), "")
+    greedy = _GREEDY.get(command, ())
+    spread: list[str] = []
+    flag = ""
+    fresh = False  # the flag has just been written and waits for its first value
+    for position, each in enumerate(arguments):
+        if each == "--":
+            return spread + list(arguments[position:])
+        if each.startswith("-") and each != "-":
+            name, equals, _ = each.partition("=")
+            flag = name if name in greedy else ""
+            fresh = bool(flag) and not equals
+            spread.append(each)
+            continue
+        if flag and not fresh:
+            spread.append(flag)
+        fresh = False
+        spread.append(each)
+    return spread
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status.
+
+    0 only when the work is done; 1 for an error said in one line on standard error; 2 for a wrong
+    command line; 130 after Ctrl-C or SIGTERM. `OMNIMA_TRACEBACK=1` shows the whole traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _write_utf8()
+    try:
+        app(args=spread_values(given), prog_name="omnima", standalone_mode=True)
+    except OmnimaError as error:
+        _leave(str(error), error)
+    except BrokenPipeError:
+        # The reader of our output has gone; say nothing more and do not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, UnicodeError, MemoryError) as error:
+        _leave(f"{type(error).__name__}: {error}", error)
+
+
+def _leave(message: str, error: BaseException) -> None:
+    if os.environ.get("OMNIMA_TRACEBACK") == "1":
+        raise error
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _write_utf8() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")

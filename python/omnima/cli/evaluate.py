@@ -1,0 +1,27 @@
+"""`omnima eval`: loss, perplexity and bits per byte of a model on held-out text."""
+
+from __future__ import annotations
+
+
+import typer
+
+from omnima.cli.output import print_facts, print_json
+
+
+def evaluate(
+    directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
+    data: list[str] = typer.Option(
+        ..., "--data", help="held-out text: files, globs, directories, tinyworld[:SIZE] or pystdlib"
+    ),
+    field: str | None = typer.Option(None, help="the field of JSON records that holds the text"),
+    on_error: str = typer.Option("raise", help="what a bad line does: raise or skip"),
+    batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
+    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+) -> None:
+    """Measure a model on text it has not seen."""
+    from omnima.evaluation.directory import evaluate_directory
+
+    result = evaluate_directory(
+        directory, data, field=field, on_error=on_error, batch_size=batch_size
+    ).as_dict()
+    print_json(result) if json else print_facts(result)

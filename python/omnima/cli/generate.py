@@ -1,0 +1,67 @@
+"""`omnima generate`: one text, many prompts from a file, or a conversation at the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from omnima.cli.output import print_json
+
+
+def generate(
+    directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
+    prompt: str | None = typer.Option(None, help="the text to continue"),
+    prompts_file: str | None = typer.Option(
+        None, help="a UTF-8 file with a prompt a line, written as one batch"
+    ),
+    interactive: bool = typer.Option(False, "--interactive", help="read prompts, keep the history"),
+    stream: bool = typer.Option(False, "--stream", help="show the text while it is written"),
+    max_new_tokens: int = typer.Option(200, min=1, help="tokens to write at most"),
+    temperature: float = typer.Option(0.8, min=0.0, help="0: always the likeliest token"),
+    top_k: int = typer.Option(0, min=0, help="only the K likeliest tokens; 0: all"),
+    top_p: float = typer.Option(1.0, min=0.0, max=1.0, help="only the likeliest share P"),
+    min_p: float = typer.Option(0.0, min=0.0, max=1.0, help="only tokens above P of the likeliest"),
+    repetition_penalty: float = typer.Option(1.0, min=0.01, help="above 1: repeats less"),
+    stop: list[str] | None = typer.Option(None, help="end before this text; may be repeated"),
+    seed: int = typer.Option(0, min=0, help="same seed, same text"),
+    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+) -> None:
+    """Write text with a trained model."""
+    from omnima.cli import writing
+
+    sampling: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop or ()),
+        "seed": seed,
+    }
+    writing.check_way(prompt, prompts_file, interactive, json)
+    model, tokenizer = writing.open_model(directory)
+    if interactive:
+        writing.converse(model, tokenizer, sampling, prompt)
+        return
+    if prompts_file is not None:
+        prompts = writing.read_prompts(prompts_file)
+        results = writing.write_all(model, tokenizer, prompts, sampling)
+        if json:
+            print_json({"generations": results})
+            return
+        for given, result in zip(prompts, results, strict=True):
+            typer.echo(f"{given}{result['text']}\n")
+        return
+    assert prompt is not None
+    show = None if json or not stream else writing.echo
+    if show is not None:
+        show(prompt)
+    result = writing.write_all(model, tokenizer, [prompt], sampling, show)[0]
+    if json:
+        print_json(result)
+    elif show is not None:
+        typer.echo("")
+    else:
+        typer.echo(prompt + result["text"])

@@ -1,0 +1,18 @@
+"""`omnima info`: what a model directory holds."""
+
+from __future__ import annotations
+
+import typer
+
+from omnima.cli.output import print_facts, print_json
+
+
+def info(
+    directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
+    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+) -> None:
+    """Show a model's parameters by part, its config, its tokenizer and its files."""
+    from omnima.evaluation.inventory import describe_directory
+
+    facts = describe_directory(directory)
+    print_json(facts) if json else print_facts(facts)

@@ -1,0 +1,54 @@
+"""Results on standard output: one JSON object with --json, else lines for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Write exactly one JSON object; numbers that JSON lacks (infinite, not a number) become null."""
+    text = json.dumps(_plain(result), ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)
+
+
+def print_facts(result: dict[str, Any], indent: int = 0) -> None:
+    """Write a nested result as aligned lines."""
+    width = max((len(str(key)) for key in result), default=0)
+    for key, value in result.items():
+        if isinstance(value, dict):
+            print(f"{' ' * indent}{key}")
+            print_facts(value, indent + 2)
+        elif isinstance(value, list):
+            print(f"{' ' * indent}{key!s:<{width}}  {', '.join(_said(each) for each in value)}")
+        else:
+            print(f"{' ' * indent}{key!s:<{width}}  {_said(value)}")
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+    return str(value)

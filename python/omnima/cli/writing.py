@@ -1,0 +1,110 @@
+"""What `omnima generate` shares between its ways of writing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omnima.errors import ConfigError, DataError
+
+
+def check_way(prompt: str | None, prompts_file: str | None, interactive: bool, json: bool) -> None:
+    """Refuse flags that contradict each other."""
+    if prompts_file is not None and (prompt is not None or interactive):
+        raise ConfigError("--prompts-file stands alone: drop --prompt and --interactive.")
+    if interactive and json:
+        raise ConfigError("--interactive talks to a person: drop --json, or give --prompt instead.")
+    if prompt is None and prompts_file is None and not interactive:
+        raise ConfigError("No prompt: give --prompt TEXT, --prompts-file FILE or --interactive.")
+
+
+def open_model(directory: str) -> tuple[Any, Any]:
+    """Open a model directory together with its tokenizer."""
+    from omnima.evaluation.directory import open_model as opened
+
+    return opened(directory)
+
+
+def read_prompts(path: str) -> list[str]:
+    """Read a file with a prompt a line; empty lines are left out."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"The prompts {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The prompts {path} are not UTF-8 text (byte {error.start}). Save the file as UTF-8."
+        ) from error
+    prompts = [line for line in text.split("\n") if line.strip()]
+    if not prompts:
+        raise DataError(f"The prompts {path} hold no line with text.")
+    return prompts
+
+
+def write_all(
+    model: Any,
+    tokenizer: Any,
+    prompts: list[str],
+    sampling: dict[str, Any],
+    show: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Write a continuation of each prompt, in the form that --json prints."""
+    from omnima.generation import generate
+
+    written = generate(model, tokenizer, prompts, stream=show, **sampling)
+    return [
+        {
+            "text": each.text,
+            "prompt_tokens": each.prompt_tokens,
+            "new_tokens": each.new_tokens,
+            "seconds": each.seconds,
+        }
+        for each in written
+    ]
+
+
+def echo(text: str) -> None:
+    """Show a piece of text at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def converse(
+    model: Any, tokenizer: Any, sampling: dict[str, Any], opening: str | None = None
+) -> None:
+    """Read lines and answer each; the history goes before the next prompt, as far as it fits."""
+    print(
+        "Write a prompt; an empty line or Ctrl-D leaves, /new forgets the history.", file=sys.stderr
+    )
+    history = ""
+    room = model.config.max_position_embeddings - sampling["max_new_tokens"]
+    while True:
+        line = opening if opening is not None else _ask()
+        opening = None
+        if not line:
+            return
+        if line.strip() == "/new":
+            history = ""
+            continue
+        prompt = fit_history(tokenizer, history, line, room)
+        result = write_all(model, tokenizer, [prompt], sampling, echo)[0]
+        echo("\n")
+        history = prompt + result["text"] + "\n"
+
+
+def _ask() -> str:
+    print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        print(file=sys.stderr)
+    return line.rstrip("\n")
+
+
+def fit_history(tokenizer: Any, history: str, line: str, room: int) -> str:
+    """Return history and line, the oldest lines of the history dropped until the tokens fit."""
+    kept = history.splitlines(keepends=True)
+    while kept and len(tokenizer.encode("".join(kept) + line, add_bos=True)) > room:
+        kept.pop(0)
+    return "".join(kept) + line

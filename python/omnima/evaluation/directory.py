@@ -1,0 +1,84 @@
+"""Measures a saved model on text files: tokenized to a temporary place, read in order, whole."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnima.errors import ConfigError, DataError
+from omnima.evaluation.held_out import Score, score
+
+
+def open_model(directory: str | Path) -> tuple[Any, Any]:
+    """Return the model of a directory and its tokenizer, which must be there.
+
+    Raises
+    ------
+    ConfigError
+        The directory does not exist, or it holds no model or no tokenizer.
+    """
+    from omnima import Model
+
+    check_directory(directory)
+    model = Model.from_pretrained(directory)
+    if model.tokenizer is None:
+        raise ConfigError(
+            f"{directory} holds a model but no tokenizer, so text cannot become tokens. Copy the "
+            "tokenizer's files beside it."
+        )
+    return model, model.tokenizer
+
+
+def check_directory(directory: str | Path) -> None:
+    """Raise a ConfigError unless the model's directory exists and has a config.json."""
+    path = Path(directory)
+    if not path.is_dir():
+        raise ConfigError(
+            f"There is no directory {directory}: give the directory of a trained model."
+        )
+    if not (path / "config.json").exists():
+        unfinished = (path / "checkpoints").is_dir()
+        advice = (
+            "the run is not finished; continue it with omnima train --resume"
+            if unfinished
+            else "give the directory of a trained model"
+        )
+        raise ConfigError(f"{directory} holds no config.json: {advice}.")
+
+
+def evaluate_directory(
+    directory: str | Path,
+    data: Sequence[str],
+    *,
+    field: str | None = None,
+    on_error: str = "raise",
+    batch_size: int = 8,
+) -> Score:
+    """Measure the model of a directory on all of a text.
+
+    Parameters
+    ----------
+    directory
+        A Hugging Face directory with a tokenizer.
+    data
+        What `omnima.data.open_source` takes.
+    field, on_error
+        How JSON records and bad lines are read.
+    batch_size
+        Rows measured at once.
+    """
+    from omnima import _core
+    from omnima.data import open_source, prepare
+
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f"on_error is {on_error!r}, but must be raise or skip.")
+    model, tokenizer = open_model(directory)
+    source = open_source(list(data), field=field, on_error=on_error)
+    step = _core.TrainStep(model.core, _core.StepOptions())
+    with tempfile.TemporaryDirectory(prefix="omnima-eval-") as place:
+        tokens = prepare(source, tokenizer, Path(place), val_fraction=0.0, seed=0)
+        if tokens.train_tokens < 2:
+            raise DataError("The text is too short: a loss needs at least 2 tokens.")
+        return score(step, tokens, "train", batch_size, model.config.max_position_embeddings)

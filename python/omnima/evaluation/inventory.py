@@ -1,0 +1,65 @@
+"""Says what a model directory holds: parameters by part, config, tokenizer, files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omnima.evaluation.directory import check_directory
+
+# The part of the house that a parameter's name belongs to.
+_PARTS = (
+    ("embed", "embeddings"),
+    ("self_attn", "attention"),
+    (".mlp.", "mlp"),
+    ("norm", "norms"),
+    ("lm_head", "output"),
+)
+
+
+def part_of(name: str) -> str:
+    """Return which part of a decoder a parameter belongs to.
+
+    >>> part_of("model.layers.0.self_attn.q_proj.weight")
+    'attention'
+    """
+    return next((part for key, part in _PARTS if key in name), "other")
+
+
+def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    """Count parameters by part."""
+    counts: dict[str, int] = {}
+    for name, tensor in parameters:
+        part = part_of(name)
+        counts[part] = counts.get(part, 0) + int(tensor.numel())
+    return counts
+
+
+def describe_directory(directory: str | Path) -> dict[str, Any]:
+    """Return parameters (total and by part), config, tokenizer facts and files with sizes."""
+    from omnima import Model
+
+    check_directory(directory)
+    path = Path(directory)
+    model = Model.from_pretrained(path)
+    parts = count_parts(model.core.named_parameters())
+    return {
+        "parameters": int(model.core.num_parameters()),
+        "parts": parts,
+        "config": dataclasses.asdict(model.config),
+        "tokenizer": _tokenizer_facts(model.tokenizer),
+        "files": {
+            each.name: each.stat().st_size for each in sorted(path.iterdir()) if each.is_file()
+        },
+    }
+
+
+def _tokenizer_facts(tokenizer: Any) -> dict[str, Any] | None:
+    if tokenizer is None:
+        return None
+    return {
+        name: getattr(tokenizer, name)
+        for name in ("kind", "vocab_size", "bos_id", "eos_id", "pad_id", "fingerprint")
+    }
