@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnima.errors import ConfigError
 from omnima.training.display import Display
 from omnima.training.recipe import Recipe, parse_count
+from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
 from omnima.training.trainer import Trainer, out_of
-
-if TYPE_CHECKING:
-    from omnima.training.run import Run
 
 KINDS = ("bpe", "unigram", "char", "byte")
 
@@ -43,6 +41,9 @@ def train(
     directory = RunDirectory(out_of(recipe.train))
     directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
     try:
+        if resume and directory.summary.exists():
+            display.note(f"The run in {directory.path} is already finished.")
+            return Run.load(directory.path)
         trainer = assemble(recipe, directory, display)
         return trainer.fit(resume=resume, stop_after=stop_after)
     finally:

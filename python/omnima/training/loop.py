@@ -57,7 +57,9 @@ class Loop:
         per_epoch = self.loader.batches_per_epoch / config.accumulate
         self.budget = Budget.of(config, per_epoch)
         self.stepper = Stepper(model.core, config, precision, self.budget)
-        self.store = CheckpointStore(directory.path, config.keep_last, config.keep_best)
+        self.store = CheckpointStore(
+            directory.path, config.keep_last, config.keep_best, warn=display.note
+        )
         self.records: Records | None = None
         self.elapsed = 0.0
         self.tokens = 0
@@ -124,6 +126,7 @@ class Loop:
                 self.save()
         finally:
             self.records.close()
+            self.store.close()
 
     def _one_step(self) -> None:
         started = time.perf_counter()

@@ -66,9 +66,9 @@ def _resume_elsewhere(out: Path) -> None:
 
 
 def _hashes(out: Path) -> dict[str, str]:
-    from omnima.training.checkpoint import CheckpointStore
+    from omnima.training.checkpoint import latest_checkpoint
 
-    found = CheckpointStore(out, 1, 0).latest()
+    found = latest_checkpoint(out)
     if found is None:
         raise CheckpointError(f"{out} holds no valid checkpoint: nothing can be compared.")
     weights = hashlib.sha256()

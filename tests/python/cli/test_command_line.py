@@ -1,0 +1,178 @@
+"""The command line's edges: help, values after one flag, errors, JSON; nothing here trains."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from omnima.cli.app import main, spread_values
+from omnima.cli.output import print_facts, print_json
+from omnima.cli.writing import check_way, fit_history, read_prompts
+from omnima.errors import ConfigError, DataError
+
+
+def leave(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return stopped.value.code, out, err
+
+
+def test_help_is_quick_and_names_every_command():
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "omnima", "--help"], capture_output=True, text=True, check=True
+        )
+        taken.append(time.perf_counter() - start)
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor"):
+        assert name in done.stdout
+    assert min(taken) < 1.0  # 0.25 s on an idle machine; the tests may share theirs
+
+
+def test_help_of_every_command(capsys):
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor"):
+        code, out, _ = leave([name, "--help"], capsys)
+        assert code == 0 and "--json" in out
+
+
+def test_version(capsys):
+    code, out, _ = leave(["--version"], capsys)
+    assert code == 0 and out.strip().count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "spread"),
+    [
+        (["train", "--data", "a", "b", "-x"], ["train", "--data", "a", "--data", "b", "-x"]),
+        (["train", "--data=a", "b"], ["train", "--data=a", "--data", "b"]),
+        (["train", "--data", "a", "--data", "b"], ["train", "--data", "a", "--data", "b"]),
+        (["eval", "dir", "--data", "a", "b"], ["eval", "dir", "--data", "a", "--data", "b"]),
+        (["generate", "dir", "--prompt", "a"], ["generate", "dir", "--prompt", "a"]),
+        (["train", "--data", "a", "--", "b"], ["train", "--data", "a", "--", "b"]),
+        ([], []),
+    ],
+)
+def test_several_values_after_one_flag(given, spread):
+    assert spread_values(given) == spread
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "1m", "--steps", "1"], "No text"),
+        (["train", "--data", "x", "--steps", "1"], "No size"),
+        (["train", "--data", "x", "--preset", "1m"], "No budget"),
+        (["train", "--data", "x", "--preset", "1m", "--steps", "1", "--minutes", "1"], "exactly one"),
+        (["train", "--data", "x", "--preset", "1m", "--params", "1M", "--steps", "1"], "drop one"),
+        (["train", "--data", "x", "--params", "big", "--steps", "1"], "such as 500k"),
+        (["train", "--data", "x", "--preset", "1m", "--steps", "1"], "--out my-model"),
+        (["train", "--config", "/nowhere/räzept.yaml"], "/nowhere/räzept.yaml cannot be read"),
+        (["generate", "d"], "No prompt"),
+        (["generate", "d", "--prompt", "a", "--prompts-file", "b"], "stands alone"),
+        (["generate", "d", "--interactive", "--json"], "talks to a person"),
+        (["generate", "/nowhere/modell", "--prompt", "a"], "no directory /nowhere/modell"),
+        (["info", "/nowhere/modell"], "no directory /nowhere/modell"),
+        (["eval", "/nowhere/modell", "--data", "x"], "no directory /nowhere/modell"),
+    ],
+)
+def test_errors_are_one_line_on_standard_error(arguments, message, capsys):
+    code, out, err = leave([*arguments, "--json"], capsys)
+    assert code == 1 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--steps", "many"], ["train", "--stepz", "1"], ["nothing"], ["eval"]]
+)
+def test_a_wrong_command_line_leaves_with_2(arguments, capsys):
+    code, out, err = leave(arguments, capsys)
+    assert code == 2 and out == "" and err
+
+
+def test_the_traceback_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("OMNIMA_TRACEBACK", "1")
+    with pytest.raises(ConfigError):
+        main(["train", "--data", "x"])
+
+
+def test_json_holds_no_number_that_json_lacks(capsys):
+    print_json({"a": float("inf"), "b": [1, float("nan")], "c": "\ud800é", "d": ("x",), "e": print})
+    out = capsys.readouterr().out
+    read = json.loads(out, parse_constant=pytest.fail)
+    assert read["a"] is None and read["b"] == [1, None] and out.count("\n") == 1
+
+
+def test_facts_for_people(capsys):
+    print_facts({"a": 1234567, "part": {"b": None, "c": True, "d": [1, 2]}, "e": 0.5, "f": 2e3})
+    out = capsys.readouterr().out
+    assert "1,234,567" in out and "  d  1, 2" in out and "0.5000" in out and "2,000.0" in out
+
+
+def test_prompts_come_from_a_file(tmp_path):
+    path = tmp_path / "prömpts"
+    path.write_text("one\n\ntwo\n", encoding="utf-8")
+    assert read_prompts(str(path)) == ["one", "two"]
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_prompts(str(path))
+    path.write_text("\n")
+    with pytest.raises(DataError, match="no line"):
+        read_prompts(str(path))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_prompts(str(tmp_path / "none"))
+    check_way("a", None, False, True)
+
+
+def test_history_drops_its_oldest_lines():
+    class Letters:
+        def encode(self, text, add_bos=False):
+            return list(text)
+
+    assert fit_history(Letters(), "aaaa\nbb\n", "cc", 100) == "aaaa\nbb\ncc"
+    assert fit_history(Letters(), "aaaa\nbb\n", "cc", 6) == "bb\ncc"
+    assert fit_history(Letters(), "aaaa\nbb\n", "cc", 1) == "cc"
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "omnima", "--version"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert b"Traceback" not in done.stderr
+
+
+def test_interactive_asks_on_standard_error(monkeypatch, capsys):
+    from omnima.cli import writing
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n/new\nagain\n"))
+    told = []
+
+    def write(model, tokenizer, prompts, sampling, show=None):
+        told.extend(prompts)
+        return [{"text": " yes"}]
+
+    class Model:
+        class config:
+            max_position_embeddings = 64
+
+    class Letters:
+        def encode(self, text, add_bos=False):
+            return list(text)
+
+    monkeypatch.setattr(writing, "write_all", write)
+    writing.converse(Model(), Letters(), {"max_new_tokens": 8}, "first")
+    assert told == ["first", "first yes\nhello", "again"]
+    assert "> " in capsys.readouterr().err

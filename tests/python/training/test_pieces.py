@@ -1,0 +1,143 @@
+"""The small parts of training: records on disk, the run's directory, the display, signals, the plot."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import pytest
+
+from omnima.errors import CheckpointError, ConfigError, OmnimaError
+from omnima.training.display import Display, describe, format_bytes, format_seconds
+from omnima.training.records import Records, read_records
+from omnima.training.run import Run, perplexity, plot_history, smooth
+from omnima.training.rundir import RunDirectory
+from omnima.training.signals import Interrupts
+
+STATE = {"step": 3, "of": 9, "loss": 2.5, "val_loss": 2.75, "floor": 1.5, "tokens_per_s": 1234.0}
+
+
+def test_records_drop_what_a_resumed_run_does_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    records = Records(path)
+    for step in (1, 2, 3):
+        records.add({"step": step, "loss": float("nan") if step == 2 else 1.0})
+    records.close()
+    with open(path, "a") as file:
+        file.write('{"step": 4, "lo')
+    assert [each["step"] for each in read_records(path)] == [1, 2, 3]
+    assert read_records(path)[1]["loss"] is None
+    again = Records(path, keep_until=2)
+    again.add({"step": 3})
+    again.close()
+    assert [each["step"] for each in read_records(path)] == [1, 2, 3]
+    assert again.history == read_records(path)
+
+
+def test_a_directory_belongs_to_one_run(tmp_path):
+    out = tmp_path / "my rün"
+    first = RunDirectory(out)
+    first.claim({"lr": 0.1}, {"lr": 0.1})
+    with pytest.raises(ConfigError, match="Another process"):
+        RunDirectory(out).claim({}, {})
+    first.release()
+    with pytest.raises(ConfigError, match="already holds a run.*--resume"):
+        RunDirectory(out).claim({}, {})
+    with pytest.raises(ConfigError, match=r"lr: 0\.1 there, 0\.2 here"):
+        RunDirectory(out).claim({}, {"lr": 0.2}, resume=True)
+    with pytest.raises(ConfigError, match="contradict"):
+        RunDirectory(out).claim({}, {}, resume=True, overwrite=True)
+    again = RunDirectory(out)
+    again.claim({"lr": 0.1}, {"lr": 0.1}, resume=True)
+    again.release()
+    (out / "checkpoints").mkdir()
+    (out / "notes.txt").write_text("mine")
+    new = RunDirectory(out)
+    new.claim({"lr": 0.2}, {"lr": 0.2}, overwrite=True)
+    new.release()
+    assert not (out / "checkpoints").exists() and (out / "notes.txt").exists()
+
+
+def test_a_damaged_identity_is_an_error(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.claim({}, {})
+    directory.release()
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        RunDirectory(tmp_path).claim({}, {}, resume=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        RunDirectory(tmp_path / "file" / "run").claim({}, {})
+
+
+def test_the_quiet_display_writes_lines_now_and_then():
+    stream = io.StringIO()
+    with Display(stream) as display:
+        display.note("hello")
+        display.show(STATE, 0.3, 61.0)
+        display.show(STATE, 0.4, 60.0)
+        display.show(STATE, 1.0, 0.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "hello" and len(lines) == 3
+    assert "loss 2.5000  held-out 2.7500  floor 1.5000  1,234 tokens/s" in lines[1]
+    assert lines[1].endswith("left 1:01")
+
+
+def test_the_live_display_shows_the_same():
+    stream = io.StringIO()
+    with Display(stream, live=True) as display:
+        display.show(STATE, 0.3, None)
+        display.note("above [the] line")
+    assert "step 3/9" in stream.getvalue() and "above [the] line" in stream.getvalue()
+
+
+def test_a_silent_display_says_nothing():
+    stream = io.StringIO()
+    with Display(stream, silent=True) as display:
+        display.note("hello")
+        display.show(STATE, 1.0, None)
+    assert stream.getvalue() == ""
+
+
+def test_words_for_numbers():
+    assert [format_bytes(n) for n in (5, 5e3, 5e6, 5e9)] == ["5 B", "5 kB", "5 MB", "5.0 GB"]
+    assert [format_seconds(s) for s in (None, 5, 3600)] == ["?", "0:05", "1:00:00"]
+    assert describe({"step": 1, "loss": 1.0, "memory": 1e6}) == "step 1  loss 1.0000  1 MB"
+    assert perplexity(0.0) == 1.0 and perplexity(1e4) == float("inf")
+    assert smooth([2.0, 2.0, 2.0]) == [2.0, 2.0, 2.0]
+
+
+def test_the_first_signal_asks_and_the_second_ends():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.getsignal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_loss_curve_is_a_picture(tmp_path):
+    history = [{"step": n, "loss": 3.0 / n, "val_loss": 3.0 if n == 4 else None} for n in (1, 2, 4)]
+    path = tmp_path / "löss.png"
+    figure = plot_history(history, 0.5, path)
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["training loss", "held-out loss", "entropy floor 0.500"]
+
+
+def test_without_matplotlib_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(OmnimaError, match="pip install"):
+        plot_history([], None)
+
+
+def test_an_unfinished_run_cannot_be_loaded(tmp_path):
+    with pytest.raises(CheckpointError, match="no finished run"):
+        Run.load(tmp_path)
