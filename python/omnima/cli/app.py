@@ -1,4 +1,6 @@
-"""The Typer application and the way out: exit status, one-line errors, results on standard output."""
+"""The Typer application and the way out: exit status, one-line errors, results on standard
+output.
+"""
 
 from __future__ import annotations
 

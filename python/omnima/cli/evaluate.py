@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import typer
 
 from omnima.cli.output import print_facts, print_json
@@ -10,7 +9,7 @@ from omnima.cli.output import print_facts, print_json
 
 def evaluate(
     directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
-    data: list[str] = typer.Option(
+    data: list[str] = typer.Option(  # noqa: B008 - Typer's way to say it
         ..., "--data", help="held-out text: files, globs, directories, tinyworld[:SIZE] or pystdlib"
     ),
     field: str | None = typer.Option(None, help="the field of JSON records that holds the text"),

@@ -23,7 +23,9 @@ def generate(
     top_p: float = typer.Option(1.0, min=0.0, max=1.0, help="only the likeliest share P"),
     min_p: float = typer.Option(0.0, min=0.0, max=1.0, help="only tokens above P of the likeliest"),
     repetition_penalty: float = typer.Option(1.0, min=0.01, help="above 1: repeats less"),
-    stop: list[str] | None = typer.Option(None, help="end before this text; may be repeated"),
+    stop: list[str] | None = typer.Option(  # noqa: B008 - Typer's way to say it
+        None, help="end before this text; may be repeated"
+    ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Write exactly one JSON object; numbers that JSON lacks (infinite, not a number) become null."""
+    """Write exactly one JSON object; numbers that JSON lacks (infinite, not a number) become
+    null.
+    """
     text = json.dumps(_plain(result), ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -72,6 +72,7 @@ _OWN_PARAMETERS = [
     _own("json", bool, False, "print the result as one JSON object"),
 ]
 _OWN = [each.name for each in _OWN_PARAMETERS]
-# Typer reads a signature: this one is made from the schema, so that flags and recipes cannot differ.
+# Typer reads a signature: this one is made from the schema, so that flags and recipes cannot
+# differ.
 train.__signature__ = inspect.Signature([*_PARAMETERS, *_OWN_PARAMETERS])  # type: ignore[attr-defined]
 train.__annotations__ = {each.name: each.annotation for each in [*_PARAMETERS, *_OWN_PARAMETERS]}

@@ -19,9 +19,9 @@ def open_model(directory: str | Path) -> tuple[Any, Any]:
     ConfigError
         The directory does not exist, or it holds no model or no tokenizer.
     """
+    check_directory(directory)
     from omnima import Model
 
-    check_directory(directory)
     model = Model.from_pretrained(directory)
     if model.tokenizer is None:
         raise ConfigError(
@@ -69,12 +69,12 @@ def evaluate_directory(
     batch_size
         Rows measured at once.
     """
-    from omnima import _core
-    from omnima.data import open_source, prepare
-
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {on_error!r}, but must be raise or skip.")
     model, tokenizer = open_model(directory)
+    from omnima import _core
+    from omnima.data import open_source, prepare
+
     source = open_source(list(data), field=field, on_error=on_error)
     step = _core.TrainStep(model.core, _core.StepOptions())
     with tempfile.TemporaryDirectory(prefix="omnima-eval-") as place:

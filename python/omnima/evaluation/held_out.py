@@ -1,4 +1,6 @@
-"""Loss, perplexity and bits per byte of a model on text it has not seen; nothing of the logits is kept."""
+"""Loss, perplexity and bits per byte of a model on text it has not seen; nothing of the logits is
+kept.
+"""
 
 from __future__ import annotations
 

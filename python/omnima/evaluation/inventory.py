@@ -39,9 +39,9 @@ def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
 
 def describe_directory(directory: str | Path) -> dict[str, Any]:
     """Return parameters (total and by part), config, tokenizer facts and files with sizes."""
+    check_directory(directory)
     from omnima import Model
 
-    check_directory(directory)
     path = Path(directory)
     model = Model.from_pretrained(path)
     parts = count_parts(model.core.named_parameters())

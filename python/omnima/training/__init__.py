@@ -1,4 +1,6 @@
-"""Training: `Trainer(model, tokenizer, data, config).fit()` gives a `Run`. Imported piece by piece."""
+"""Training: `Trainer(model, tokenizer, data, config).fit()` gives a `Run`. Imported piece by
+piece.
+"""
 
 from __future__ import annotations
 

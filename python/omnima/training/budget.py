@@ -1,4 +1,6 @@
-"""How long a run trains: steps, epochs or minutes, brought to one number of steps and a fraction done."""
+"""How long a run trains: steps, epochs or minutes, brought to one number of steps and a fraction
+done.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class Budget:
         return elapsed / step * (self.total_steps - step)
 
     def replan(self, step: int, elapsed: float, seconds: float) -> bool:
-        """Take in the duration of one step; True when `total_steps` has changed."""
+        """Take in the duration of one step; True when the run has been planned for the first
+        time.
+        """
         if self.seconds is None:
             return False
         self.step_seconds.append(seconds)
@@ -85,9 +89,8 @@ class Budget:
         planned = step + max(1, math.floor((self.seconds - elapsed) / max(pace, 1e-6)))
         self._looked_at = elapsed
         self.planned_at = step
-        changed = planned != self.total_steps
         self.total_steps = planned
-        return changed
+        return first
 
     _looked_at: float = 0.0
 

@@ -1,4 +1,6 @@
-"""How a run trains: one frozen dataclass whose fields are flags, recipe keys and `--set` keys at once."""
+"""How a run trains: one frozen dataclass whose fields are flags, recipe keys and `--set` keys at
+once.
+"""
 
 from __future__ import annotations
 
@@ -105,12 +107,14 @@ class TrainConfig:
         self._check_budget()
         if self.precision == "fp16":
             raise ConfigError(
-                "precision is 'fp16', which this core does not train in: bf16 costs the same and keeps "
+                "precision is 'fp16', which this core does not train in: bf16 costs the "
+                "same and keeps "
                 "float32's range. Take bf16, fp32 or auto."
             )
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise ConfigError(
-                f"warmup is {self.warmup} but the run has {self.steps} steps: the learning rate would "
+                f"warmup is {self.warmup} but the run has {self.steps} steps: the "
+                f"learning rate would "
                 "never reach lr. Give a warmup below steps."
             )
 
@@ -118,7 +122,8 @@ class TrainConfig:
         given = [name for name in ("steps", "minutes", "epochs") if getattr(self, name) is not None]
         if not given:
             raise ConfigError(
-                "No budget: say how long to train with exactly one of steps, minutes or epochs, for "
+                "No budget: say how long to train with exactly one of steps, minutes or "
+                "epochs, for "
                 "example --minutes 5."
             )
         if len(given) > 1:

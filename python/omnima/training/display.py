@@ -1,4 +1,6 @@
-"""What a person sees while a model trains, on standard error: a live line at a terminal, else a line now and then."""
+"""What a person sees while a model trains, on standard error: a live line at a terminal, else a
+line now and then.
+"""
 
 from __future__ import annotations
 

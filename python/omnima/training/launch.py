@@ -1,4 +1,6 @@
-"""From a recipe to a finished run: claims the directory, opens the text, trains a tokenizer, builds the model."""
+"""From a recipe to a finished run: claims the directory, opens the text, trains a tokenizer,
+builds the model.
+"""
 
 from __future__ import annotations
 

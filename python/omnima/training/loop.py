@@ -75,7 +75,8 @@ class Loop:
         if loader.batches_per_epoch < 1:
             raise DataError(
                 f"The training text has {self.data.train_tokens} tokens, but one batch needs "
-                f"{rows} rows of {time_steps} + 1. Give more text, or a smaller batch_size or context."
+                f"{rows} rows of {time_steps} + 1. Give more text, or a smaller "
+                f"batch_size or context."
             )
         return loader
 
@@ -131,6 +132,8 @@ class Loop:
     def _one_step(self) -> None:
         started = time.perf_counter()
         position = self.loader.position
+        if self.budget.seconds is not None:
+            self.stepper.step.set_progress(self.budget.fraction(self.step, self.elapsed))
         try:
             result = self.stepper.step.run(self.loader)
         except NonFiniteError as error:
@@ -241,7 +244,8 @@ class Loop:
                 f"The last good one is {kept.path}" if kept is not None else "None was saved before"
             )
             raise CheckpointError(
-                f"The checkpoint of step {step} could not be written: {error}. {left}. Make room on "
+                f"The checkpoint of step {step} could not be written: {error}. {left}. "
+                f"Make room on "
                 "the disk, then continue with --resume."
             ) from error
         self.saved_at = step

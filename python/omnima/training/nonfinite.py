@@ -13,7 +13,7 @@ def save_batches(loader: Any, position: int, count: int, directory: Path) -> Pat
     import numpy as np
 
     loader.seek(position)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for number in range(count):
         input_ids, labels, segments = loader.next()
         arrays[f"input_ids_{number}"] = np.asarray(input_ids)

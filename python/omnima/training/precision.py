@@ -1,4 +1,6 @@
-"""precision="auto": train a few steps of a small stand-in in both formats and take the faster one."""
+"""precision="auto": train a few steps of a small stand-in in both formats and take the faster
+one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A recipe is all that a run needs: text, tokenizer, size and training; read from flags, `--set` and YAML."""
+"""A recipe is all that a run needs: text, tokenizer, size and training; read from flags, `--set`
+and YAML.
+"""
 
 from __future__ import annotations
 

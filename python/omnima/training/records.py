@@ -1,4 +1,6 @@
-"""The run's numbers on disk: one JSON object a line, flushed, so that a killed run loses nothing it reported."""
+"""The run's numbers on disk: one JSON object a line, flushed, so that a killed run loses nothing
+it reported.
+"""
 
 from __future__ import annotations
 

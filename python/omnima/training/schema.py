@@ -1,4 +1,6 @@
-"""A config field described once: flags, YAML recipes and `--set key=value` all read this description."""
+"""A config field described once: flags, YAML recipes and `--set key=value` all read this
+description.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One described field: its name, its Python type (without `None`), default, bounds and meaning."""
+    """One described field: its name, its Python type (without `None`), default, bounds and
+    meaning.
+    """
 
     name: str
     kind: type
@@ -159,6 +163,8 @@ def _read_text(value: Any) -> str:
 
 
 def _read_texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, Mapping):
+        raise ValueError("not a list")
     if isinstance(value, (str, int, float)):
         return (_read_text(value),)
     return tuple(_read_text(each) for each in value)

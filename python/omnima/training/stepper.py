@@ -1,4 +1,6 @@
-"""The core's training step for a config and a plan: made, made anew when the plan changes, saved, restored."""
+"""The core's training step for a config and a plan: made, made anew when the plan changes, saved,
+restored.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
         "clip_norm": config.clip_norm,
         "schedule": config.schedule,
         "warmup_steps": budget.warmup(config),
-        "total_steps": budget.total_steps,
+        # 0: the schedule follows set_progress, for a budget on the clock.
+        "total_steps": 0 if budget.seconds is not None else budget.total_steps,
         "min_lr_ratio": config.min_lr_ratio,
         "accumulate": config.accumulate,
         "seed": config.seed,
@@ -55,7 +58,7 @@ class Stepper:
         self.step = self._make(decoder, step_options(config, precision, budget))
 
     def replan(self, budget: Budget) -> None:
-        """Move the schedule to a new number of steps; weights and moments stay as they are."""
+        """Take the warmup of a new plan; weights and moments stay as they are."""
         state = {name: each.clone() for name, each in self.step.state().items()}
         number = self.step.step
         self.step = self._make(self._decoder, step_options(self._config, self._precision, budget))

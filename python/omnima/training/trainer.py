@@ -1,4 +1,6 @@
-"""`Trainer(model, tokenizer, data, config).fit()`: from a fresh model and text to a finished run on disk."""
+"""`Trainer(model, tokenizer, data, config).fit()`: from a fresh model and text to a finished run
+on disk.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +69,14 @@ class Trainer:
         if context is not None and context > limit:
             raise ConfigError(
                 f"context is {context}, but the model's context is {limit} "
-                "(max_position_embeddings). Train on shorter rows or make the model's context longer."
+                "(max_position_embeddings). Train on shorter rows or make the model's "
+                "context longer."
             )
         ids, known = self.tokenizer.vocab_size, self.model.config.vocab_size
         if ids > known:
             raise ConfigError(
-                f"The tokenizer has {ids} ids, but the model's vocab_size is {known}. Build the model "
+                f"The tokenizer has {ids} ids, but the model's vocab_size is {known}. "
+                f"Build the model "
                 "with vocab_size=tokenizer.vocab_size."
             )
 

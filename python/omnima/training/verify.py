@@ -83,7 +83,8 @@ def verdict(result: dict[str, Any]) -> str:
     steps, half = result["steps"], result["resumed_at"]
     if result["identical"]:
         return (
-            f"Resume is exact: {steps} steps at once and {half} steps, resumed in a second process, "
+            f"Resume is exact: {steps} steps at once and {half} steps, resumed in a "
+            f"second process, "
             f"end with the same bytes (weights {result['weights_sha256'][:16]})."
         )
     return json.dumps(result) + f"\nResume is NOT exact after {steps} steps: please report this."

@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-
 from omnima.cli.app import main, spread_values
 from omnima.cli.output import print_facts, print_json
 from omnima.cli.writing import check_way, fit_history, read_prompts
@@ -70,7 +69,10 @@ def test_several_values_after_one_flag(given, spread):
         (["train", "--preset", "1m", "--steps", "1"], "No text"),
         (["train", "--data", "x", "--steps", "1"], "No size"),
         (["train", "--data", "x", "--preset", "1m"], "No budget"),
-        (["train", "--data", "x", "--preset", "1m", "--steps", "1", "--minutes", "1"], "exactly one"),
+        (
+            ["train", "--data", "x", "--preset", "1m", "--steps", "1", "--minutes", "1"],
+            "exactly one",
+        ),
         (["train", "--data", "x", "--preset", "1m", "--params", "1M", "--steps", "1"], "drop one"),
         (["train", "--data", "x", "--params", "big", "--steps", "1"], "such as 500k"),
         (["train", "--data", "x", "--preset", "1m", "--steps", "1"], "--out my-model"),

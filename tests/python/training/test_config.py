@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from omnima.errors import ConfigError
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig
@@ -118,7 +117,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
         ("", "must be a mapping"),
         ("steps: many\n", "steps is 'many', but a whole number"),
         ("steps: 1.5\n", "a whole number"),
-        ("data: {a: 1}\n", None),
+        ("data: {a: 1}\n", "text or a list of texts"),
         ("lr: {a: 1}\n", "a number is expected"),
     ],
 )

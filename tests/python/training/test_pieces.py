@@ -1,4 +1,6 @@
-"""The small parts of training: records on disk, the run's directory, the display, signals, the plot."""
+"""The small parts of training: records on disk, the run's directory, the display, signals, the
+plot.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ import signal
 import sys
 
 import pytest
-
 from omnima.errors import CheckpointError, ConfigError, OmnimaError
 from omnima.training.display import Display, describe, format_bytes, format_seconds
 from omnima.training.records import Records, read_records
