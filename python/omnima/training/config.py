@@ -17,8 +17,8 @@ _MANY = 1 << 40
 class TrainConfig:
     """Budget, batches, optimizer, schedule, precision, and what is written where.
 
-    Exactly one of `steps`, `minutes` and `epochs` is the budget. Unknown fields, values out of bounds
-    and values that contradict each other raise `ConfigError`.
+    Exactly one of `steps`, `minutes` and `epochs` is the budget. Unknown fields, values out of
+    bounds and values that contradict each other raise `ConfigError`.
 
     >>> TrainConfig(steps=100).lr
     0.001

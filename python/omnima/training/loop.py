@@ -1,4 +1,4 @@
-"""The loop of a run: steps, records, evaluations and checkpoints, from any saved step to the end."""
+"""The loop of a run: steps, records, evaluations and checkpoints, from any saved step on."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Run:
     path
         The run's directory; it is a Hugging Face directory too.
     history
-        One dict a logged step: step, loss, lr, grad_norm, tokens_per_s, and val_loss where measured.
+        One dict a logged step: step, loss, lr, grad_norm, tokens_per_s; val_loss where measured.
     summary
         The result, with exactly the keys of `SUMMARY_KEYS`.
     samples

@@ -1,4 +1,4 @@
-"""The run's directory: what lies where, who may write, and whether a resumed run is the same run."""
+"""The run's directory: what lies where, who may write, and whether a resumed run is the same."""
 
 from __future__ import annotations
 
