@@ -1,0 +1,116 @@
+"""The doctor's facts: plausible, plain, and readable when rendered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+doctor = pytest.importorskip("omnima.doctor")
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return doctor.collect()
+
+
+def test_facts_are_plain_and_complete(facts):
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["versions"]["built_with_torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert 1 <= facts["cpu"]["usable_cores"] <= facts["cpu"]["cores"]
+    assert 0 < facts["memory"]["free_bytes"] <= facts["memory"]["total_bytes"]
+
+
+def test_measured_speeds_are_plausible(facts):
+    speed = facts["speed"]
+    assert 1 < speed["float32_gflops"] < 1e6
+    assert 0.1 < speed["bfloat16_gflops"] < 1e6
+    assert 0.5 < speed["read_gb_per_s"] < 1e4
+    assert doctor.collect(measure=False)["speed"] is None
+
+
+def test_presets_grow_and_small_ones_fit(facts):
+    presets = facts["presets"]
+    assert presets["nima"]["trains_here"]
+    assert presets["1b"]["training_bytes"] > presets["125m"]["training_bytes"]
+    assert all(row["generation_bytes"] < row["training_bytes"] for row in presets.values())
+
+
+def test_parameter_count_is_that_of_the_model(facts):
+    from omnima import Model, config
+
+    for name in ("nima", "1m"):
+        fields = config.model_preset(name, vocab_size=512)
+        model = Model.from_config(fields)
+        assert doctor.count_parameters(fields) == model.core.num_parameters()
+
+
+def test_parameter_count_with_every_bias_and_learned_positions():
+    from omnima import Model, config
+
+    fields = config.model_preset(
+        "nima",
+        vocab_size=256,
+        norm="layer_norm",
+        positions="learned",
+        activation="gelu",
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+    )
+    assert doctor.count_parameters(fields) == Model.from_config(fields).core.num_parameters()
+
+
+def test_rendered_text_names_what_matters(facts):
+    text = doctor.render(facts)
+    for word in ("torch", facts["cpu"]["model"], "GFLOP/s", "GB/s", "nima", "1b"):
+        assert word in text
+    assert "\x1b" not in text
+
+
+def test_rendered_verdicts(facts):
+    small = json.loads(json.dumps(facts))
+    small["gpu"] = {"name": "Some GPU", "memory_bytes": 8 << 30}
+    small["speed"] = None
+    small["presets"]["1b"].update(trains_here=False, generates_here=True)
+    small["presets"]["355m"].update(trains_here=False, generates_here=False)
+    text = doctor.render(small)
+    assert "Some GPU, 8.0 GiB" in text and "writes" in text and "too large" in text
+
+
+def test_gpu_facts(monkeypatch):
+    class Facts:
+        name, total_memory, major, minor = "Some GPU", 1 << 30, 9, 0
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Facts)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert doctor._gpu() == {
+        "name": "Some GPU",
+        "count": 1,
+        "memory_bytes": 1 << 30,
+        "capability": "9.0",
+    }
+
+
+def test_cpu_model_with_and_without_cpuinfo(tmp_path):
+    path = tmp_path / "cpuinfo"
+    assert doctor.cpu_model(path)
+    path.write_text("processor : 0\n")
+    assert doctor.cpu_model(path)
+    path.write_text("processor : 0\nmodel name : Fast One\n")
+    assert doctor.cpu_model(path) == "Fast One"
+
+
+def test_memory_is_bounded_by_the_container(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 800 kB\n")
+    assert doctor.memory_of(meminfo, tmp_path) == {"total_bytes": 1024000, "free_bytes": 819200}
+    (tmp_path / "memory.max").write_text("500000\n")
+    (tmp_path / "memory.current").write_text("100000\n")
+    assert doctor.memory_of(meminfo, tmp_path) == {"total_bytes": 500000, "free_bytes": 400000}
+    (tmp_path / "memory.max").write_text("max\n")
+    assert doctor.memory_of(meminfo, tmp_path)["total_bytes"] == 1024000
+    assert doctor.memory_of(tmp_path / "none", tmp_path)["total_bytes"] > 0
