@@ -6,8 +6,9 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import numpy.typing
+import torch
 import typing
-__all__: list[str] = ['StreamDecoder', 'Tokenizer', 'built_with_torch']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Field', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'nearest_name']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -48,4 +49,226 @@ class StreamDecoder:
         """
         The text that this token completes.
         """
+class Field:
+    """
+    Description of one configuration field.
+    """
+    @property
+    def choices(self) -> list[str]:
+        ...
+    @property
+    def default(self) -> bool | int | float | str:
+        ...
+    @property
+    def maximum(self) -> float:
+        ...
+    @property
+    def meaning(self) -> str:
+        ...
+    @property
+    def minimum(self) -> float:
+        ...
+    @property
+    def name(self) -> str:
+        ...
+class DecoderConfig:
+    """
+    Checked shape of a decoder.
+    """
+    @staticmethod
+    def fields() -> list[Field]:
+        """
+        Descriptions of all fields.
+        """
+    def __init__(self, values: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> None:
+        """
+        From field names to values; unknown names and values out of bounds raise ConfigError.
+        """
+    def values(self) -> dict[str, bool | int | float | str]:
+        """
+        All fields by name.
+        """
+class Decoder:
+    """
+    A decoder-only language model.
+    """
+    def __init__(self, config: DecoderConfig, seed: typing.SupportsInt | typing.SupportsIndex = 0, device: str = 'cpu') -> None:
+        ...
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """
+        ids int64 [batch, time] -> logits float32 [batch, time, vocab].
+        """
+    def loss(self, ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored.
+        """
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """
+        Pairs of name and float32 leaf tensor, each a view of the one flat buffer.
+        """
+    def num_parameters(self) -> int:
+        """
+        Number of parameters; tied ones count once.
+        """
+    @property
+    def config(self) -> DecoderConfig:
+        ...
+class BatchSource:
+    """
+    A source of micro-batches for TrainStep.
+    """
+    def seek(self, position: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Continue at this batch.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Batches given so far.
+        """
+class StepOptions:
+    """
+    How a training step computes and updates.
+    """
+    optimizer: str
+    precision: str
+    schedule: str
+    def __init__(self) -> None:
+        ...
+    @property
+    def accumulate(self) -> int:
+        ...
+    @accumulate.setter
+    def accumulate(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def beta1(self) -> float:
+        ...
+    @beta1.setter
+    def beta1(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def beta2(self) -> float:
+        ...
+    @beta2.setter
+    def beta2(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def clip_norm(self) -> float:
+        ...
+    @clip_norm.setter
+    def clip_norm(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def eps(self) -> float:
+        ...
+    @eps.setter
+    def eps(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def lr(self) -> float:
+        ...
+    @lr.setter
+    def lr(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def min_lr_ratio(self) -> float:
+        ...
+    @min_lr_ratio.setter
+    def min_lr_ratio(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def seed(self) -> int:
+        ...
+    @seed.setter
+    def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def total_steps(self) -> int:
+        ...
+    @total_steps.setter
+    def total_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def warmup_steps(self) -> int:
+        ...
+    @warmup_steps.setter
+    def warmup_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def weight_decay(self) -> float:
+        ...
+    @weight_decay.setter
+    def weight_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class StepResult:
+    """
+    What a step did.
+    """
+    @property
+    def grad_norm(self) -> float:
+        """
+        Before clipping.
+        """
+    @property
+    def loss(self) -> float:
+        """
+        Mean over the step's target tokens, in nats.
+        """
+    @property
+    def lr(self) -> float:
+        ...
+    @property
+    def tokens(self) -> int:
+        """
+        Target tokens.
+        """
+class TrainStep:
+    """
+    A whole training step in one call.
+    """
+    def __init__(self, decoder: Decoder, options: StepOptions) -> None:
+        ...
+    def evaluate(self, source: BatchSource, batches: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, int]:
+        """
+        Sum of losses in nats and number of target tokens over the next batches.
+        """
+    def load_state(self, state: collections.abc.Mapping[str, torch.Tensor], step: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Copy the buffers in and continue after `step`.
+        """
+    def run(self, source: BatchSource) -> StepResult:
+        """
+        Pull options.accumulate batches and update the weights once.
+        """
+    def run_batches(self, batches: collections.abc.Sequence[tuple[torch.Tensor, torch.Tensor]]) -> StepResult:
+        """
+        The same with given (ids, labels) pairs, one a micro-batch.
+        """
+    def set_progress(self, progress: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Fraction of the run that is done; the schedule follows it instead of total_steps.
+        """
+    def state(self) -> dict[str, torch.Tensor]:
+        """
+        Flat float32 buffers: weights, exp_avg, exp_avg_sq.
+        """
+    def time_pass(self, ids: torch.Tensor, labels: torch.Tensor, repeats: typing.SupportsInt | typing.SupportsIndex = 3) -> float:
+        """
+        Median seconds of a forward and backward pass; the weights stay as they are.
+        """
+    @property
+    def last_batches(self) -> list[tuple[list[int], list[int]]]:
+        """
+        Flat (ids, labels) of the last step's micro-batches.
+        """
+    @property
+    def step(self) -> int:
+        """
+        Updates done.
+        """
+def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
+    """
+    The one of `names` nearest to `name` by edit distance.
+    """
 built_with_torch: str = ...
