@@ -1,0 +1,145 @@
+"""From what a user types (a path, a glob, a name, a list of these) to a source of documents."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Union
+
+from omnima.data.base import MixtureSource, OnError, Source
+from omnima.data.jsonl import JsonlSource
+from omnima.data.pystdlib import PystdlibSource
+from omnima.data.squad import SquadSource
+from omnima.data.text import TextSource
+from omnima.data.tinyworld_source import DEFAULT_SIZE, TinyWorldSource
+from omnima.errors import ConfigError, DataError
+
+Spec = Union[str, Path, Source, Sequence[Union[str, Path, Source]]]
+
+NAMES = ("pystdlib", "tinyworld")
+# What a directory is searched for; a file named by itself may end in anything.
+SUFFIXES = tuple(
+    ".txt .txt.gz .md .rst .tex .org .jsonl .jsonl.gz .py .pyi .c .h .cc .cpp .hpp .cu .rs .go "
+    ".java .js .ts .jsx .tsx .rb .php .cs .swift .kt .scala .lua .r .jl .sh .sql .html .css".split()
+)
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise") -> Source:
+    """Open a source of documents.
+
+    Parameters
+    ----------
+    spec : str, Path, Source or a list of these
+        A text file, a glob, a directory (searched for text, code and ``.jsonl`` files), a
+        ``.jsonl`` file, SQuAD's ``.json`` (each also with ``.gz``), ``"pystdlib"``,
+        ``"tinyworld"`` or ``"tinyworld:4MB"``. A list is read one after the other.
+    field : str, optional
+        The field of JSON lines that holds the text; ``"text"`` when not given.
+    on_error : {"raise", "skip"}
+        Raise for a bad record, naming file and line, or leave it out and count it in ``.skipped``.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or nothing to read in it.
+
+    Examples
+    --------
+    >>> source = open_source("tinyworld:10KB")
+    >>> sum(len(text) for text in source.documents()) >= 10_000
+    True
+    """
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f'on_error is {on_error!r}; expected "raise" or "skip"')
+    if isinstance(spec, Source):
+        return spec
+    if isinstance(spec, (str, Path)):
+        return _open_one(str(spec), field or "text", on_error)
+    parts = [open_source(part, field, on_error) for part in spec]
+    if not parts:
+        raise DataError("the list of sources is empty; name a file, a directory or 'tinyworld'.")
+    return parts[0] if len(parts) == 1 else MixtureSource(parts)
+
+
+def _open_one(spec: str, field: str, on_error: OnError) -> Source:
+    if spec == "pystdlib":
+        return PystdlibSource(on_error)
+    if spec == "tinyworld":
+        return TinyWorldSource(DEFAULT_SIZE)
+    if spec.startswith("tinyworld:"):
+        return TinyWorldSource(parse_size(spec.removeprefix("tinyworld:")))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _open_directory(path, field, on_error)
+    if path.is_file():
+        return _open_files([path.resolve()], field, on_error)
+    matches = sorted(Path(match).resolve() for match in glob.glob(str(path), recursive=True))
+    files = [match for match in matches if match.is_file()]
+    if files:
+        return _open_files(files, field, on_error)
+    raise DataError(_nothing_there(spec, path))
+
+
+def _nothing_there(spec: str, path: Path) -> str:
+    if glob.has_magic(spec):
+        return f"no file matches {spec!r}; check the pattern (** goes through sub-directories)."
+    around = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, around, n=1) or get_close_matches(spec, NAMES, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    missing = "" if path.parent.is_dir() else f" (there is no directory {str(path.parent)!r})"
+    return (
+        f"there is no file or directory {spec!r}{missing}. {hint}"
+        f"Give a path, a glob or one of: {', '.join(NAMES)}, tinyworld:SIZE."
+    )
+
+
+def _open_directory(path: Path, field: str, on_error: OnError) -> Source:
+    root = path.resolve()
+    files = [
+        file
+        for file in sorted(root.rglob("*"))
+        if file.name.lower().endswith(SUFFIXES)
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+        and file.is_file()
+    ]
+    if not files:
+        raise DataError(
+            f"the directory {str(path)!r} holds no text. Searched (also below it) for files "
+            f"ending in {' '.join(SUFFIXES)}; name other files with a glob, such as '{path}/*.log'."
+        )
+    return _open_files(files, field, on_error)
+
+
+def _open_files(files: list[Path], field: str, on_error: OnError) -> Source:
+    """One source for each run of files of a kind."""
+    parts: list[Source] = []
+    for file in files:
+        name = file.name.lower().removesuffix(".gz")
+        if name.endswith(".jsonl"):
+            parts.append(JsonlSource(file, field, on_error))
+        elif name.endswith(".json"):
+            parts.append(SquadSource(file, on_error))
+        elif parts and isinstance(parts[-1], TextSource):
+            parts[-1].paths.append(file)
+        else:
+            parts.append(TextSource([file], on_error))
+    return parts[0] if len(parts) == 1 else MixtureSource(parts)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``4MB`` or ``500KB``.
+
+    >>> parse_size("4MB")
+    4000000
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", text.upper())
+    if match:
+        unit = match[2] if match[2].endswith("B") or not match[2] else match[2] + "B"
+        size = int(float(match[1]) * _UNITS[unit])
+        if size > 0:
+            return size
+    raise ConfigError(f"tinyworld's size is {text!r}; write it as in tinyworld:4MB or tinyworld:500KB")

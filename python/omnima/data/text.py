@@ -1,0 +1,134 @@
+"""Text files as documents: UTF-8, whole files, or parts between separator lines.
+
+A file is one document, unless it holds form feeds or lines that read ``<|endoftext|>``: these
+separate documents. Files ending in ``.gz`` are read through gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from omnima.data.base import PIECE_BYTES, OnError, Piece, Source
+from omnima.errors import DataError
+
+SEPARATOR = b"<|endoftext|>"
+_BORDER = re.compile(r"\f|^<\|endoftext\|>[ \t\r]*(?:\n|\Z)", re.MULTILINE)
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a plain or gzip-compressed file for reading."""
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file in blocks of whole lines (only a very long line is cut, between characters)."""
+    rest = b""
+    try:
+        with open_binary(path) as file:
+            while block := file.read(PIECE_BYTES):
+                block = rest + block
+                cut = block.rfind(b"\n") + 1
+                if cut == 0 and len(block) >= 2 * PIECE_BYTES:
+                    cut = character_border(block)
+                if cut:
+                    yield block[:cut]
+                rest = block[cut:]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a whole gzip file ({error}); fetch it again or unpack it by hand."
+        ) from error
+    if rest:
+        yield rest
+
+
+def character_border(block: bytes) -> int:
+    """The last position of a block that does not split a UTF-8 character."""
+    for back in range(1, min(4, len(block)) + 1):
+        byte = block[-back]
+        if byte >= 0xC0:  # the first byte of a character of several
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(block) - back if length > back else len(block)
+        if byte < 0x80:
+            break
+    return len(block)
+
+
+class TextSource(Source):
+    """Documents of plain text files, read in the order given."""
+
+    def __init__(self, paths: list[Path], on_error: OnError = "raise") -> None:
+        super().__init__(on_error)
+        self.paths = paths
+
+    def identity(self) -> str:
+        return f"text {self.on_error}\n" + "\n".join(str(path) for path in self.paths)
+
+    def files(self) -> list[Path]:
+        return self.paths
+
+    def pieces(self) -> Iterator[Piece]:
+        self.skipped = 0
+        for path in self.paths:
+            yield from self._file(path)
+
+    def _file(self, path: Path) -> Iterator[Piece]:
+        waiting: str | None = None  # held back until it is known whether more of it follows
+        found = False
+        for text, ends in self._parts(path):
+            if text:
+                if waiting is not None:
+                    yield Piece(waiting, last=False)
+                waiting = text
+                found = True
+            if ends and waiting is not None:
+                yield Piece(waiting)
+                waiting = None
+        if waiting is not None:
+            yield Piece(waiting)
+        if not found:
+            self._reject(f"{path}: the file is empty. Take it off the list or give it some text.")
+
+    def _parts(self, path: Path) -> Iterator[tuple[str, bool]]:
+        """Yield (text, whether a separator follows)."""
+        line = 1
+        for block in read_blocks(path):
+            if line == 1 and block.startswith(b"\xef\xbb\xbf"):
+                block = block[3:]
+            text = self._decode(path, block, line)
+            line += block.count(b"\n")
+            if b"\f" not in block and SEPARATOR not in block:
+                yield text, False
+                continue
+            *whole, rest = split_documents(text)
+            for part in whole:
+                yield part, True
+            yield rest, False
+
+    def _decode(self, path: Path, block: bytes, first_line: int) -> str:
+        try:
+            return block.decode("utf-8")
+        except UnicodeDecodeError:
+            kept = []
+            for number, line in enumerate(io.BytesIO(block), first_line):
+                try:
+                    kept.append(line.decode("utf-8"))
+                except UnicodeDecodeError as error:
+                    self._reject(
+                        f"{path}, line {number}: byte {line[error.start]:#04x} at column "
+                        f"{error.start + 1} is not UTF-8. Convert the file, for example with "
+                        "`iconv -f latin1 -t utf-8`."
+                    )
+            return "".join(kept)
+
+
+def split_documents(text: str) -> list[str]:
+    """Split at form feeds and at lines that read ``<|endoftext|>``; the last part may go on."""
+    return _BORDER.split(text)
