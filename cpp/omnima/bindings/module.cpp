@@ -5,6 +5,7 @@ namespace omnima::bindings {
 
 #define OMNIMA_SUBJECT(name) void bind_##name(py::module_& module)
 
+OMNIMA_SUBJECT(data);
 OMNIMA_SUBJECT(text);
 OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
@@ -14,6 +15,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of Omnima. Its public face is the package omnima.";
   module.attr("built_with_torch") = OMNIMA_TORCH_VERSION;
   register_errors();
+  bind_data(module);
   bind_text(module);
   bind_model(module);
   bind_batch_source(module);

@@ -19,7 +19,12 @@ import numpy.typing as npt
 
 from omnima.data.base import FileState, Source, hash_file
 from omnima.data.shards import (
-    FORMAT, ShardWriter, find_damage, read_json, record_name, write_json,
+    FORMAT,
+    ShardWriter,
+    find_damage,
+    read_json,
+    record_name,
+    write_json,
 )  # fmt: skip
 from omnima.data.split import SPLITS, Part, Splitter, choose_split, position_of_cut
 from omnima.data.tokens import MANIFEST, TokenData
@@ -315,9 +320,7 @@ class _Builder:
             yield parts, state()
 
 
-def _write(
-    writer: ShardWriter, parts: list[Part], ids: list[npt.NDArray[Any]], end_id: int
-) -> int:
+def _write(writer: ShardWriter, parts: list[Part], ids: list[npt.NDArray[Any]], end_id: int) -> int:
     """Append a chunk, an end token after each document; return the number of tokens."""
     end = np.array([end_id], dtype=np.int64)
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sysconfig
 import tokenize
@@ -24,11 +25,11 @@ class PystdlibSource(Source):
         return f"pystdlib {platform.python_version()} {self.on_error}\n{self.root}"
 
     def files(self) -> list[Path]:
-        return [
-            path
-            for path in sorted(self.root.rglob("*.py"))
-            if _LEFT_OUT.isdisjoint(path.relative_to(self.root).parts)
-        ]
+        found: list[Path] = []
+        for directory, below, names in os.walk(self.root):
+            below[:] = [name for name in below if name not in _LEFT_OUT]
+            found += (Path(directory, name) for name in names if name.endswith(".py"))
+        return sorted(found)
 
     def pieces(self) -> Iterator[Piece]:
         self.skipped = 0

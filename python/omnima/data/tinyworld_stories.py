@@ -39,8 +39,23 @@ class World:
     """The state of a story: who is where, who holds what and where that came from."""
 
     __slots__ = (
-        "draw", "done", "facts", "friend", "hero", "holder", "lexicon", "longing", "lost",
-        "origin", "place", "relative", "say", "skies", "things", "told", "wish",
+        "done",
+        "draw",
+        "facts",
+        "friend",
+        "hero",
+        "holder",
+        "lexicon",
+        "longing",
+        "lost",
+        "origin",
+        "place",
+        "relative",
+        "say",
+        "skies",
+        "things",
+        "told",
+        "wish",
     )  # fmt: skip
 
     def __init__(self, draw: Chooser, say: Say, lexicon: Lexicon) -> None:
@@ -243,7 +258,9 @@ def _drop(world: World) -> None:
     world.facts[f"Where did the {item} fall?"] = pit
     if world.friend is not None and draw.chance(1, 2):
         helper = world.other(who)
-        say(f" {helper.name} was {helper.trait}, and {helper.gender.he} brought it back to {who.name}.")
+        say(
+            f" {helper.name} was {helper.trait}, and {helper.gender.he} brought it back to {who.name}."
+        )
     else:
         say(f" It was gone, and {who.name} cried.")
         del world.holder[item]
@@ -276,7 +293,9 @@ def _weather(world: World) -> None:
     end = world.draw.choose(ends)
     if world.friend is None:
         end = end.replace("their", world.hero.gender.his)
-        end = end.replace("told each other stories", f"thought of {world.hero.gender.his} {world.relative}")
+        end = end.replace(
+            "told each other stories", f"thought of {world.hero.gender.his} {world.relative}"
+        )
     world.say(f"{end}.")
 
 

@@ -1,0 +1,85 @@
+// omnima._core.BatchSource and Loader: batches of token ids as tensors.
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/data/loader.h"
+
+namespace omnima::bindings {
+namespace {
+
+using Shard = std::tuple<std::string, std::string, std::uint64_t, std::uint64_t>;
+
+template <class Number>
+at::Tensor tensor_of(const std::vector<Number>& values, const data::Batch& batch) {
+  at::Tensor tensor = at::empty({batch.rows, batch.time}, at::kLong);
+  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<std::int64_t>());
+  return tensor;
+}
+
+py::tuple next_batch(data::BatchSource& source) {
+  data::Batch batch;
+  at::Tensor ids, labels, segments;
+  {
+    const py::gil_scoped_release unlocked;
+    source.next(batch);
+    ids = tensor_of(batch.input_ids, batch);
+    labels = tensor_of(batch.labels, batch);
+    if (!batch.segments.empty()) segments = tensor_of(batch.segments, batch);
+  }
+  const py::object borders = segments.defined() ? py::cast(segments) : py::none();
+  return py::make_tuple(ids, labels, borders);
+}
+
+std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, std::int64_t rows,
+                                          std::int64_t time, std::uint64_t seed,
+                                          std::string packing, bool sequential, bool prefetch,
+                                          std::int64_t end_id, std::int64_t start_id) {
+  data::LoaderOptions options;
+  for (auto& [tokens, docs, num_tokens, num_docs] : shards) {
+    options.shards.push_back({std::move(tokens), std::move(docs), num_tokens, num_docs});
+  }
+  options.width = width;
+  options.rows = rows;
+  options.time = time;
+  options.seed = seed;
+  options.packing = std::move(packing);
+  options.sequential = sequential;
+  options.prefetch = prefetch;
+  options.end_id = end_id;
+  options.start_id = start_id;
+  return std::make_unique<data::Loader>(std::move(options));
+}
+
+}  // namespace
+
+void bind_data(py::module_& module) {
+  py::class_<data::BatchSource>(module, "BatchSource",
+                                "A source of batches; its order is a function of its position.")
+      .def("next", &next_batch,
+           "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
+      .def_property_readonly("position", &data::BatchSource::position, "Batches given so far.")
+      .def("seek", &data::BatchSource::seek, py::arg("position"),
+           py::call_guard<py::gil_scoped_release>(), "Go on from any position, at once.");
+  py::class_<data::Loader, data::BatchSource>(
+      module, "Loader", "Batches from token shards in an order that (seed, position) fix.")
+      .def(py::init(&make_loader), py::kw_only(), py::arg("shards"), py::arg("width"),
+           py::arg("rows"), py::arg("time"), py::arg("seed") = 0, py::arg("packing") = "windows",
+           py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
+           py::arg("start_id"), py::call_guard<py::gil_scoped_release>(),
+           "shards: (tokens path, docs path, number of tokens, number of documents) of each.")
+      .def_property_readonly(
+          "batches_per_epoch",
+          [](const data::Loader& loader) { return loader.plan().batches_per_epoch(); },
+          "Batches that visit every row once (the last one may hold rows of the next epoch).")
+      .def_property_readonly(
+          "rows_per_epoch",
+          [](const data::Loader& loader) { return loader.plan().rows_per_epoch(); },
+          "Rows that visit the data once.");
+}
+
+}  // namespace omnima::bindings

@@ -1,0 +1,200 @@
+// The plan says what each batch holds; the loader makes batches ahead of their use.
+#include "omnima/data/loader.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "omnima/core/error.h"
+#include "omnima/data/permutation.h"
+
+namespace omnima::data {
+
+using core::ConfigError;
+using core::DataError;
+using core::require;
+
+namespace {
+
+constexpr std::int64_t kIgnored = -100;
+
+std::uint64_t epoch_key(std::uint64_t seed, std::uint64_t epoch) { return mix(mix(seed) ^ epoch); }
+
+}  // namespace
+
+BatchPlan::BatchPlan(LoaderOptions options)
+    : options_(std::move(options)),
+      stream_(options_.shards, options_.width),
+      documents_(options_.packing == "documents") {
+  check();
+  const auto time = static_cast<std::uint64_t>(options_.time);
+  if (documents_) {
+    packed_ = pack_documents(stream_.document_ends(), static_cast<std::uint32_t>(time));
+    rows_per_epoch_ = static_cast<std::int64_t>(packed_.row_ends.size());
+    return;
+  }
+  const std::uint64_t size = stream_.size();
+  // As many windows as fit after any phase below `time`, so all epochs have the same number.
+  std::uint64_t windows = size >= 2 * time ? (size - time + 1) / time : 1;
+  if (options_.sequential) windows = (size + time - 1) / time;
+  rows_per_epoch_ = static_cast<std::int64_t>(windows);
+}
+
+void BatchPlan::check() const {
+  require<ConfigError>(documents_ || options_.packing == "windows", "packing is '",
+                       options_.packing, "'; expected 'windows' or 'documents'");
+  require<ConfigError>(options_.rows > 0 && options_.rows <= (1 << 24), "rows is ", options_.rows,
+                       "; expected 1 to ", 1 << 24);
+  require<ConfigError>(options_.time > 0 && options_.time <= (1 << 24), "time is ", options_.time,
+                       "; expected 1 to ", 1 << 24);
+}
+
+std::int64_t BatchPlan::batches_per_epoch() const {
+  return (rows_per_epoch_ + options_.rows - 1) / options_.rows;
+}
+
+void BatchPlan::fill(std::int64_t position, Batch& batch) const {
+  require<DataError>(
+      position >= 0 && position < std::numeric_limits<std::int64_t>::max() / options_.rows,
+      "batch ", position, " asked for; positions count from 0");
+  require<DataError>(!options_.sequential || position < batches_per_epoch(),
+                     "the data is read to its end (", batches_per_epoch(),
+                     " batches); seek(0) starts again.");
+  const auto cells = static_cast<std::size_t>(options_.rows * options_.time);
+  batch.rows = options_.rows;
+  batch.time = options_.time;
+  batch.input_ids.assign(cells, options_.start_id);
+  batch.labels.assign(cells, kIgnored);
+  batch.segments.assign(documents_ ? cells : 0, 0);
+  for (std::int64_t row = 0; row < options_.rows; ++row) {
+    fill_row(position * options_.rows + row, batch, row);
+  }
+  batch.targets = static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, kIgnored);
+}
+
+void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row) const {
+  const auto epoch = static_cast<std::uint64_t>(row_of_run / rows_per_epoch_);
+  auto index = static_cast<std::uint64_t>(row_of_run % rows_per_epoch_);
+  if (options_.sequential && epoch > 0) return;  // the last batch is filled up with padding
+  std::uint64_t phase = 0;
+  if (!options_.sequential) {
+    const std::uint64_t key = epoch_key(options_.seed, epoch);
+    const auto count = static_cast<std::uint64_t>(rows_per_epoch_);
+    const auto time = static_cast<std::uint64_t>(options_.time);
+    index = Permutation(count, key)(index);
+    if (!documents_ && stream_.size() >= 2 * time)
+      phase = mix(key) % std::min(time, stream_.size() - count * time + 1);
+  }
+  if (documents_) {
+    fill_documents(index, batch, row);
+  } else {
+    fill_window(phase + index * static_cast<std::uint64_t>(options_.time), batch, row);
+  }
+}
+
+void BatchPlan::fill_stretch(std::uint64_t start, bool begins_document, std::span<std::int64_t> ids,
+                             std::span<std::int64_t> labels) const {
+  stream_.read(start, labels);
+  if (begins_document) {
+    ids[0] = options_.start_id;
+  } else {
+    stream_.read(start - 1, ids.first(1));
+  }
+  std::ranges::copy(labels.first(labels.size() - 1), ids.begin() + 1);
+}
+
+void BatchPlan::fill_window(std::uint64_t start, Batch& batch, std::int64_t row) const {
+  const auto offset = static_cast<std::size_t>(row * options_.time);
+  const std::size_t length =
+      std::min<std::uint64_t>(static_cast<std::uint64_t>(options_.time), stream_.size() - start);
+  const auto ids = std::span(batch.input_ids).subspan(offset, length);
+  fill_stretch(start, start == 0, ids, std::span(batch.labels).subspan(offset, length));
+  std::ranges::replace(ids, options_.end_id, options_.start_id);
+}
+
+void BatchPlan::fill_documents(std::uint64_t packed_row, Batch& batch, std::int64_t row) const {
+  const auto offset = static_cast<std::size_t>(row * options_.time);
+  const auto time = static_cast<std::size_t>(options_.time);
+  const auto segments = std::span(batch.segments).subspan(offset, time);
+  std::size_t at = 0;
+  std::int32_t segment = 0;
+  const std::uint64_t first = packed_row == 0 ? 0 : packed_.row_ends[packed_row - 1];
+  for (std::uint64_t index = first; index < packed_.row_ends[packed_row]; ++index, ++segment) {
+    const Stretch& stretch = packed_.stretches[index];
+    fill_stretch(stretch.start, stretch.begins_document,
+                 std::span(batch.input_ids).subspan(offset + at, stretch.length),
+                 std::span(batch.labels).subspan(offset + at, stretch.length));
+    std::ranges::fill(segments.subspan(at, stretch.length), segment);
+    at += stretch.length;
+  }
+  std::ranges::fill(segments.subspan(at), segment);  // padding is a segment of its own
+}
+
+Loader::Loader(LoaderOptions options) : plan_(std::move(options)) { start(); }
+
+Loader::~Loader() { stop(); }
+
+void Loader::start() {
+  if (!plan_.options().prefetch) return;
+  worker_.emplace([this, from = position_] { work(from); });
+}
+
+void Loader::stop() {
+  if (!worker_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  worker_->join();
+  worker_.reset();
+  ready_.clear();
+  stopping_ = false;
+}
+
+void Loader::work(std::int64_t position) {
+  for (bool more = true; more; ++position) {
+    Made made;
+    try {
+      plan_.fill(position, made.batch);
+    } catch (...) {
+      made.error = std::current_exception();
+      more = false;
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return stopping_ || ready_.size() < kAhead; });
+    if (stopping_) return;
+    ready_.push_back(std::move(made));
+    changed_.notify_all();
+  }
+}
+
+void Loader::next(Batch& batch) {
+  if (!worker_) {
+    plan_.fill(position_, batch);
+    ++position_;
+    return;
+  }
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !ready_.empty(); });
+  if (ready_.front().error)
+    std::rethrow_exception(ready_.front().error);  // stays for the next call
+  std::swap(batch, ready_.front().batch);
+  ready_.pop_front();
+  ++position_;
+  changed_.notify_all();
+}
+
+std::int64_t Loader::position() const {
+  const std::lock_guard lock(mutex_);
+  return position_;
+}
+
+void Loader::seek(std::int64_t position) {
+  require<ConfigError>(position >= 0, "position is ", position, "; batches count from 0");
+  stop();
+  position_ = position;
+  start();
+}
+
+}  // namespace omnima::data
