@@ -1,7 +1,9 @@
-// omnima._core.BatchSource and Loader: batches of token ids as tensors.
+// omnima._core.Loader: batches of token ids as tensors.
 #include <ATen/ops/empty.h>
 
-#include <cstring>
+#include <algorithm>
+#include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -58,13 +60,6 @@ std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, 
 }  // namespace
 
 void bind_data(py::module_& module) {
-  py::class_<data::BatchSource>(module, "BatchSource",
-                                "A source of batches; its order is a function of its position.")
-      .def("next", &next_batch,
-           "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
-      .def_property_readonly("position", &data::BatchSource::position, "Batches given so far.")
-      .def("seek", &data::BatchSource::seek, py::arg("position"),
-           py::call_guard<py::gil_scoped_release>(), "Go on from any position, at once.");
   py::class_<data::Loader, data::BatchSource>(
       module, "Loader", "Batches from token shards in an order that (seed, position) fix.")
       .def(py::init(&make_loader), py::kw_only(), py::arg("shards"), py::arg("width"),
@@ -72,6 +67,8 @@ void bind_data(py::module_& module) {
            py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
            py::arg("start_id"), py::call_guard<py::gil_scoped_release>(),
            "shards: (tokens path, docs path, number of tokens, number of documents) of each.")
+      .def("next", &next_batch,
+           "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
       .def_property_readonly(
           "batches_per_epoch",
           [](const data::Loader& loader) { return loader.plan().batches_per_epoch(); },

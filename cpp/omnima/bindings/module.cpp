@@ -15,10 +15,10 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of Omnima. Its public face is the package omnima.";
   module.attr("built_with_torch") = OMNIMA_TORCH_VERSION;
   register_errors();
-  bind_data(module);
   bind_text(module);
   bind_model(module);
   bind_batch_source(module);
+  bind_data(module);
   bind_train(module);
 }
 

@@ -92,6 +92,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.unlink(missing_ok=True)  # another process may have the old file mapped
         self.file: BinaryIO = path.open("wb")
         self.digest = hashlib.sha256()
 

@@ -142,4 +142,6 @@ def parse_size(text: str) -> int:
         size = int(float(match[1]) * _UNITS[unit])
         if size > 0:
             return size
-    raise ConfigError(f"tinyworld's size is {text!r}; write it as in tinyworld:4MB or tinyworld:500KB")
+    raise ConfigError(
+        f"tinyworld's size is {text!r}; write it as in tinyworld:4MB or tinyworld:500KB"
+    )

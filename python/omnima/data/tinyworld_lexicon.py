@@ -71,7 +71,9 @@ def _place(preposition: str, noun: str) -> Place:
 
 FULL = Lexicon(
     kinds=(("girl", _GIRLS), ("boy", _BOYS), *((animal, _PETS) for animal in _ANIMALS)),
-    traits=tuple("kind brave shy clever curious funny quiet cheerful lazy gentle proud young".split()),
+    traits=tuple(
+        "kind brave shy clever curious funny quiet cheerful lazy gentle proud young".split()
+    ),
     places=(
         *(_place("in", noun) for noun in ("garden", "forest", "village", "barn", "valley")),
         *(_place("at", noun) for noun in ("park", "market", "farm", "beach")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def numbered(count: int, length: int, shards: int) -> list[list[list[int]]]:
 
 def make(directory: Path, documents: list[list[list[int]]], **options: Any) -> Any:
     width = options.pop("width", 2)
+    directory = Path(tempfile.mkdtemp(dir=directory))  # a mapped file must not be written again
     shards = write_shards(directory, documents, width)
     values = {"rows": 3, "time": 8, "seed": 7, "end_id": END, "start_id": START, **options}
     return _core.Loader(shards=shards, width=width, **values)
