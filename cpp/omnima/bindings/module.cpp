@@ -10,6 +10,7 @@ OMNIMA_SUBJECT(text);
 OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
 OMNIMA_SUBJECT(train);
+OMNIMA_SUBJECT(safetensors);
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of Omnima. Its public face is the package omnima.";
@@ -20,6 +21,7 @@ PYBIND11_MODULE(_core, module) {
   bind_batch_source(module);
   bind_data(module);
   bind_train(module);
+  bind_safetensors(module);
 }
 
 }  // namespace omnima::bindings

@@ -1,0 +1,164 @@
+"""Models of transformers come in and go out again with identical logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnima import hub
+
+transformers = pytest.importorskip("transformers")
+
+LLAMAS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped": {"num_key_value_heads": 2},
+    "tied": {"tie_word_embeddings": True},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "head_dim": {"head_dim": 16},
+    "theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
+}
+GPT2S: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "untied": {"tie_word_embeddings": False},
+    "gelu": {"activation_function": "gelu"},
+    "inner": {"n_inner": 40},
+    "dropout": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+}
+
+
+def llama(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**fields, **changes})).eval()
+
+
+def gpt2(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    config = transformers.GPT2Config(**{**fields, **changes})
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def randomise(model: Any) -> None:
+    """Biases and norms start as zeros and ones, which would hide a mix-up."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.2, generator=generator)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(40).reshape(2, 20)).logits
+
+
+@pytest.mark.parametrize("name", [f"llama {k}" for k in LLAMAS] + [f"gpt2 {k}" for k in GPT2S])
+@pytest.mark.filterwarnings("error::UserWarning:omnima")
+def test_in_and_out_again_gives_identical_logits(name: str, tmp_path: Path) -> None:
+    family, variant = name.split()
+    model = llama(**LLAMAS[variant]) if family == "llama" else gpt2(**GPT2S[variant])
+    randomise(model)
+    model.save_pretrained(tmp_path / "theirs")
+    config, tensors = hub.load_pretrained(tmp_path / "theirs")
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    written = hub.save_pretrained(config, list(tensors.items()), tmp_path / "ours")
+    assert written == type(model).__name__
+    again, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert type(again) is type(model)
+    assert torch.equal(logits(again.eval()), logits(model))
+    assert hub.load_pretrained(tmp_path / "ours")[0] == config
+
+
+def test_llama_names_and_values_are_kept(tmp_path: Path) -> None:
+    model = llama(num_key_value_heads=2)
+    model.save_pretrained(tmp_path)
+    config, tensors = hub.load_pretrained(tmp_path)
+    state = model.state_dict()
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[name], state[name]) for name in state)
+    assert config["num_key_value_heads"] == 2 and config["activation"] == "swiglu"
+
+
+def test_gpt2_projections_are_turned_and_split(tmp_path: Path) -> None:
+    model = gpt2()
+    randomise(model)
+    model.save_pretrained(tmp_path)
+    config, tensors = hub.load_pretrained(tmp_path)
+    fused = model.transformer.h[1].attn.c_attn
+    block = "model.layers.1.self_attn"
+    assert torch.equal(tensors[f"{block}.k_proj.weight"], fused.weight[:, 32:64].t())
+    assert torch.equal(tensors[f"{block}.v_proj.bias"], fused.bias[64:])
+    assert "lm_head.weight" not in tensors and config["tie_word_embeddings"]
+    assert config["norm"] == "layer_norm" and config["dropout"] == 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_files_load_as_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = llama().to(dtype)
+    model.save_pretrained(tmp_path)
+    for name, tensor in hub.load_pretrained(tmp_path)[1].items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, model.state_dict()[name].float())
+
+
+def test_saving_in_bfloat16(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path / "a")
+    config, tensors = hub.load_pretrained(tmp_path / "a")
+    hub.save_pretrained(config, tensors.items(), tmp_path / "b", dtype="bfloat16")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "b", dtype="auto")
+    assert loaded.dtype == torch.bfloat16
+    rounded = hub.load_pretrained(tmp_path / "b")[1]
+    assert all(torch.equal(rounded[name], tensors[name].bfloat16().float()) for name in tensors)
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    model = llama()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    tensors = hub.load_pretrained(tmp_path)[1]
+    assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
+
+
+def test_old_gpt2_files_without_prefix_and_with_buffers(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    gpt2().save_pretrained(tmp_path)
+    expected = hub.load_pretrained(tmp_path)[1]
+    raw = load_file(tmp_path / "model.safetensors")
+    old = {name.removeprefix("transformer."): value for name, value in raw.items()}
+    old["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    old["h.1.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(old, tmp_path / "model.safetensors")
+    found = hub.load_pretrained(tmp_path)[1]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_special_ids_go_into_both_configs(tmp_path: Path) -> None:
+    class Words:
+        bos_id, eos_id, pad_id = 1, 2, None
+
+        def save_pretrained(self, directory: str | Path, /) -> None:
+            (Path(directory) / "words.txt").write_text("a b")
+
+    llama().save_pretrained(tmp_path / "a")
+    config, tensors = hub.load_pretrained(tmp_path / "a")
+    hub.save_pretrained(config, tensors.items(), tmp_path / "b", tokenizer=Words())
+    for name in ("config.json", "generation_config.json"):
+        raw = json.loads((tmp_path / "b" / name).read_text())
+        assert [raw[f"{kind}_token_id"] for kind in ("bos", "eos", "pad")] == [1, 2, None]
+    assert (tmp_path / "b" / "words.txt").exists()
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "b")
+    assert model.generation_config.eos_token_id == 2 and model.config.pad_token_id is None
+    hub.save_pretrained(config, tensors.items(), tmp_path / "c")
+    assert json.loads((tmp_path / "c" / "config.json").read_text())["eos_token_id"] is None
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "c")
