@@ -1,4 +1,7 @@
-"""The fields of config.json, both ways: Llama's, GPT-2's and our own. What would change results is refused by name."""
+"""The fields of config.json, both ways: Llama's, GPT-2's and our own.
+
+A feature that would change a model's results and is not built here is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,9 @@ _ROPE_HARMLESS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
 # Keys of config.json that name, describe or speed up, and never change the logits.
 _HARMLESS = set(
     """architectures model_type transformers_version torch_dtype dtype _name_or_path name_or_path
-    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id use_cache
-    return_dict output_hidden_states output_attentions output_scores return_dict_in_generate
-    pretraining_tp id2label label2id num_labels problem_type finetuning_task task_specific_params
+    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
+    use_cache return_dict output_hidden_states output_attentions output_scores
+    return_dict_in_generate pretraining_tp id2label label2id num_labels problem_type finetuning_task task_specific_params
     tokenizer_class prefix _commit_hash _attn_implementation attn_implementation torchscript
     gradient_checkpointing chunk_size_feed_forward is_decoder is_encoder_decoder n_ctx
     summary_type summary_use_proj summary_activation summary_first_dropout summary_proj_to_labels
@@ -83,7 +86,7 @@ _INERT: dict[str, tuple[Any, ...]] = {
 
 
 class ConfigReader:
-    """Takes fields out of a config.json one by one; what stays behind is accounted for at the end."""
+    """Takes fields out of a config.json one by one; accounts for the rest at the end."""
 
     def __init__(self, raw: Mapping[str, Any], path: Path) -> None:
         self.raw = raw
@@ -135,13 +138,14 @@ class ConfigReader:
                 if not inert and not self._switched_off(name):
                     raise self.refusal(name, value, "it must be absent or off")
             elif name == "layer_types":
-                if value is not None and any(kind != "full_attention" for kind in value):
+                plain = isinstance(value, list) and set(map(str, value)) <= {"full_attention"}
+                if value is not None and not plain:
                     raise self.refusal(name, value, "every layer must be full_attention")
             elif name not in ("use_sliding_window", "max_window_layers"):
                 unknown.append(name)
         if unknown:
             warnings.warn(
-                f"{self.path}: unknown fields {', '.join(sorted(unknown))}: they have no effect here. "
+                f"{self.path}: unknown fields {', '.join(sorted(unknown))}: no effect here. "
                 "If one of them changes the model's results, these will differ.",
                 stacklevel=5,
             )
@@ -187,7 +191,8 @@ def _check_heads(config: Mapping[str, Any], path: Path) -> None:
     heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
     if heads % shared:
         raise DataError(
-            f"{path}: {heads} attention heads cannot share {shared} key-value heads in equal groups."
+            f"{path}: {heads} attention heads cannot share {shared} key-value heads "
+            "in equal groups."
         )
 
 
@@ -235,8 +240,8 @@ def _from_llama(reader: ConfigReader) -> dict[str, Any]:
     extras = _own_extras(reader)
     if reader.raw.get("attention_dropout") and "omnima" not in reader.raw:
         warnings.warn(
-            f"{reader.path}: attention_dropout acts in training only and is not taken over; set dropout "
-            "when you train this model.",
+            f"{reader.path}: attention_dropout acts in training only and is not taken over; "
+            "set dropout when you train this model.",
             stacklevel=5,
         )
     hidden = reader.take("hidden_size", int)
@@ -273,8 +278,8 @@ def _from_gpt2(reader: ConfigReader) -> dict[str, Any]:
         extras["dropout"] = drops[0]
         if len(set(drops)) > 1:
             warnings.warn(
-                f"{reader.path}: three different dropouts {drops}; Omnima has one and takes resid_pdrop "
-                f"{drops[0]} (it acts in training only).",
+                f"{reader.path}: three different dropouts {drops}; Omnima has one and takes "
+                f"resid_pdrop {drops[0]} (it acts in training only).",
                 stacklevel=5,
             )
     hidden, heads = reader.take("n_embd", int, 768), reader.take("n_head", int, 12)

@@ -1,4 +1,4 @@
-"""Parameter names and shapes: Omnima's (which are Llama's) and GPT-2's, and the way between them."""
+"""Parameter names and shapes: Omnima's (which are Llama's), GPT-2's, the way between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A model as a Hugging Face directory: out (config.json, generation_config.json, model.safetensors, tokenizer) and in."""
+"""A model as a Hugging Face directory, out and in.
+
+It holds config.json, generation_config.json, model.safetensors and the tokenizer's files.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def save_pretrained(
     tokenizer: SavesItself | None = None,
     dtype: str = "float32",
 ) -> str:
-    """Write a model as a directory that transformers, and everything that reads its format, can load.
+    """Write a model as a directory that transformers and all that read its format can load.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ def save_pretrained(
     parameters
         Names (those of Hugging Face's Llama) and tensors.
     directory
-        Made if absent. Each file is replaced at once: a crash or a full disk never leaves half of one.
+        Made if absent. Each file is replaced at once, so none is ever left half written.
     tokenizer
         Its files are written too, and its special ids go into the configs.
     dtype
@@ -59,7 +62,7 @@ def save_pretrained(
     -------
     str
         The architecture written: LlamaForCausalLM, GPT2LMHeadModel, or OmnimaForCausalLM for a
-        combination that no architecture of transformers is exactly; such a directory loads here only.
+        combination that no architecture of transformers is exactly; that loads here only.
 
     Raises
     ------
@@ -86,8 +89,8 @@ def save_pretrained(
     if name == "OmnimaForCausalLM":
         warnings.warn(
             "No architecture of transformers is exactly this model, so the directory is written as "
-            'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary and '
-            "swiglu (Llama), or layer_norm, learned, gelu_tanh and both biases (GPT-2).",
+            'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary '
+            "and swiglu (Llama), or layer_norm, learned, gelu_tanh and both biases (GPT-2).",
             stacklevel=2,
         )
     folder = Path(directory)
@@ -131,8 +134,8 @@ def load_pretrained(
     Returns
     -------
     tuple
-        The decoder's configuration, complete, and its parameters by name: float32, whatever the file
-        held (float32, float16, bfloat16).
+        The decoder's configuration, complete, and its parameters by name: float32, whatever the
+        file held (float32, float16, bfloat16).
 
     Raises
     ------
@@ -194,8 +197,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     )
     if pickles:
         raise DataError(
-            f"{folder} holds its weights only as pickles ({', '.join(pickles)}), which can run code "
-            "when read, so Omnima never opens them. Convert it where you trust it: "
+            f"{folder} holds its weights only as pickles ({', '.join(pickles)}), which can "
+            "run code when read, so Omnima never opens them. Convert it where you trust it: "
             "transformers.AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) "
             "writes model.safetensors."
         )
@@ -226,7 +229,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
 
 
 def _drop_tied_head(tensors: dict[str, Tensor], embedding: str, folder: Path) -> None:
-    """A tied model needs no lm_head; one that differs from the embedding means the config is wrong."""
+    """A tied model needs no lm_head; one unlike the embedding means a wrong config."""
     import torch
 
     head = tensors.get("lm_head.weight")
@@ -235,8 +238,8 @@ def _drop_tied_head(tensors: dict[str, Tensor], embedding: str, folder: Path) ->
     if not torch.equal(head, tensors[embedding]):
         raise DataError(
             f'{folder}: config.json says tie_word_embeddings, but "lm_head.weight" differs from '
-            f'"{embedding}". One of the two is wrong; set tie_word_embeddings to false if the head is '
-            "meant."
+            f'"{embedding}". One of the two is wrong; set tie_word_embeddings to false if '
+            "the head is meant."
         )
     del tensors["lm_head.weight"]
 

@@ -1,4 +1,4 @@
-"""JSON files of a model directory, read strictly: one object, no key twice, no NaN, errors that name the file."""
+"""JSON files, read strictly: one object, no key twice, no NaN, errors that name the file."""
 
 from __future__ import annotations
 

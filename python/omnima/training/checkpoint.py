@@ -1,7 +1,7 @@
-"""Checkpoints that survive a kill, a full disk and a flipped bit: written aside, flushed, hashed, renamed.
+"""Checkpoints that survive a kill, a full disk and a flipped bit.
 
-A checkpoint is the directory `<run>/checkpoints/step-00000100`; its `manifest.json` is written last and
-holds the size and SHA-256 of every file and of itself.
+A checkpoint is the directory `<run>/checkpoints/step-00000100`, written aside, flushed and renamed.
+Its `manifest.json` comes last and holds the size and SHA-256 of every file, and its own.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Checkpoint:
     files: dict[str, tuple[int, str]]
 
     def part(self, name: str) -> Path:
-        """The path of one of its files or directories, or CheckpointError naming what is missing."""
+        """The path of one of its files or directories; CheckpointError names a missing one."""
         if not any(file == name or file.startswith(f"{name}/") for file in self.files):
             raise CheckpointError(
-                f'{self.path} has no "{name}"; it holds {", ".join(sorted(self.files))}. It cannot be '
-                "resumed from without it: take another checkpoint."
+                f'{self.path} has no "{name}"; it holds {", ".join(sorted(self.files))}. It cannot '
+                "be resumed from without it: take another checkpoint."
             )
         return self.path / name
 
@@ -78,7 +78,8 @@ class Checkpoint:
                     raise CheckpointError(f'{self.path}: the file "{name}" is missing.')
                 if (found := file.stat().st_size) != size:
                     raise CheckpointError(
-                        f'{self.path}: the file "{name}" has {found} bytes, but was saved with {size}.'
+                        f'{self.path}: the file "{name}" has {found} bytes, but was saved '
+                        f"with {size}."
                     )
                 if _digest(file) != digest:
                     raise CheckpointError(
@@ -122,7 +123,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{folder}: the manifest is damaged. {error}") from error
     if manifest.get("format") != _FORMAT:
         raise CheckpointError(
-            f"{folder}: the manifest has format {manifest.get('format')!r}, this Omnima reads {_FORMAT}."
+            f"{folder}: the manifest has format {manifest.get('format')!r}, this Omnima "
+            f"reads {_FORMAT}."
         )
     if manifest.get("sha256") != _manifest_digest(manifest):
         raise CheckpointError(f"{folder}: the manifest has changed since it was saved.")
@@ -155,7 +157,7 @@ def _newest_valid(paths: list[Path], warn: Warn) -> Checkpoint | None:
 
 
 def latest_checkpoint(run_dir: str | Path, warn: Warn = _warn) -> Checkpoint | None:
-    """The newest undamaged checkpoint of a run, without taking the run's lock; None if there is none."""
+    """The newest undamaged checkpoint of a run, or None; takes no lock."""
     return _newest_valid(_steps(Path(run_dir) / "checkpoints"), warn)
 
 
@@ -182,7 +184,7 @@ class CheckpointStore:
     --------
     >>> import tempfile; run = tempfile.mkdtemp()
     >>> with CheckpointStore(run, keep_last=2) as store:
-    ...     saved = store.save(10, lambda path: (path / "a.txt").write_text("x") and None, {"lr": 0.1})
+    ...     saved = store.save(10, lambda path: (path / "weights").touch(), {"seed": 1})
     >>> latest_checkpoint(run).step
     10
     """
@@ -196,7 +198,8 @@ class CheckpointStore:
     ) -> None:
         if keep_last < 1 or keep_best < 0:
             raise ConfigError(
-                f"keep_last is {keep_last} and keep_best {int(keep_best)}; at least 1 and 0 must be kept."
+                f"keep_last is {keep_last} and keep_best {int(keep_best)}; at least 1 "
+                "and 0 must be kept."
             )
         self.folder = Path(run_dir) / "checkpoints"
         self.keep_last = keep_last
@@ -217,7 +220,7 @@ class CheckpointStore:
         self.close()
 
     def close(self) -> None:
-        """Give up the lock. The operating system does so too when the process ends, however it ends."""
+        """Give up the lock; the operating system does so too however a process ends."""
         lock, self._lock = getattr(self, "_lock", None), None
         if lock is not None:
             os.close(lock)
@@ -231,8 +234,8 @@ class CheckpointStore:
             owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise CheckpointError(
-                f"{self.folder} is in use by another training run (process {owner}). Wait for it, stop "
-                "it, close its Trainer, or choose another output directory."
+                f"{self.folder} is in use by another training run (process {owner}). Wait for it, "
+                "stop it, close its Trainer, or choose another output directory."
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
@@ -304,8 +307,8 @@ class CheckpointStore:
         last = f"the last good one is {kept[0]}" if kept else "there was none before"
         free = shutil.disk_usage(self.folder).free
         return CheckpointError(
-            f"Checkpoint {name} could not be saved: {error} ({free / 1e6:.0f} MB free on this disk). What "
-            f"was written of it is removed; {last}. Free some space and resume."
+            f"Checkpoint {name} could not be saved: {error} ({free / 1e6:.0f} MB free there). "
+            f"What was written of it is removed; {last}. Free some space and resume."
         )
 
     def _seal(self, aside: Path, step: int, meta: Mapping[str, Any], metric: float | None) -> None:
@@ -344,7 +347,7 @@ class CheckpointStore:
         write_durably(aside / _MANIFEST, text.encode("utf-8"))
 
     def _publish(self, aside: Path, final: Path) -> None:
-        """Rename into place. One of the same step goes aside first; a kill in between is mended later."""
+        """Rename into place; one of the same step goes aside first, mended after a kill."""
         if not final.exists():
             os.replace(aside, final)
             sync_directory(self.folder)
@@ -362,7 +365,7 @@ class CheckpointStore:
         }
         for path in steps:
             if path not in kept:
-                # Renamed first: a kill while removing must not leave half a checkpoint under its name.
+                # Renamed first: a kill must not leave half a checkpoint under its name.
                 doomed = self.folder / f".deleted-{path.name}"
                 shutil.rmtree(doomed, ignore_errors=True)
                 os.replace(path, doomed)

@@ -33,8 +33,8 @@ GPT2S: dict[str, dict[str, Any]] = {
 def llama(**changes: Any) -> Any:
     torch.manual_seed(0)
     fields = dict(
-        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=64,
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=64,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**fields, **changes})).eval()
 
