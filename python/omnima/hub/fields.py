@@ -42,7 +42,8 @@ _HARMLESS = set(
     """architectures model_type transformers_version torch_dtype dtype _name_or_path name_or_path
     bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
     use_cache return_dict output_hidden_states output_attentions output_scores
-    return_dict_in_generate pretraining_tp id2label label2id num_labels problem_type finetuning_task task_specific_params
+    return_dict_in_generate pretraining_tp id2label label2id num_labels
+    problem_type finetuning_task task_specific_params
     tokenizer_class prefix _commit_hash _attn_implementation attn_implementation torchscript
     gradient_checkpointing chunk_size_feed_forward is_decoder is_encoder_decoder n_ctx
     summary_type summary_use_proj summary_activation summary_first_dropout summary_proj_to_labels

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from omnima import _core, hub
 from omnima.errors import ConfigError, DataError
 from omnima.hub.names import expected_shapes
