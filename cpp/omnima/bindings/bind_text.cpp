@@ -67,7 +67,7 @@ Ids to_numpy(const std::vector<Id>& ids) {
   return array;
 }
 
-std::vector<Id> encode(const Tokenizer& self, const py::str& string, bool add_bos, bool add_eos,
+std::vector<Id> encode(const Tokenizer& self, const py::object& string, bool add_bos, bool add_eos,
                        bool parse_special) {
   const std::string_view text = view(string);
   std::vector<Id> ids;

@@ -1,6 +1,4 @@
-"""Text to token ids and back: BPE, unigram, character and byte tokenizers that transformers loads
-as they are.
-"""
+"""Text to token ids and back, in files that transformers loads as they are."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The part of a corpus that a tokenizer learns from: every document read once, memory bounded, cut
-into lines.
-"""
+"""What a tokenizer learns from: every document read once, memory bounded, cut into lines."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class Sample:
 
 
 def utf8_size(text: str, where: str) -> int:
-    """Return the size of the text in UTF-8, or raise a DataError that names the place of a lone
-    surrogate.
-    """
+    """Return the size of the text in UTF-8; DataError names the place of a lone surrogate."""
     try:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -66,9 +62,7 @@ def read_alphabet(documents: Iterable[str]) -> Sample:
 
 
 def read_lines(documents: Iterable[str], specials: Sequence[str], max_bytes: int) -> Sample:
-    """Read every document; when the lines outgrow ``max_bytes``, keep evenly every 2nd, 4th, 8th …
-    of them.
-    """
+    """Read every document; when lines outgrow ``max_bytes``, keep each 2nd, 4th, 8th … of them."""
     names = "|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True))
     separator = re.compile(f"{_NEVER_IN_PIECES}|{BYTE_PATTERN.pattern}|{names}")
     sample = Sample()

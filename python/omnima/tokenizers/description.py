@@ -1,13 +1,11 @@
-"""What a tokenizer is made of, apart from any file: pieces, their roles, merges or scores, and the
-special ids.
-"""
+"""What a tokenizer is made of, apart from any file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +24,7 @@ ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL = 0, 1, 2
 
 @dataclass(frozen=True)
 class Description:
-    """A tokenizer as plain data; the order of ``pieces`` gives the ids, the order of ``merges``
-    their rank.
-    """
+    """A tokenizer as plain data; pieces are in the order of their ids, merges in that of rank."""
 
     kind: Kind
     pieces: Sequence[str]
@@ -53,15 +49,14 @@ def no_merges() -> NDArray[np.uint32]:
 
 def check_kind(kind: str) -> Kind:
     """Return the kind, or raise a ConfigError that lists the right ones."""
-    if kind not in KINDS:
-        raise ConfigError(f"tokenizer kind '{kind}' is unknown; expected one of {', '.join(KINDS)}")
-    return cast(Kind, kind)
+    for known in KINDS:
+        if kind == known:
+            return known
+    raise ConfigError(f"tokenizer kind '{kind}' is unknown; expected one of {', '.join(KINDS)}")
 
 
 def special_pieces(kind: Kind, user_tokens: Sequence[str]) -> list[str]:
-    """Return the special tokens in id order: padding, begin, end, then the user's, then unknown
-    for characters.
-    """
+    """Return the special tokens in id order: padding, begin, end, the user's, then unknown."""
     builtin = [PAD, BOS, EOS]
     tail = [UNKNOWN] if kind == "char" else []
     seen = {*builtin, UNKNOWN}
@@ -90,9 +85,7 @@ def build(
     merges: NDArray[np.uint32] | None = None,
     scores: Sequence[float] = (),
 ) -> Description:
-    """Put a description together: specials first, then the byte tokens (none for characters), then
-    the text pieces.
-    """
+    """Put a description together: specials, then byte tokens (none for characters), then text."""
     byte_pieces = () if kind == "char" else BYTE_PIECES
     pieces = [*specials, *byte_pieces, *text_pieces]
     roles = (

@@ -1,6 +1,4 @@
-"""A tokenizer on disk: tokenizer.json and tokenizer_config.json as transformers.AutoTokenizer
-reads them.
-"""
+"""A tokenizer on disk, as transformers.AutoTokenizer reads it."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ def write(description: Description, directory: Path) -> None:
 
 
 def read(directory: Path) -> Description:
-    """Read the files of a tokenizer; DataError names the file and what in it is not ours to
-    read.
-    """
+    """Read the files of a tokenizer; DataError names the file and what in it is wrong."""
     path = directory / TOKENIZER_FILE
     content = _load(path)
     config_path = directory / CONFIG_FILE
@@ -157,9 +153,7 @@ def _config_json(description: Description) -> dict[str, Any]:
 
 
 def _adds_nothing(stage: Any) -> bool:
-    """Tell whether a stage is the template that transformers writes for texts without begin and
-    end tokens.
-    """
+    """Tell whether a stage is the template that transformers writes for bare texts."""
     if not isinstance(stage, dict) or stage.get("type") != "TemplateProcessing":
         return False
     parts = stage.get("single")
@@ -167,9 +161,7 @@ def _adds_nothing(stage: Any) -> bool:
 
 
 class _Reader:
-    """Turns the content of tokenizer.json into a description, checking that nothing in it is left
-    unheeded.
-    """
+    """Turns the content of tokenizer.json into a description and leaves nothing unheeded."""
 
     def __init__(self, path: Path, content: dict[str, Any], config: dict[str, Any]) -> None:
         self.path, self.content, self.config = path, content, config
@@ -229,8 +221,8 @@ class _Reader:
         pieces, roles = self._with_added(pieces, fallback)
         text = any(role == ROLE_TEXT for role in roles)
         kind: Kind = "char" if not fallback else "bpe" if text else "byte"
-        unknown = self.model.get("unk_token")
-        if not fallback and (unknown is None or rows):
+        unknown = str(self.model.get("unk_token"))
+        if not fallback and (unknown not in vocabulary or rows):
             raise self.unsupported(
                 "a BPE model without byte_fallback that has merges or no unk_token"
             )

@@ -1,6 +1,4 @@
-"""The tokenizer that users hold: trained from text, saved as transformers reads it, run by the C++
-core.
-"""
+"""The tokenizer that users hold: trained here, saved for transformers, run by the C++ core."""
 
 from __future__ import annotations
 
@@ -14,11 +12,10 @@ import torch  # noqa: F401  (the extension links to its libraries)
 from numpy.typing import ArrayLike, NDArray
 
 from omnima import _core
+from omnima._core import StreamDecoder
 from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import files, training
 from omnima.tokenizers.description import Description, Kind, check_kind
-
-StreamDecoder = _core.StreamDecoder
 
 
 class Tokenizer:
@@ -113,9 +110,7 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
-        """Load ``tokenizer.json`` and ``tokenizer_config.json`` from a directory; DataError when
-        they are not ours.
-        """
+        """Load ``tokenizer.json`` and ``tokenizer_config.json`` from a directory."""
         return cls(files.read(Path(directory)))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -145,9 +140,7 @@ class Tokenizer:
         add_eos: bool = False,
         parse_special: bool = False,
     ) -> list[NDArray[np.int32]]:
-        """Return the ids of many texts, encoded on several threads (0: one a core) without the
-        interpreter lock.
-        """
+        """Return the ids of many texts, encoded on several threads (0: one a core)."""
         texts = list(texts)
         try:
             ids: list[NDArray[np.int32]] = self.core.encode_batch(
@@ -159,22 +152,16 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
-        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, special tokens are left
-        out unless asked.
-        """
+        """Return the text of ids; broken UTF-8 becomes U+FFFD, special tokens are left out."""
         text: str = self.core.decode(self._checked(ids), skip_special)
         return text
 
     def pieces(self, ids: ArrayLike) -> list[str]:
-        """Return each token as the vocabulary spells it, such as ``" the"``, ``"<0x0A>"`` or
-        ``"</s>"``.
-        """
+        """Return each token as the vocabulary spells it: ``" the"``, ``"<0x0A>"``, ``"</s>"``."""
         return [self._description.pieces[i] for i in self._checked(ids)]
 
     def stream_decoder(self, skip_special: bool = True) -> StreamDecoder:
-        """Return a decoder with ``push(id) -> str`` and ``finish() -> str`` that never splits a
-        character.
-        """
+        """Return a decoder (``push(id)``, ``finish()``) that never splits a character."""
         return StreamDecoder(self.core, skip_special)
 
     def _checked(self, ids: ArrayLike) -> list[int]:

@@ -1,6 +1,4 @@
-"""Learns pieces from text: BPE and unigram with the sentencepiece package, characters and bytes by
-themselves.
-"""
+"""Learns pieces from text: BPE and unigram with sentencepiece, characters and bytes by itself."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ def choose_vocab_size(corpus_bytes: int) -> int:
     (1024, 32768)
     """
     power = round(math.log2(max(corpus_bytes, 1)) / 2)
-    return min(max(2**power, MIN_AUTO_SIZE), MAX_SIZE)
+    return min(max(1 << power, MIN_AUTO_SIZE), MAX_SIZE)
 
 
 def train(
@@ -85,9 +83,7 @@ def train(
 
 
 class _Learner:
-    """One call of SentencePiece's trainer with the options under which every piece means its own
-    text.
-    """
+    """Train SentencePiece with the options under which every piece means its own text."""
 
     def __init__(
         self, kind: Kind, specials: int, split_digits: bool, character_coverage: float
