@@ -23,7 +23,7 @@ class Tokenizer:
         """
         Text of ids; broken UTF-8 is U+FFFD.
         """
-    def encode(self, text: str, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(self, text: typing.Any, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False) -> list[int]:
         """
         Ids of one text.
         """

@@ -18,6 +18,9 @@ from omnima.tokenizers import files, training
 from omnima.tokenizers.description import Description, Kind, check_kind
 
 
+__all__ = ["StreamDecoder", "Tokenizer"]
+
+
 class Tokenizer:
     """Text to token ids and back.
 

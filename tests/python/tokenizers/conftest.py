@@ -34,6 +34,22 @@ def corpus() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def story() -> str:
+    return STORY
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    return corpus()
+
+
+@pytest.fixture(scope="session")
+def read_text() -> Callable[[str, int], str]:
+    """Return a reader of the first characters of a shared file, which skips the test without it."""
+    return _read_text
+
+
+@pytest.fixture(scope="session")
 def trained() -> dict[str, Tokenizer]:
     return {
         kind: Tokenizer.train(corpus(), kind, 640 if kind == "bpe" else None, SPECIALS)
@@ -69,7 +85,7 @@ def in_transformers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Token
     return load
 
 
-def read_text(name: str, characters: int) -> str:
+def _read_text(name: str, characters: int) -> str:
     path = DATA / name
     if not path.exists():
         pytest.skip(f"{name} of the shared data is not here")

@@ -6,7 +6,6 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
-from conftest import SPECIALS, STORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +13,14 @@ from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import Tokenizer
 from omnima.tokenizers.description import Description
 
-any_text = st.one_of(st.text(), st.text(alphabet=" \n\t▁<0x4A>s/é🦊e\u0301"), st.just(STORY))
+any_text = st.one_of(
+    st.text(),
+    st.text(alphabet=" \n\t▁<0x4A>s/é🦊e\u0301"),
+    st.sampled_from(["\tif fox:\r\n", "    <s>", "naïve 我 🦊"]),
+)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(text=any_text)
 def test_decoding_gives_the_text_back(complete: Tokenizer, text: str) -> None:
     assert complete.decode(complete.encode(text)) == text
@@ -27,7 +30,7 @@ def test_decoding_gives_the_text_back(complete: Tokenizer, text: str) -> None:
     assert complete.decode(complete.encode(text, parse_special=True), skip_special=False) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_streamed_parts_join_to_the_whole_decode(tokenizer: Tokenizer, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=40))
@@ -38,7 +41,7 @@ def test_streamed_parts_join_to_the_whole_decode(tokenizer: Tokenizer, data: st.
     assert decoder.finish() == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=30))
 def test_broken_bytes_decode_as_python_replaces_them(
     trained: dict[str, Tokenizer], content: bytes
@@ -58,8 +61,8 @@ def test_streaming_never_splits_a_character(complete: Tokenizer) -> None:
     assert all(text.startswith(so_far) for so_far in accumulate(parts))
 
 
-def test_batch_equals_one_by_one_on_any_number_of_threads(tokenizer: Tokenizer) -> None:
-    texts = [STORY[i : i + 97] * (1 + i % 5) for i in range(0, len(STORY), 3)] * 4 + ["", "x"]
+def test_batch_equals_one_by_one_on_any_number_of_threads(tokenizer: Tokenizer, story: str) -> None:
+    texts = [story[i : i + 97] * (1 + i % 5) for i in range(0, len(story), 3)] * 4 + ["", "x"]
     expected = [tokenizer.encode(text, add_bos=True) for text in texts]
     for threads in (0, 1, 3):
         batch = tokenizer.encode_batch(texts, threads=threads, add_bos=True)
@@ -77,7 +80,7 @@ def test_two_begin_tokens_are_impossible_by_asking(tokenizer: Tokenizer) -> None
 
 def test_special_tokens_are_atoms_only_when_asked(tokenizer: Tokenizer) -> None:
     text = "<|user|>hi<|user<|assistant|></s>"
-    user, assistant = (tokenizer.special_tokens[token] for token in SPECIALS)
+    user, assistant = (tokenizer.special_tokens[token] for token in ("<|user|>", "<|assistant|>"))
     asked = tokenizer.encode(text, parse_special=True)
     assert asked[0] == user and asked[-2:] == [assistant, tokenizer.eos_id]
     control = set(tokenizer.special_tokens.values()) - {tokenizer.unknown_id}
@@ -100,7 +103,9 @@ def test_pieces_spell_the_text(trained: dict[str, Tokenizer]) -> None:
     assert " fox" in pieces
 
 
-def test_unknown_characters_of_a_char_tokenizer_show(trained: dict[str, Tokenizer]) -> None:
+def test_unknown_characters_of_a_char_tokenizer_show(
+    trained: dict[str, Tokenizer], story: str
+) -> None:
     tokenizer = trained["char"]
     assert tokenizer.decode(tokenizer.encode("fox Ω!")) == "fox \ufffd!"
     assert tokenizer.encode("ΩΩ") == [tokenizer.unknown_id] * 2
@@ -108,8 +113,8 @@ def test_unknown_characters_of_a_char_tokenizer_show(trained: dict[str, Tokenize
         set(
             "".join(
                 [
-                    STORY,
-                    STORY.upper(),
+                    story,
+                    story.upper(),
                     "The river moon garden old tree sees likes fears bear hen fox.",
                 ]
             )

@@ -1,9 +1,10 @@
-"""Learning a tokenizer: sizes, sampling, special text in the corpus, and errors that name what to do."""
+"""Learning a tokenizer: sizes, sampling, special text, and errors that name what to do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from conftest import STORY, corpus, read_text
 
 from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import Tokenizer
@@ -36,15 +37,15 @@ def test_a_corpus_of_many_characters_gets_room_for_them() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_the_error_names_a_size_that_works(kind: str) -> None:
+def test_the_error_names_a_size_that_works(kind: str, documents: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"vocab_size=60000 .* largest size is (\d+)") as high:
-        Tokenizer.train(corpus(), kind, 60000)
+        Tokenizer.train(documents, kind, 60000)
     largest = int(str(high.value).split("largest size is ")[1].split(";")[0])
-    assert Tokenizer.train(corpus(), kind, largest).vocab_size == largest
+    assert Tokenizer.train(documents, kind, largest).vocab_size == largest
     with pytest.raises(ConfigError, match="smallest size is") as low:
-        Tokenizer.train(corpus(), kind, 270)
+        Tokenizer.train(documents, kind, 270)
     smallest = int(str(low.value).split("smallest size is ")[1].split(";")[0])
-    assert Tokenizer.train(corpus(), kind, smallest + 10).vocab_size == smallest + 10
+    assert Tokenizer.train(documents, kind, smallest + 10).vocab_size == smallest + 10
 
 
 @pytest.mark.parametrize("size", [0, 256, 70_000])
@@ -99,9 +100,9 @@ def test_a_single_text_is_one_document() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_no_piece_holds_control_text_or_crosses_a_word(kind: str) -> None:
+def test_no_piece_holds_control_text_or_crosses_a_word(kind: str, story: str) -> None:
     tokenizer = Tokenizer.train(
-        ["a ▁ b\tb <s> <0x41> <|me|> x▅" * 50, STORY], kind, None, ["<|me|>"]
+        ["a ▁ b\tb <s> <0x41> <|me|> x▅" * 50, story], kind, None, ["<|me|>"]
     )
     pieces = tokenizer.pieces(range(4 + 256, tokenizer.vocab_size))
     assert not any(set(piece) & set("▁▅\n\t") for piece in pieces)
@@ -109,10 +110,10 @@ def test_no_piece_holds_control_text_or_crosses_a_word(kind: str) -> None:
     assert not any(" " in piece.lstrip(" ") for piece in pieces)
 
 
-def test_the_same_corpus_gives_the_same_tokenizer() -> None:
-    first, second = (Tokenizer.train(corpus(), "unigram", 390) for _ in range(2))
+def test_the_same_corpus_gives_the_same_tokenizer(documents: list[str]) -> None:
+    first, second = (Tokenizer.train(documents, "unigram", 390) for _ in range(2))
     assert first.fingerprint == second.fingerprint
-    assert first.fingerprint != Tokenizer.train(corpus(), "unigram", 391).fingerprint
+    assert first.fingerprint != Tokenizer.train(documents, "unigram", 391).fingerprint
 
 
 def test_digits_stand_alone_unless_asked() -> None:
@@ -140,6 +141,6 @@ def test_long_lines_are_cut_and_learnt_from() -> None:
     assert len(tokenizer.encode("abcd" * 100)) < 100
 
 
-def test_tiny_shakespeare_has_65_characters() -> None:
+def test_tiny_shakespeare_has_65_characters(read_text: Callable[[str, int], str]) -> None:
     text = read_text("shakespeare/input.txt", 10**7)
     assert Tokenizer.train([text], "char").vocab_size == 65 + 4

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import STORY, read_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +27,7 @@ UNSEEN = [
     "the" * 300,
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "שלום עולם مرحبا بالعالم नमस्ते สวัสดี こんにちは 안녕하세요",
-    STORY,
+    "Zwölf Boxkämpfer jagen; 我爱北京 🦊 12 wishes\n",
 ]
 # Pieces of the vocabulary and what surrounds them: random text meets merges, ties and control
 # tokens often.
@@ -84,7 +83,7 @@ def test_same_ids_on_unseen_text(
         assert tokenizer.encode(text) == ids_of(theirs, text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=mixed_text)
 def test_same_ids_on_random_text(
     tokenizer: Tokenizer, in_transformers: Callable[[Tokenizer], Any], text: str
@@ -107,7 +106,10 @@ def test_same_ids_on_random_text(
     ],
 )
 def test_same_ids_on_books(
-    tokenizer: Tokenizer, in_transformers: Callable[[Tokenizer], Any], name: str
+    tokenizer: Tokenizer,
+    in_transformers: Callable[[Tokenizer], Any],
+    name: str,
+    read_text: Callable[[str, int], str],
 ) -> None:
     text = read_text(name, 30_000)
     assert tokenizer.encode(text, parse_special=True) == ids_of(in_transformers(tokenizer), text)
@@ -115,7 +117,7 @@ def test_same_ids_on_books(
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_same_ids_with_a_vocabulary_learnt_from_a_book(
-    kind: str, in_transformers: Callable[[Tokenizer], Any]
+    kind: str, in_transformers: Callable[[Tokenizer], Any], read_text: Callable[[str, int], str]
 ) -> None:
     learnt = Tokenizer.train([read_text("text/fr_monte_cristo_1.txt", 300_000)], kind, 3000)
     assert learnt.vocab_size == 3000
@@ -141,9 +143,9 @@ def test_transformers_knows_the_special_tokens(
 
 
 def test_what_transformers_saves_again_is_read_again(
-    tokenizer: Tokenizer, in_transformers: Callable[[Tokenizer], Any], tmp_path: Any
+    tokenizer: Tokenizer, in_transformers: Callable[[Tokenizer], Any], tmp_path: Any, story: str
 ) -> None:
     in_transformers(tokenizer).save_pretrained(tmp_path)
     again = Tokenizer.from_pretrained(tmp_path)
     assert again.fingerprint == tokenizer.fingerprint
-    assert again.encode(STORY) == tokenizer.encode(STORY)
+    assert again.encode(story) == tokenizer.encode(story)

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STORY
 
 from omnima.errors import DataError
 from omnima.tokenizers import Tokenizer
 
 
-def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path, story: str) -> None:
     directory = tmp_path / "a näme" / "with spaces"
     tokenizer.save_pretrained(directory)
     loaded = Tokenizer.from_pretrained(str(directory))
     assert loaded.kind == tokenizer.kind
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.special_tokens == tokenizer.special_tokens
-    assert loaded.encode(STORY) == tokenizer.encode(STORY)
+    assert loaded.encode(story) == tokenizer.encode(story)
     assert sorted(path.name for path in directory.iterdir()) == [
         "tokenizer.json",
         "tokenizer_config.json",
