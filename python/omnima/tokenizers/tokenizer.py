@@ -17,7 +17,6 @@ from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import files, training
 from omnima.tokenizers.description import Description, Kind, check_kind
 
-
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 
