@@ -6,9 +6,10 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import numpy.typing
+import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Field', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'nearest_name']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Field', 'Loader', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'nearest_name', 'nonfinite_tensors', 'read_safetensors', 'read_safetensors_metadata', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -125,6 +126,28 @@ class BatchSource:
     def position(self) -> int:
         """
         Batches given so far.
+        """
+class Loader(BatchSource):
+    """
+    Batches from token shards in an order that (seed, position) fix.
+    """
+    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        shards: (tokens path, docs path, number of tokens, number of documents) of each.
+        """
+    def next(self: BatchSource) -> tuple:
+        """
+        The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.
+        """
+    @property
+    def batches_per_epoch(self) -> int:
+        """
+        Batches that visit every row once (the last one may hold rows of the next epoch).
+        """
+    @property
+    def rows_per_epoch(self) -> int:
+        """
+        Rows that visit the data once.
         """
 class StepOptions:
     """
@@ -270,5 +293,21 @@ class TrainStep:
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
     The one of `names` nearest to `name` by edit distance.
+    """
+def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> list[str]:
+    """
+    Names of the tensors that hold a NaN or an infinity.
+    """
+def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]:
+    """
+    Tensors of a safetensors file by name. They share a copy-on-write mapping of the file. A malformed file raises DataError before anything is allocated.
+    """
+def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
+    """
+    The metadata of a safetensors file: text by text.
+    """
+def write_safetensors(path: os.PathLike | str | bytes, tensors: collections.abc.Mapping[str, torch.Tensor], metadata: collections.abc.Mapping[str, str] = {}) -> None:
+    """
+    Writes tensors aside, flushes them to the disk and renames the file into place; on an error a file that was there before is unchanged.
     """
 built_with_torch: str = ...
