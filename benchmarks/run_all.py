@@ -1,0 +1,70 @@
+"""Runs every benchmark beside this file and prints the machine, their reports and one table.
+
+A benchmark is a script that prints what it likes and, for the table, JSON lines
+`{"name": ..., "value": ..., "unit": ..., "beside": ...}` (`beside`: the peer's value, or absent)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def rows_of(output: str) -> list[dict[str, Any]]:
+    """The JSON lines among what a benchmark printed."""
+    rows = []
+    for line in output.splitlines():
+        if line.startswith("{"):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line for people that happens to begin with a brace
+            if {"name", "value", "unit"} <= row.keys():
+                rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown, so that they can go into the documentation as they are."""
+    lines = ["| benchmark | what | value | unit | beside |", "| --- | --- | ---: | --- | ---: |"]
+    for row in rows:
+        beside = "" if row.get("beside") is None else f"{row['beside']:.4g}"
+        lines.append(
+            f"| {row['benchmark']} | {row['name']} | {row['value']:.4g} | {row['unit']} | {beside} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    from omnima.doctor import collect, render
+
+    print(render(collect()))
+    chosen = set(sys.argv[1:])
+    rows: list[dict[str, Any]] = []
+    failed = []
+    for script in sorted(HERE.glob("*.py")):
+        if script.name == Path(__file__).name or script.name.startswith("_"):
+            continue
+        if chosen and script.stem not in chosen:
+            continue
+        print(f"== {script.stem}", flush=True)
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="")
+        print(f"({time.perf_counter() - start:.0f} s)\n", flush=True)
+        if done.returncode != 0:
+            failed.append(script.stem)
+        rows += [{"benchmark": script.stem, **row} for row in rows_of(done.stdout)]
+    print(table(rows))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The two generated pages of the reference: the commands and the public names."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import click
+import omnima
+import typer.main
+from omnima.cli.app import app
+
+
+def commands_page() -> str:
+    """Every command with its options, from the Typer application."""
+    group: Any = typer.main.get_command(app)
+    parts = ["# Commands\n\nProgress goes to standard error, the result to standard output.\n"]
+    for name, command in group.commands.items():
+        parts.append(f"## omnima {name}\n\n{(command.help or '').strip()}\n")
+        parts.append("| option | value | meaning |\n| --- | --- | --- |")
+        for each in command.params:
+            flags = ", ".join(f"`{flag}`" for flag in each.opts)
+            if each.param_type_name == "argument":
+                flags = f"`{(each.name or '').upper()}`"
+            meaning = cell(getattr(each, "help", None) or "")
+            parts.append(f"| {flags} | {cell(value_of(each))} | {meaning} |")
+        parts.append("")
+    return "\n".join(parts) + "\n"
+
+
+def value_of(parameter: click.Parameter) -> str:
+    """The kind of a parameter's value; empty for a switch."""
+    if getattr(parameter, "is_flag", False):
+        return ""
+    return str(getattr(parameter.type, "name", parameter.type))
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def python_page() -> str:
+    """Every public name: those of the package, then those of each public module."""
+    parts = ["# Python\n"]
+    names = [name for name in omnima.__all__ if not name.startswith("_")]
+    objects = {name: getattr(omnima, name) for name in names}
+    parts.append("## omnima\n")
+    seen: set[int] = set()
+    for name, value in objects.items():
+        if not isinstance(value, ModuleType):
+            parts.append(directive(name, value, "omnima"))
+            seen.add(id(value))
+    for value in objects.values():
+        if isinstance(value, ModuleType):
+            parts.append(module_part(value, seen))
+    return "\n".join(parts) + "\n"
+
+
+def module_part(module: ModuleType, seen: set[int]) -> str:
+    parts = [f"## {module.__name__}\n\n{inspect.getdoc(module) or ''}\n"]
+    public = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    for name in public:
+        value = getattr(module, name)
+        if isinstance(value, ModuleType) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        parts.append(directive(name, value, module.__name__))
+    return "\n".join(parts)
+
+
+def directive(name: str, value: Any, module: str) -> str:
+    kind = "autodata"
+    if inspect.isclass(value):
+        kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+    elif callable(value):
+        kind = "autofunction"
+    return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}\n```\n"

@@ -1,0 +1,60 @@
+"""Every snippet of the README and of docs/ runs: omnima commands and Python, a folder a page.
+
+Blocks marked `console` are shown, not run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.M | re.S)
+
+
+def commands_of(block: str) -> list[list[str]]:
+    """The commands of a bash block; each must be one of omnima's."""
+    commands = []
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            assert words[0] == "omnima", f"mark this block `console`, or begin with omnima: {line}"
+            commands.append([sys.executable, "-m", "omnima", *words[1:]])
+    return commands
+
+
+def snippets_of(page: Path) -> list[list[str]]:
+    found = []
+    for kind, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        found += commands_of(block) if kind == "bash" else [[sys.executable, "-c", block]]
+    return found
+
+
+def test_the_reader_of_pages_finds_snippets(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```bash\nomnima info \\\n  'a b'  # why\n```\n```console\nrm\n```\n")
+    assert snippets_of(page) == [[sys.executable, "-m", "omnima", "info", "a b"]]
+    with pytest.raises(AssertionError, match="console"):
+        commands_of("ls -l")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_snippets_run(page, tmp_path):
+    snippets = snippets_of(page)
+    path = os.pathsep.join(p for p in (str(ROOT / "python"), os.environ.get("PYTHONPATH")) if p)
+    for words in snippets:
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, **({"PYTHONPATH": path} if "PYTHONPATH" in os.environ else {})},
+            capture_output=True,
+            text=True,
+        )
+        shown = shlex.join(words[1:])
+        assert done.returncode == 0, f"{shown}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
