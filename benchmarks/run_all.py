@@ -1,7 +1,7 @@
 """Runs every benchmark beside this file and prints the machine, their reports and one table.
 
 A benchmark is a script that prints what it likes and, for the table, JSON lines
-`{"name": ..., "value": ..., "unit": ..., "beside": ...}` (`beside`: the peer's value, or absent)."""
+`{"name": ..., "value": ..., "unit": ..., "beside": ...}` (`beside`: the peer's value, if any)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| benchmark | what | value | unit | beside |", "| --- | --- | ---: | --- | ---: |"]
     for row in rows:
         beside = "" if row.get("beside") is None else f"{row['beside']:.4g}"
-        lines.append(
-            f"| {row['benchmark']} | {row['name']} | {row['value']:.4g} | {row['unit']} | {beside} |"
-        )
+        value = f"{row['value']:.4g}"
+        lines.append(f"| {row['benchmark']} | {row['name']} | {value} | {row['unit']} | {beside} |")
     return "\n".join(lines)
 
 

@@ -7,8 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import click
-import omnima
 import typer.main
+
+import omnima
 from omnima.cli.app import app
 
 

@@ -17,7 +17,7 @@ from omnima.data.text import TextSource
 from omnima.data.tinyworld_source import DEFAULT_SIZE, TinyWorldSource
 from omnima.errors import ConfigError, DataError
 
-Spec = Union[str, Path, Source, Sequence[Union[str, Path, Source]]]
+Spec = Union[str, Path, Source, Sequence[str | Path | Source]]
 
 NAMES = ("pystdlib", "tinyworld")
 # What a directory is searched for; a file named by itself may end in anything.

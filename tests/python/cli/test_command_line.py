@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+
 from omnima.cli.app import main, spread_values
 from omnima.cli.output import print_facts, print_json
 from omnima.cli.writing import check_way, fit_history, read_prompts

@@ -9,6 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from omnima.data import TinyWorld
 from omnima.data.tinyworld_lexicon import TINY
 from omnima.errors import ConfigError, DataError

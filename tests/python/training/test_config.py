@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from omnima.errors import ConfigError
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig

@@ -10,6 +10,7 @@ import signal
 import sys
 
 import pytest
+
 from omnima.errors import CheckpointError, ConfigError, OmnimaError
 from omnima.training.display import Display, describe, format_bytes, format_seconds
 from omnima.training.records import Records, read_records
