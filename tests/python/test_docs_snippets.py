@@ -30,16 +30,30 @@ def commands_of(block: str) -> list[list[str]]:
 
 
 def snippets_of(page: Path) -> list[list[str]]:
-    found = []
+    """The commands of a page in order; Python blocks that follow each other share their names."""
+    found: list[list[str]] = []
+    before = ""
     for kind, block in FENCE.findall(page.read_text(encoding="utf-8")):
-        found += commands_of(block) if kind == "bash" else [[sys.executable, "-c", block]]
+        if kind == "bash":
+            found += commands_of(block)
+        elif before == "python":
+            found[-1][-1] += block
+        else:
+            found.append([sys.executable, "-c", block])
+        before = kind
     return found
 
 
 def test_the_reader_of_pages_finds_snippets(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("```bash\nomnima info \\\n  'a b'  # why\n```\n```console\nrm\n```\n")
-    assert snippets_of(page) == [[sys.executable, "-m", "omnima", "info", "a b"]]
+    page.write_text(
+        "```bash\nomnima info \\\n  'a b'  # why\n```\n```console\nrm\n```\n"
+        "```python\na = 1\n```\nand\n```python\nprint(a)\n```\n"
+    )
+    assert snippets_of(page) == [
+        [sys.executable, "-m", "omnima", "info", "a b"],
+        [sys.executable, "-c", "a = 1\nprint(a)\n"],
+    ]
     with pytest.raises(AssertionError, match="console"):
         commands_of("ls -l")
 
