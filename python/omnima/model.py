@@ -65,7 +65,7 @@ class Model:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "cpu") -> Model:
-        """Load a Hugging Face directory: ``config.json``, ``model.safetensors`` and, if there, a tokenizer."""
+        """Load a Hugging Face directory: config, weights and, if there, the tokenizer."""
         from omnima import hub
 
         fields, tensors = hub.load_pretrained(directory)
@@ -80,7 +80,7 @@ class Model:
         return model
 
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
-        """Write a Hugging Face directory that transformers loads, with the tokenizer if there is one."""
+        """Write a Hugging Face directory that transformers loads, with the tokenizer if any."""
         from omnima import hub
 
         hub.save_pretrained(
@@ -105,8 +105,8 @@ class Model:
         input_ids
             int64 ``[batch, time]``.
         labels
-            int64 ``[batch, time]``, already shifted (``ids[:, 1:]`` for inputs ``ids[:, :-1]``); -100 is
-            ignored.
+            int64 ``[batch, time]``, already shifted (``ids[:, 1:]`` for inputs ``ids[:, :-1]``);
+            -100 is ignored.
         segments
             int32 ``[batch, time]``: document numbers inside a row; attention does not cross them.
         """
@@ -122,7 +122,7 @@ class Model:
         return self.core.num_parameters()
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
-        """Continue a text or a list of token ids; see :func:`omnima.generation.generate` for the options."""
+        """Continue a text or token ids; options as in :func:`omnima.generation.generate`."""
         from omnima import generation
 
         if isinstance(prompt, str) and self.tokenizer is None:

@@ -39,8 +39,8 @@ class ModelConfig(_Fields):  # type: ignore[misc]
 
     The fields are those of Hugging Face's Llama configuration where it has them; each carries its
     meaning and bounds in ``dataclasses.fields(ModelConfig)[i].metadata``. Zeros are filled in:
-    ``intermediate_size`` (8/3 of ``hidden_size`` for swiglu, else four times), ``num_key_value_heads``
-    (as many as query heads) and ``head_dim``.
+    ``intermediate_size`` (8/3 of ``hidden_size`` for swiglu, else four times),
+    ``num_key_value_heads`` (as many as query heads) and ``head_dim``.
 
     Raises
     ------
@@ -140,8 +140,9 @@ def model_preset(name: str, vocab_size: int | None = None, **changes: Any) -> Mo
 def config_for_parameters(count: int, vocab_size: int, **changes: Any) -> ModelConfig:
     """Return a Llama shape with about `count` parameters (tied ones counted once).
 
-    The width is a multiple of 64 from 4M parameters up and of 32 below; the depth keeps the width near
-    48 times the number of layers, as published small models do; the inner width then closes the gap.
+    The width is a multiple of 64 from 4M parameters up and of 32 below; the depth keeps the width
+    near 48 times the number of layers, as published small models do; the inner width then closes
+    the gap.
 
     Raises
     ------

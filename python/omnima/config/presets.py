@@ -18,7 +18,8 @@ def _llama(
     }
 
 
-#: Preset name to fields of :class:`omnima.config.ModelConfig`; all but ``gpt2`` take a vocabulary size.
+#: Preset name to fields of :class:`omnima.config.ModelConfig`; all but ``gpt2`` take a
+#: vocabulary size.
 PRESETS: dict[str, dict[str, Any]] = {
     "nima": _llama(96, 256, 4, 3, 256),  # 0.54M with 1,024 tokens
     "1m": _llama(128, 320, 4, 4, 256),  # 1.0M with 2,048 tokens

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Union
 
 from omnima.data.base import MixtureSource, OnError, Source
 from omnima.data.jsonl import JsonlSource
@@ -17,7 +16,7 @@ from omnima.data.text import TextSource
 from omnima.data.tinyworld_source import DEFAULT_SIZE, TinyWorldSource
 from omnima.errors import ConfigError, DataError
 
-Spec = Union[str, Path, Source, Sequence[str | Path | Source]]
+Spec = str | Path | Source | Sequence[str | Path | Source]
 
 NAMES = ("pystdlib", "tinyworld")
 # What a directory is searched for; a file named by itself may end in anything.
