@@ -6,6 +6,7 @@ namespace omnima::bindings {
 #define OMNIMA_SUBJECT(name) void bind_##name(py::module_& module)
 
 OMNIMA_SUBJECT(data);
+OMNIMA_SUBJECT(generate);
 OMNIMA_SUBJECT(text);
 OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_core, module) {
   bind_data(module);
   bind_train(module);
   bind_safetensors(module);
+  bind_generate(module);
 }
 
 }  // namespace omnima::bindings

@@ -1,0 +1,118 @@
+// Generation: the engine, its options and the CPU's levels.
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <span>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
+#include "omnima/generate/engine.h"
+#include "omnima/generate/sampler.h"
+#include "omnima/kernels/cpu/cpu_features.h"
+
+namespace omnima::bindings {
+namespace {
+
+using generate::Engine;
+using generate::GenerateOptions;
+using generate::Ids;
+using Values = std::map<std::string, core::FieldValue>;
+
+// Looks for Ctrl-C, seldom enough that taking the interpreter lock costs nothing.
+class SignalWatch {
+ public:
+  void operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(50)) return;
+    last_ = now;
+    const py::gil_scoped_acquire lock;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+std::vector<std::pair<Ids, std::string>> run(const Engine& engine, const std::vector<Ids>& prompts,
+                                             const Values& values, Ids stop_ids,
+                                             std::vector<std::uint64_t> seeds,
+                                             const py::object& on_token) {
+  GenerateOptions options = GenerateOptions::from_values(values);
+  options.stop_ids = std::move(stop_ids);
+  options.seeds = std::move(seeds);
+  generate::Hooks hooks;
+  hooks.poll = SignalWatch();
+  if (!on_token.is_none()) {
+    hooks.on_token = [&on_token](std::int64_t sequence, std::int64_t id) {
+      const py::gil_scoped_acquire lock;
+      return on_token(sequence, id).ptr() != Py_False;
+    };
+  }
+  std::vector<std::pair<Ids, std::string>> results;
+  const py::gil_scoped_release unlock;
+  for (auto& written : engine.generate(prompts, options, hooks)) {
+    results.emplace_back(std::move(written.ids), std::move(written.finish_reason));
+  }
+  return results;
+}
+
+std::vector<float> process_logits(std::vector<float> logits, const Ids& seen,
+                                  const Values& values) {
+  const GenerateOptions options = GenerateOptions::from_values(values);
+  const auto vocab = static_cast<std::int64_t>(logits.size());
+  generate::Sampler sampler(options, 0, vocab);
+  for (const std::int64_t id : seen) {
+    core::require<core::ConfigError>(id >= 0 && id < vocab, "Token id ", id,
+                                     " is not among the ", vocab, " logits.");
+    sampler.saw(id);
+  }
+  sampler.process(logits);
+  return logits;
+}
+
+std::vector<py::dict> describe_options() {
+  std::vector<py::dict> all;
+  for (const auto& field : GenerateOptions::fields()) {
+    py::dict row;
+    row["name"] = field.name;
+    row["default"] = field.default_value;
+    row["meaning"] = field.meaning;
+    row["minimum"] = field.minimum;
+    row["maximum"] = field.maximum;
+    all.push_back(row);
+  }
+  return all;
+}
+
+}  // namespace
+
+void bind_generate(py::module_& module) {
+  py::class_<Engine>(module, "Engine",
+                     "Writes on from prompts. References the parameters and follows their changes.")
+      .def(py::init([](const Values& config, const std::map<std::string, at::Tensor>& parameters) {
+             return Engine(models::DecoderConfig::from_values(config), parameters);
+           }),
+           py::arg("config"), py::arg("parameters"),
+           "From the values of a decoder's configuration and its parameters by canonical name.")
+      .def("generate", &run, py::arg("prompts"), py::arg("options"),
+           py::arg("stop_ids") = Ids{}, py::arg("seeds"), py::arg("on_token") = py::none(),
+           "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
+           "token; when it returns False, its sequence ends.")
+      .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
+           py::call_guard<py::gil_scoped_release>(),
+           "Logits after every token, [time, vocab]: by one prefill, or token by token.");
+  module.def("process_logits", &process_logits, py::arg("logits"), py::arg("seen"),
+             py::arg("options"),
+             "The logits after repetition penalty, temperature, top-k, top-p and min-p.");
+  module.def("generate_option_fields", &describe_options,
+             "Name, default, meaning and bounds of every generation option.");
+  module.def("uniform", &generate::uniform, py::arg("seed"), py::arg("step"),
+             "The number in [0, 1) that a sequence with this seed draws at this step.");
+  module.def("cpu_features", &kernels::features, "The instruction sets found on this CPU.");
+  module.def(
+      "cpu_level", [] { return kernels::level_name(kernels::active_level()); },
+      "The level of the CPU kernels in use; OMNIMA_CPU_ISA forces one.");
+}
+
+}  // namespace omnima::bindings

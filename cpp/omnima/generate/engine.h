@@ -1,0 +1,53 @@
+// Writes on from prompts: prefill, decode and sampling of a list of sequences in one call.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "omnima/generate/options.h"
+#include "omnima/generate/weights.h"
+#include "omnima/models/decoder_config.h"
+
+namespace omnima::generate {
+
+using Ids = std::vector<std::int64_t>;
+
+struct Written {
+  Ids ids;                    // the new tokens, the stop token included
+  std::string finish_reason;  // "eos": a stop id; "length": max_new_tokens or the context is full;
+                              // "stop": on_token said so
+};
+
+struct Hooks {
+  // Called for every new token; false ends its sequence.
+  std::function<bool(std::int64_t sequence, std::int64_t id)> on_token;
+  // Called once a step; what it throws ends the call.
+  std::function<void()> poll;
+};
+
+// References the parameters' storage and keeps no copy, so it follows the model's training. Calls from
+// several threads do not disturb each other.
+class Engine {
+ public:
+  Engine(models::DecoderConfig config, const std::map<std::string, at::Tensor>& parameters);
+
+  // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
+  // prompt and the new tokens together fill the context at most: then the sequence ends by "length".
+  std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
+                                const Hooks& hooks) const;
+  // The logits after every token, [time, vocab]: by one prefill, or token by token.
+  at::Tensor logits(const Ids& ids, bool stepwise) const;
+
+ private:
+  void check_prompt(const Ids& prompt, std::size_t index) const;
+
+  models::DecoderConfig config_;
+  Weights weights_;
+};
+
+}  // namespace omnima::generate

@@ -1,0 +1,28 @@
+// How text is drawn from a model. The fields are described once, in options.cpp.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "omnima/core/field.h"
+
+namespace omnima::generate {
+
+struct GenerateOptions {
+  std::int64_t max_new_tokens = 128;
+  double temperature = 0.0;         // 0: always the likeliest token
+  std::int64_t top_k = 0;           // 0: off
+  double top_p = 1.0;               // 1: off
+  double min_p = 0.0;               // 0: off
+  double repetition_penalty = 1.0;  // 1: off
+  std::vector<std::int64_t> stop_ids{};   // a sequence ends after any of these
+  std::vector<std::uint64_t> seeds{};     // one a sequence
+
+  static const std::vector<core::Field>& fields();
+  // From named values; an unknown name or a value out of its bounds is a ConfigError.
+  static GenerateOptions from_values(const std::map<std::string, core::FieldValue>& values);
+};
+
+}  // namespace omnima::generate

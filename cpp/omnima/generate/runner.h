@@ -1,0 +1,62 @@
+// Runs a decoder forward for tokens that are appended to sequences, on the CPU in float32.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "omnima/generate/decode_state.h"
+#include "omnima/generate/team.h"
+#include "omnima/generate/weights.h"
+#include "omnima/models/decoder_config.h"
+
+namespace omnima::generate {
+
+class Runner {
+ public:
+  // `longest` is the most tokens that any sequence will hold.
+  Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest);
+
+  // Appends all tokens to one sequence; wide matrix products where they pay.
+  void prefill(DecodeState& state, std::span<const std::int64_t> tokens);
+  // Appends one token to each sequence. A row's numbers do not depend on the other rows.
+  void append(std::span<DecodeState* const> states, std::span<const std::int64_t> tokens);
+  // The logits after row `first` and those that follow it, of the call before: [count, vocab].
+  void logits(std::int64_t first, std::int64_t count, float* out);
+
+ private:
+  // One token on its way through the model.
+  struct Row {
+    DecodeState* state;
+    std::int64_t position;
+  };
+  using Output = std::pair<const Linear*, float*>;
+
+  void forward(std::span<const std::int64_t> tokens);
+  void embed(std::span<const std::int64_t> tokens);
+  void attention(std::int64_t layer, const Layer& weights);
+  void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
+  void remember(std::int64_t layer);
+  void rotate(float* heads, std::int64_t count, std::int64_t position) const;
+  void mlp(const Layer& weights);
+  void activate(std::int64_t begin, std::int64_t end);
+  void normalise(const Norm& norm, const float* x, float* y) const;
+  void add_to_residual();
+  // Products of the same inputs with several weights, as one parallel section.
+  void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows);
+
+  const models::DecoderConfig& config_;
+  const Weights& weights_;
+  Team team_;
+  std::vector<Row> rows_;
+  bool wide_ = false;
+  std::int64_t score_stride_;
+  std::vector<float> cos_, sin_;  // [longest, head_dim / 2]
+  std::vector<float> scores_;     // [threads, heads that share keys, score_stride_]
+  // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
+  std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, gate_, up_;
+};
+
+}  // namespace omnima::generate

@@ -1,0 +1,41 @@
+// Draws one sequence's next token from its logits, in the order and with the meaning of
+// transformers' logits processors: repetition penalty, temperature, top-k, top-p, min-p.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "omnima/generate/options.h"
+
+namespace omnima::generate {
+
+// A number in [0, 1) that is a pure function of the seed and the step: no state is carried, so a
+// sequence draws the same numbers alone and in any batch.
+double uniform(std::uint64_t seed, std::uint64_t step);
+
+class Sampler {
+ public:
+  Sampler(const GenerateOptions& options, std::uint64_t seed, std::int64_t vocab_size);
+
+  // The sequence holds this token: what the repetition penalty looks at.
+  void saw(std::int64_t id);
+  // Applies all that the options ask for, in place; dropped tokens become -infinity.
+  void process(std::span<float> logits);
+  // The next token. Changes the logits. Throws NonFiniteError on NaN or +infinity.
+  std::int64_t next(std::span<float> logits);
+
+ private:
+  void keep_top_k(std::span<float> logits);
+  void keep_top_p(std::span<float> logits);
+
+  const GenerateOptions& options_;
+  std::uint64_t seed_;
+  std::uint64_t step_ = 0;
+  std::vector<bool> seen_;                              // [vocab], empty without a penalty
+  std::vector<float> sorted_;                           // scratch of top-k
+  std::vector<std::pair<float, std::int64_t>> heap_{};  // scratch of top-p
+};
+
+}  // namespace omnima::generate

@@ -1,0 +1,55 @@
+// A few threads that stay awake through one generation: a token has dozens of parallel sections of
+// some ten microseconds each, too short to wake a sleeping pool for.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace omnima::generate {
+
+class Team {
+ public:
+  // body(begin, end, thread): a piece of the range, and which of size() threads runs it.
+  using Body = std::function<void(std::int64_t, std::int64_t, int)>;
+
+  explicit Team(int threads);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. The body
+  // must not throw.
+  void run(std::int64_t count, std::int64_t grain, const Body& body);
+
+ private:
+  void work(int thread);
+  void take_pieces(int thread);
+
+  std::vector<std::thread> workers_;
+  std::atomic<std::uint64_t> round_{0};  // grows by one a run; the workers wait for it
+  std::atomic<int> busy_{0};             // workers that have not finished the round
+  std::atomic<std::int64_t> next_{0};    // first index that no thread has taken
+  std::int64_t count_ = 0;
+  std::int64_t grain_ = 1;
+  const Body* body_ = nullptr;
+  bool stop_ = false;
+};
+
+// While it lives, this thread takes numbers too small to be normal as zero: they cost a hundred times
+// the cycles and carry nothing.
+class FlushDenormals {
+ public:
+  FlushDenormals();
+  ~FlushDenormals();
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned saved_ = 0;
+};
+
+}  // namespace omnima::generate

@@ -1,0 +1,86 @@
+// Finds each parameter by its canonical name and checks it.
+#include "omnima/generate/weights.h"
+
+#include "omnima/core/error.h"
+
+namespace omnima::generate {
+namespace {
+
+using core::ConfigError;
+using core::require;
+
+class Finder {
+ public:
+  Finder(const models::DecoderConfig& config, const std::map<std::string, at::Tensor>& all)
+      : config_(config), all_(all) {}
+
+  Weight weight(const std::string& name, const std::vector<std::int64_t>& shape) const {
+    const auto found = all_.find(name);
+    require<ConfigError>(found != all_.end(), "The model has no parameter \"", name,
+                         "\", which its configuration asks for.");
+    const at::Tensor tensor = found->second.detach();
+    require<ConfigError>(tensor.sizes() == at::IntArrayRef(shape), "Parameter \"", name,
+                         "\" has shape ", tensor.sizes(), ", but its configuration asks for ",
+                         at::IntArrayRef(shape), ".");
+    require<ConfigError>(
+        tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.is_contiguous(),
+        "Parameter \"", name, "\" is ", tensor.toString(),
+        "; writing needs contiguous float32 in the CPU's memory. Convert the model first.");
+    return {tensor};
+  }
+
+  Norm norm(const std::string& name) const {
+    Norm norm{weight(name + ".weight", {config_.hidden_size}), {}};
+    if (config_.norm == "layer_norm") norm.bias = weight(name + ".bias", {config_.hidden_size});
+    return norm;
+  }
+
+  Linear linear(const std::string& name, std::int64_t outputs, std::int64_t inputs,
+                bool bias) const {
+    return {weight(name + ".weight", {outputs, inputs}),
+            bias ? weight(name + ".bias", {outputs}) : Weight{}, outputs, inputs};
+  }
+
+  Layer layer(std::int64_t index) const {
+    const std::string at = "model.layers." + std::to_string(index) + ".";
+    const auto& c = config_;
+    const std::int64_t queries = c.num_attention_heads * c.head_dim;
+    const std::int64_t keys = c.num_key_value_heads * c.head_dim;
+    Layer layer;
+    layer.input_norm = norm(at + "input_layernorm");
+    layer.mlp_norm = norm(at + "post_attention_layernorm");
+    layer.q = linear(at + "self_attn.q_proj", queries, c.hidden_size, c.attention_bias);
+    layer.k = linear(at + "self_attn.k_proj", keys, c.hidden_size, c.attention_bias);
+    layer.v = linear(at + "self_attn.v_proj", keys, c.hidden_size, c.attention_bias);
+    layer.o = linear(at + "self_attn.o_proj", c.hidden_size, queries, c.attention_bias);
+    if (c.activation == "swiglu") {
+      layer.gate = linear(at + "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
+    }
+    layer.up = linear(at + "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
+    layer.down = linear(at + "mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+    return layer;
+  }
+
+ private:
+  const models::DecoderConfig& config_;
+  const std::map<std::string, at::Tensor>& all_;
+};
+
+}  // namespace
+
+Weights::Weights(const models::DecoderConfig& config,
+                 const std::map<std::string, at::Tensor>& parameters) {
+  const Finder find(config, parameters);
+  embedding = find.weight("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
+  if (config.positions == "learned") {
+    positions = find.weight("model.embed_positions.weight",
+                            {config.max_position_embeddings, config.hidden_size});
+  }
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) layers.push_back(find.layer(i));
+  norm = find.norm("model.norm");
+  head = config.tie_word_embeddings
+             ? Linear{embedding, {}, config.vocab_size, config.hidden_size}
+             : find.linear("lm_head", config.vocab_size, config.hidden_size, false);
+}
+
+}  // namespace omnima::generate

@@ -1,0 +1,50 @@
+// A decoder's parameters by role. They stay where they are: training may change them between calls.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "omnima/models/decoder_config.h"
+
+namespace omnima::generate {
+
+struct Weight {
+  at::Tensor tensor;  // undefined where the configuration has none
+  const float* data() const {
+    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+  }
+};
+
+struct Linear {
+  Weight weight;  // [outputs, inputs]
+  Weight bias;    // [outputs]
+  std::int64_t outputs = 0;
+  std::int64_t inputs = 0;
+};
+
+struct Norm {
+  Weight weight, bias;  // [hidden]
+};
+
+struct Layer {
+  Norm input_norm, mlp_norm;
+  Linear q, k, v, o, gate, up, down;
+};
+
+struct Weights {
+  // From parameters with their canonical names (models/decoder_config.h). Throws ConfigError where one
+  // is missing, or is not a contiguous float32 tensor of its shape in the CPU's memory.
+  Weights(const models::DecoderConfig& config,
+          const std::map<std::string, at::Tensor>& parameters);
+
+  Weight embedding, positions;
+  std::vector<Layer> layers;
+  Norm norm;
+  Linear head;
+};
+
+}  // namespace omnima::generate
