@@ -35,9 +35,8 @@ class SignalWatch {
 };
 
 std::vector<std::pair<Ids, std::string>> run(const Engine& engine, const std::vector<Ids>& prompts,
-                                             const Values& values, Ids stop_ids,
-                                             std::vector<std::uint64_t> seeds,
-                                             const py::object& on_token) {
+                                             const Values& values, std::vector<std::uint64_t> seeds,
+                                             Ids stop_ids, const py::object& on_token) {
   GenerateOptions options = GenerateOptions::from_values(values);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
@@ -63,8 +62,8 @@ std::vector<float> process_logits(std::vector<float> logits, const Ids& seen,
   const auto vocab = static_cast<std::int64_t>(logits.size());
   generate::Sampler sampler(options, 0, vocab);
   for (const std::int64_t id : seen) {
-    core::require<core::ConfigError>(id >= 0 && id < vocab, "Token id ", id,
-                                     " is not among the ", vocab, " logits.");
+    core::require<core::ConfigError>(id >= 0 && id < vocab, "Token id ", id, " is not among the ",
+                                     vocab, " logits.");
     sampler.saw(id);
   }
   sampler.process(logits);
@@ -95,8 +94,8 @@ void bind_generate(py::module_& module) {
            }),
            py::arg("config"), py::arg("parameters"),
            "From the values of a decoder's configuration and its parameters by canonical name.")
-      .def("generate", &run, py::arg("prompts"), py::arg("options"),
-           py::arg("stop_ids") = Ids{}, py::arg("seeds"), py::arg("on_token") = py::none(),
+      .def("generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
+           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(),
            "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
            "token; when it returns False, its sequence ends.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,

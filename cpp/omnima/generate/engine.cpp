@@ -29,8 +29,8 @@ struct Sequence {
 // One call of Engine::generate.
 class Run {
  public:
-  Run(const models::DecoderConfig& config, const Weights& weights,
-      const std::vector<Ids>& prompts, const GenerateOptions& options, const Hooks& hooks)
+  Run(const models::DecoderConfig& config, const Weights& weights, const std::vector<Ids>& prompts,
+      const GenerateOptions& options, const Hooks& hooks)
       : config_(config),
         prompts_(prompts),
         options_(options),
@@ -63,10 +63,9 @@ class Run {
   void enter(std::size_t index) {
     const Ids& prompt = prompts_[index];
     const auto count = static_cast<std::int64_t>(prompt.size());
-    auto sequence = std::make_unique<Sequence>(
-        Sequence{index, DecodeState(config_, length_of(index)),
-                 Sampler(options_, options_.seeds[index], config_.vocab_size),
-                 length_of(index) - count});
+    auto sequence = std::make_unique<Sequence>(Sequence{
+        index, DecodeState(config_, length_of(index)),
+        Sampler(options_, options_.seeds[index], config_.vocab_size), length_of(index) - count});
     for (const std::int64_t id : prompt) sequence->sampler.saw(id);
     runner_.prefill(sequence->state, prompt);
     runner_.logits(count - 1, 1, logits_.data());
@@ -157,8 +156,8 @@ at::Tensor Engine::logits(const Ids& ids, bool stepwise) const {
   check_prompt(ids, 0);
   const auto count = static_cast<std::int64_t>(ids.size());
   require<ConfigError>(count <= config_.max_position_embeddings, "There are ", count,
-                       " tokens, but the model's context holds ",
-                       config_.max_position_embeddings, ".");
+                       " tokens, but the model's context holds ", config_.max_position_embeddings,
+                       ".");
   Runner runner(config_, weights_, count);
   DecodeState state(config_, count);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);
@@ -180,8 +179,8 @@ void Engine::check_prompt(const Ids& prompt, std::size_t index) const {
   require<ConfigError>(!prompt.empty(), "Prompt ", index,
                        " has no tokens: start it with one, such as the begin token.");
   for (const std::int64_t id : prompt) {
-    require<ConfigError>(id >= 0 && id < config_.vocab_size, "Prompt ", index, " has token id ",
-                         id, ", but the model's vocabulary of ", config_.vocab_size,
+    require<ConfigError>(id >= 0 && id < config_.vocab_size, "Prompt ", index, " has token id ", id,
+                         ", but the model's vocabulary of ", config_.vocab_size,
                          " has ids from 0 to ", config_.vocab_size - 1,
                          ". Is this the model's own tokenizer?");
   }

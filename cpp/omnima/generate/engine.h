@@ -30,14 +30,15 @@ struct Hooks {
   std::function<void()> poll;
 };
 
-// References the parameters' storage and keeps no copy, so it follows the model's training. Calls from
-// several threads do not disturb each other.
+// References the parameters' storage and keeps no copy, so it follows the model's training. Calls
+// from several threads do not disturb each other.
 class Engine {
  public:
   Engine(models::DecoderConfig config, const std::map<std::string, at::Tensor>& parameters);
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
-  // prompt and the new tokens together fill the context at most: then the sequence ends by "length".
+  // prompt and the new tokens together fill the context at most: then the sequence ends by
+  // "length".
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
                                 const Hooks& hooks) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token.

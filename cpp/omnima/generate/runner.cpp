@@ -19,7 +19,8 @@ constexpr std::int64_t kWideRows = 32;
 
 // A buffer only grows: its contents are written before they are read.
 void grow(std::vector<float>& buffer, std::int64_t size) {
-  if (static_cast<std::int64_t>(buffer.size()) < size) buffer.resize(static_cast<std::size_t>(size));
+  if (static_cast<std::int64_t>(buffer.size()) < size)
+    buffer.resize(static_cast<std::size_t>(size));
 }
 
 // y [rows, outputs] = x [rows, inputs] weight^T + bias
@@ -191,8 +192,8 @@ void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, flo
   const auto [state, position] = rows_[row];
   const std::int64_t length = position + 1;
   const std::int64_t first = (row * config_.num_attention_heads + head * shared) * width;
-  kernels::gemv({state->keys(layer, head), width, nullptr, width, &q_[first], width, shared,
-                 scores, score_stride_},
+  kernels::gemv({state->keys(layer, head), width, nullptr, width, &q_[first], width, shared, scores,
+                 score_stride_},
                 0, length);
   const float scale = 1.0f / std::sqrt(static_cast<float>(width));
   for (std::int64_t i = 0; i < shared; ++i) softmax(scores + i * score_stride_, length, scale);
@@ -244,8 +245,8 @@ void Runner::normalise(const Norm& norm, const float* x, float* y) const {
     mean /= static_cast<double>(hidden);
   }
   for (std::int64_t i = 0; i < hidden; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const auto scale = static_cast<float>(
-      1.0 / std::sqrt(square / static_cast<double>(hidden) + config_.norm_eps));
+  const auto scale =
+      static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(hidden) + config_.norm_eps));
   const auto shift = static_cast<float>(mean);
   for (std::int64_t i = 0; i < hidden; ++i) {
     y[i] = (x[i] - shift) * scale * weight[i] + (bias ? bias[i] : 0.0f);

@@ -91,10 +91,9 @@ std::int64_t Sampler::next(std::span<float> logits) {
         ": its weights hold values that are not finite. Load an earlier checkpoint.");
   }
   process(logits);
-  const std::int64_t id =
-      options_.temperature == 0
-          ? std::max_element(logits.begin(), logits.end()) - logits.begin()
-          : draw(logits, uniform(seed_, step_));
+  const std::int64_t id = options_.temperature == 0
+                              ? std::max_element(logits.begin(), logits.end()) - logits.begin()
+                              : draw(logits, uniform(seed_, step_));
   ++step_;
   saw(id);
   return id;

@@ -10,7 +10,7 @@
 namespace omnima::generate {
 namespace {
 
-constexpr int kSpins = 20000;       // about 0.3 ms awake before a worker sleeps
+constexpr int kSpins = 20000;            // about 0.3 ms awake before a worker sleeps
 constexpr int kSpinsBeforeYield = 2000;  // then let others have the core between looks
 
 void pause(int spin) {

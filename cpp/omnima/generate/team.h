@@ -21,8 +21,8 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
-  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. The body
-  // must not throw.
+  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. The
+  // body must not throw.
   void run(std::int64_t count, std::int64_t grain, const Body& body);
 
  private:
@@ -39,8 +39,8 @@ class Team {
   bool stop_ = false;
 };
 
-// While it lives, this thread takes numbers too small to be normal as zero: they cost a hundred times
-// the cycles and carry nothing.
+// While it lives, this thread takes numbers too small to be normal as zero: they cost a hundred
+// times the cycles and carry nothing.
 class FlushDenormals {
  public:
   FlushDenormals();

@@ -14,9 +14,7 @@ namespace omnima::generate {
 
 struct Weight {
   at::Tensor tensor;  // undefined where the configuration has none
-  const float* data() const {
-    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
-  }
+  const float* data() const { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 };
 
 struct Linear {
@@ -36,10 +34,9 @@ struct Layer {
 };
 
 struct Weights {
-  // From parameters with their canonical names (models/decoder_config.h). Throws ConfigError where one
-  // is missing, or is not a contiguous float32 tensor of its shape in the CPU's memory.
-  Weights(const models::DecoderConfig& config,
-          const std::map<std::string, at::Tensor>& parameters);
+  // From parameters with their canonical names (models/decoder_config.h). Throws ConfigError where
+  // one is missing, or is not a contiguous float32 tensor of its shape in the CPU's memory.
+  Weights(const models::DecoderConfig& config, const std::map<std::string, at::Tensor>& parameters);
 
   Weight embedding, positions;
   std::vector<Layer> layers;

@@ -26,7 +26,7 @@ CONFIGS = {
 def write(engine, prompts, seeds=None, stop_ids=(), on_token=None, **options):
     seeds = [0] * len(prompts) if seeds is None else seeds
     options = {"max_new_tokens": 20, **options}
-    return engine.generate(prompts, options, list(stop_ids), seeds, on_token)
+    return engine.generate(prompts, options, list(seeds), list(stop_ids), on_token)
 
 
 @pytest.fixture(scope="module")

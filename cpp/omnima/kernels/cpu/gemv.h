@@ -10,14 +10,14 @@
 namespace omnima::kernels {
 
 struct Gemv {
-  const float* weight;          // [outputs, inputs], rows weight_stride apart
+  const float* weight;  // [outputs, inputs], rows weight_stride apart
   std::int64_t weight_stride;
-  const float* bias;            // [outputs] or null
+  const float* bias;  // [outputs] or null
   std::int64_t inputs;
-  const float* x;               // [rows, inputs], rows x_stride apart
+  const float* x;  // [rows, inputs], rows x_stride apart
   std::int64_t x_stride;
   std::int64_t rows;
-  float* y;                     // [rows, outputs], rows y_stride apart
+  float* y;  // [rows, outputs], rows y_stride apart
   std::int64_t y_stride;
 };
 

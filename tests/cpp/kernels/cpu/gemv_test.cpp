@@ -54,12 +54,12 @@ TEST_P(GemvTest, ARowsNumbersDependNeitherOnOtherRowsNorOnTheRange) {
   for (const Level level : gemv_variants().levels(detected_level())) {
     const auto function = gemv_variants().at(level);
     std::vector<float> together(rows * outputs), alone(outputs);
-    function({weight.data(), inputs, nullptr, inputs, x.data(), inputs, rows, together.data(),
-              outputs},
-             0, outputs);
+    function(
+        {weight.data(), inputs, nullptr, inputs, x.data(), inputs, rows, together.data(), outputs},
+        0, outputs);
     for (std::int64_t r = 0; r < rows; ++r) {
-      const Gemv single{weight.data(),          inputs, nullptr, inputs,
-                        x.data() + r * inputs, inputs, 1,       alone.data(), outputs};
+      const Gemv single{weight.data(), inputs, nullptr,      inputs, x.data() + r * inputs,
+                        inputs,        1,      alone.data(), outputs};
       for (std::int64_t o = 0; o < outputs; ++o) function(single, o, o + 1);
       for (std::int64_t o = 0; o < outputs; ++o) {
         EXPECT_EQ(together[r * outputs + o], alone[o]) << level_name(level);

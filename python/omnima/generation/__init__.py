@@ -1,0 +1,8 @@
+"""Writing with a model: prompts in, texts out, streamed if you like."""
+
+from __future__ import annotations
+
+from omnima.generation.generate import Generation, generate
+from omnima.generation.streaming import stream
+
+__all__ = ["Generation", "generate", "stream"]

@@ -1,0 +1,184 @@
+"""Text in, text out: one call of the C++ engine for all prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omnima.errors import ConfigError
+from omnima.generation import prompts as prompting
+from omnima.generation.prompts import Prompts
+from omnima.generation.protocols import LanguageModel, TextCodec
+from omnima.generation.text import TextAssembler, check_stop
+
+if TYPE_CHECKING:
+    from omnima import _core
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was written after one prompt.
+
+    Attributes
+    ----------
+    text
+        The new text, cut before a stop string; empty without a tokenizer.
+    prompt_tokens, new_tokens
+        How many tokens were read and written, the end token included.
+    ids
+        The new ids, the end token included.
+    seconds
+        From the start of the call to this sequence's last token.
+    finish_reason
+        ``"eos"`` (the end token), ``"stop"`` (a stop string, or the callback said so) or
+        ``"length"`` (``max_new_tokens``, or the context is full).
+    """
+
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    ids: list[int]
+    seconds: float
+    finish_reason: str
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: TextCodec | None,
+    prompts: Prompts,
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 0.95,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
+    seed: int | Sequence[int] | None = 0,
+    stream: Callable[..., object] | None = None,
+    ignore_eos: bool = False,
+) -> list[Generation]:
+    """Write on from one or several prompts.
+
+    A text depends on the model, its own prompt, the options and the seed; never on the prompts
+    beside it.
+
+    Parameters
+    ----------
+    model
+        An :class:`omnima.Model`.
+    tokenizer
+        Its tokenizer; may be None for prompts of token ids.
+    prompts
+        A text, a list of token ids, or a list of these.
+    max_new_tokens
+        The most tokens to write. A sequence ends before that when the context is full.
+    temperature
+        Divides the logits before the draw; 0 takes the likeliest token always.
+    top_k, top_p, min_p, repetition_penalty
+        Meaning and order as in transformers; 0, 1, 0 and 1 switch them off.
+    stop
+        Texts that end a sequence.
+    seed
+        A number for all prompts (copies of the same prompt take the numbers that follow it, so that
+        they differ), a number for each, or None for new numbers every time.
+    stream
+        Called with every new piece of text: ``stream(text)`` for one prompt, ``stream(text,
+        index)`` for several. A sequence ends when it returns False.
+    ignore_eos
+        Go on after the end token.
+
+    Returns
+    -------
+    list of Generation
+        One a prompt, in order.
+
+    Raises
+    ------
+    ConfigError
+        An option out of its bounds, or a prompt that is empty or does not fit the context.
+    NonFiniteError
+        The model gave NaN or infinite logits.
+
+    Examples
+    --------
+    >>> from omnima.generation import generate
+    >>> generate(model, tokenizer, "Once upon", temperature=0.0)[0].text  # doctest: +SKIP
+    """
+    words = check_stop(stop)
+    rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
+    listener = _Listener(tokenizer, words, stream, len(rows), ignore_eos)
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    written = _engine(model).generate(
+        rows, options, prompting.seeds(rows, seed), listener.stop_ids, listener
+    )
+    return [
+        listener.result(index, len(row), ids, reason)
+        for index, (row, (ids, reason)) in enumerate(zip(rows, written, strict=True))
+    ]
+
+
+def _engine(model: LanguageModel) -> _core.Engine:
+    from omnima import _core
+
+    return _core.Engine(model.core.config.values(), dict(model.core.named_parameters()))
+
+
+class _Listener:
+    """Hears every token of the engine; keeps the text and the time of each sequence."""
+
+    def __init__(
+        self,
+        tokenizer: TextCodec | None,
+        stop: tuple[str, ...],
+        stream: Callable[..., object] | None,
+        count: int,
+        ignore_eos: bool,
+    ) -> None:
+        if tokenizer is None and (stop or stream):
+            raise ConfigError("stop and stream work on text: give the tokenizer, too.")
+        end = None if tokenizer is None or ignore_eos else tokenizer.eos_id
+        self.stop_ids = [] if end is None else [end]
+        self._texts = (
+            []
+            if tokenizer is None
+            else [TextAssembler(tokenizer.stream_decoder(), stop) for _ in range(count)]
+        )
+        self._stream = stream
+        self._count = count
+        self._began = time.perf_counter()
+        self._seconds = [0.0] * count
+
+    def __call__(self, index: int, token: int) -> bool:
+        self._seconds[index] = time.perf_counter() - self._began
+        if not self._texts or token in self.stop_ids:
+            return True
+        text = self._texts[index]
+        return self._tell(text.push(token), index) and not text.stopped
+
+    def result(self, index: int, prompt_tokens: int, ids: list[int], reason: str) -> Generation:
+        """Release what is still held of a sequence, and describe it."""
+        text = ""
+        if self._texts:
+            whole = self._texts[index]
+            was_stopped = whole.stopped
+            self._tell(whole.finish(), index)
+            text = whole.text
+            if whole.stopped and not was_stopped:
+                reason = "stop"
+        return Generation(text, prompt_tokens, len(ids), ids, self._seconds[index], reason)
+
+    def _tell(self, piece: str, index: int) -> bool:
+        if self._stream is None or not piece:
+            return True
+        said = self._stream(piece) if self._count == 1 else self._stream(piece, index)
+        return said is not False
