@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Field', 'Loader', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'nearest_name', 'nonfinite_tensors', 'read_safetensors', 'read_safetensors_metadata', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -290,6 +290,34 @@ class TrainStep:
         """
         Updates done.
         """
+class Engine:
+    """
+    Writes on from prompts. References the parameters and follows their changes.
+    """
+    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor]) -> None:
+        """
+        From the values of a decoder's configuration and its parameters by canonical name.
+        """
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None) -> list[tuple[list[int], str]]:
+        """
+        Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends.
+        """
+    def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False) -> torch.Tensor:
+        """
+        Logits after every token, [time, vocab]: by one prefill, or token by token.
+        """
+def cpu_features() -> list[str]:
+    """
+    The instruction sets found on this CPU.
+    """
+def cpu_level() -> str:
+    """
+    The level of the CPU kernels in use; OMNIMA_CPU_ISA forces one.
+    """
+def generate_option_fields() -> list[dict]:
+    """
+    Name, default, meaning and bounds of every generation option.
+    """
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
     The one of `names` nearest to `name` by edit distance.
@@ -298,6 +326,10 @@ def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> li
     """
     Names of the tensors that hold a NaN or an infinity.
     """
+def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], seen: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> list[float]:
+    """
+    The logits after repetition penalty, temperature, top-k, top-p and min-p.
+    """
 def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]:
     """
     Tensors of a safetensors file by name. They share a copy-on-write mapping of the file. A malformed file raises DataError before anything is allocated.
@@ -305,6 +337,10 @@ def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]
 def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
     """
     The metadata of a safetensors file: text by text.
+    """
+def uniform(seed: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex) -> float:
+    """
+    The number in [0, 1) that a sequence with this seed draws at this step.
     """
 def write_safetensors(path: os.PathLike | str | bytes, tensors: collections.abc.Mapping[str, torch.Tensor], metadata: collections.abc.Mapping[str, str] = {}) -> None:
     """
