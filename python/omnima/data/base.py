@@ -1,4 +1,4 @@
-"""What a source of documents is: a stream of text pieces, what it depends on, and what it skipped."""
+"""What a source of documents is: a stream of text, what it depends on, and what it skipped."""
 
 from __future__ import annotations
 

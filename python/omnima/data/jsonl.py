@@ -89,8 +89,7 @@ def read_field(line: bytes, field: str) -> str:
     text = record[field]
     if not isinstance(text, str):
         raise DataError(
-            f"field {field!r} is a {type(text).__name__}, not text. Name a field "
-            "that holds a string."
+            f"field {field!r} is a {type(text).__name__}, not text. Name a field of strings."
         )
     if not text:
         raise DataError(f"field {field!r} is empty. Fill it or take the line out.")

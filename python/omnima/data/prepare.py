@@ -184,7 +184,7 @@ class _Builder:
         if [entry[0] for entry in known] != [state.path for state in states]:
             return None
         result = []
-        for entry, state in zip(known, states):
+        for entry, state in zip(known, states, strict=True):
             if FileState(*entry[:3]) != state:
                 if entry[1] != state.size or hash_file(Path(state.path)) != entry[3]:
                     return None
@@ -229,7 +229,7 @@ class _Builder:
     def _build(self, header: dict[str, Any]) -> TokenData:
         shards = self._finished()
         splitter = Splitter(header["val_fraction"], header["seed"], header["cut"])
-        done = {"pieces": 0, "characters": 0, "side": None, "complete": False}
+        done: dict[str, Any] = {"pieces": 0, "characters": 0, "side": None, "complete": False}
         if shards:
             done = shards[-1]["progress"]
             splitter.characters, splitter.side = done["characters"], done["side"]
@@ -329,7 +329,7 @@ def _write(writer: ShardWriter, parts: list[Part], ids: list[npt.NDArray[Any]], 
         ends: list[int] = []
         log_probabilities: list[float | None] = []
         length = size = 0
-        for part, array in zip(parts, ids):
+        for part, array in zip(parts, ids, strict=True):
             if part.side != side:
                 continue
             arrays.append(array)

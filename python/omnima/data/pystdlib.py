@@ -15,7 +15,7 @@ _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__
 
 
 class PystdlibSource(Source):
-    """Every ``.py`` file of the standard library, without tests; empty files are passed over."""
+    """Every ``.py`` file of the standard library, without its tests and empty files."""
 
     def __init__(self, on_error: OnError = "raise", root: Path | None = None) -> None:
         super().__init__(on_error)

@@ -170,13 +170,15 @@ class ShardWriter:
     def finish(self, progress: dict[str, Any]) -> dict[str, Any]:
         """Flush all files, then write the record; `progress` is where the next shard goes on."""
         files: dict[str, Any] = {}
-        for split, side in zip(SPLITS, self.sides):
+        for split, side in zip(SPLITS, self.sides, strict=True):
             files[tokens_name(self.index, split)] = side.tokens_file.close()
             files[docs_name(self.index, split)] = side.docs_file.close()
         record = {
             "index": self.index,
             "files": files,
-            "splits": {split: side.totals() for split, side in zip(SPLITS, self.sides)},
+            "splits": {
+                split: side.totals() for split, side in zip(SPLITS, self.sides, strict=True)
+            },
             "progress": progress,
         }
         write_json(self.directory / record_name(self.index), record)

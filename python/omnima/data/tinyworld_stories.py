@@ -1,4 +1,4 @@
-"""TinyWorld's stories: a small simulated world whose every choice is visible in the text at once."""
+"""TinyWorld's stories: a small world, acted out; every choice shows in the text at once."""
 
 from __future__ import annotations
 
@@ -258,9 +258,8 @@ def _drop(world: World) -> None:
     world.facts[f"Where did the {item} fall?"] = pit
     if world.friend is not None and draw.chance(1, 2):
         helper = world.other(who)
-        say(
-            f" {helper.name} was {helper.trait}, and {helper.gender.he} brought it back to {who.name}."
-        )
+        say(f" {helper.name} was {helper.trait}, and {helper.gender.he} brought it back to ")
+        say(f"{who.name}.")
     else:
         say(f" It was gone, and {who.name} cried.")
         del world.holder[item]
@@ -340,7 +339,8 @@ def _count(world: World) -> None:
 
 
 def _possible(world: World) -> list[Callable[[World], None]]:
-    events = [event for name, event in _ONCE.items() if name not in world.done]
+    events: list[Callable[[World], None]] = []
+    events += (event for name, event in _ONCE.items() if name not in world.done)
     if world.can_have_more():
         events.append(_find)
     if len(world.skies) < len(world.lexicon.weathers):

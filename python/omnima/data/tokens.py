@@ -74,7 +74,8 @@ class TokenData:
         if self.split != "hash" or not val["tokens"]:
             return None
         seen = min(train["mass"], 1 - 1e-12)
-        return max(0.0, -val["log_probability"] + val["documents"] * math.log1p(-seen))
+        floor: float = -val["log_probability"] + val["documents"] * math.log1p(-seen)
+        return max(0.0, floor)
 
     @property
     def entropy_floor(self) -> float | None:

@@ -55,8 +55,8 @@ def drain(loader: Any, batches: int) -> list[tuple[torch.Tensor, ...]]:
 def same(left: Any, right: Any) -> bool:
     return all(
         (a is None and b is None) or torch.equal(a, b)
-        for one, two in zip(left, right)
-        for a, b in zip(one, two)
+        for one, two in zip(left, right, strict=True)
+        for a, b in zip(one, two, strict=True)
     )
 
 
@@ -160,7 +160,7 @@ def test_documents_are_packed_whole_with_borders(tmp_path: Path) -> None:
         }
         or any(row[:3] == (10, 11, END) for row in rows)
     )
-    for row, borders in zip(ids.tolist(), segments.tolist()):
+    for row, borders in zip(ids.tolist(), segments.tolist(), strict=True):
         assert borders == sorted(borders)
         assert row[0] in (START, 17)
 

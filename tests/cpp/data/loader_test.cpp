@@ -1,0 +1,174 @@
+#include "omnima/data/loader.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "omnima/core/error.h"
+#include "omnima/data/permutation.h"
+
+namespace omnima::data {
+namespace {
+
+constexpr std::int64_t kEnd = 1;
+constexpr std::int64_t kStart = 2;
+
+// A shard on disk whose document d has lengths[d] tokens that are all different, and its end.
+class LoaderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ =
+        std::filesystem::temp_directory_path() / ("omnima_loader_" + std::to_string(getpid()));
+    std::filesystem::create_directories(directory_);
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  ShardFiles shard(const std::vector<int>& lengths) {
+    const std::string base = directory_ / std::to_string(shards_++);
+    std::vector<std::uint16_t> tokens;
+    std::vector<std::uint64_t> ends;
+    for (const int length : lengths) {
+      for (int i = 0; i < length; ++i) tokens.push_back(next_++);
+      tokens.push_back(kEnd);
+      ends.push_back(tokens.size());
+    }
+    write(base + ".tokens", tokens);
+    write(base + ".docs", ends);
+    return {base + ".tokens", base + ".docs", tokens.size(), ends.size()};
+  }
+
+  LoaderOptions options(std::int64_t rows, std::int64_t time) {
+    LoaderOptions options;
+    options.shards = {shard({3, 5, 2}), shard({7, 1, 1, 4})};
+    options.rows = rows;
+    options.time = time;
+    options.seed = 11;
+    options.end_id = kEnd;
+    options.start_id = kStart;
+    return options;
+  }
+
+  template <class T>
+  static void write(const std::string& path, const std::vector<T>& values) {
+    std::ofstream file(path, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(T)));
+  }
+
+  std::filesystem::path directory_;
+  int shards_ = 0;
+  std::uint16_t next_ = 10;
+};
+
+TEST(Permutation, VisitsEveryIndexOnceForAnyCountAndKey) {
+  for (const std::uint64_t count : {1, 2, 3, 5, 16, 17, 1000}) {
+    for (const std::uint64_t key : {0, 1, 77}) {
+      const Permutation permutation(count, key);
+      std::set<std::uint64_t> seen;
+      for (std::uint64_t i = 0; i < count; ++i) {
+        const std::uint64_t value = permutation(i);
+        EXPECT_LT(value, count);
+        seen.insert(value);
+      }
+      EXPECT_EQ(seen.size(), count);
+    }
+  }
+}
+
+TEST(Packing, KeepsDocumentsWholeAndCutsLongOnes) {
+  const std::vector<std::uint64_t> ends = {3, 9, 11, 30};
+  const PackedRows packed = pack_documents(ends, 8);
+  std::uint64_t first = 0;
+  std::uint64_t total = 0;
+  for (const std::uint64_t end : packed.row_ends) {
+    std::uint32_t length = 0;
+    for (; first < end; ++first) length += packed.stretches[first].length;
+    EXPECT_LE(length, 8);
+    total += length;
+  }
+  EXPECT_EQ(total, 30);
+  EXPECT_EQ(std::ranges::count_if(packed.stretches, &Stretch::begins_document), 4);
+}
+
+TEST(Packing, ClosesTheFullestOfManyOpenRows) {
+  std::vector<std::uint64_t> ends;
+  for (std::uint64_t i = 1; i <= 100; ++i) ends.push_back(5 * i);
+  EXPECT_EQ(pack_documents(ends, 8).row_ends.size(), 100);
+}
+
+TEST_F(LoaderTest, TheThreadChangesNothingAndSeekEqualsRunning) {
+  for (const char* packing : {"windows", "documents"}) {
+    LoaderOptions plain = options(2, 4);
+    plain.packing = packing;
+    plain.prefetch = false;
+    LoaderOptions threaded = plain;
+    threaded.prefetch = true;
+    Loader one(plain);
+    Loader two(threaded);
+    Batch a, b;
+    for (int i = 0; i < 12; ++i) {
+      one.next(a);
+      two.next(b);
+      EXPECT_EQ(a.labels, b.labels);
+      EXPECT_EQ(a.input_ids, b.input_ids);
+      EXPECT_EQ(a.segments, b.segments);
+      EXPECT_EQ(a.targets, b.targets);
+    }
+    EXPECT_EQ(two.position(), 12);
+    two.seek(5);
+    one.seek(5);
+    one.next(a);
+    two.next(b);
+    EXPECT_EQ(a.labels, b.labels);
+  }
+}
+
+TEST_F(LoaderTest, SequentialWindowsGiveTheStreamAndThenThrow) {
+  LoaderOptions sequential = options(2, 7);
+  sequential.sequential = true;
+  Loader loader(sequential);
+  std::vector<std::int64_t> labels;
+  Batch batch;
+  std::int64_t targets = 0;
+  for (std::int64_t i = 0; i < loader.plan().batches_per_epoch(); ++i) {
+    loader.next(batch);
+    targets += batch.targets;
+    std::ranges::copy_if(batch.labels, std::back_inserter(labels), [](auto id) { return id >= 0; });
+  }
+  EXPECT_EQ(targets, 30);
+  EXPECT_EQ(std::ranges::count(labels, kEnd), 7);
+  std::erase(labels, kEnd);
+  EXPECT_TRUE(std::ranges::is_sorted(labels));
+  EXPECT_THROW(loader.next(batch), core::DataError);
+  EXPECT_THROW(loader.next(batch), core::DataError);
+  loader.seek(0);
+  loader.next(batch);
+  EXPECT_EQ(batch.input_ids[0], kStart);
+}
+
+TEST_F(LoaderTest, ReadsAcrossShardsAndRefusesWhatIsBeyond) {
+  const std::vector<ShardFiles> shards = {shard({3}), shard({2})};
+  const TokenStream stream(shards, 2);
+  std::vector<std::int64_t> ids(5);
+  stream.read(2, ids);
+  EXPECT_EQ(ids, (std::vector<std::int64_t>{12, kEnd, 13, 14, kEnd}));
+  EXPECT_THROW(stream.read(3, ids), core::DataError);
+  EXPECT_EQ(stream.document_ends(), (std::vector<std::uint64_t>{4, 7}));
+}
+
+TEST_F(LoaderTest, DamagedShardsAreRefused) {
+  ShardFiles files = shard({3, 2});
+  write(files.docs, std::vector<std::uint64_t>{4, 99});
+  EXPECT_THROW(TokenStream(std::span(&files, 1), 2).document_ends(), core::DataError);
+  files.num_tokens += 1;
+  EXPECT_THROW(TokenStream(std::span(&files, 1), 2), core::DataError);
+  EXPECT_THROW(TokenStream(std::span(&files, 1), 3), core::ConfigError);
+  EXPECT_THROW(TokenStream({}, 2), core::DataError);
+}
+
+}  // namespace
+}  // namespace omnima::data
