@@ -46,7 +46,10 @@ def test_every_document_is_on_one_side_with_its_end(tmp_path: Path) -> None:
         tokens = data.tokens(side)  # type: ignore[arg-type]
         ends = np.flatnonzero(tokens == 257)
         starts = [0, *(ends[:-1] + 1)]
-        found += [tokens[a:b].astype(np.uint8).tobytes().decode() for a, b in zip(starts, ends)]
+        found += [
+            tokens[a:b].astype(np.uint8).tobytes().decode()
+            for a, b in zip(starts, ends, strict=True)
+        ]
         assert tokens[-1] == 257
     assert sorted(found) == sorted(texts)
     assert data.train_documents + data.val_documents == len(texts)
@@ -83,7 +86,7 @@ def test_shards_of_any_size_hold_the_same(tmp_path: Path) -> None:
     assert ids(one) == ids(many)
     batch = one.loader("val", 4, 64, sequential=True).next()
     again = many.loader("val", 4, 64, sequential=True).next()
-    assert all(bool((a == b).all()) for a, b in zip(batch[:2], again[:2]))
+    assert all(bool((a == b).all()) for a, b in zip(batch[:2], again[:2], strict=True))
     one.verify()
     many.verify()
 
