@@ -1,6 +1,6 @@
 """50 tokens from the 10M model's shape, batch 1, float32: Omnima beside transformers.
 
-    python benchmarks/generate.py [--rounds N] [--threads N]
+python benchmarks/generate.py [--rounds N] [--threads N]
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ NEW = 50
 
 def build():
     """The same random weights as a transformers model and as our engine."""
-    from omnima import _core
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from omnima import _core
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, pad_token_id=0, eos_token_id=None)).eval()

@@ -68,7 +68,9 @@ def test_filters_equal_transformers(options):
     top_p=st.floats(0.05, 0.999),
     min_p=st.floats(0, 1),
 )
-def test_something_is_always_left_and_it_holds_the_likeliest(seed, temperature, top_k, top_p, min_p):
+def test_something_is_always_left_and_it_holds_the_likeliest(
+    seed, temperature, top_k, top_p, min_p
+):
     scores = logits(seed)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     ours = torch.tensor(_core.process_logits(scores.tolist(), [], options))
