@@ -290,7 +290,8 @@ CHILD = """
 def test_killed_at_random_moments_the_latest_is_always_valid(tmp_path: Path) -> None:
     moments = random.Random(0)
     confirmed = 0
-    for _ in range(12):
+    interrupted = 0
+    for kill in range(12):
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)],
             stdout=subprocess.PIPE,
@@ -299,14 +300,20 @@ def test_killed_at_random_moments_the_latest_is_always_valid(tmp_path: Path) -> 
         assert child.stdout is not None
         ready = child.stdout.readline().split()
         assert ready[0] == "ready" and int(ready[1]) >= confirmed
-        time.sleep(moments.uniform(0.0, 0.15))
+        # Counted in the child's own saves, not in seconds: a slow disk must not empty the test.
+        began = time.monotonic()
+        lines = [child.stdout.readline() for _ in range(kill % 3)]
+        one_save = (time.monotonic() - began) / len(lines) if lines else 0.1
+        time.sleep(moments.uniform(0.0, 1.5 * one_save))
         child.kill()
-        lines = child.stdout.read().splitlines()
+        lines += child.stdout.read().splitlines()
         child.stdout.close()
         child.wait()
         if lines:
             confirmed = int(lines[-1])
         said: list[str] = []
+        folder = tmp_path / "checkpoints"
+        interrupted += any(entry.name.startswith((".s", ".r", ".d")) for entry in folder.iterdir())
         with CheckpointStore(tmp_path, keep_last=2, warn=said.append) as store:
             found = store.latest()
             assert not said
@@ -318,4 +325,4 @@ def test_killed_at_random_moments_the_latest_is_always_valid(tmp_path: Path) -> 
                 (found.path / f"model/{part}.bin").read_bytes() == value for part in range(4)
             )
             assert json.loads((found.path / "manifest.json").read_text())["step"] == found.step
-    assert confirmed > 0
+    assert confirmed > 0 and interrupted > 0
