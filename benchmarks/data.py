@@ -55,17 +55,13 @@ def main() -> None:
         data = prepare(open_source(corpus), tokenizer, directory / "cache")
         loader = data.loader("train", 16, 512)
         batches = seconds(lambda: [loader.next() for _ in range(200)])
-    print(
-        json.dumps(
-            {
-                "tinyworld_mb_per_s": round(8 / generation, 2),
-                "corpus_mb": round(size, 1),
-                "prepare_mb_per_s": round(size / first, 2),
-                "warm_start_s": round(warm, 3),
-                "loader_tokens_per_s": round(200 * 16 * 512 / batches),
-            }
-        )
-    )
+    for name, value, unit in (
+        ("TinyWorld", 8 / generation, "MB/s"),
+        (f"prepare {size:.0f} MB, BPE 1024", size / first, "MB/s"),
+        (f"start on {size:.0f} MB already tokenized", warm, "s"),
+        ("loader, windows of 512", 200 * 16 * 512 / batches, "tokens/s"),
+    ):
+        print(json.dumps({"name": name, "value": value, "unit": unit}))
 
 
 class TinyWorldTexts:
