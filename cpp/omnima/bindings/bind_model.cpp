@@ -32,7 +32,8 @@ void bind_model(py::module_& module) {
       .def(py::init<const DecoderConfig&, std::uint64_t, const std::string&>(), py::arg("config"),
            py::arg("seed") = 0, py::arg("device") = "cpu", unlocked)
       .def_property_readonly("config", &Decoder::config)
-      .def("num_parameters", &Decoder::num_parameters, "Number of parameters; tied ones count once.")
+      .def("num_parameters", &Decoder::num_parameters,
+           "Number of parameters; tied ones count once.")
       .def("named_parameters", &Decoder::named_parameters,
            "Pairs of name and float32 leaf tensor, each a view of the one flat buffer.")
       .def("logits", &Decoder::logits, py::arg("ids"), unlocked,

@@ -83,7 +83,8 @@ void bind_train(py::module_& module) {
             for (const auto& [ids, labels] : pairs) batches.push_back(to_batch(ids, labels));
             return self.run_batches(batches);
           },
-          py::arg("batches"), unlocked, "The same with given (ids, labels) pairs, one a micro-batch.")
+          py::arg("batches"), unlocked,
+          "The same with given (ids, labels) pairs, one a micro-batch.")
       .def("evaluate", &TrainStep::evaluate, py::arg("source"), py::arg("batches"), unlocked,
            "Sum of losses in nats and number of target tokens over the next batches.")
       .def(

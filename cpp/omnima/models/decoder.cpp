@@ -31,8 +31,8 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
   const bool layer_norm = c.norm == "layer_norm";
   tokens_ = arena_.add({"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, std});
   if (c.positions == "learned") {
-    learned_positions_ =
-        arena_.add({"model.embed_positions.weight", {c.max_position_embeddings, c.hidden_size}, std});
+    learned_positions_ = arena_.add(
+        {"model.embed_positions.weight", {c.max_position_embeddings, c.hidden_size}, std});
   }
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
@@ -42,12 +42,14 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     block.attention = nn::Attention(arena_, name + ".self_attn",
                                     {c.hidden_size,
                                      {c.num_attention_heads, c.num_key_value_heads, c.head_dim},
-                                     c.attention_bias, std, output_std});
+                                     c.attention_bias,
+                                     std,
+                                     output_std});
     block.mlp_norm =
         nn::Norm(arena_, name + ".post_attention_layernorm", c.hidden_size, layer_norm, c.norm_eps);
-    block.mlp = nn::Mlp(arena_, name + ".mlp",
-                        {c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias, std,
-                         output_std});
+    block.mlp =
+        nn::Mlp(arena_, name + ".mlp",
+                {c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias, std, output_std});
     blocks_.push_back(std::move(block));
   }
   final_norm_ = nn::Norm(arena_, "model.norm", c.hidden_size, layer_norm, c.norm_eps);
@@ -57,8 +59,8 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
     // In float32 exactly as transformers' LlamaRotaryEmbedding: 1 / theta^(2i / head_dim).
-    const at::Tensor exponent = at::arange(0, c.head_dim, 2, at::kLong).to(at::kFloat) /
-                                static_cast<double>(c.head_dim);
+    const at::Tensor exponent =
+        at::arange(0, c.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(c.head_dim);
     const at::Tensor frequency = at::pow(c.rope_theta, exponent).reciprocal();
     const at::Tensor angle =
         at::outer(at::arange(c.max_position_embeddings, at::kFloat), frequency);
@@ -119,9 +121,10 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   };
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
-    const at::Tensor places = pass.positions.ids.defined()
-                                  ? pass.positions.ids
-                                  : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
+    const at::Tensor places =
+        pass.positions.ids.defined()
+            ? pass.positions.ids
+            : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
     x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
   }
   x = dropped(x);

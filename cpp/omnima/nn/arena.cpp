@@ -16,7 +16,8 @@ int64_t Parameter::size() const {
 }
 
 Slot Arena::add(Parameter parameter) {
-  core::require(!weights_.defined(), "Parameter ", parameter.name, " came after the arena was built.");
+  core::require(!weights_.defined(), "Parameter ", parameter.name,
+                " came after the arena was built.");
   parameters_.push_back(std::move(parameter));
   return {static_cast<int64_t>(parameters_.size()) - 1, 1};
 }
@@ -55,8 +56,8 @@ const at::Tensor& Arena::gradients() {
   return gradients_;
 }
 
-// Tensor operations on a leaf or view count up the buffer's version; our optimizer writes both buffers
-// through pointers and does not.
+// Tensor operations on a leaf or view count up the buffer's version; our optimizer writes both
+// buffers through pointers and does not.
 const at::Tensor& Arena::shadow() {
   if (!shadow_.defined()) shadow_ = at::empty({size()}, weights_.options().dtype(at::kBFloat16));
   if (shadow_version_ != weights_._version()) {
@@ -81,7 +82,8 @@ at::Tensor Arena::view(const at::Tensor& flat, Slot slot) const {
 ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
   ops::Weight weight;
   if (slot.count == 0) return weight;
-  for (int64_t i = slot.first; i < slot.first + slot.count; ++i) weight.leaves.push_back(leaves_[i]);
+  for (int64_t i = slot.first; i < slot.first + slot.count; ++i)
+    weight.leaves.push_back(leaves_[i]);
   const bool narrow = compute.dtype == at::kBFloat16 && parameters_[slot.first].is_matrix();
   weight.compute = view(narrow ? shadow_ : weights_, slot);
   if (compute.direct_gradients) weight.grad = view(gradients_, slot);

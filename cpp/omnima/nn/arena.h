@@ -1,5 +1,5 @@
-// All parameters of a model in one flat float32 buffer, with their gradients and their bfloat16 copy in
-// buffers of the same layout: the optimizer, the norm and the checkpoint are each one pass.
+// All parameters of a model in one flat float32 buffer, with their gradients and their bfloat16
+// copy in buffers of the same layout: the optimizer, the norm and the checkpoint are each one pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,7 +21,7 @@ struct Slot {
 struct Parameter {
   std::string name;
   std::vector<int64_t> sizes;
-  double init_std = 0.0;   // normal(0, init_std); 0: filled with init_value
+  double init_std = 0.0;  // normal(0, init_std); 0: filled with init_value
   double init_value = 0.0;
   int64_t offset = 0;
 
@@ -51,7 +51,7 @@ class Arena {
   int64_t decayed() const { return decayed_; }  // the first so many elements belong to matrices
   const at::Tensor& weights() const { return weights_; }
   const at::Tensor& gradients();  // zeros at first use
-  const at::Tensor& shadow();     // bfloat16, refreshed when the weights were changed through tensors
+  const at::Tensor& shadow();  // bfloat16, refreshed when the weights were changed through tensors
 
  private:
   at::Tensor view(const at::Tensor& flat, Slot slot) const;

@@ -40,8 +40,9 @@ Attention::Attention(Arena& arena, const std::string& name, const Options& optio
                    {name + ".k_proj", keys, options.init_std},
                    {name + ".v_proj", keys, options.init_std}},
                   options.bias);
-  output_ = Linear(arena, queries, {{name + ".o_proj", options.hidden_size, options.output_init_std}},
-                   options.bias);
+  output_ =
+      Linear(arena, queries, {{name + ".o_proj", options.hidden_size, options.output_init_std}},
+             options.bias);
 }
 
 at::Tensor Attention::forward(const at::Tensor& x, const Pass& pass) const {
@@ -56,9 +57,9 @@ Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
   }
   inputs.push_back({name + ".up_proj", options.intermediate_size, options.init_std});
   input_ = Linear(arena, options.hidden_size, inputs, options.bias);
-  output_ = Linear(arena, options.intermediate_size,
-                   {{name + ".down_proj", options.hidden_size, options.output_init_std}},
-                   options.bias);
+  output_ =
+      Linear(arena, options.intermediate_size,
+             {{name + ".down_proj", options.hidden_size, options.output_init_std}}, options.bias);
 }
 
 at::Tensor Mlp::forward(const at::Tensor& x, const Pass& pass) const {

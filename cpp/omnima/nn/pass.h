@@ -12,7 +12,7 @@ struct Pass {
   const Arena& arena;
   Compute compute;
   ops::Positions positions;
-  double dropout = 0.0;          // 0 outside training
+  double dropout = 0.0;            // 0 outside training
   std::uint64_t dropout_seed = 0;  // of this micro-batch; every use draws the next one
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }

@@ -24,9 +24,8 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     const at::Tensor y = at::empty(sizes, x.options());
     by_dtype(x, "swiglu", [&]<class T>(T*) {
       at::parallel_for(0, rows, row_grain(width), [&](int64_t begin, int64_t end) {
-        kernels::activation_kernels<T>().swiglu_forward(data<T>(x) + 2 * begin * width,
-                                                        data<T>(y) + begin * width, end - begin,
-                                                        width);
+        kernels::activation_kernels<T>().swiglu_forward(
+            data<T>(x) + 2 * begin * width, data<T>(y) + begin * width, end - begin, width);
       });
     });
     context->save_for_backward({x});

@@ -26,10 +26,9 @@ void turn_in_place(const at::Tensor& qkv, const AttentionShape& shape, const at:
     at::parallel_for(0, tokens, row_grain(width), [&](int64_t begin, int64_t end) {
       for (int64_t token = begin; token < end; ++token) {
         const int64_t at = (id != nullptr ? id[token] : token % time) * half;
-        kernels::rotary_kernels<T>().rotate(data<T>(qkv) + token * width,
-                                            shape.heads + shape.kv_heads, shape.head_dim,
-                                            cos.const_data_ptr<float>() + at,
-                                            sin.const_data_ptr<float>() + at, sign);
+        kernels::rotary_kernels<T>().rotate(
+            data<T>(qkv) + token * width, shape.heads + shape.kv_heads, shape.head_dim,
+            cos.const_data_ptr<float>() + at, sin.const_data_ptr<float>() + at, sign);
       }
     });
   });
@@ -59,8 +58,9 @@ Heads split(const at::Tensor& qkv, const AttentionShape& shape) {
 // Sums the gradients of the copies of a key-value head: [batch, heads, …] -> [batch, kv_heads, …].
 at::Tensor sum_groups(const at::Tensor& grad, const AttentionShape& shape) {
   if (shape.kv_heads == shape.heads) return grad;
-  return grad.reshape({grad.size(0), shape.kv_heads, shape.heads / shape.kv_heads, grad.size(2),
-                       grad.size(3)})
+  return grad
+      .reshape(
+          {grad.size(0), shape.kv_heads, shape.heads / shape.kv_heads, grad.size(2), grad.size(3)})
       .sum(2);
 }
 

@@ -1,4 +1,5 @@
-// Small helpers shared by operators: dtype dispatch to the raw kernels, and row ranges on all threads.
+// Small helpers shared by operators: dtype dispatch to the raw kernels, and row ranges on all
+// threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -24,6 +25,8 @@ T* data(const at::Tensor& x) {
 }
 
 // Rows so that a task has about 16k elements: below that a thread costs more than it brings.
-inline int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols)); }
+inline int64_t row_grain(int64_t cols) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols));
+}
 
 }  // namespace omnima::ops

@@ -1,4 +1,5 @@
-// y = x W^T + b, whose backward adds the weight's gradient straight into the arena in training steps.
+// y = x W^T + b, whose backward adds the weight's gradient straight into the arena in training
+// steps.
 #pragma once
 
 #include "omnima/ops/weight.h"

@@ -22,14 +22,16 @@ using torch::autograd::variable_list;
 
 constexpr int64_t kIgnored = -100;
 
-// Rows a chunk: at most 2^22 logits, but enough rows that the weight's gradient is not rewritten often.
+// Rows a chunk: at most 2^22 logits, but enough rows that the weight's gradient is not rewritten
+// often.
 int64_t chunk_rows(int64_t vocab) {
   return std::clamp<int64_t>((int64_t{1} << 22) / vocab, 512, 4096);
 }
 
 // The losses of a chunk's rows; with a scale, the logits become their gradient.
 template <class T>
-double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient, float scale) {
+double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient,
+                  float scale) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   std::vector<double> losses(rows);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
@@ -54,8 +56,8 @@ void check_labels(const at::Tensor& labels, int64_t vocab) {
   for (int64_t i = 0; i < labels.numel(); ++i) {
     core::require<core::DataError>(label[i] == kIgnored || (label[i] >= 0 && label[i] < vocab),
                                    "Label ", label[i], " at place ", i,
-                                   " lies outside the vocabulary of ", vocab,
-                                   " tokens (", kIgnored, " marks places to ignore).");
+                                   " lies outside the vocabulary of ", vocab, " tokens (", kIgnored,
+                                   " marks places to ignore).");
   }
 }
 
@@ -67,9 +69,9 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     at::Tensor dhidden, dweight;
     if (with_gradient) {
       dhidden = at::empty_like(hidden);
-      dweight = weight.direct() ? weight.grad
-                                : at::zeros(weight.compute.sizes(),
-                                            weight.compute.options().dtype(at::kFloat));
+      dweight = weight.direct()
+                    ? weight.grad
+                    : at::zeros(weight.compute.sizes(), weight.compute.options().dtype(at::kFloat));
     }
     const int64_t share = std::min(rows, chunk_rows(vocab));
     at::Tensor buffer = at::empty({share, vocab}, hidden.options());
@@ -99,7 +101,10 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     const bool direct = !dweight.defined();  // then the step made the gradient for a factor of one
     const at::Tensor factor = grads[0];
     return {direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type())),
-            direct ? at::Tensor() : dweight.mul(factor), at::Tensor(), at::Tensor(), at::Tensor(),
+            direct ? at::Tensor() : dweight.mul(factor),
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor(),
             at::Tensor()};
   }
 };

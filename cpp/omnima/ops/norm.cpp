@@ -21,7 +21,8 @@ kernels::NormShape shape_of(const at::Tensor& x, double eps) {
 
 float* float_or_null(const at::Tensor& x) { return x.defined() ? x.data_ptr<float>() : nullptr; }
 
-// Adds a [threads, cols] buffer of partial sums to the gradient: in order, so that sums are repeatable.
+// Adds a [threads, cols] buffer of partial sums to the gradient: in order, so that sums are
+// repeatable.
 at::Tensor give_gradient(const at::Tensor& partial, const at::Tensor& grad) {
   const at::Tensor sum = partial.sum(0);
   if (!grad.defined()) return sum;
@@ -81,8 +82,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
             {end - begin, shape.cols, shape.eps});
       });
     });
-    const at::Tensor dweight =
-        give_gradient(partial, context->saved_data["grad"].toTensor());
+    const at::Tensor dweight = give_gradient(partial, context->saved_data["grad"].toTensor());
     return {dx, dweight, at::Tensor(), at::Tensor()};
   }
 };
@@ -138,7 +138,9 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
     return {dx,
             give_gradient(partial[0], saved["grad"].toTensor()),
             give_gradient(partial[1], saved["bias_grad"].toTensor()),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor()};
   }
 };
 

@@ -30,7 +30,9 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   return at::silu(gate_up.narrow(-1, 0, width)) * gate_up.narrow(-1, width, width);
 }
 
-at::Tensor gelu(const at::Tensor& x, bool by_tanh) { return at::gelu(x, by_tanh ? "tanh" : "none"); }
+at::Tensor gelu(const at::Tensor& x, bool by_tanh) {
+  return at::gelu(x, by_tanh ? "tanh" : "none");
+}
 
 namespace {
 
@@ -43,7 +45,8 @@ at::Tensor turn(const at::Tensor& x, const Positions& positions) {
                                    : table.narrow(0, 0, time);
   };
   const at::Tensor cos = rows(positions.cos), sin = rows(positions.sin);
-  const at::Tensor a = x.narrow(-1, 0, half).to(at::kFloat), b = x.narrow(-1, half, half).to(at::kFloat);
+  const at::Tensor a = x.narrow(-1, 0, half).to(at::kFloat),
+                   b = x.narrow(-1, half, half).to(at::kFloat);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, -1).to(x.scalar_type());
 }
 

@@ -1,5 +1,5 @@
-// The plain ATen meaning of each operator: what the fast versions are checked against, and what runs on
-// devices without kernels of ours or with OMNIMA_REFERENCE=1.
+// The plain ATen meaning of each operator: what the fast versions are checked against, and what
+// runs on devices without kernels of ours or with OMNIMA_REFERENCE=1.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +13,8 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
                       double eps);
 at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor gelu(const at::Tensor& x, bool by_tanh);
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions);
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
+                     const Positions& positions);
 // Sum over rows whose label is not -100 of -log softmax(hidden weight^T)[label], times scale.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                 const at::Tensor& labels, double scale);

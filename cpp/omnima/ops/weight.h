@@ -1,4 +1,5 @@
-// A weight as operators see it: the autograd leaves, the values to compute with, and where gradients go.
+// A weight as operators see it: the autograd leaves, the values to compute with, and where
+// gradients go.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,8 +11,8 @@ namespace omnima::ops {
 // Several leaves that lie next to each other in memory (q, k and v; gate and up) act as one matrix.
 struct Weight {
   std::vector<at::Tensor> leaves;  // float32, [out_i, in] or [out_i]
-  at::Tensor compute;              // [sum of out_i, in]: the leaves themselves or their bfloat16 copy
-  at::Tensor grad;                 // float32 view for direct accumulation; undefined: through autograd
+  at::Tensor compute;  // [sum of out_i, in]: the leaves themselves or their bfloat16 copy
+  at::Tensor grad;     // float32 view for direct accumulation; undefined: through autograd
 
   bool direct() const { return grad.defined(); }
 };

@@ -40,8 +40,12 @@ Adamw::Adamw(nn::Arena& arena, const AdamwOptions& options)
 
 void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
   const auto real = [](double x) { return static_cast<float>(x); };
-  kernels::AdamwConstants c{real(lr), real(options_.beta1), real(options_.beta2), real(options_.eps),
-                            0.0f, real(1.0 - std::pow(options_.beta1, step)),
+  kernels::AdamwConstants c{real(lr),
+                            real(options_.beta1),
+                            real(options_.beta2),
+                            real(options_.eps),
+                            0.0f,
+                            real(1.0 - std::pow(options_.beta1, step)),
                             real(std::sqrt(1.0 - std::pow(options_.beta2, step))),
                             real(grad_scale)};
   const at::Tensor &weights = arena_.weights(), &gradients = arena_.gradients();
@@ -54,9 +58,8 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
       update_by_aten(part(weights), part(gradients), part(exp_avg_), part(exp_avg_sq_), c);
       continue;
     }
-    auto* shadow = with_shadow
-                       ? static_cast<kernels::bfloat16*>(arena_.shadow().data_ptr())
-                       : nullptr;
+    auto* shadow =
+        with_shadow ? static_cast<kernels::bfloat16*>(arena_.shadow().data_ptr()) : nullptr;
     at::parallel_for(first, last, kGrain, [&](int64_t begin, int64_t end) {
       kernels::optimizer_kernels().adamw(
           weights.data_ptr<float>() + begin, gradients.const_data_ptr<float>() + begin,

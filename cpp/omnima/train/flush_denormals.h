@@ -1,4 +1,5 @@
-// Flushes denormal numbers to zero on every computing thread while it lives: they cost up to 4x in speed.
+// Flushes denormal numbers to zero on every computing thread while it lives: they cost up to 4x in
+// speed.
 #pragma once
 
 namespace omnima::train {

@@ -46,12 +46,13 @@ std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 }  // namespace
 
 void StepOptions::check() const {
-  core::check_field({"precision", std::string("fp32"), "number format of products", 0, 0,
-                     {"fp32", "bf16"}},
-                    precision);
+  core::check_field(
+      {"precision", std::string("fp32"), "number format of products", 0, 0, {"fp32", "bf16"}},
+      precision);
   core::check_field({"optimizer", std::string("adamw"), "optimizer", 0, 0, {"adamw"}}, optimizer);
   core::check_field({"clip_norm", 1.0, "largest gradient norm; 0: no clipping", 0, 1e9}, clip_norm);
-  core::check_field({"total_steps", std::int64_t{0}, "steps of the schedule", 0, 1e12}, total_steps);
+  core::check_field({"total_steps", std::int64_t{0}, "steps of the schedule", 0, 1e12},
+                    total_steps);
   core::check_field({"accumulate", std::int64_t{1}, "batches a step", 1, 1e6}, accumulate);
 }
 
@@ -111,7 +112,8 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
                            " has no target token to learn from: all labels are -100.");
   StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
   require<NonFiniteError>(std::isfinite(result.loss), "The loss of step ", step_ + 1, " is ",
-                          result.loss, "; the weights were not changed. Try a lower learning rate, a "
+                          result.loss,
+                          "; the weights were not changed. Try a lower learning rate, a "
                           "longer warmup, clip_norm 1.0 or precision fp32.");
   result.grad_norm = optim::flat_norm(model_->arena().gradients());
   require<NonFiniteError>(std::isfinite(result.grad_norm), "The gradient of step ", step_ + 1,
@@ -169,10 +171,10 @@ void TrainStep::load_state(const std::map<std::string, at::Tensor>& state, std::
     const auto found = state.find(name);
     require<core::DataError>(found != state.end(), "The training state lacks \"", name,
                              "\": it would not continue the same run.");
-    require<core::DataError>(found->second.numel() == target.numel() &&
-                                 found->second.scalar_type() == at::kFloat,
-                             "The training state \"", name, "\" holds ", found->second.numel(),
-                             " values, but this model has ", target.numel(), " float32 parameters.");
+    require<core::DataError>(
+        found->second.numel() == target.numel() && found->second.scalar_type() == at::kFloat,
+        "The training state \"", name, "\" holds ", found->second.numel(),
+        " values, but this model has ", target.numel(), " float32 parameters.");
   }
   for (auto& [name, target] : this->state()) {
     at::Tensor(target).copy_(state.at(name).view_as(target));

@@ -1,4 +1,5 @@
-// One training step in one call: batches, forward, loss, backward, accumulation, clipping, optimizer.
+// One training step in one call: batches, forward, loss, backward, accumulation, clipping,
+// optimizer.
 #pragma once
 
 #include <cstdint>
@@ -34,9 +35,9 @@ struct StepOptions {
 };
 
 struct StepResult {
-  double loss = 0;       // mean over all target tokens of the step, in nats
+  double loss = 0;          // mean over all target tokens of the step, in nats
   std::int64_t tokens = 0;  // target tokens
-  double grad_norm = 0;  // before clipping
+  double grad_norm = 0;     // before clipping
   double lr = 0;
 };
 
@@ -44,8 +45,8 @@ class TrainStep {
  public:
   TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options);
 
-  // Pulls options.accumulate batches. Their gradient is that of one batch of all their target tokens.
-  // A loss or gradient that is not finite throws NonFiniteError before the weights change.
+  // Pulls options.accumulate batches. Their gradient is that of one batch of all their target
+  // tokens. A loss or gradient that is not finite throws NonFiniteError before the weights change.
   StepResult run(data::BatchSource& source);
   StepResult run_batches(const std::vector<data::Batch>& batches);
   // Sum of losses and number of target tokens over the next `batches` of the source.

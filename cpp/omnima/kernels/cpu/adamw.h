@@ -20,7 +20,8 @@ struct AdamwConstants {
 };
 
 struct OptimizerKernels {
-  // Loshchilov and Hutter 2019, as torch.optim.AdamW; shadow (or null) receives the weights in bfloat16.
+  // Loshchilov and Hutter 2019, as torch.optim.AdamW; shadow (or null) receives the weights in
+  // bfloat16.
   void (*adamw)(float* weight, const float* grad, float* exp_avg, float* exp_avg_sq,
                 bfloat16* shadow, std::int64_t count, const AdamwConstants& constants);
   double (*sum_of_squares)(const float* x, std::int64_t count);

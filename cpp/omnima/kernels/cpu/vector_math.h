@@ -1,5 +1,5 @@
-// Branch-free scalar functions that compilers vectorise. Included by level files only: OMNIMA_LEVEL names
-// the namespace, so that code compiled for one instruction set never replaces another's.
+// Branch-free scalar functions that compilers vectorise. Included by level files only: OMNIMA_LEVEL
+// names the namespace, so that code compiled for one instruction set never replaces another's.
 #ifndef OMNIMA_LEVEL
 #error "vector_math.h is for <kernel>_<level>.cpp files, which define OMNIMA_LEVEL"
 #endif
