@@ -60,7 +60,7 @@ def test_presets_divide_by_quantization_blocks(name: str) -> None:
 )
 def test_presets_are_what_their_names_say(name: str, vocabulary: int, millions: float) -> None:
     count = model_preset(name, vocab_size=vocabulary).num_parameters / 1e6
-    assert count == pytest.approx(millions, rel=0.01)
+    assert count == pytest.approx(millions, rel=0.02)
 
 
 @pytest.mark.parametrize("count", [300_000, 1_000_000, 5_000_000, 20_000_000, 124_000_000, 10**9])
