@@ -43,7 +43,7 @@ class Score:
 def score(
     step: Any, data: Any, split: str, rows: int, time: int, batches: int | None = None
 ) -> Score:
-    """Measure a split of prepared token data in order.
+    """Measure a split of prepared token data in order, each document from its own beginning.
 
     Parameters
     ----------
@@ -54,21 +54,17 @@ def score(
     split
         "train" or "val".
     rows, time
-        Shape of a batch; both shrink when the split is shorter than that.
+        Shape of a batch; documents longer than `time` are cut into stretches.
     batches
         At most so many batches; None reads the whole split.
     """
     tokens = data.val_tokens if split == "val" else data.train_tokens
     text_bytes = data.val_bytes if split == "val" else data.train_bytes
-    if tokens < 2:
-        raise DataError(
-            f"The {split} split holds {tokens} tokens; a loss needs at least 2. Give more text."
-        )
-    time = min(time, tokens - 1)
-    rows = max(1, min(rows, (tokens - 1) // time))
+    if tokens < 1:
+        raise DataError(f"The {split} split holds no token to predict. Give more text.")
     loader = data.loader(
-        split, rows, time, seed=0, packing="windows", prefetch=False, sequential=True
+        split, rows, time, seed=0, packing="documents", prefetch=False, sequential=True
     )
-    whole = max(1, loader.batches_per_epoch)
+    whole = loader.batches_per_epoch
     loss_sum, seen = step.evaluate(loader, whole if batches is None else min(batches, whole))
     return Score(loss_sum / max(1, seen), seen, text_bytes * seen / tokens)
