@@ -84,7 +84,11 @@ class TrainConfig:
         identity=False,
     )
     save_every: int = option(
-        0, "steps between checkpoints; 0: when evaluating", minimum=0, maximum=_MANY, identity=False
+        0,
+        "steps between checkpoints; 0: when evaluating, twice a minute at most",
+        minimum=0,
+        maximum=_MANY,
+        identity=False,
     )
     keep_last: int = option(2, "newest checkpoints kept", minimum=1, maximum=1000, identity=False)
     keep_best: int = option(

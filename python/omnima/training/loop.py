@@ -22,6 +22,7 @@ from omnima.training.signals import Interrupts, RunInterrupted
 from omnima.training.stepper import Stepper
 
 _EVALUATIONS = 10
+_REST_BETWEEN_SAVES = 30.0  # seconds
 _LAST_EVALUATION = 10  # times eval_batches
 
 
@@ -66,6 +67,7 @@ class Loop:
         self.floor: float | None = data.entropy_floor
         self.val_loss: float | None = None
         self.saved_at = -1
+        self.saved_time = time.monotonic()
 
     def _training_loader(self) -> Any:
         rows, time_steps = self.config.batch_size, self.context
@@ -134,7 +136,7 @@ class Loop:
         seconds = time.perf_counter() - started
         self.tokens += result.tokens
         evaluated = self._is_due(self.config.eval_every) and self._evaluate()
-        if self._is_due(self.config.save_every):
+        if self._must_save():
             self.save()
         self.elapsed += time.perf_counter() - started
         self._report(result, seconds, bool(evaluated))
@@ -145,6 +147,13 @@ class Loop:
         total = self.budget.total_steps
         interval = every or max(1, total // _EVALUATIONS)
         return self.step % interval == 0 or self.step >= total
+
+    def _must_save(self) -> bool:
+        if self.config.save_every:
+            return self.step % self.config.save_every == 0
+        # When evaluating, but not at every breath of a short run: each save flushes the disk.
+        rested = time.monotonic() - self.saved_time >= _REST_BETWEEN_SAVES
+        return rested and self._is_due(self.config.eval_every)
 
     def _evaluate(self) -> bool:
         if self.data.val_tokens < 1:
@@ -231,6 +240,7 @@ class Loop:
 
         self.store.save(step, write, {"precision": self.precision}, self.val_loss)
         self.saved_at = step
+        self.saved_time = time.monotonic()
 
     def model_values(self) -> dict[str, Any]:
         """Return the model's config by name."""
