@@ -72,7 +72,7 @@ $(VENV)/.lint: $(VENV)/.build pyproject.toml | $(VENV)/.extension
 # --- what a newcomer types ------------------------------------------------------------------------
 
 demo: $(VENV)/.extension
-	$(BIN)/omnima train --data tinyworld --preset 1m --tokenizer bpe --minutes 4 --seed 1 --out $(DEMO)
+	$(BIN)/omnima train --config examples/recipes/tinyworld.yaml --overwrite --out $(DEMO)
 	$(BIN)/omnima generate $(DEMO) --prompt "Once" --max-new-tokens 120 --seed 1
 
 test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report

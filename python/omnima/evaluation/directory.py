@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omnima.errors import ConfigError
 from omnima.evaluation.held_out import Score, score
@@ -75,7 +75,7 @@ def evaluate_directory(
     from omnima import _core
     from omnima.data import open_source, prepare
 
-    source = open_source(list(data), field=field, on_error=on_error)
+    source = open_source(list(data), field=field, on_error=cast(Any, on_error))
     step = _core.TrainStep(model.core, _core.StepOptions())
     with tempfile.TemporaryDirectory(prefix="omnima-eval-") as place:
         tokens = prepare(source, tokenizer, Path(place), val_fraction=0.0, seed=0)

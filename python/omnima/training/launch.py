@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omnima.errors import ConfigError
 from omnima.training.display import Display
@@ -56,7 +56,9 @@ def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Train
     """Build what a recipe names, up to a trainer that is ready to fit."""
     from omnima import Model, data
 
-    source = data.open_source(list(recipe.data), field=recipe.field, on_error=recipe.on_error)
+    source = data.open_source(
+        list(recipe.data), field=recipe.field, on_error=cast(Any, recipe.on_error)
+    )
     tokenizer = open_tokenizer(recipe, source, directory, display)
     tokens = data.prepare(source, tokenizer, directory.data, recipe.val_fraction, recipe.train.seed)
     if getattr(source, "skipped", 0):
