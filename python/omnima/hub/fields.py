@@ -106,7 +106,7 @@ class ConfigReader:
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise DataError(f'{self.path}: "{name}" is {value!r}, but must be {_KINDS[kind]}.')
-        if kind is int and not 0 < value <= 1 << 24:
+        if kind is int and isinstance(value, int) and not 0 < value <= 1 << 24:
             raise DataError(
                 f'{self.path}: "{name}" is {value}, but must lie between 1 and {1 << 24}.'
             )

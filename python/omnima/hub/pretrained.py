@@ -28,9 +28,14 @@ _INDEX = "model.safetensors.index.json"
 class SavesItself(Protocol):
     """What a directory needs of a tokenizer."""
 
-    bos_id: int | None
-    eos_id: int | None
-    pad_id: int | None
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def eos_id(self) -> int | None: ...
+
+    @property
+    def pad_id(self) -> int | None: ...
 
     def save_pretrained(self, directory: str | Path, /) -> object:
         """Write the tokenizer's files into a directory."""
