@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from omnima import _core
 from omnima.config import PRESETS, ModelConfig, config_for_parameters, model_preset
 from omnima.errors import ConfigError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import omnima
 import pytest
 import torch
+
+import omnima
 
 transformers = pytest.importorskip("transformers")
 
@@ -87,7 +88,7 @@ def test_gpt2(tmp_path: Path) -> None:
 
 
 def gpt2_gradient(name: str, grads: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the transformers gradient of our parameter: Conv1D is transposed, q, k, v are fused."""
+    """Return the transformers gradient of our parameter: Conv1D is transposed, q, k, v fused."""
     plain = {
         "model.embed_tokens.weight": "transformer.wte.weight",
         "model.embed_positions.weight": "transformer.wpe.weight",
