@@ -29,6 +29,7 @@ def write_reference() -> None:
     os.environ.setdefault("COLUMNS", "100")
     from reference_pages import commands_page, python_page
 
+    (HERE / "reference").mkdir(exist_ok=True)
     (HERE / "reference" / "commands.md").write_text(commands_page(), encoding="utf-8")
     (HERE / "reference" / "python.md").write_text(python_page(), encoding="utf-8")
 

@@ -6,7 +6,6 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-import click
 import typer.main
 
 import omnima
@@ -30,11 +29,14 @@ def commands_page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def value_of(parameter: click.Parameter) -> str:
-    """The kind of a parameter's value; empty for a switch."""
+def value_of(parameter: Any) -> str:
+    """The kind of a parameter's value (Typer's description, or click's); empty for a switch."""
     if getattr(parameter, "is_flag", False):
         return ""
-    return str(getattr(parameter.type, "name", parameter.type))
+    kind = getattr(parameter, "type", None)
+    if kind is None:
+        kind = parameter.type_descriptor.annotation
+    return str(getattr(kind, "name", None) or getattr(kind, "__name__", kind))
 
 
 def cell(text: str) -> str:
