@@ -77,9 +77,11 @@ def module_part(module: ModuleType, seen: set[int]) -> str:
 
 
 def directive(name: str, value: Any, module: str) -> str:
-    kind = "autodata"
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
     elif callable(value):
         kind = "autofunction"
+    else:
+        shown = ", ".join(f"`{each}`" for each in value) if isinstance(value, dict) else repr(value)
+        return f"`{module}.{name}`: {shown}\n"
     return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}\n```\n"
