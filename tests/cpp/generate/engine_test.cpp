@@ -9,10 +9,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "omnima/core/error.h"
 #include "omnima/generate/sampler.h"
+#include "omnima/kernels/cpu/gemv.h"
 #include "omnima/models/decoder.h"
 
 namespace omnima::generate {
@@ -91,20 +93,44 @@ void expect_says(const std::string& error, const std::vector<std::string>& parts
   }
 }
 
+// The largest difference between the decoder's logits and the engine's.
+float most_apart(Tiny tiny, std::int64_t count, bool stepwise) {
+  const Ids ids = random_ids(7, count);
+  const at::Tensor wanted =
+      tiny.model.logits(at::tensor(ids, at::kLong).reshape({1, count})).detach()[0];
+  const at::Tensor got = tiny.engine.logits(ids, stepwise);
+  EXPECT_EQ(got.sizes(), wanted.sizes());
+  return (got - wanted).abs().max().item<float>();
+}
+
 TEST(Engine, LogitsAreTheDecodersInOnePassAndTokenByToken) {
   for (const auto& changes : families()) {
-    Tiny tiny(changes);
     for (const std::int64_t count : {std::int64_t{1}, std::int64_t{5}, kContext}) {
-      const Ids ids = random_ids(7, count);
-      const at::Tensor wanted =
-          tiny.model.logits(at::tensor(ids, at::kLong).reshape({1, count})).detach()[0];
       for (const bool stepwise : {false, true}) {
-        const at::Tensor got = tiny.engine.logits(ids, stepwise);
-        ASSERT_EQ(got.sizes(), wanted.sizes());
-        EXPECT_LT((got - wanted).abs().max().item<float>(), 1e-4f) << count << ' ' << stepwise;
+        EXPECT_LT(most_apart(Tiny(changes), count, stepwise), 1e-4f) << count << ' ' << stepwise;
       }
     }
   }
+}
+
+// The level is chosen once a process, so each is tested in a process of its own.
+TEST(EngineDeathTest, EveryInstructionSetOfThisCpuGivesTheDecodersLogits) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  kernels::active_level();  // this process keeps the level it was started with
+  for (const auto level : kernels::gemv_variants().levels(kernels::detected_level())) {
+    const std::string name = kernels::level_name(level);
+    ::setenv("OMNIMA_CPU_ISA", name.c_str(), 1);
+    EXPECT_EXIT(
+        {
+          const bool same = kernels::level_name(kernels::active_level()) == name &&
+                            most_apart(Tiny(), 20, true) < 1e-4f &&
+                            most_apart(Tiny(), 40, false) < 1e-4f;
+          std::_Exit(same ? 0 : 1);
+        },
+        testing::ExitedWithCode(0), "")
+        << name;
+  }
+  ::unsetenv("OMNIMA_CPU_ISA");
 }
 
 TEST(Engine, GreedyWritesTheDecodersLikeliestTokens) {
