@@ -11,8 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo-run
 # The floors of `make test`, in per cent of lines and branches (Python) and of lines (C++).
-PYTHON_COVERAGE ?= 60
-CPP_COVERAGE ?= 20
+PYTHON_COVERAGE ?= 95
+CPP_COVERAGE ?= 70
 PYTEST_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
