@@ -4,10 +4,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 
@@ -106,12 +104,6 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
     at[i] = i % time != 0 && segment[i] == segment[i - 1] ? at[i - 1] + 1 : 0;
   }
   positions.ids = place.to(ids.device());
-  const at::Tensor rows = segments.to(ids.device());
-  const at::Tensor causal = at::arange(time, rows.options()).unsqueeze(1) >=
-                            at::arange(time, rows.options()).unsqueeze(0);
-  const at::Tensor seen = rows.unsqueeze(2).eq(rows.unsqueeze(1)).logical_and(causal);
-  positions.mask = at::zeros({batch, 1, time, time}, rows.options().dtype(at::kFloat))
-                       .masked_fill_(seen.logical_not().unsqueeze(1), -INFINITY);
   return positions;
 }
 

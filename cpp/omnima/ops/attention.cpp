@@ -1,11 +1,12 @@
 #include "omnima/ops/attention.h"
 
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "omnima/kernels/cpu/rotary.h"
+#include <cmath>
+
+#include "omnima/kernels/cpu/attention.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/reference.h"
 
@@ -15,98 +16,101 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Turns the q and k heads of every token in place; sign -1 turns gradients back.
-void turn_in_place(const at::Tensor& qkv, const AttentionShape& shape, const at::Tensor& ids,
-                   const at::Tensor& cos, const at::Tensor& sin, float sign) {
-  if (!cos.defined()) return;
-  const int64_t tokens = qkv.size(0) * qkv.size(1), time = qkv.size(1), width = qkv.size(2);
-  const int64_t half = shape.head_dim / 2;
-  const int64_t* id = ids.defined() ? ids.const_data_ptr<int64_t>() : nullptr;
-  by_dtype(qkv, "attention", [&]<class T>(T*) {
-    at::parallel_for(0, tokens, row_grain(width), [&](int64_t begin, int64_t end) {
-      for (int64_t token = begin; token < end; ++token) {
-        const int64_t at = (id != nullptr ? id[token] : token % time) * half;
-        kernels::rotary_kernels<T>().rotate(
-            data<T>(qkv) + token * width, shape.heads + shape.kv_heads, shape.head_dim,
-            cos.const_data_ptr<float>() + at, sin.const_data_ptr<float>() + at, sign);
-      }
-    });
+struct Saved {
+  at::Tensor qkv, out, logsumexp;  // logsumexp [batch, kv_heads, heads / kv_heads, time]
+  Positions positions;
+  AttentionShape shape;
+};
+
+// The task of one row and one key-value head.
+template <class T>
+kernels::AttentionTask<T> task_of(const Saved& s, int64_t row, int64_t kv_head) {
+  const auto& [heads, kv_heads, head_dim] = s.shape;
+  const int64_t time = s.qkv.size(1), stride = s.qkv.size(2), group = heads / kv_heads;
+  T* token = data<T>(s.qkv) + row * time * stride;
+  const auto float_or_null = [](const at::Tensor& x) {
+    return x.defined() ? x.const_data_ptr<float>() : nullptr;
+  };
+  return {
+      time,
+      head_dim,
+      group,
+      stride,
+      heads * head_dim,
+      token + kv_head * group * head_dim,
+      token + (heads + kv_head) * head_dim,
+      token + (heads + kv_heads + kv_head) * head_dim,
+      data<T>(s.out) + row * time * heads * head_dim + kv_head * group * head_dim,
+      s.logsumexp.data_ptr<float>() + (row * kv_heads + kv_head) * group * time,
+      s.positions.ids.defined() ? s.positions.ids.const_data_ptr<int64_t>() + row * time : nullptr,
+      float_or_null(s.positions.cos),
+      float_or_null(s.positions.sin),
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)))};
+}
+
+// Every row and key-value head is one task; f(task, row, kv_head, scratch).
+template <class T, class F>
+void for_tasks(const Saved& s, F f) {
+  const int64_t kv_heads = s.shape.kv_heads;
+  at::parallel_for(0, s.qkv.size(0) * kv_heads, 1, [&](int64_t begin, int64_t end) {
+    const at::Tensor scratch =
+        at::empty({kernels::attention_scratch(s.qkv.size(1), s.shape.head_dim)},
+                  at::TensorOptions(at::kFloat));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / kv_heads, kv_head = i % kv_heads;
+      f(task_of<T>(s, row, kv_head), row, kv_head, scratch.data_ptr<float>());
+    }
   });
 }
 
-struct Heads {
-  at::Tensor q, k, v;  // [batch, heads, time, head_dim]; k and v repeated to as many heads as q
-};
-
-at::Tensor heads_view(const at::Tensor& qkv, int64_t first, int64_t count, int64_t head_dim) {
-  return qkv.narrow(-1, first * head_dim, count * head_dim)
-      .view({qkv.size(0), qkv.size(1), count, head_dim})
-      .transpose(1, 2);
-}
-
-Heads split(const at::Tensor& qkv, const AttentionShape& shape) {
-  Heads parts{heads_view(qkv, 0, shape.heads, shape.head_dim),
-              heads_view(qkv, shape.heads, shape.kv_heads, shape.head_dim),
-              heads_view(qkv, shape.heads + shape.kv_heads, shape.kv_heads, shape.head_dim)};
-  if (shape.kv_heads != shape.heads) {
-    parts.k = parts.k.repeat_interleave(shape.heads / shape.kv_heads, 1);
-    parts.v = parts.v.repeat_interleave(shape.heads / shape.kv_heads, 1);
-  }
-  return parts;
-}
-
-// Sums the gradients of the copies of a key-value head: [batch, heads, …] -> [batch, kv_heads, …].
-at::Tensor sum_groups(const at::Tensor& grad, const AttentionShape& shape) {
-  if (shape.kv_heads == shape.heads) return grad;
-  return grad
-      .reshape(
-          {grad.size(0), shape.kv_heads, shape.heads / shape.kv_heads, grad.size(2), grad.size(3)})
-      .sum(2);
-}
-
-std::optional<at::Tensor> optional(const at::Tensor& x) {
-  return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
-}
-
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
                             const AttentionShape& shape, const Positions& positions) {
-    turn_in_place(qkv, shape, positions.ids, positions.cos, positions.sin, 1.0f);
-    const Heads parts = split(qkv, shape);
-    const bool causal = !positions.mask.defined();
-    auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-        parts.q, parts.k, parts.v, 0.0, causal, optional(positions.mask));
-    context->save_for_backward({qkv});
+    const at::Tensor qkv = input.contiguous();
+    const int64_t batch = qkv.size(0), time = qkv.size(1);
+    const Saved s{qkv,
+                  at::empty({batch, time, shape.heads * shape.head_dim}, qkv.options()),
+                  at::empty({batch * shape.heads * time}, qkv.options().dtype(at::kFloat)),
+                  {positions.ids.defined() ? positions.ids.contiguous() : at::Tensor(),
+                   positions.cos, positions.sin},
+                  shape};
+    by_dtype(qkv, "attention", [&]<class T>(T*) {
+      for_tasks<T>(s, [](const auto& task, int64_t, int64_t, float* scratch) {
+        kernels::attention_kernels<T>().forward(task, scratch);
+      });
+    });
+    context->save_for_backward({qkv, s.out});
     auto& saved = context->saved_data;
-    saved["out"] = out;
-    saved["logsumexp"] = logsumexp;
-    saved["ids"] = positions.ids;
+    saved["logsumexp"] = s.logsumexp;
+    saved["ids"] = s.positions.ids;
     saved["cos"] = positions.cos;
     saved["sin"] = positions.sin;
-    saved["mask"] = positions.mask;
     saved["shape"] = std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim};
-    return out.transpose(1, 2).reshape({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim});
+    return s.out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor qkv = context->get_saved_variables()[0];
+    const auto tensors = context->get_saved_variables();
     auto& saved = context->saved_data;
     const auto dims = saved["shape"].toIntVector();
-    const AttentionShape shape{dims[0], dims[1], dims[2]};
-    const at::Tensor mask = saved["mask"].toTensor();
-    const Heads parts = split(qkv, shape);
-    const at::Tensor dy =
-        grads[0].reshape({qkv.size(0), qkv.size(1), shape.heads, shape.head_dim}).transpose(1, 2);
-    const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        dy, parts.q, parts.k, parts.v, saved["out"].toTensor(), saved["logsumexp"].toTensor(), 0.0,
-        !mask.defined(), optional(mask));
-    const at::Tensor dqkv = at::empty_like(qkv);
-    heads_view(dqkv, 0, shape.heads, shape.head_dim).copy_(dq);
-    heads_view(dqkv, shape.heads, shape.kv_heads, shape.head_dim).copy_(sum_groups(dk, shape));
-    heads_view(dqkv, shape.heads + shape.kv_heads, shape.kv_heads, shape.head_dim)
-        .copy_(sum_groups(dv, shape));
-    turn_in_place(dqkv, shape, saved["ids"].toTensor(), saved["cos"].toTensor(),
-                  saved["sin"].toTensor(), -1.0f);
+    const Saved s{tensors[0],
+                  tensors[1],
+                  saved["logsumexp"].toTensor(),
+                  {saved["ids"].toTensor(), saved["cos"].toTensor(), saved["sin"].toTensor()},
+                  {dims[0], dims[1], dims[2]}};
+    const at::Tensor dout = grads[0].contiguous(), dqkv = at::empty_like(s.qkv);
+    by_dtype(s.qkv, "attention", [&]<class T>(T*) {
+      for_tasks<T>(s, [&](const auto& task, int64_t row, int64_t kv_head, float* scratch) {
+        const int64_t group = s.shape.heads / s.shape.kv_heads, dim = s.shape.head_dim;
+        T* at = data<T>(dqkv) + row * task.time * task.stride;
+        kernels::attention_kernels<T>().backward(
+            task,
+            {data<T>(dout) + row * task.time * task.out_stride + kv_head * group * dim,
+             at + kv_head * group * dim, at + (s.shape.heads + kv_head) * dim,
+             at + (s.shape.heads + s.shape.kv_heads + kv_head) * dim},
+            scratch);
+      });
+    });
     return {dqkv, at::Tensor(), at::Tensor()};
   }
 };

@@ -68,7 +68,11 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
     v = v.repeat_interleave(shape.heads / shape.kv_heads, 1);
   }
   std::optional<at::Tensor> mask;
-  if (positions.mask.defined()) mask = positions.mask.to(q.scalar_type());
+  if (positions.ids.defined()) {
+    const at::Tensor query = at::arange(time, qkv.options().dtype(at::kLong)).unsqueeze(1);
+    const at::Tensor key = query.t(), start = query - positions.ids.unsqueeze(2);
+    mask = key.le(query).logical_and(key.ge(start)).unsqueeze(1);
+  }
   const at::Tensor y =
       at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask.has_value());
   return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
