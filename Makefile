@@ -8,6 +8,7 @@ PYTHON ?= python3
 TORCH ?= 2.13.0
 CUDA_TORCH ?= 2.14.1
 VENV := .venv
+CUDA_VENV := .venv-cuda
 BIN := $(VENV)/bin
 DEMO ?= demo-run
 # The floors of `make test`, in per cent of lines and branches (Python) and of lines (C++).
@@ -33,7 +34,7 @@ help:
 	@echo "make bench       run the benchmarks and print one table"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
-	@echo "make cuda-check  compile against a CUDA torch (needs nvcc, no GPU)"
+	@echo "make cuda-check  build against a CUDA torch and run a step (needs nvcc, no GPU)"
 	@echo "make clean       remove what the other targets made"
 
 # --- setting up -----------------------------------------------------------------------------------
@@ -119,15 +120,25 @@ docs: $(VENV)/.dev $(VENV)/.extension
 stubs: $(VENV)/.extension $(VENV)/.test
 	$(BIN)/python tools/make_stubs.py
 
-cuda-check:
-	command -v nvcc > /dev/null || (echo "make cuda-check needs nvcc on the PATH" && exit 1)
-	test -x .venv-cuda/bin/python || $(PYTHON) -m venv .venv-cuda
-	.venv-cuda/bin/pip install --quiet "torch==$(CUDA_TORCH)" numpy cmake ninja
-	.venv-cuda/bin/cmake -G Ninja -S . -B build/cuda -DOMNIMA_CUDA=ON \
-	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv-cuda/bin/ninja -DPython_EXECUTABLE=$(CURDIR)/.venv-cuda/bin/python
-	.venv-cuda/bin/cmake --build build/cuda --target _core
+# A CUDA torch weighs gigabytes: it has an environment of its own, filled once.
+NVCC_THERE = command -v nvcc > /dev/null || (echo "make cuda-check needs nvcc on the PATH" && exit 1)
+
+$(CUDA_VENV)/.torch-$(CUDA_TORCH):
+	@$(NVCC_THERE)
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install --quiet "torch==$(CUDA_TORCH)" numpy cmake ninja
+	touch $@
+
+cuda-check: $(CUDA_VENV)/.torch-$(CUDA_TORCH)
+	@$(NVCC_THERE)
+	mkdir -p build
+	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(CUDA_VENV)/bin/ninja \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(CUDA_VENV)/bin/python > build/cuda.log || (cat build/cuda.log; exit 1)
+	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core
+	$(CUDA_VENV)/bin/python tools/cuda_check.py build/cuda
 
 clean:
-	rm -rf $(VENV) .venv-cuda build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) $(CUDA_VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find python tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f python/omnima/_core*.so python/omnima/_torch_version.txt

@@ -29,12 +29,14 @@ if(OMNIMA_CUDA)
     message(FATAL_ERROR "OMNIMA_CUDA needs a torch with CUDA; ${TORCH_VERSION} has none.")
   endif()
   # The toolkit's own headers first, then those that come with the wheels of torch.
-  find_program(NVCC nvcc REQUIRED)
-  get_filename_component(toolkit ${NVCC} REALPATH)
-  get_filename_component(toolkit ${toolkit} DIRECTORY)
+  find_package(CUDAToolkit REQUIRED)
   file(GLOB wheel_headers ${TORCH_ROOT}/../nvidia/cu*/include)
-  target_include_directories(omnima_torch SYSTEM INTERFACE ${toolkit}/../include ${wheel_headers})
+  target_include_directories(omnima_torch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS}
+                             ${wheel_headers})
   list(APPEND torch_libraries c10_cuda torch_cuda)
+  # One CUDA runtime in the process: the shared one of the wheels, never a static second one.
+  file(GLOB wheel_cudart ${TORCH_ROOT}/../nvidia/cu*/lib/libcudart.so.*)
+  target_link_libraries(omnima_torch INTERFACE ${wheel_cudart})
 endif()
 foreach(library IN LISTS torch_libraries)
   target_link_libraries(omnima_torch INTERFACE ${TORCH_ROOT}/lib/lib${library}.so)
