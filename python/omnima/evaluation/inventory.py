@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omnima.errors import DataError
 from omnima.evaluation.directory import check_directory
 
 # The part of the house that a parameter's name belongs to.
@@ -38,7 +40,7 @@ def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
 
 
 def describe_directory(directory: str | Path) -> dict[str, Any]:
-    """Return parameters (total and by part), config, tokenizer facts and files with sizes."""
+    """Return parameters (by part), config, tokenizer, training and files with sizes."""
     check_directory(directory)
     from omnima import Model
 
@@ -50,10 +52,24 @@ def describe_directory(directory: str | Path) -> dict[str, Any]:
         "parts": parts,
         "config": dataclasses.asdict(model.config),
         "tokenizer": _tokenizer_facts(model.tokenizer),
+        "training": _training_facts(path),
         "files": {
             each.name: each.stat().st_size for each in sorted(path.iterdir()) if each.is_file()
         },
     }
+
+
+def _training_facts(path: Path) -> dict[str, Any] | None:
+    """Return what a run of ours wrote beside its model: its result and its number format."""
+    facts: dict[str, Any] = {}
+    for name in ("summary", "precision"):
+        record = path / f"{name}.json"
+        if record.exists():
+            try:
+                facts |= json.loads(record.read_text(encoding="utf-8"))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{record} is damaged ({error}): restore or remove it.") from error
+    return facts or None
 
 
 def _tokenizer_facts(tokenizer: Any) -> dict[str, Any] | None:

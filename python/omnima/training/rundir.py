@@ -16,6 +16,7 @@ from omnima.errors import CheckpointError, ConfigError
 _OURS = (
     "config.yaml",
     "run.json",
+    "precision.json",
     "metrics.jsonl",
     "summary.json",
     "checkpoints",
@@ -38,9 +39,10 @@ def write_aside(path: Path, text: str) -> None:
 class RunDirectory:
     """One run's place on disk. `claim` it before writing; `release` it at the end.
 
-    Layout: config.yaml (the recipe, usable with --config), run.json (identity), metrics.jsonl,
-    checkpoints/, tokenizer/, data/ (token shards), loss.png, samples.txt, summary.json, and at the
-    end the model itself as a Hugging Face directory at the top.
+    Layout: config.yaml (the recipe, usable with --config), run.json (identity), precision.json
+    (the number format and why), metrics.jsonl, checkpoints/, tokenizer/, data/ (token shards),
+    loss.png, samples.txt, summary.json, and at the end the model itself as a Hugging Face directory
+    at the top.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,6 +63,11 @@ class RunDirectory:
     def summary(self) -> Path:
         """The result; only a finished run has it."""
         return self.path / "summary.json"
+
+    @property
+    def precision(self) -> Path:
+        """The number format of the run, and why it was chosen."""
+        return self.path / "precision.json"
 
     @property
     def tokenizer(self) -> Path:

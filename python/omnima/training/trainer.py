@@ -15,7 +15,7 @@ from omnima.errors import ConfigError, OmnimaError
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.loop import Loop, peak_memory
-from omnima.training.precision import choose_precision
+from omnima.training.precision import PrecisionChoice, choose_precision
 from omnima.training.run import Run, perplexity
 from omnima.training.rundir import RunDirectory, write_aside
 from omnima.training.signals import Interrupts
@@ -62,6 +62,8 @@ class Trainer:
         self.display = display if display is not None else Display()
         self._directory = directory
         self._check_sizes()
+        if model.tokenizer is None:
+            model.tokenizer = tokenizer  # so that model.generate("text") works after fit()
 
     def _check_sizes(self) -> None:
         limit = self.model.config.max_position_embeddings
@@ -156,14 +158,15 @@ class Trainer:
         return data.prepare(source, self.tokenizer, directory.data, 0.05, self.config.seed)
 
     def _precision(self, directory: RunDirectory, resume: bool) -> str:
+        path = directory.precision
         if self.config.precision != "auto":
-            return self.config.precision
-        remembered = directory.path / "precision.json"
-        if resume and remembered.exists():
-            return str(json.loads(remembered.read_text(encoding="utf-8"))["precision"])
-        context = self.config.context or self.model.config.max_position_embeddings
-        choice = choose_precision(self.model.config, context)
-        write_aside(remembered, json.dumps(dataclasses.asdict(choice)) + "\n")
+            choice = PrecisionChoice.asked(self.config.precision)
+        elif resume and path.exists():
+            choice = PrecisionChoice.read(path)
+        else:
+            context = self.config.context or self.model.config.max_position_embeddings
+            choice = choose_precision(self.model.config, context)
+        write_aside(path, json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
         self.display.note(choice.reason)
         return choice.precision
 

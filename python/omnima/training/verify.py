@@ -13,6 +13,7 @@ from typing import Any
 from omnima.errors import CheckpointError, OmnimaError
 from omnima.training.display import Display
 from omnima.training.launch import train
+from omnima.training.precision import PrecisionChoice
 from omnima.training.recipe import Recipe
 from omnima.training.rundir import RunDirectory
 from omnima.training.trainer import out_of
@@ -35,6 +36,8 @@ def verify_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
         part = _short(recipe, steps, out)
         display.note(f"Verifying resume: {steps} steps, {name}.")
         train(part, overwrite=True, display=Display(silent=True), stop_after=half)
+        # A second measurement could choose otherwise, and the runs would differ for that alone.
+        recipe = _fix_precision(recipe, RunDirectory(out))
         if half is not None:
             _resume_elsewhere(out)
         hashes[name] = _hashes(out)
@@ -54,6 +57,11 @@ def _short(recipe: Recipe, steps: int, out: Path) -> Recipe:
         out=str(out),
     )
     return dataclasses.replace(recipe, train=training)
+
+
+def _fix_precision(recipe: Recipe, done: RunDirectory) -> Recipe:
+    precision = PrecisionChoice.read(done.precision).precision
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision=precision))
 
 
 def _resume_elsewhere(out: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import time
 
 import pytest
 
@@ -143,3 +144,40 @@ def test_without_matplotlib_the_command_is_named(monkeypatch):
 def test_an_unfinished_run_cannot_be_loaded(tmp_path):
     with pytest.raises(CheckpointError, match="no finished run"):
         Run.load(tmp_path)
+
+
+def test_precision_is_chosen_by_speed_and_says_why(monkeypatch):
+    from omnima.training import precision
+
+    for bf16, chosen in ((10.0, "bf16"), (18.0, "bf16"), (18.5, "fp32"), (40.0, "fp32")):
+        took = {"fp32": 20.0, "bf16": bf16}
+        monkeypatch.setattr(precision, "measure_formats", lambda config, time, took=took: took)
+        choice = precision.choose_precision(None, 64)
+        assert choice.precision == chosen and choice.milliseconds == took
+        for part in (f"precision {chosen}", f"{bf16:.1f} ms in bf16", "20.0 ms in fp32", "1.1x"):
+            assert part in choice.reason
+        assert f"{20 / bf16:.2f}x" in choice.reason
+
+
+def test_precision_is_measured_on_a_stand_in_in_little_time():
+    from omnima.config import model_preset
+    from omnima.training.precision import choose_precision, measure_formats
+
+    config = model_preset("1m", vocab_size=512)
+    began = time.perf_counter()
+    took = measure_formats(config, 64)
+    assert set(took) == {"fp32", "bf16"} and all(0 < each < 10_000 for each in took.values())
+    assert time.perf_counter() - began < 20
+    choice = choose_precision(config, 4096)  # measured on at most 256 tokens
+    gain = choice.milliseconds["fp32"] / choice.milliseconds["bf16"]
+    assert abs(gain - 1.1) < 1e-3 or choice.precision == ("bf16" if gain > 1.1 else "fp32")
+
+
+def test_a_damaged_precision_record_is_an_error(tmp_path):
+    from omnima.training.precision import PrecisionChoice
+
+    path = tmp_path / "precision.json"
+    for text in ("{", '{"a": 1}', "[]"):
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match="precision.json does not say"):
+            PrecisionChoice.read(path)

@@ -231,10 +231,43 @@ def test_minutes_and_epochs_end(tmp_path: Path, text: Path) -> None:
 
 
 def test_precision_is_measured_and_remembered(tmp_path: Path, text: Path) -> None:
-    quiet(recipe(tmp_path / "run", text, precision="auto"), stop_after=1)
-    choice = json.loads((tmp_path / "run" / "precision.json").read_text())
-    assert choice["precision"] in ("fp32", "bf16") and "fast" in choice["reason"]
-    quiet(recipe(tmp_path / "run", text, precision="auto"), resume=True)
+    said = tmp_path / "said"
+    wanted = recipe(tmp_path / "run", text, precision="auto")
+    with open(said, "w") as stream:
+        train(wanted, display=Display(stream), stop_after=1)
+    record = tmp_path / "run" / "precision.json"
+    choice = json.loads(record.read_text())
+    assert choice["precision"] in ("fp32", "bf16") and " ms in bf16" in choice["reason"]
+    assert choice["reason"] in said.read_text()  # the display says why, too
+    # A resumed run keeps the format even where a new measurement would choose the other one.
+    other = {"fp32": "bf16", "bf16": "fp32"}[choice["precision"]]
+    record.write_text(json.dumps({**choice, "precision": other}))
+    quiet(wanted, resume=True)
+    assert json.loads(record.read_text())["precision"] == other
+    assert latest_precision(tmp_path / "run") == other
+
+
+def latest_precision(path: Path) -> str:
+    found = latest_checkpoint(path)
+    assert found is not None
+    return str(json.loads((found.path / "state.json").read_text())["precision"])
+
+
+def test_verify_resume_measures_precision_once(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnima.training import trainer
+    from omnima.training.precision import PrecisionChoice
+    from omnima.training.verify import verify_resume
+
+    turns = iter(("bf16", "fp32", "fp32"))
+    monkeypatch.setattr(
+        trainer, "choose_precision", lambda *_: PrecisionChoice(next(turns), "measured")
+    )
+    wanted = recipe(tmp_path / "run", text, steps=2, precision="auto")
+    assert verify_resume(wanted, Display(silent=True))["identical"]
+    for name in ("straight", "resumed"):
+        assert latest_precision(tmp_path / "run" / "verify-resume" / name) == "bf16"
 
 
 def test_verify_resume(tmp_path: Path, text: Path) -> None:
