@@ -24,6 +24,7 @@ _EXPORTS = {
     "data": "",
     "doctor": "",
     "errors": "",
+    "evaluation": "",
     "generation": "",
     "hub": "",
     "tokenizers": "",

@@ -73,6 +73,9 @@ class Source(ABC):
                 yield parts[0] if len(parts) == 1 else "".join(parts)
                 parts.clear()
 
+    def __iter__(self) -> Iterator[str]:
+        return self.documents()
+
     def file_states(self) -> list[FileState]:
         """Size and time of change of every file."""
         states = []
