@@ -1,6 +1,7 @@
 """Every snippet of the README and of docs/ runs: omnima commands and Python, a folder a page.
 
-Blocks marked `console` are shown, not run."""
+Blocks marked `console` (what takes minutes, or is not omnima's) and `text` are shown, not run; a
+block without a mark is refused, so that no snippet is left out by oversight."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = {"console", "text", "{toctree}"}
+OPENING = re.compile(r"^```(\S*).*\n.*?^```$", re.M | re.S)
 FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.M | re.S)
 
 
@@ -56,6 +59,19 @@ def test_the_reader_of_pages_finds_snippets(tmp_path):
     ]
     with pytest.raises(AssertionError, match="console"):
         commands_of("ls -l")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_says_what_it_is(page):
+    if page.parent.name == "reference":
+        return  # generated, without blocks to run
+    marks = OPENING.findall(page.read_text(encoding="utf-8"))
+    assert set(marks) <= {"bash", "python", *SHOWN}
+
+
+def test_no_room_is_without_snippets():
+    rooms = {page.parent.name for page in PAGES if snippets_of(page)}
+    assert rooms >= {"tutorials", "how-to", ROOT.name}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,0 +1,296 @@
+"""The commands as a user types them: real processes on paths with spaces and Unicode, the contract
+of --json key by key, and bad input of every kind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnima.cli.app import main
+
+Number = (int, float)
+TRAIN = {
+    "steps": int,
+    "tokens": int,
+    "seconds": Number,
+    "tokens_per_s": Number,
+    "train_loss": float,
+    "val_loss": float,
+    "val_perplexity": float,
+    "val_bits_per_byte": float,
+    "entropy_floor": float,
+    "parameters": int,
+    "peak_memory_bytes": int,
+    "checkpoint": str,
+}
+EVAL = {"loss": float, "perplexity": float, "bits_per_byte": float, "tokens": int, "bytes": int}
+GENERATE = {"text": str, "prompt_tokens": int, "new_tokens": int, "seconds": float}
+QUICK = (
+    "--set hidden_size=32 --set num_hidden_layers=1 --set num_attention_heads=2 "
+    "--tokenizer byte --context 48 --batch-size 2 --precision fp32"
+).split()
+
+
+def omnima(*arguments: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "omnima", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, encoding="utf-8", input=stdin, check=False)
+
+
+def the_object(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one JSON object that standard output must be, to the last byte."""
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("}\n") and done.stdout.count("\n") == 1
+    return dict(json.loads(done.stdout, parse_constant=pytest.fail))
+
+
+def check(result: dict[str, Any], contract: dict[str, Any]) -> None:
+    assert set(result) == set(contract)
+    for key, kind in contract.items():
+        assert isinstance(result[key], kind) and not isinstance(result[key], bool), key
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mein größter Ordner 日本")
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = place / "erstes Modell 🦊"
+    data = ["--data", "tinyworld:60KB", "--steps", "6", "--out", out]
+    return out, omnima("train", *data, *QUICK, "--json")
+
+
+@pytest.fixture(scope="module")
+def model(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    assert trained[1].returncode == 0, trained[1].stderr
+    return trained[0]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on standard error of a command that must fail."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert stopped.value.code == 1 and out == "" and len(lines) == 1, err
+    return lines[0]
+
+
+def test_train_keeps_its_contract(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = trained
+    result = the_object(done)
+    check(result, TRAIN)
+    assert result["steps"] == 6 and result["tokens"] == 6 * 2 * 48
+    assert Path(result["checkpoint"]) == out and (out / "model.safetensors").exists()
+    assert "loss" in done.stderr and "parameters" in done.stderr  # the progress
+    assert "precision fp32: as asked for." in done.stderr
+
+
+def test_eval_keeps_its_contract(place: Path, model: Path) -> None:
+    text = place / "held out ü.txt"
+    text.write_text("The fox went home. 🦊 Ça va?\n" * 20, encoding="utf-8")
+    result = the_object(omnima("eval", model, "--data", text, "tinyworld:2KB", "--json"))
+    check(result, EVAL)
+    assert result["bytes"] > text.stat().st_size
+
+
+def test_generate_keeps_its_contract_and_a_seed_its_text(model: Path) -> None:
+    asked = ["generate", model, "--prompt", "Ünce 🦊", "--max-new-tokens", "9", "--seed", "4"]
+    first = the_object(omnima(*asked, "--json"))
+    check(first, GENERATE)
+    assert first["prompt_tokens"] == 1 + len("Ünce 🦊".encode()) and first["new_tokens"] <= 9
+    shown = omnima(*asked, "--stream")
+    assert shown.returncode == 0 and shown.stdout == "Ünce 🦊" + first["text"] + "\n"
+
+
+def test_tokenize_keeps_its_contract(model: Path) -> None:
+    result = the_object(omnima("tokenize", model, "--text", "é a", "--json"))
+    assert set(result) == {"ids", "pieces"} and len(result["ids"]) == len(result["pieces"]) == 4
+    assert all(isinstance(each, int) for each in result["ids"])
+    piped = the_object(omnima("tokenize", model, "--text", "-", "--json", stdin="é a"))
+    assert piped == result
+
+
+def test_info_says_what_was_trained_and_why_so(model: Path) -> None:
+    facts = the_object(omnima("info", model, "--json"))
+    assert set(facts) == {"parameters", "parts", "config", "tokenizer", "training", "files"}
+    assert sum(facts["parts"].values()) == facts["parameters"]
+    assert facts["training"]["precision"] == "fp32" and "asked" in facts["training"]["reason"]
+    assert facts["training"]["steps"] == 6 and facts["files"]["model.safetensors"] > 0
+    assert facts["tokenizer"]["kind"] == "byte" and facts["config"]["hidden_size"] == 32
+
+
+def test_doctor_prints_one_object() -> None:
+    facts = the_object(omnima("doctor", "--json"))
+    assert set(facts) >= {"versions", "cpu", "memory", "gpu", "speed", "presets"}
+
+
+def test_a_conversation_from_a_pipe_keeps_its_history(model: Path) -> None:
+    from omnima import Model
+
+    greedy = ["--temperature", "0", "--max-new-tokens", "6"]
+    talk = omnima("generate", model, "--interactive", *greedy, stdin="Once\nand\n/new\nOnce\n")
+    assert talk.returncode == 0, talk.stderr
+    loaded = Model.from_pretrained(model)
+    first = loaded.generate("Once", temperature=0, max_new_tokens=6, top_p=1.0).text
+    prompt = f"Once{first}\nand"
+    second = loaded.generate(prompt, temperature=0, max_new_tokens=6, top_p=1.0).text
+    assert talk.stdout == f"{first}\n{second}\n{first}\n"
+    assert "> " in talk.stderr
+
+
+def test_a_file_of_prompts_is_one_batch_with_the_texts_of_each_alone(
+    place: Path, model: Path
+) -> None:
+    from omnima import Model
+
+    path = place / "prömpts.txt"
+    path.write_text("Once\n\nThe fox and\n🦊\n", encoding="utf-8")
+    asked = ["generate", model, "--prompts-file", path, "--max-new-tokens", "5", "--seed", "2"]
+    result = the_object(omnima(*asked, "--temperature", "1", "--json"))
+    assert list(result) == ["generations"]
+    for written in result["generations"]:
+        check(written, GENERATE)
+    loaded = Model.from_pretrained(model)
+    assert [each["text"] for each in result["generations"]] == [
+        loaded.generate(each, temperature=1.0, top_p=1.0, max_new_tokens=5, seed=2).text
+        for each in ("Once", "The fox and", "🦊")
+    ]
+
+
+def test_a_prompt_beyond_the_context_names_both_numbers(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "generate", model, "--prompt", "x" * 60, "--json")
+    assert "61" in said and "48" in said
+
+
+def test_a_wrong_field_names_file_line_and_the_fields_there_are(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place / "zwei Zeilen.jsonl"
+    path.write_text('{"text": "a", "id": 1}\n{"body": "b", "id": 2}\n', encoding="utf-8")
+    data = ["train", "--data", path, "--steps", "1", *QUICK, "--json"]
+    said = refused(capsys, *data, "--out", tmp_path / "a")
+    assert f"{path}, line 2" in said and "body" in said and "id" in said
+    said = refused(capsys, *data, "--field", "txt", "--out", tmp_path / "b")
+    assert f"{path}, line 1" in said and "'text'" in said
+    path.write_text('{"text": "a"}\n{"text": \n', encoding="utf-8")
+    assert f"{path}, line 2" in refused(capsys, *data, "--out", tmp_path / "c")
+
+
+def test_bad_lines_are_counted_and_skipped_when_asked(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place / "fast gut.jsonl"
+    lines = [json.dumps({"text": f"Line {n} of a text, long enough. " * 4}) for n in range(40)]
+    path.write_text("\n".join([*lines, "{broken", '{"no": 1}']), encoding="utf-8")
+    data = ["train", "--data", path, "--on-error", "skip", "--steps", "1", *QUICK]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(each) for each in [*data, "--resume", "--out", tmp_path / "run", "--json"]])
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 0 and json.loads(out)["entropy_floor"] is None
+    assert "Skipped 2 bad lines" in err
+    assert "Nothing was saved yet" in err  # --resume on a fresh directory begins at the beginning
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"good text\nbad \xff byte\n", "line 2"),
+        (None, "no file or directory"),
+    ],
+)
+def test_data_that_cannot_be_read_is_named(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    message: str,
+) -> None:
+    path = place / "schlechte Daten.txt"
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    data = ["--data", path, "--steps", "1", *QUICK, "--out", tmp_path / "run", "--json"]
+    said = refused(capsys, "train", *data)
+    assert message in said and path.name in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--set", "batch_sise=2"], ["batch_sise", '"batch_size"']),
+        (["--set", "hiden_size=2"], ["hiden_size", '"hidden_size"']),
+        (["--set", "lr"], ["lr", "key=value"]),
+        (["--set", "lr=fast"], ["lr is 'fast'", "a number"]),
+        (["--set", "hidden_size=31"], ["31"]),
+        (["--tokenizer", "no such thing"], ["no such thing", "bpe, unigram, char, byte"]),
+        (["--precision", "fp16"], ["fp16", "bf16"]),
+        (["--on-error", "shrug"], ["shrug", "skip"]),
+        (["--optimizer", "sgdd"], ["sgdd", "adamw"]),
+        (["--preset", "2m"], ["2m", "1m"]),
+        (["--steps", "0"], ["steps is 0", "at least 1"]),
+        (["--set", "max_position_embeddings=16"], ["context is 48", "context is 16"]),
+    ],
+)
+def test_wrong_values_are_named_with_the_right_ones(
+    arguments: list[str],
+    messages: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = ["--data", "tinyworld:4KB", *QUICK, "--out", tmp_path / "run", "--json"]
+    budget = [] if "--steps" in arguments else ["--steps", "1"]
+    said = refused(capsys, "train", *data, *budget, *arguments)
+    for message in messages:
+        assert message in said
+
+
+def test_a_recipe_with_an_unknown_key_names_file_and_nearest(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place / "mein Räzept.yaml"
+    path.write_text("data: tinyworld\npreset: 1m\nstepps: 4\n", encoding="utf-8")
+    said = refused(capsys, "train", "--config", path, "--json")
+    assert '"stepps"' in said and '"steps"' in said and path.name in said
+
+
+def test_directories_that_hold_something_else_are_refused(
+    place: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "leer"
+    empty.mkdir()
+    assert "leer" in refused(capsys, "tokenize", empty, "--text", "a", "--json")
+    assert "leer" in refused(capsys, "tokenize", empty / "none", "--text", "a", "--json")
+    assert "leer" in refused(capsys, "generate", empty, "--prompt", "a", "--json")
+    run = ["train", "--data", "tinyworld:4KB", "--steps", "1", *QUICK, "--json"]
+    said = refused(capsys, *run, "--tokenizer", empty, "--out", tmp_path / "a")
+    assert "leer" in said and "tokenizer" in said
+    said = refused(capsys, *run, "--out", model)
+    assert "already holds a run" in said and "--overwrite" in said
+    (empty / "precision.json").write_text("{")
+    (empty / "config.json").write_bytes((model / "config.json").read_bytes())
+    (empty / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    assert "precision.json is damaged" in refused(capsys, "info", empty, "--json")
+    said = refused(capsys, "generate", empty, "--prompt", "a")
+    assert "no tokenizer" in said
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place / "nur eine Datei"
+    path.write_text("x")
+    run = ["train", "--data", "tinyworld:4KB", "--steps", "1", *QUICK]
+    assert "cannot be written" in refused(capsys, *run, "--out", path / "run", "--json")
+    assert path.name in refused(capsys, "info", path, "--json")
