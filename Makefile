@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo-run
 # The floors of `make test`, in per cent of lines and branches (Python) and of lines (C++).
 PYTHON_COVERAGE ?= 95
-CPP_COVERAGE ?= 70
+CPP_COVERAGE ?= 90
 PYTEST_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -78,7 +78,9 @@ demo: $(VENV)/.extension
 
 test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report
 
-# The GoogleTest program is built with line counters: its run gives the coverage of the C++ core.
+# The GoogleTest program is built with line counters: its run alone gives the coverage of the C++ core.
+# What only Python reaches does not count, so the bindings are left out; the lines of a kernel's body,
+# compiled once for each instruction set, are merged.
 test-cpp: $(VENV)/.test
 	mkdir -p build
 	cmake -S . -B build/coverage -DOMNIMA_TESTS=ON -DOMNIMA_COVERAGE=ON \

@@ -81,6 +81,9 @@ struct GeluFunction : torch::autograd::Function<GeluFunction> {
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
+  core::require(gate_up.dim() > 0 && gate_up.size(-1) > 0 && gate_up.size(-1) % 2 == 0,
+                "swiglu takes gate and up side by side: an even last dimension, not the shape ",
+                gate_up.sizes(), ".");
   if (!gate_up.is_cpu() || reference_mode()) return reference::swiglu(gate_up);
   return SwigluFunction::apply(gate_up);
 }

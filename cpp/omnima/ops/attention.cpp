@@ -115,10 +115,31 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   }
 };
 
+void check(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions) {
+  const auto& [heads, kv_heads, head_dim] = shape;
+  core::require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "attention has ", heads,
+                " query heads, which ", kv_heads, " key-value heads cannot share equally.");
+  core::require(qkv.dim() == 3 && qkv.size(2) == (heads + 2 * kv_heads) * head_dim,
+                "attention takes [batch, time, ", (heads + 2 * kv_heads) * head_dim, "] for ",
+                heads, " query and ", kv_heads, " key-value heads of ", head_dim,
+                " elements, not the shape ", qkv.sizes(), ".");
+  core::require(!positions.ids.defined() || (positions.ids.scalar_type() == at::kLong &&
+                                             positions.ids.sizes() == qkv.sizes().slice(0, 2)),
+                "attention takes int64 positions of the shape [batch, time].");
+  if (!positions.cos.defined()) return;
+  for (const at::Tensor* table : {&positions.cos, &positions.sin}) {
+    core::require(table->dim() == 2 && table->size(0) >= qkv.size(1) &&
+                      2 * table->size(1) == head_dim && table->is_contiguous(),
+                  "attention takes rotary tables of at least ", qkv.size(1), " rows and ", head_dim,
+                  " / 2 columns, not the shape ", table->sizes(), ".");
+  }
+}
+
 }  // namespace
 
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
                      const Positions& positions) {
+  check(qkv, shape, positions);
   if (!qkv.is_cpu() || reference_mode()) return reference::attention(qkv, shape, positions);
   return AttentionFunction::apply(qkv, shape, positions);
 }

@@ -57,6 +57,8 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
 }  // namespace
 
 at::Tensor embedding(const at::Tensor& ids, const Weight& weight) {
+  core::require(ids.scalar_type() == at::kLong, "embedding takes int64 ids, not ",
+                c10::toString(ids.scalar_type()), ".");
   return EmbeddingFunction::apply(weight.leaves[0], ids, weight);
 }
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "omnima/core/error.h"
+
 namespace omnima::ops {
 namespace {
 
@@ -66,6 +68,11 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias) {
+  core::require(x.dim() > 0 && x.size(-1) == weight.compute.size(1) &&
+                    x.scalar_type() == weight.compute.scalar_type(),
+                "linear has a ", c10::toString(weight.compute.scalar_type()), " weight for ",
+                weight.compute.size(1), " input features, but its input is ",
+                c10::toString(x.scalar_type()), " of the shape ", x.sizes(), ".");
   return LinearFunction::apply(x, at::TensorList(weight.leaves), at::TensorList(bias.leaves),
                                weight, bias);
 }

@@ -113,8 +113,14 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
                                 const at::Tensor& labels, double scale) {
+  core::require(hidden.dim() == 2 && hidden.size(1) == weight.compute.size(1) &&
+                    labels.scalar_type() == at::kLong && labels.dim() == 1 &&
+                    labels.size(0) == hidden.size(0),
+                "linear_cross_entropy takes hidden states [rows, ", weight.compute.size(1),
+                "] and an int64 label a row, not the shapes ", hidden.sizes(), " and ",
+                labels.sizes(), ".");
   if (!hidden.is_cpu() || reference_mode()) {
-    return reference::linear_cross_entropy(hidden, weight.leaves[0], labels, scale);
+    return reference::linear_cross_entropy(hidden, plain_leaf(weight), labels, scale);
   }
   check_labels(labels, weight.compute.size(0));
   const bool with_gradient =

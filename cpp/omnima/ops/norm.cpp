@@ -19,7 +19,11 @@ kernels::NormShape shape_of(const at::Tensor& x, double eps) {
   return {x.numel() / x.size(-1), x.size(-1), static_cast<float>(eps)};
 }
 
-float* float_or_null(const at::Tensor& x) { return x.defined() ? x.data_ptr<float>() : nullptr; }
+void check_rows(const at::Tensor& x, const Weight& weight, const char* op) {
+  const int64_t cols = weight.compute.numel();
+  core::require(x.dim() > 0 && cols > 0 && x.size(-1) == cols, op, " has a weight for rows of ",
+                cols, " elements, but its input has the shape ", x.sizes(), ".");
+}
 
 // Adds a [threads, cols] buffer of partial sums to the gradient: in order, so that sums are
 // repeatable.
@@ -100,7 +104,7 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
       at::parallel_for(0, shape.rows, row_grain(shape.cols), [&](int64_t begin, int64_t end) {
         kernels::norm_kernels<T>().layer_forward(
             data<T>(x) + begin * shape.cols, weight.compute.const_data_ptr<float>(),
-            float_or_null(bias.compute), data<T>(y) + begin * shape.cols,
+            bias.compute.const_data_ptr<float>(), data<T>(y) + begin * shape.cols,
             mean.data_ptr<float>() + begin, rstd.data_ptr<float>() + begin,
             {end - begin, shape.cols, shape.eps});
       });
@@ -147,13 +151,16 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const Weight& weight, double eps) {
-  if (!x.is_cpu() || reference_mode()) return reference::rms_norm(x, weight.leaves[0], eps);
+  check_rows(x, weight, "rms_norm");
+  if (!x.is_cpu() || reference_mode()) return reference::rms_norm(x, plain_leaf(weight), eps);
   return RmsNormFunction::apply(x, weight.leaves[0], weight, eps);
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const Weight& weight, const Weight& bias, double eps) {
+  check_rows(x, weight, "layer_norm");
+  check_rows(x, bias, "layer_norm");
   if (!x.is_cpu() || reference_mode()) {
-    return reference::layer_norm(x, weight.leaves[0], bias.leaves[0], eps);
+    return reference::layer_norm(x, plain_leaf(weight), plain_leaf(bias), eps);
   }
   return LayerNormFunction::apply(x, weight.leaves[0], bias.leaves[0], weight, bias, eps);
 }

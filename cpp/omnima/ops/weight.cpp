@@ -1,11 +1,32 @@
 #include "omnima/ops/weight.h"
 
 #include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cstdlib>
 #include <cstring>
 
 namespace omnima::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The leaf as it is; its gradient is added to a buffer instead of flowing on.
+struct DirectLeafFunction : torch::autograd::Function<DirectLeafFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& leaf,
+                            const at::Tensor& grad) {
+    context->saved_data["grad"] = grad;
+    return leaf.view_as(leaf);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    context->saved_data["grad"].toTensor().add_(grads[0]);
+    return {at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
 
 std::vector<int64_t> leaf_sizes(const Weight& weight) {
   std::vector<int64_t> sizes;
@@ -29,6 +50,11 @@ void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
   } else {
     grad.add_(at::mm(dy.t(), x));
   }
+}
+
+at::Tensor plain_leaf(const Weight& weight) {
+  return weight.direct() ? DirectLeafFunction::apply(weight.leaves[0], weight.grad)
+                         : weight.leaves[0];
 }
 
 bool reference_mode() {

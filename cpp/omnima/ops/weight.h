@@ -23,6 +23,9 @@ std::vector<int64_t> leaf_sizes(const Weight& weight);
 // grad += dy^T x, in the precision of the inputs.
 void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x);
 
+// The first leaf for a plain ATen operator; its gradient goes where the weight's own would go.
+at::Tensor plain_leaf(const Weight& weight);
+
 // True when OMNIMA_REFERENCE=1 asks for the plain ATen meaning of every operator.
 bool reference_mode();
 

@@ -49,10 +49,12 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
                             real(std::sqrt(1.0 - std::pow(options_.beta2, step))),
                             real(grad_scale)};
   const at::Tensor &weights = arena_.weights(), &gradients = arena_.gradients();
-  const std::pair<int64_t, int64_t> ranges[] = {{0, arena_.decayed()},
-                                                {arena_.decayed(), arena_.size()}};
-  for (const auto& [first, last] : ranges) {
-    c.weight_decay = first == 0 ? real(options_.weight_decay) : 0.0f;
+  // The kernel writes through pointers, so a bfloat16 copy made earlier would not be seen as old.
+  if (!with_shadow) weights.unsafeGetTensorImpl()->bump_version();
+  const int64_t decayed = arena_.decayed();
+  for (const bool matrices : {true, false}) {
+    const int64_t first = matrices ? 0 : decayed, last = matrices ? decayed : arena_.size();
+    c.weight_decay = matrices ? real(options_.weight_decay) : 0.0f;
     if (!weights.is_cpu()) {
       const auto part = [&](const at::Tensor& x) { return x.narrow(0, first, last - first); };
       update_by_aten(part(weights), part(gradients), part(exp_avg_), part(exp_avg_sq_), c);

@@ -112,7 +112,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
                            " has no target token to learn from: all labels are -100.");
   StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
   require<NonFiniteError>(std::isfinite(result.loss), "The loss of step ", step_ + 1, " is ",
-                          result.loss,
+                          std::abs(result.loss),  // a NaN's sign means nothing
                           "; the weights were not changed. Try a lower learning rate, a "
                           "longer warmup, clip_norm 1.0 or precision fp32.");
   result.grad_norm = optim::flat_norm(model_->arena().gradients());
@@ -147,6 +147,8 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
 }
 
 double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
+  require<core::ConfigError>(repeats > 0, "time_pass needs one of its repeats at least, not ",
+                             repeats, ".");
   const FlushDenormals flush;
   batches_ = {batch};
   std::vector<double> seconds;
@@ -167,6 +169,7 @@ std::map<std::string, at::Tensor> TrainStep::state() const {
 }
 
 void TrainStep::load_state(const std::map<std::string, at::Tensor>& state, std::int64_t step) {
+  require<core::DataError>(step >= 0, "A training state cannot stand after step ", step, ".");
   for (auto& [name, target] : this->state()) {
     const auto found = state.find(name);
     require<core::DataError>(found != state.end(), "The training state lacks \"", name,

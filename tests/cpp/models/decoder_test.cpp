@@ -1,3 +1,4 @@
+// The decoder: fast operators against the reference, bad input, and its configuration.
 #include "omnima/models/decoder.h"
 
 #include <ATen/TensorOperators.h>
@@ -11,7 +12,6 @@
 #include <cstdlib>
 
 #include "omnima/core/error.h"
-#include "omnima/train/step.h"
 
 namespace omnima::models {
 namespace {
@@ -94,6 +94,52 @@ TEST(Decoder, BadIdsAreNamed) {
                core::DataError);
 }
 
+TEST(Decoder, SegmentsMustFitTheIds) {
+  Decoder model(small(), 0);
+  const at::Tensor ids = at::zeros({1, 4}, at::kLong);
+  EXPECT_THROW(model.loss(ids, ids, at::zeros({1, 3}, at::kInt)), core::DataError);
+}
+
+TEST(Decoder, ParametersAreNamedAsHuggingFaceNamesThem) {
+  Decoder model(small({{"tie_word_embeddings", false}, {"num_hidden_layers", std::int64_t{1}}}), 0);
+  std::vector<std::string> names;
+  std::int64_t count = 0;
+  for (const auto& [name, leaf] : model.named_parameters()) {
+    names.push_back(name);
+    count += leaf.numel();
+  }
+  EXPECT_EQ(count, model.num_parameters());
+  const std::string layer = "model.layers.0.";
+  EXPECT_EQ(names, (std::vector<std::string>{
+                       "model.embed_tokens.weight", layer + "input_layernorm.weight",
+                       layer + "self_attn.q_proj.weight", layer + "self_attn.k_proj.weight",
+                       layer + "self_attn.v_proj.weight", layer + "self_attn.o_proj.weight",
+                       layer + "post_attention_layernorm.weight", layer + "mlp.gate_proj.weight",
+                       layer + "mlp.up_proj.weight", layer + "mlp.down_proj.weight",
+                       "model.norm.weight", "lm_head.weight"}));
+}
+
+// A token's output depends on what came before it alone.
+TEST(Decoder, DoesNotLookAhead) {
+  for (const auto& changes : variants()) {
+    Decoder model(small(changes), 3);
+    const at::Tensor ids = at::randint(61, {2, 20}, at::kLong);
+    at::Tensor other = ids.clone();
+    other.narrow(1, 12, 8).add_(1).remainder_(61);
+    const at::Tensor a = model.logits(ids).narrow(1, 0, 12),
+                     b = model.logits(other).narrow(1, 0, 12);
+    EXPECT_TRUE(at::allclose(a, b, 1e-5, 1e-6));
+  }
+}
+
+TEST(DecoderConfig, ValuesGoThereAndBack) {
+  for (const auto& changes : variants()) {
+    const DecoderConfig config = small(changes);
+    EXPECT_EQ(DecoderConfig::from_values(config.values()).values(), config.values());
+    EXPECT_EQ(config.values().size(), DecoderConfig::fields().size());
+  }
+}
+
 TEST(DecoderConfig, InconsistentFieldsAreNamed) {
   const auto message = [](const std::map<std::string, core::FieldValue>& changes) -> std::string {
     try {
@@ -112,102 +158,6 @@ TEST(DecoderConfig, InconsistentFieldsAreNamed) {
   EXPECT_NE(message({{"dropout", 1.5}}).find("between"), std::string::npos);
   EXPECT_NE(message({{"norm", std::int64_t{1}}}).find("wrong type"), std::string::npos);
   EXPECT_EQ(message({{"dropout", std::int64_t{0}}}), "");
-}
-
-data::Batch random_batch(std::int64_t rows, std::int64_t time, std::int64_t ignored) {
-  data::Batch batch;
-  batch.rows = rows;
-  batch.time = time;
-  for (std::int64_t i = 0; i < rows * time; ++i) {
-    batch.input_ids.push_back((i * 7 + rows) % 61);
-    batch.labels.push_back(i < ignored ? -100 : (i * 5 + 3) % 61);
-  }
-  batch.targets = rows * time - ignored;
-  return batch;
-}
-
-// Uneven micro-batches give the gradient of the whole: the same first update as separate rows
-// would.
-TEST(TrainStep, UnevenAccumulationEqualsOneBatch) {
-  auto whole = std::make_shared<Decoder>(small(), 5);
-  auto parts = std::make_shared<Decoder>(small(), 5);
-  data::Batch a = random_batch(2, 8, 5), b = random_batch(2, 8, 0), both = a;
-  both.rows = 4;
-  both.input_ids.insert(both.input_ids.end(), b.input_ids.begin(), b.input_ids.end());
-  both.labels.insert(both.labels.end(), b.labels.begin(), b.labels.end());
-  both.targets = a.targets + b.targets;
-  train::TrainStep one(whole, {}), two(parts, {});
-  const auto first = one.run_batches({both}), second = two.run_batches({a, b});
-  EXPECT_NEAR(first.loss, second.loss, 1e-6);
-  EXPECT_NEAR(first.grad_norm, second.grad_norm, 1e-6);
-  EXPECT_TRUE(at::allclose(whole->arena().gradients(), parts->arena().gradients(), 1e-5, 1e-7));
-}
-
-TEST(TrainStep, StopsBeforeTheWeightsChangeWhenTheLossIsNotFinite) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    auto model = std::make_shared<Decoder>(small(), 5);
-    train::StepOptions options;
-    options.precision = precision;
-    train::TrainStep step(model, options);
-    model->arena().weights().narrow(0, 40, 1).fill_(NAN);
-    const at::Tensor before = model->arena().weights().clone();
-    data::Batch batch = random_batch(2, 8, 0);
-    EXPECT_THROW(step.run_batches({batch}), core::NonFiniteError);
-    EXPECT_EQ(step.step(), 0);
-    EXPECT_EQ(std::memcmp(before.data_ptr(), model->arena().weights().data_ptr(),
-                          before.numel() * sizeof(float)),
-              0);
-  }
-}
-
-TEST(TrainStep, ContinuesBitForBitFromItsState) {
-  train::StepOptions options;
-  options.total_steps = 8;
-  options.precision = "bf16";
-  auto straight = std::make_shared<Decoder>(small({{"dropout", 0.1}}), 7);
-  train::TrainStep run(straight, options);
-  std::map<std::string, at::Tensor> saved;
-  for (int i = 0; i < 8; ++i) {
-    if (i == 4) {
-      for (const auto& [name, buffer] : run.state()) saved[name] = buffer.clone();
-    }
-    run.run_batches({random_batch(2 + i % 2, 8, i)});
-  }
-  auto again = std::make_shared<Decoder>(small({{"dropout", 0.1}}), 1);
-  train::TrainStep resumed(again, options);
-  resumed.load_state(saved, 4);
-  for (int i = 4; i < 8; ++i) resumed.run_batches({random_batch(2 + i % 2, 8, i)});
-  for (const auto& [name, buffer] : run.state()) {
-    EXPECT_EQ(std::memcmp(buffer.data_ptr(), resumed.state().at(name).data_ptr(), buffer.nbytes()),
-              0)
-        << name;
-  }
-}
-
-TEST(TrainStep, RefusesAStateThatDoesNotFit) {
-  auto model = std::make_shared<Decoder>(small(), 7);
-  train::TrainStep step(model, {});
-  auto state = step.state();
-  state["exp_avg"] = at::zeros({3}, at::kFloat);
-  EXPECT_THROW(step.load_state(state, 1), core::DataError);
-  state.erase("exp_avg");
-  EXPECT_THROW(step.load_state(state, 1), core::DataError);
-  EXPECT_THROW(step.run_batches({random_batch(1, 8, 8)}), core::DataError);
-}
-
-TEST(TrainStep, LearnsARepeatedBatchInBothPrecisions) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    auto model = std::make_shared<Decoder>(small(), 5);
-    train::StepOptions options;
-    options.precision = precision;
-    options.lr = 1e-2;
-    options.schedule = "constant";
-    train::TrainStep step(model, options);
-    const double before = step.run_batches({random_batch(2, 16, 0)}).loss;
-    for (int i = 0; i < 60; ++i) step.run_batches({random_batch(2, 16, 0)});
-    EXPECT_LT(step.run_batches({random_batch(2, 16, 0)}).loss, 0.3 * before) << precision;
-    EXPECT_GT(step.time_pass(random_batch(2, 16, 0), 3), 0.0);
-  }
 }
 
 }  // namespace

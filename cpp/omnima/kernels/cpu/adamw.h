@@ -25,7 +25,6 @@ struct OptimizerKernels {
   void (*adamw)(float* weight, const float* grad, float* exp_avg, float* exp_avg_sq,
                 bfloat16* shadow, std::int64_t count, const AdamwConstants& constants);
   double (*sum_of_squares)(const float* x, std::int64_t count);
-  void (*to_bfloat16)(const float* x, bfloat16* y, std::int64_t count);
 };
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.

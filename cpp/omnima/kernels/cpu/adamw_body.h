@@ -35,13 +35,8 @@ inline double sum_of_squares(const float* x, std::int64_t count) {
   return total;
 }
 
-inline void to_bfloat16(const float* x, bfloat16* y, std::int64_t count) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) y[i] = from_float<bfloat16>(x[i]);
-}
-
 const OptimizerKernels& adamw_table() {
-  static const OptimizerKernels table{adamw, sum_of_squares, to_bfloat16};
+  static const OptimizerKernels table{adamw, sum_of_squares};
   return table;
 }
 

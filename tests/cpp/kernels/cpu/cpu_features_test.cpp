@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 
 #include "omnima/core/error.h"
 
@@ -27,7 +29,7 @@ TEST(CpuFeatures, ADetectedLevelIsBackedByItsFeatures) {
     return std::find(all.begin(), all.end(), name) != all.end();
   };
   EXPECT_EQ(detected_level() >= Level::kAvx512, has("avx512f") && has("avx512bw"));
-  if (detected_level() >= Level::kAvx2) EXPECT_TRUE(has("avx2") && has("fma") && has("f16c"));
+  EXPECT_TRUE(detected_level() < Level::kAvx2 || (has("avx2") && has("fma") && has("f16c")));
 }
 
 TEST(CpuFeatures, ALevelIsFoundByItsName) {
@@ -56,6 +58,28 @@ TEST(Variants, ALevelWithoutItsOwnTakesTheNextLower) {
   EXPECT_EQ(table.at(Level::kAvx512Bf16)(), 2);
   EXPECT_EQ(table.levels(Level::kAvx2).size(), 1u);
   EXPECT_EQ(table.levels(Level::kAvx512Bf16).size(), 2u);
+}
+
+// The level is chosen once a process, so each case is a process of its own.
+TEST(CpuFeaturesDeathTest, TheEnvironmentForcesALevel) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        ::setenv("OMNIMA_CPU_ISA", "generic", 1);
+        std::exit(active_level() == Level::kGeneric ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(
+      {
+        ::setenv("OMNIMA_CPU_ISA", "avx9000", 1);
+        try {
+          active_level();
+        } catch (const core::ConfigError& error) {
+          std::fputs(error.what(), stderr);
+          std::exit(3);
+        }
+      },
+      ::testing::ExitedWithCode(3), "avx9000.*not the name of an instruction set");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // shapes.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <random>
 
@@ -9,7 +10,6 @@
 #include "omnima/kernels/cpu/adamw.h"
 #include "omnima/kernels/cpu/cross_entropy.h"
 #include "omnima/kernels/cpu/norm.h"
-#include "omnima/kernels/cpu/rotary.h"
 
 namespace omnima::kernels {
 namespace {
@@ -132,22 +132,6 @@ TEST_P(TrainingKernels, CrossEntropyAndItsGradient) {
   }
 }
 
-TEST_P(TrainingKernels, RotaryTurnsAndTurnsBack) {
-  const std::int64_t head_dim = 2 * cols();
-  const auto x = draw(2 * head_dim, 10), angle = draw(cols(), 11);
-  std::vector<float> cos(cols()), sin(cols());
-  for (std::int64_t i = 0; i < cols(); ++i)
-    cos[i] = std::cos(angle[i]), sin[i] = std::sin(angle[i]);
-  for (const Level level : levels()) {
-    auto y = x;
-    rotary_kernels<float>(level).rotate(y.data(), 2, head_dim, cos.data(), sin.data(), 1.0f);
-    EXPECT_NEAR(y[0], x[0] * cos[0] - x[cols()] * sin[0], 1e-6);
-    EXPECT_NEAR(y[cols()], x[cols()] * cos[0] + x[0] * sin[0], 1e-6);
-    rotary_kernels<float>(level).rotate(y.data(), 2, head_dim, cos.data(), sin.data(), -1.0f);
-    for (std::size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(y[i], x[i], 1e-5) << level_name(level);
-  }
-}
-
 TEST_P(TrainingKernels, AdamwAndSums) {
   const auto w0 = draw(cols(), 12), g = draw(cols(), 13);
   const AdamwConstants c{0.1f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.1f, std::sqrt(0.05f), 0.5f};
@@ -170,14 +154,122 @@ TEST_P(TrainingKernels, AdamwAndSums) {
   }
 }
 
+// The same kernels in bfloat16: what the float32 kernel makes of the same values, rounded.
+float widened(bfloat16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
+
+std::vector<bfloat16> narrowed(const std::vector<float>& x) {
+  std::vector<bfloat16> y;
+  for (const float v : x) {
+    y.push_back({static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(v) + 0x8000u) >> 16)});
+  }
+  return y;
+}
+
+std::vector<float> widened(const std::vector<bfloat16>& x) {
+  std::vector<float> y;
+  for (const bfloat16 v : x) y.push_back(widened(v));
+  return y;
+}
+
+void expect_rounded(const std::vector<bfloat16>& actual, const std::vector<float>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    EXPECT_NEAR(widened(actual[i]), expected[i], std::abs(expected[i]) / 200 + 1e-5) << i;
+  }
+}
+
+TEST_P(TrainingKernels, NormsInBfloat16EqualFloat32Rounded) {
+  const auto x = narrowed(draw(3 * cols(), 20)), dy = narrowed(draw(3 * cols(), 21));
+  const auto w = draw(cols(), 22), b = draw(cols(), 23);
+  const auto wide_x = widened(x), wide_dy = widened(dy);
+  const NormShape shape{3, cols(), 1e-5f};
+  for (const Level level : levels()) {
+    SCOPED_TRACE(level_name(level));
+    const auto& narrow = norm_kernels<bfloat16>(level);
+    const auto& wide = norm_kernels<float>(level);
+    std::vector<bfloat16> y(x.size()), dx(x.size());
+    std::vector<float> wide_y(x.size()), wide_dx(x.size()), mean(3), rstd(3);
+    std::vector<float> dw(cols()), db(cols()), wide_dw(cols()), wide_db(cols());
+    narrow.rms_forward(x.data(), w.data(), y.data(), rstd.data(), shape);
+    wide.rms_forward(wide_x.data(), w.data(), wide_y.data(), rstd.data(), shape);
+    expect_rounded(y, wide_y);
+    narrow.rms_backward(x.data(), w.data(), rstd.data(), dy.data(), dx.data(), dw.data(), shape);
+    wide.rms_backward(wide_x.data(), w.data(), rstd.data(), wide_dy.data(), wide_dx.data(),
+                      wide_dw.data(), shape);
+    expect_rounded(dx, wide_dx);
+    narrow.layer_forward(x.data(), w.data(), b.data(), y.data(), mean.data(), rstd.data(), shape);
+    wide.layer_forward(wide_x.data(), w.data(), b.data(), wide_y.data(), mean.data(), rstd.data(),
+                       shape);
+    expect_rounded(y, wide_y);
+    narrow.layer_backward(x.data(), w.data(), mean.data(), rstd.data(), dy.data(), dx.data(),
+                          dw.data(), db.data(), shape);
+    wide.layer_backward(wide_x.data(), w.data(), mean.data(), rstd.data(), wide_dy.data(),
+                        wide_dx.data(), wide_dw.data(), wide_db.data(), shape);
+    expect_rounded(dx, wide_dx);
+    for (std::int64_t i = 0; i < cols(); ++i) {
+      EXPECT_NEAR(dw[i], wide_dw[i], 1e-4);
+      EXPECT_NEAR(db[i], wide_db[i], 1e-4);
+    }
+  }
+}
+
+TEST_P(TrainingKernels, ActivationsInBfloat16EqualFloat32Rounded) {
+  const auto x = narrowed(draw(2 * cols(), 24, 3.0f)), dy = narrowed(draw(cols(), 25));
+  const auto wide_x = widened(x), wide_dy = widened(dy);
+  for (const Level level : levels()) {
+    SCOPED_TRACE(level_name(level));
+    const auto& narrow = activation_kernels<bfloat16>(level);
+    const auto& wide = activation_kernels<float>(level);
+    std::vector<bfloat16> y(cols()), dx(2 * cols());
+    std::vector<float> wide_y(cols()), wide_dx(2 * cols());
+    narrow.swiglu_forward(x.data(), y.data(), 1, cols());
+    wide.swiglu_forward(wide_x.data(), wide_y.data(), 1, cols());
+    expect_rounded(y, wide_y);
+    narrow.swiglu_backward(x.data(), dy.data(), dx.data(), 1, cols());
+    wide.swiglu_backward(wide_x.data(), wide_dy.data(), wide_dx.data(), 1, cols());
+    expect_rounded(dx, wide_dx);
+    dx.resize(cols()), wide_dx.resize(cols());
+    for (const bool by_tanh : {false, true}) {
+      narrow.gelu_forward(x.data(), y.data(), cols(), by_tanh);
+      wide.gelu_forward(wide_x.data(), wide_y.data(), cols(), by_tanh);
+      expect_rounded(y, wide_y);
+      narrow.gelu_backward(x.data(), dy.data(), dx.data(), cols(), by_tanh);
+      wide.gelu_backward(wide_x.data(), wide_dy.data(), wide_dx.data(), cols(), by_tanh);
+      expect_rounded(dx, wide_dx);
+    }
+  }
+}
+
+TEST_P(TrainingKernels, CrossEntropyInBfloat16EqualsFloat32Rounded) {
+  const auto logits = narrowed(draw(cols(), 26, 4.0f));
+  for (const Level level : levels()) {
+    SCOPED_TRACE(level_name(level));
+    const auto& narrow = cross_entropy_kernels<bfloat16>(level);
+    auto work = logits;
+    auto wide_work = widened(logits);
+    std::vector<float> scratch(cols());
+    const float expected = cross_entropy_kernels<float>(level).loss_and_gradient(
+        wide_work.data(), cols(), 0, 0.5f, scratch.data());
+    EXPECT_NEAR(narrow.loss(work.data(), cols(), 0), expected, 1e-5 + 1e-5 * std::abs(expected));
+    EXPECT_NEAR(narrow.loss_and_gradient(work.data(), cols(), 0, 0.5f, scratch.data()), expected,
+                1e-5 + 1e-5 * std::abs(expected));
+    expect_rounded(work, wide_work);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(OddSizes, TrainingKernels,
                          ::testing::Values(1, 2, 7, 16, 31, 64, 97, 257, 5003));
 
+// A learning rate of zero leaves the weights alone and rounds them.
 TEST(TrainingKernelsBfloat16, RoundsToNearestEvenAndKeepsNan) {
   const std::vector<float> x = {1.0f, 1.00390625f, 1.01171875f, -0.0f, INFINITY, NAN, 3.4e38f};
+  const auto count = static_cast<std::int64_t>(x.size());
   for (const Level level : levels()) {
+    std::vector<float> weight = x, zeros(x.size()), m(x.size()), v(x.size());
     std::vector<bfloat16> y(x.size());
-    optimizer_kernels(level).to_bfloat16(x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+    const AdamwConstants still{0.0f, 0.9f, 0.95f, 1e-8f, 0.0f, 0.1f, 0.2f, 1.0f};
+    optimizer_kernels(level).adamw(weight.data(), zeros.data(), m.data(), v.data(), y.data(), count,
+                                   still);
     EXPECT_EQ(y[0].bits, 0x3f80);
     EXPECT_EQ(y[1].bits, 0x3f80);  // halfway, to the even neighbour
     EXPECT_EQ(y[2].bits, 0x3f82);

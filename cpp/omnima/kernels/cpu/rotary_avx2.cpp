@@ -1,5 +1,0 @@
-// rotary for the instruction-set level avx2.
-#ifdef OMNIMA_X86
-#define OMNIMA_LEVEL avx2
-#include "omnima/kernels/cpu/rotary_body.h"
-#endif

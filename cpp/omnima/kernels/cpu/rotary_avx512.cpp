@@ -1,5 +1,0 @@
-// rotary for the instruction-set level avx512.
-#ifdef OMNIMA_X86
-#define OMNIMA_LEVEL avx512
-#include "omnima/kernels/cpu/rotary_body.h"
-#endif

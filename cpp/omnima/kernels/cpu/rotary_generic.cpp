@@ -1,3 +1,0 @@
-// rotary for the instruction-set level generic.
-#define OMNIMA_LEVEL generic
-#include "omnima/kernels/cpu/rotary_body.h"

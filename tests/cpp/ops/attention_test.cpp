@@ -1,0 +1,115 @@
+// Attention against its plain meaning: grouped heads, packed documents, rotary turns.
+#include "omnima/ops/attention.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include "omnima/ops/reference.h"
+#include "ops_fixture.h"
+
+namespace omnima::ops {
+namespace {
+
+struct Case {
+  int64_t batch, time;
+  AttentionShape shape;
+};
+
+at::Tensor qkv_of(const Case& c) {
+  return drawn({c.batch, c.time, (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim}, 1);
+}
+
+// Documents end at other places in every row.
+Positions positions_of(const Case& c, bool packed, bool rotary) {
+  Positions positions;
+  if (rotary) {
+    const at::Tensor angle =
+        at::outer(at::arange(c.time + 3, at::kFloat), drawn({c.shape.head_dim / 2}, 2));
+    positions.cos = angle.cos();
+    positions.sin = angle.sin();
+  }
+  if (packed) {
+    positions.ids = at::zeros({c.batch, c.time}, at::kLong);
+    auto* place = positions.ids.data_ptr<int64_t>();
+    for (int64_t row = 0; row < c.batch; ++row) {
+      for (int64_t i = 0; i < c.time; ++i) place[row * c.time + i] = i % (c.time / (row + 2) + 1);
+    }
+  }
+  return positions;
+}
+
+class AttentionOperator : public ::testing::TestWithParam<Case> {};
+
+TEST_P(AttentionOperator, EqualsTheReference) {
+  const Case& c = GetParam();
+  for (const bool packed : {false, true}) {
+    for (const bool rotary : {false, true}) {
+      const Positions positions = positions_of(c, packed, rotary);
+      SCOPED_TRACE(std::string(packed ? "packed " : "") + (rotary ? "rotary" : ""));
+      expect_reference(
+          [&](const Tensors& x) { return attention(x[0], c.shape, positions); },
+          [&](const Tensors& x) { return reference::attention(x[0], c.shape, positions); },
+          {qkv_of(c)});
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionOperator,
+                         ::testing::Values(Case{1, 1, {1, 1, 2}}, Case{3, 17, {4, 4, 8}},
+                                           Case{2, 65, {6, 2, 20}}, Case{2, 130, {4, 1, 24}},
+                                           Case{5, 33, {3, 3, 64}}));
+
+TEST(AttentionOperatorSlopes, GradientsAreSlopes) {
+  const Case c{2, 5, {2, 1, 4}};
+  for (const bool packed : {false, true}) {
+    const Positions positions = positions_of(c, packed, true);
+    expect_slopes([&](const Tensors& x) { return attention(x[0], c.shape, positions); },
+                  {qkv_of(c)});
+  }
+}
+
+TEST(AttentionOperatorInputs, NeedNotBeContiguous) {
+  const Case c{3, 9, {2, 2, 4}};
+  const Positions positions = positions_of(c, true, true);
+  const at::Tensor ids = positions.ids.t().contiguous().t();
+  expect_reference(
+      [&](const Tensors& x) {
+        return attention(x[0].transpose(0, 1), c.shape, {ids, positions.cos, positions.sin});
+      },
+      [&](const Tensors& x) {
+        return reference::attention(x[0].transpose(0, 1), c.shape, positions);
+      },
+      {drawn({9, 3, 24}, 3)});
+}
+
+TEST(AttentionOperatorReference, RunsWhenAskedFor) {
+  const Case c{2, 7, {2, 1, 4}};
+  const at::Tensor qkv = qkv_of(c);
+  const at::Tensor expected = reference::attention(qkv, c.shape, {});
+  const ReferenceMode plain;
+  EXPECT_LE(distance(attention(qkv.to(at::kDouble), c.shape, {}), expected), 1e-6);
+}
+
+TEST(AttentionOperatorErrors, NameWhatWasExpected) {
+  const AttentionShape shape{4, 2, 8};  // 64 columns
+  const at::Tensor qkv = at::zeros({2, 5, 64}, at::kFloat), table = at::zeros({9, 4}, at::kFloat);
+  const auto message = [&](const at::Tensor& x, const AttentionShape& s, const Positions& p) {
+    return message_of([&] { attention(x, s, p); });
+  };
+  EXPECT_EQ(message(qkv, shape, {{}, table, table}), "");
+  EXPECT_TRUE(holds(message(qkv, {4, 3, 8}, {}), "3 key-value heads cannot share"));
+  EXPECT_TRUE(holds(message(qkv, {4, 0, 8}, {}), "0 key-value heads"));
+  EXPECT_TRUE(holds(message(qkv.narrow(2, 0, 60), shape, {}), "[batch, time, 64]"));
+  EXPECT_TRUE(holds(message(qkv[0], shape, {}), "not the shape [5, 64]"));
+  EXPECT_TRUE(holds(message(qkv, shape, {at::zeros({2, 4}, at::kLong), {}, {}}), "positions"));
+  EXPECT_TRUE(holds(message(qkv, shape, {at::zeros({2, 5}, at::kInt), {}, {}}), "int64"));
+  const at::Tensor low = table.narrow(0, 0, 4), thin = at::zeros({9, 3}, at::kFloat);
+  EXPECT_TRUE(holds(message(qkv, shape, {{}, low, low}), "at least 5 rows"));
+  EXPECT_TRUE(holds(message(qkv, shape, {{}, table, thin}), "8 / 2 columns"));
+  EXPECT_TRUE(holds(message(qkv.to(at::kDouble), shape, {}), "not Double"));
+}
+
+}  // namespace
+}  // namespace omnima::ops

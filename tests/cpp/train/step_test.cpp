@@ -1,0 +1,450 @@
+// The training step: accumulation, clipping, schedule, errors before harm, and going on bit for
+// bit.
+#include "omnima/train/step.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "omnima/core/error.h"
+#include "omnima/optim/adamw.h"
+
+namespace omnima::train {
+namespace {
+
+using models::Decoder;
+using Changes = std::map<std::string, core::FieldValue>;
+constexpr std::int64_t kVocab = 61;
+
+std::shared_ptr<Decoder> small(std::uint64_t seed = 5, const Changes& changes = {}) {
+  Changes values{{"vocab_size", kVocab},
+                 {"hidden_size", std::int64_t{32}},
+                 {"num_hidden_layers", std::int64_t{2}},
+                 {"num_attention_heads", std::int64_t{4}},
+                 {"max_position_embeddings", std::int64_t{24}}};
+  for (const auto& [name, value] : changes) values[name] = value;
+  return std::make_shared<Decoder>(models::DecoderConfig::from_values(values), seed);
+}
+
+data::Batch some_batch(std::int64_t rows, std::int64_t time, std::int64_t ignored,
+                       std::int64_t shift = 0) {
+  data::Batch batch;
+  batch.rows = rows;
+  batch.time = time;
+  for (std::int64_t i = 0; i < rows * time; ++i) {
+    batch.input_ids.push_back((i * 7 + rows + shift) % kVocab);
+    batch.labels.push_back(i < ignored ? -100 : (i * 5 + 3 + shift) % kVocab);
+  }
+  batch.targets = rows * time - ignored;
+  return batch;
+}
+
+// The batch as rows of `time` places, filled with a token whose label is ignored.
+data::Batch padded(const data::Batch& batch, std::int64_t time) {
+  data::Batch wide;
+  wide.rows = batch.rows;
+  wide.time = time;
+  wide.targets = batch.targets;
+  for (std::int64_t row = 0; row < batch.rows; ++row) {
+    for (std::int64_t i = 0; i < time; ++i) {
+      const std::int64_t at = row * batch.time + i;
+      wide.input_ids.push_back(i < batch.time ? batch.input_ids[at] : 0);
+      wide.labels.push_back(i < batch.time ? batch.labels[at] : -100);
+    }
+  }
+  return wide;
+}
+
+data::Batch together(const std::vector<data::Batch>& parts) {
+  data::Batch all = parts.front();
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    const auto& part = parts[i];
+    all.rows += part.rows;
+    all.targets += part.targets;
+    all.input_ids.insert(all.input_ids.end(), part.input_ids.begin(), part.input_ids.end());
+    all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
+  }
+  return all;
+}
+
+// Gives batches that differ from place to place; every fourth has no target.
+class Counting : public data::BatchSource {
+ public:
+  void next(data::Batch& batch) override {
+    batch = some_batch(2, 8, position_ % 4 == 3 ? 16 : position_, position_);
+    ++position_;
+  }
+  std::int64_t position() const override { return position_; }
+  void seek(std::int64_t position) override { position_ = position; }
+
+ private:
+  std::int64_t position_ = 0;
+};
+
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.nbytes() == b.nbytes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
+}
+
+StepOptions options_with(const std::string& precision, double lr = 1e-3) {
+  StepOptions options;
+  options.precision = precision;
+  options.lr = lr;
+  options.schedule = "constant";
+  return options;
+}
+
+template <class E, class F>
+std::string message_of(F run) {
+  try {
+    run();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool holds(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// --- accumulation
+// ---------------------------------------------------------------------------------
+
+TEST(TrainStep, UnevenPaddedMicroBatchesEqualOneBatch) {
+  auto whole = small(), parts = small();
+  const data::Batch a = some_batch(2, 16, 5), b = some_batch(3, 7, 0, 11), c = some_batch(1, 11, 9);
+  TrainStep one(whole, {}), several(parts, {});
+  const auto first = one.run_batches({together({a, padded(b, 16), padded(c, 16)})});
+  const auto second = several.run_batches({a, b, padded(c, 13)});
+  EXPECT_EQ(first.tokens, 27 + 21 + 2);
+  EXPECT_EQ(second.tokens, first.tokens);
+  EXPECT_NEAR(first.loss, second.loss, 1e-6);
+  EXPECT_NEAR(first.grad_norm, second.grad_norm, 1e-6);
+  const at::Tensor difference =
+      (whole->arena().gradients() - parts->arena().gradients()).abs().max();
+  EXPECT_LE(difference.item<float>(), 1e-6f);
+}
+
+TEST(TrainStep, LossAndGradientAreThoseOfTheModel) {
+  for (const bool plain : {false, true}) {
+    if (plain) ::setenv("OMNIMA_REFERENCE", "1", 1);
+    auto model = small(5, {{"norm", std::string("layer_norm")}, {"mlp_bias", true}});
+    const data::Batch batch = some_batch(2, 8, 3);
+    const auto tensor = [&](const std::vector<std::int64_t>& values) {
+      at::Tensor x = at::zeros({2, 8}, at::kLong);
+      std::copy(values.begin(), values.end(), x.data_ptr<std::int64_t>());
+      return x;
+    };
+    const at::Tensor loss = model->loss(tensor(batch.input_ids), tensor(batch.labels), {});
+    torch::autograd::backward({loss}, {});
+    std::vector<at::Tensor> expected;
+    for (auto& [name, leaf] : model->named_parameters()) {
+      expected.push_back(leaf.grad().clone());
+      leaf.mutable_grad() = at::Tensor();
+    }
+    TrainStep step(model, {});
+    EXPECT_NEAR(step.run_batches({batch}).loss, loss.item<double>(), 1e-6);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto& parameter = model->arena().parameters()[i];
+      const at::Tensor own =
+          model->arena().gradients().narrow(0, parameter.offset, parameter.size());
+      EXPECT_TRUE(at::allclose(own.view(parameter.sizes), expected[i], 1e-4, 1e-7))
+          << parameter.name << (plain ? " on the reference" : "");
+      EXPECT_FALSE(model->arena().leaf(static_cast<int64_t>(i)).grad().defined());
+    }
+    ::unsetenv("OMNIMA_REFERENCE");
+  }
+}
+
+TEST(TrainStep, PackedDocumentsEqualRowsOfTheirOwn) {
+  auto packed_model = small(), rows_model = small();
+  const data::Batch rows = some_batch(2, 8, 0);
+  data::Batch packed = rows;
+  packed.rows = 1;
+  packed.time = 16;
+  for (int i = 0; i < 16; ++i) packed.segments.push_back(i / 8);
+  TrainStep a(packed_model, {}), b(rows_model, {});
+  EXPECT_NEAR(a.run_batches({packed}).loss, b.run_batches({rows}).loss, 1e-6);
+  EXPECT_TRUE(
+      at::allclose(packed_model->arena().gradients(), rows_model->arena().gradients(), 1e-4, 1e-6));
+  packed.segments.clear();
+  auto open_model = small();
+  TrainStep open(open_model, {});
+  open.run_batches({packed});
+  EXPECT_FALSE(
+      at::allclose(open_model->arena().gradients(), rows_model->arena().gradients(), 1e-4, 1e-6));
+}
+
+TEST(TrainStep, RunPullsItsShareOfTheSource) {
+  StepOptions options;
+  options.accumulate = 3;
+  auto a = small(), b = small();
+  TrainStep pulled(a, options), given(b, options);
+  Counting source;
+  source.seek(1);
+  const auto result = pulled.run(source);
+  EXPECT_EQ(source.position(), 4);
+  EXPECT_EQ(pulled.last_batches().size(), 3u);
+  EXPECT_EQ(pulled.last_batches()[2].targets, 0);  // takes no part, and does no harm
+  const auto expected = given.run_batches({some_batch(2, 8, 1, 1), some_batch(2, 8, 2, 2)});
+  EXPECT_EQ(result.tokens, 29);
+  EXPECT_EQ(result.loss, expected.loss);
+  EXPECT_TRUE(same_bits(a->arena().weights(), b->arena().weights()));
+}
+
+// --- clipping, schedule, precision
+// ----------------------------------------------------------------
+
+// After one step exp_avg is (1 - beta1) times the clipped gradient.
+TEST(TrainStep, ClipsTheGradientToItsNorm) {
+  for (const double clip : {0.0, 0.01, 1e6}) {
+    StepOptions options;
+    options.clip_norm = clip;
+    auto model = small();
+    TrainStep step(model, options);
+    const auto result = step.run_batches({some_batch(2, 8, 0)});
+    EXPECT_GT(result.grad_norm, 0.02);
+    const double used = clip == 0.01 ? 0.01 : result.grad_norm;
+    EXPECT_NEAR(optim::flat_norm(step.state().at("exp_avg")), 0.1 * used, 1e-5 * used) << clip;
+  }
+}
+
+TEST(TrainStep, FollowsItsScheduleAndTheProgressGiven) {
+  StepOptions options;
+  options.lr = 0.5;
+  options.schedule = "linear";
+  options.total_steps = 10;
+  options.warmup_steps = 2;
+  options.min_lr_ratio = 0.2;
+  TrainStep step(small(), options);
+  const optim::Schedule schedule{"linear", 0.5, 0.2, 2};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_DOUBLE_EQ(step.run_batches({some_batch(1, 8, 0)}).lr, schedule.at(i, i / 10.0));
+  }
+  EXPECT_EQ(step.step(), 4);
+  step.set_progress(0.9);
+  EXPECT_DOUBLE_EQ(step.run_batches({some_batch(1, 8, 0)}).lr, schedule.at(4, 0.9));
+  options.total_steps = 0;
+  TrainStep open(small(), options);
+  open.run_batches({some_batch(1, 8, 0)});
+  EXPECT_DOUBLE_EQ(open.run_batches({some_batch(1, 8, 0)}).lr, 0.5);
+}
+
+// Updates far below bfloat16's steps must not be lost: the masters are float32.
+TEST(TrainStep, Bfloat16KeepsFloat32Masters) {
+  auto model = small();
+  StepOptions options = options_with("bf16", 1e-6);
+  options.weight_decay = 0;
+  TrainStep step(model, options);
+  const at::Tensor before = model->arena().weights().clone();
+  for (int i = 0; i < 10; ++i) step.run_batches({some_batch(2, 16, 0)});
+  const at::Tensor moved = (model->arena().weights() - before).abs();
+  EXPECT_EQ(model->arena().weights().scalar_type(), at::kFloat);
+  EXPECT_NEAR(moved.median().item<float>(), 1e-5, 3e-6);
+  EXPECT_TRUE(at::equal(model->arena().shadow(), model->arena().weights().to(at::kBFloat16)));
+}
+
+TEST(TrainStep, Bfloat16StaysNearFloat32) {
+  auto wide = small(), narrow = small();
+  TrainStep a(wide, options_with("fp32")), b(narrow, options_with("bf16"));
+  for (int i = 0; i < 5; ++i) {
+    const auto batch = some_batch(3, 16, i, i);
+    EXPECT_NEAR(a.run_batches({batch}).loss, b.run_batches({batch}).loss, 0.02);
+  }
+}
+
+TEST(TrainStep, LearnsARepeatedBatchInBothPrecisions) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    TrainStep step(small(), options_with(precision, 1e-2));
+    const data::Batch batch = some_batch(2, 16, 0);
+    const double before = step.run_batches({batch}).loss;
+    for (int i = 0; i < 60; ++i) step.run_batches({batch});
+    EXPECT_LT(step.run_batches({batch}).loss, 0.3 * before) << precision;
+  }
+}
+
+TEST(TrainStep, DropoutFollowsItsSeed) {
+  const auto weights = [](std::int64_t seed, double dropout) {
+    auto model = small(5, {{"dropout", dropout}});
+    StepOptions options;
+    options.seed = seed;
+    TrainStep step(model, options);
+    for (int i = 0; i < 3; ++i) step.run_batches({some_batch(2, 8, 0), some_batch(1, 8, 0)});
+    return model->arena().weights();
+  };
+  EXPECT_TRUE(same_bits(weights(1, 0.2), weights(1, 0.2)));
+  EXPECT_FALSE(same_bits(weights(1, 0.2), weights(2, 0.2)));
+  EXPECT_TRUE(same_bits(weights(1, 0.0), weights(2, 0.0)));
+}
+
+// --- evaluation and timing
+// ------------------------------------------------------------------------
+
+TEST(TrainStep, EvaluateSumsLossesAndChangesNothing) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    auto model = small(5, {{"dropout", 0.5}});  // evaluation does not drop
+    TrainStep step(model, options_with(precision));
+    const at::Tensor before = model->arena().weights().clone();
+    Counting source;
+    source.seek(2);
+    const auto [loss, tokens] = step.evaluate(source, 3);
+    EXPECT_EQ(source.position(), 5);
+    EXPECT_EQ(tokens, 14 + 0 + 12);
+    double expected = 0;
+    for (const auto& batch : {some_batch(2, 8, 2, 2), some_batch(2, 8, 4, 4)}) {
+      at::Tensor ids = at::zeros({2, 8}, at::kLong), labels = at::zeros({2, 8}, at::kLong);
+      std::copy(batch.input_ids.begin(), batch.input_ids.end(), ids.data_ptr<std::int64_t>());
+      std::copy(batch.labels.begin(), batch.labels.end(), labels.data_ptr<std::int64_t>());
+      expected += model->loss(ids, labels, {}).item<double>() * static_cast<double>(batch.targets);
+    }
+    EXPECT_NEAR(loss, expected, (precision == std::string("fp32") ? 1e-5 : 5e-3) * expected);
+    EXPECT_TRUE(same_bits(before, model->arena().weights()));
+    EXPECT_EQ(step.step(), 0);
+  }
+}
+
+TEST(TrainStep, TimingAPassLeavesTheWeights) {
+  auto model = small();
+  TrainStep step(model, {});
+  const at::Tensor before = model->arena().weights().clone();
+  EXPECT_GT(step.time_pass(some_batch(2, 16, 0), 3), 0.0);
+  EXPECT_TRUE(same_bits(before, model->arena().weights()));
+  EXPECT_EQ(step.step(), 0);
+  EXPECT_TRUE(holds(message_of<core::ConfigError>([&] { step.time_pass(some_batch(2, 8, 0), 0); }),
+                    "repeats"));
+}
+
+// --- errors before harm
+// ---------------------------------------------------------------------------
+
+TEST(TrainStep, StopsBeforeTheWeightsChangeWhenTheLossIsNotFinite) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    auto model = small();
+    TrainStep step(model, options_with(precision));
+    step.run_batches({some_batch(2, 8, 0)});
+    model->arena().weights().narrow(0, 40, 1).fill_(NAN);
+    std::map<std::string, at::Tensor> before;
+    for (const auto& [name, buffer] : step.state()) before[name] = buffer.clone();
+    const auto message =
+        message_of<core::NonFiniteError>([&] { step.run_batches({some_batch(2, 8, 0, 9)}); });
+    EXPECT_TRUE(holds(message, "The loss of step 2 is nan")) << message;
+    EXPECT_EQ(step.step(), 1);
+    EXPECT_EQ(step.last_batches()[0].input_ids, some_batch(2, 8, 0, 9).input_ids);
+    for (const auto& [name, buffer] : step.state()) {
+      EXPECT_TRUE(same_bits(buffer, before.at(name))) << name;
+    }
+  }
+}
+
+// A final norm of 1e25 over an output projection of 1e-25: the loss is fine, the gradient's square
+// is not.
+TEST(TrainStep, StopsBeforeTheWeightsChangeWhenTheGradientIsNotFinite) {
+  auto model = small(5, {{"tie_word_embeddings", false}});
+  for (auto& [name, leaf] : model->named_parameters()) {
+    if (name == "model.norm.weight") leaf.detach().mul_(1e25);
+    if (name == "lm_head.weight") leaf.detach().mul_(1e-25);
+  }
+  TrainStep step(model, {});
+  const at::Tensor before = model->arena().weights().clone();
+  const auto message =
+      message_of<core::NonFiniteError>([&] { step.run_batches({some_batch(2, 8, 0)}); });
+  EXPECT_TRUE(holds(message, "The gradient of step 1 is not finite")) << message;
+  EXPECT_TRUE(same_bits(before, model->arena().weights()));
+  EXPECT_EQ(step.step(), 0);
+}
+
+TEST(TrainStep, BadBatchesAreNamed) {
+  TrainStep step(small(), {});
+  const auto message = [&](const data::Batch& batch) {
+    return message_of<core::DataError>([&] { step.run_batches({batch}); });
+  };
+  EXPECT_TRUE(holds(message(some_batch(1, 8, 8)), "Step 1 has no target token"));
+  data::Batch batch = some_batch(2, 8, 0);
+  batch.input_ids.pop_back();
+  EXPECT_TRUE(holds(message(batch), "2 rows and 8 columns holds 15 values"));
+  batch = some_batch(2, 8, 0);
+  batch.segments = {0, 1};
+  EXPECT_TRUE(holds(message(batch), "holds 2 values"));
+  batch = some_batch(2, 8, 0);
+  batch.labels[3] = kVocab;
+  EXPECT_TRUE(holds(message(batch), "Label 61 at place 3"));
+  EXPECT_EQ(step.step(), 0);
+}
+
+TEST(StepOptions, ValuesOutOfBoundsAreNamed) {
+  const auto message = [](auto change) {
+    StepOptions options;
+    change(options);
+    return message_of<core::ConfigError>([&] { TrainStep step(small(), options); });
+  };
+  EXPECT_EQ(message([](auto&) {}), "");
+  EXPECT_TRUE(holds(message([](auto& o) { o.precision = "bf61"; }), "nearest is \"bf16\""));
+  EXPECT_TRUE(holds(message([](auto& o) { o.optimizer = "adam"; }), "adamw"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.schedule = "cos"; }), "schedule"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.accumulate = 0; }), "accumulate is 0"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.clip_norm = -1; }), "clip_norm"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.total_steps = -1; }), "total_steps"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.lr = NAN; }), "lr"));
+  EXPECT_TRUE(holds(message([](auto& o) { o.beta2 = 1; }), "beta2"));
+}
+
+// --- going on
+// -------------------------------------------------------------------------------------
+
+TEST(TrainStep, ContinuesBitForBitFromItsState) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    StepOptions options;
+    options.total_steps = 8;
+    options.precision = precision;
+    TrainStep run(small(7, {{"dropout", 0.1}}), options);
+    std::map<std::string, at::Tensor> saved;
+    for (int i = 0; i < 8; ++i) {
+      if (i == 4) {
+        for (const auto& [name, buffer] : run.state()) saved[name] = buffer.clone();
+      }
+      run.run_batches({some_batch(2 + i % 2, 8, i)});
+    }
+    TrainStep resumed(small(1, {{"dropout", 0.1}}), options);
+    resumed.run_batches({some_batch(2, 8, 0)});  // what it did before does not matter
+    resumed.load_state(saved, 4);
+    EXPECT_EQ(resumed.step(), 4);
+    for (int i = 4; i < 8; ++i) resumed.run_batches({some_batch(2 + i % 2, 8, i)});
+    for (const auto& [name, buffer] : run.state()) {
+      EXPECT_TRUE(same_bits(buffer, resumed.state().at(name))) << precision << " " << name;
+    }
+  }
+}
+
+TEST(TrainStep, RefusesAStateThatDoesNotFitAndKeepsItsOwn) {
+  TrainStep step(small(), {});
+  step.run_batches({some_batch(2, 8, 0)});
+  std::map<std::string, at::Tensor> own, wrong;
+  for (const auto& [name, buffer] : step.state()) {
+    own[name] = buffer.clone();
+    wrong[name] = buffer.clone() + 1.0;
+  }
+  const auto message = [&] {
+    return message_of<core::DataError>([&] { step.load_state(wrong, 9); });
+  };
+  const at::Tensor good = wrong["exp_avg"];
+  wrong["exp_avg"] = at::zeros({3}, at::kFloat);
+  EXPECT_TRUE(holds(message(), "\"exp_avg\" holds 3 values"));
+  wrong["exp_avg"] = good.to(at::kDouble);
+  EXPECT_TRUE(holds(message(), "float32"));
+  wrong.erase("exp_avg");
+  EXPECT_TRUE(holds(message(), "lacks \"exp_avg\""));
+  wrong["exp_avg"] = good;
+  EXPECT_TRUE(holds(message_of<core::DataError>([&] { step.load_state(wrong, -1); }), "step -1"));
+  EXPECT_EQ(step.step(), 1);
+  for (const auto& [name, buffer] : step.state()) EXPECT_TRUE(same_bits(buffer, own.at(name)));
+}
+
+}  // namespace
+}  // namespace omnima::train
