@@ -25,7 +25,7 @@ void pause(int spin) {
 
 }  // namespace
 
-Team::Team(int threads) {
+Team::Team(int threads) : shares_(static_cast<std::size_t>(std::max(threads, 1))) {
   for (int thread = 1; thread < threads; ++thread) {
     workers_.emplace_back([this, thread] { work(thread); });
   }
@@ -46,7 +46,12 @@ void Team::run(std::int64_t count, std::int64_t grain, const Body& body) {
   count_ = count;
   grain_ = std::max<std::int64_t>(grain, 1);
   body_ = &body;
-  next_.store(0, std::memory_order_relaxed);
+  const std::int64_t pieces = (count + grain_ - 1) / grain_;
+  for (int thread = 0; thread < size(); ++thread) {
+    Share& share = shares_[static_cast<std::size_t>(thread)];
+    share.next.store(pieces * thread / size(), std::memory_order_relaxed);
+    share.end = pieces * (thread + 1) / size();
+  }
   busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
@@ -55,10 +60,14 @@ void Team::run(std::int64_t count, std::int64_t grain, const Body& body) {
 }
 
 void Team::take_pieces(int thread) {
-  for (;;) {
-    const std::int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= count_) return;
-    (*body_)(begin, std::min(begin + grain_, count_), thread);
+  for (int i = 0; i < size(); ++i) {
+    Share& share = shares_[static_cast<std::size_t>((thread + i) % size())];
+    for (;;) {
+      const std::int64_t piece = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (piece >= share.end) break;
+      const std::int64_t begin = piece * grain_;
+      (*body_)(begin, std::min(begin + grain_, count_), thread);
+    }
   }
 }
 

@@ -21,18 +21,24 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
-  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. The
-  // body must not throw.
+  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. Each
+  // thread walks a share of its own from end to end, then helps the others with theirs. The body
+  // must not throw.
   void run(std::int64_t count, std::int64_t grain, const Body& body);
 
  private:
+  struct alignas(64) Share {
+    std::atomic<std::int64_t> next{0};  // first piece that no thread has taken
+    std::int64_t end = 0;
+  };
+
   void work(int thread);
   void take_pieces(int thread);
 
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> round_{0};  // grows by one a run; the workers wait for it
   std::atomic<int> busy_{0};             // workers that have not finished the round
-  std::atomic<std::int64_t> next_{0};    // first index that no thread has taken
+  std::vector<Share> shares_;            // of the pieces, one a thread
   std::int64_t count_ = 0;
   std::int64_t grain_ = 1;
   const Body* body_ = nullptr;

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "omnima/core/error.h"
+#include "omnima/core/huge_pages.h"
 
 namespace omnima::nn {
 
@@ -34,6 +35,7 @@ void Arena::build(std::uint64_t seed, const at::Device& device) {
   }
   // Drawn on the CPU, so that a seed gives the same weights on every device.
   at::Tensor drawn = at::empty({offset}, at::kFloat);
+  core::prefer_huge_pages(drawn.mutable_data_ptr(), drawn.nbytes());
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& parameter = parameters_[i];
     at::Tensor values = drawn.narrow(0, parameter.offset, parameter.size());
