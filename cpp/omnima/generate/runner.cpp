@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
+#include "omnima/kernels/cpu/norm.h"
 
 namespace omnima::generate {
 namespace {
@@ -24,14 +26,15 @@ void grow(std::vector<float>& buffer, std::int64_t size) {
 }
 
 // y [rows, outputs] = x [rows, inputs] weight^T + bias
-void wide_product(const Linear& linear, const float* x, std::int64_t rows, float* y) {
-  at::Tensor out = at::from_blob(y, {rows, linear.outputs}, at::kFloat);
+void wide_product(const Linear& linear, const float* x, std::int64_t rows, float* y,
+                  std::int64_t stride) {
+  at::Tensor out = at::from_blob(y, {rows, linear.outputs}, {stride, 1}, at::kFloat);
   const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, linear.inputs}, at::kFloat);
   at::mm_out(out, in, linear.weight.tensor.t());
   const float* bias = linear.bias.data();
   if (!bias) return;
   for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * linear.outputs + i] += bias[i];
+    for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * stride + i] += bias[i];
   }
 }
 
@@ -90,12 +93,9 @@ void Runner::append(std::span<DecodeState* const> states, std::span<const std::i
 }
 
 void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
-  const std::int64_t hidden = config_.hidden_size;
   const FlushDenormals flush;
-  for (std::int64_t i = 0; i < count; ++i) {
-    normalise(weights_.norm, &x_[(first + i) * hidden], &normed_[i * hidden]);
-  }
-  products({{&weights_.head, out}}, normed_.data(), count);
+  normalise(weights_.norm, first, count);
+  products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count);
 }
 
 void Runner::forward(std::span<const std::int64_t> tokens) {
@@ -107,7 +107,8 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
     grow(*buffer, rows * c.num_attention_heads * c.head_dim);
   }
   for (auto* buffer : {&k_, &v_}) grow(*buffer, rows * c.num_key_value_heads * c.head_dim);
-  for (auto* buffer : {&gate_, &up_}) grow(*buffer, rows * c.intermediate_size);
+  grow(inner_, 2 * rows * c.intermediate_size);
+  grow(activated_, rows * c.intermediate_size);
   embed(tokens);
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     attention(i, weights_.layers[i]);
@@ -129,11 +130,9 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
 
 void Runner::attention(std::int64_t layer, const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t at = row * config_.hidden_size;
-    normalise(weights.input_norm, &x_[at], &normed_[at]);
-  }
-  products({{&weights.q, q_.data()}, {&weights.k, k_.data()}, {&weights.v, v_.data()}},
+  normalise(weights.input_norm, 0, rows);
+  const Linear &q = weights.q, &k = weights.k, &v = weights.v;
+  products({{&q, q_.data(), q.outputs}, {&k, k_.data(), k.outputs}, {&v, v_.data(), v.outputs}},
            normed_.data(), rows);
   remember(layer);
   const std::int64_t heads = config_.num_key_value_heads;
@@ -143,7 +142,7 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
       attend(layer, i / heads, i % heads, &scores_[thread * scores]);
     }
   });
-  products({{&weights.o, projected_.data()}}, attended_.data(), rows);
+  products({{&weights.o, projected_.data(), config_.hidden_size}}, attended_.data(), rows);
   add_to_residual();
 }
 
@@ -204,52 +203,44 @@ void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, flo
 
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int64_t at = row * config_.hidden_size;
-    normalise(weights.mlp_norm, &x_[at], &normed_[at]);
-  }
-  if (weights.gate.weight.tensor.defined()) {
-    products({{&weights.gate, gate_.data()}, {&weights.up, up_.data()}}, normed_.data(), rows);
+  normalise(weights.mlp_norm, 0, rows);
+  const std::int64_t inner = config_.intermediate_size;
+  if (config_.activation == "swiglu") {
+    products({{&weights.gate, inner_.data(), 2 * inner}, {&weights.up, &inner_[inner], 2 * inner}},
+             normed_.data(), rows);
   } else {
-    products({{&weights.up, up_.data()}}, normed_.data(), rows);
+    products({{&weights.up, inner_.data(), inner}}, normed_.data(), rows);
   }
-  const std::int64_t count = rows * config_.intermediate_size;
-  team_.run(count, std::max<std::int64_t>(256, count / (4 * team_.size())),
-            [&](std::int64_t begin, std::int64_t end, int) { activate(begin, end); });
-  products({{&weights.down, projected_.data()}}, up_.data(), rows);
+  team_.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) { activate(begin, end); });
+  products({{&weights.down, projected_.data(), config_.hidden_size}}, activated_.data(), rows);
   add_to_residual();
 }
 
 void Runner::activate(std::int64_t begin, std::int64_t end) {
-  if (config_.activation == "swiglu") {
-    for (std::int64_t i = begin; i < end; ++i) up_[i] *= gate_[i] / (1.0f + std::exp(-gate_[i]));
-  } else if (config_.activation == "gelu") {
-    for (std::int64_t i = begin; i < end; ++i) {
-      up_[i] *= 0.5f * (1.0f + std::erf(up_[i] * 0.70710678f));  // 1 / sqrt(2)
-    }
-  } else {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float x = up_[i];
-      up_[i] *= 0.5f * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));  // sqrt(2/pi)
+  const auto& table = kernels::activation_kernels<float>();
+  const std::int64_t inner = config_.intermediate_size;
+  for (std::int64_t row = begin; row < end; ++row) {
+    float* y = &activated_[row * inner];
+    if (config_.activation == "swiglu") {
+      table.swiglu_forward(&inner_[row * 2 * inner], y, 1, inner);
+    } else {
+      table.gelu_forward(&inner_[row * inner], y, inner, config_.activation == "gelu_tanh");
     }
   }
 }
 
-void Runner::normalise(const Norm& norm, const float* x, float* y) const {
-  const std::int64_t hidden = config_.hidden_size;
-  const float* weight = norm.weight.data();
-  const float* bias = norm.bias.data();
-  double mean = 0, square = 0;
-  if (bias) {
-    for (std::int64_t i = 0; i < hidden; ++i) mean += x[i];
-    mean /= static_cast<double>(hidden);
-  }
-  for (std::int64_t i = 0; i < hidden; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const auto scale =
-      static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(hidden) + config_.norm_eps));
-  const auto shift = static_cast<float>(mean);
-  for (std::int64_t i = 0; i < hidden; ++i) {
-    y[i] = (x[i] - shift) * scale * weight[i] + (bias ? bias[i] : 0.0f);
+void Runner::normalise(const Norm& norm, std::int64_t first, std::int64_t rows) {
+  const auto& table = kernels::norm_kernels<float>();
+  const kernels::NormShape one{1, config_.hidden_size, static_cast<float>(config_.norm_eps)};
+  float mean, rstd;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* x = &x_[(first + row) * config_.hidden_size];
+    float* y = &normed_[row * config_.hidden_size];
+    if (config_.norm == "layer_norm") {
+      table.layer_forward(x, norm.weight.data(), norm.bias.data(), y, &mean, &rstd, one);
+    } else {
+      table.rms_forward(x, norm.weight.data(), y, &rstd, one);
+    }
   }
 }
 
@@ -260,21 +251,21 @@ void Runner::add_to_residual() {
 
 void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows) {
   if (wide_) {
-    for (const auto& [linear, y] : outputs) wide_product(*linear, x, rows, y);
+    for (const auto& [linear, y, stride] : outputs) wide_product(*linear, x, rows, y, stride);
     return;
   }
   std::int64_t total = 0;
-  for (const auto& [linear, y] : outputs) total += linear->outputs;
+  for (const auto& [linear, y, stride] : outputs) total += linear->outputs;
   const std::int64_t grain = (total / (8 * team_.size()) + 15) / 16 * 16;
   team_.run(total, std::max<std::int64_t>(grain, 16),
             [&](std::int64_t begin, std::int64_t end, int) {
               std::int64_t start = 0;  // of this output within the total
-              for (const auto& [linear, y] : outputs) {
+              for (const auto& [linear, y, stride] : outputs) {
                 const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
                 const std::int64_t to = std::min(end - start, linear->outputs);
                 if (from < to) {
                   kernels::gemv({linear->weight.data(), linear->inputs, linear->bias.data(),
-                                 linear->inputs, x, linear->inputs, rows, y, linear->outputs},
+                                 linear->inputs, x, linear->inputs, rows, y, stride},
                                 from, to);
                 }
                 start += linear->outputs;

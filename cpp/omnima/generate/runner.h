@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "omnima/generate/decode_state.h"
@@ -32,7 +31,12 @@ class Runner {
     DecodeState* state;
     std::int64_t position;
   };
-  using Output = std::pair<const Linear*, float*>;
+  // Where a product goes: rows `stride` apart.
+  struct Output {
+    const Linear* linear;
+    float* y;
+    std::int64_t stride;
+  };
 
   void forward(std::span<const std::int64_t> tokens);
   void embed(std::span<const std::int64_t> tokens);
@@ -42,7 +46,8 @@ class Runner {
   void rotate(float* heads, std::int64_t count, std::int64_t position) const;
   void mlp(const Layer& weights);
   void activate(std::int64_t begin, std::int64_t end);
-  void normalise(const Norm& norm, const float* x, float* y) const;
+  // Rows of the residual stream, from row `first` on, into normed_.
+  void normalise(const Norm& norm, std::int64_t first, std::int64_t rows);
   void add_to_residual();
   // Products of the same inputs with several weights, as one parallel section.
   void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows);
@@ -56,7 +61,7 @@ class Runner {
   std::vector<float> cos_, sin_;  // [longest, head_dim / 2]
   std::vector<float> scores_;     // [threads, heads that share keys, score_stride_]
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
-  std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, gate_, up_;
+  std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
 };
 
 }  // namespace omnima::generate

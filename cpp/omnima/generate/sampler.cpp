@@ -2,10 +2,13 @@
 #include "omnima/generate/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "omnima/core/error.h"
+#include "omnima/kernels/cpu/logits.h"
 
 namespace omnima::generate {
 namespace {
@@ -21,32 +24,12 @@ std::uint64_t mix(std::uint64_t bits) {
 }
 
 float largest(std::span<const float> logits) {
-  float most = kDropped;
-  for (const float logit : logits) most = std::max(most, logit);
-  return most;
+  return kernels::logit_kernels().largest(logits.data(), std::ssize(logits));
 }
 
-double total_weight(std::span<const float> logits, float most) {
-  double total = 0;
-  for (const float logit : logits) {
-    if (logit != kDropped) total += std::exp(logit - most);
-  }
-  return total;
-}
-
-std::int64_t draw(std::span<const float> logits, double share) {
-  const float most = largest(logits);
-  const double target = share * total_weight(logits, most);
-  double passed = 0;
-  std::int64_t last = 0;
-  for (std::size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] == kDropped) continue;
-    last = static_cast<std::int64_t>(id);
-    passed += std::exp(logits[id] - most);
-    if (passed > target) break;
-  }
-  return last;
-}
+// Bands of logits for top-p, counted down from the largest; the last one has no end.
+constexpr std::size_t kBands = 1024;
+constexpr float kBandsPerUnit = 64;
 
 }  // namespace
 
@@ -71,32 +54,55 @@ void Sampler::process(std::span<float> logits) {
   if (options_.temperature == 0) return;
   if (options_.temperature != 1) {
     const auto temperature = static_cast<float>(options_.temperature);
-    for (float& logit : logits) logit /= temperature;
+    constexpr float kMost = std::numeric_limits<float>::max();  // a tiny temperature ends here
+    for (float& logit : logits) logit = std::clamp(logit / temperature, -kMost, kMost);
   }
   if (options_.top_k > 0) keep_top_k(logits);
   if (options_.top_p < 1) keep_top_p(logits);
   if (options_.min_p > 0) {
-    const float most = largest(logits);
-    for (float& logit : logits) {
-      if (std::exp(static_cast<double>(logit) - most) < options_.min_p) logit = kDropped;
-    }
+    const double least = largest(logits) + std::log(options_.min_p);
+    for (float& logit : logits) logit = logit < least ? kDropped : logit;
   }
 }
 
 std::int64_t Sampler::next(std::span<float> logits) {
+  if (!kernels::logit_kernels().all_finite(logits.data(), std::ssize(logits))) refuse(logits);
+  process(logits);
+  const std::int64_t id =
+      options_.temperature == 0
+          ? std::find(logits.begin(), logits.end(), largest(logits)) - logits.begin()
+          : draw(logits);
+  ++step_;
+  saw(id);
+  return id;
+}
+
+void Sampler::refuse(std::span<const float> logits) const {
   for (std::size_t id = 0; id < logits.size(); ++id) {
     core::require<core::NonFiniteError>(
         std::isfinite(logits[id]), "The model's logit of token ", id, " is ", logits[id],
         " at new token ", step_ + 1,
         ": its weights hold values that are not finite. Load an earlier checkpoint.");
   }
-  process(logits);
-  const std::int64_t id = options_.temperature == 0
-                              ? std::max_element(logits.begin(), logits.end()) - logits.begin()
-                              : draw(logits, uniform(seed_, step_));
-  ++step_;
-  saw(id);
-  return id;
+}
+
+double Sampler::weigh(std::span<const float> logits) {
+  weights_.resize(logits.size());
+  return kernels::logit_kernels().softmax_weights(logits.data(), largest(logits), weights_.data(),
+                                                  std::ssize(logits));
+}
+
+std::int64_t Sampler::draw(std::span<const float> logits) {
+  const double target = uniform(seed_, step_) * weigh(logits);
+  double passed = 0;
+  std::int64_t last = 0;
+  for (std::size_t id = 0; id < weights_.size(); ++id) {
+    if (weights_[id] == 0) continue;
+    last = static_cast<std::int64_t>(id);
+    passed += weights_[id];
+    if (passed > target) break;
+  }
+  return last;
 }
 
 // Tokens as likely as the k-th stay, too.
@@ -111,24 +117,36 @@ void Sampler::keep_top_k(std::span<float> logits) {
   }
 }
 
-// A token stays while those above it hold less than top_p; the likeliest always stays.
+// A token stays while those above it hold less than top_p; the likeliest always stays. Bands of
+// nearly equal logits are weighed first, so that only the band where the share is reached is
+// sorted.
 void Sampler::keep_top_p(std::span<float> logits) {
   const float most = largest(logits);
-  const double total = total_weight(logits, most);
-  heap_.clear();
+  const double share = options_.top_p * weigh(logits);
+  bands_.resize(logits.size());
+  std::array<double, kBands> held{};
   for (std::size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] != kDropped) heap_.emplace_back(logits[id], static_cast<std::int64_t>(id));
+    const float band = std::min(kBands - 1.0f, (most - logits[id]) * kBandsPerUnit);
+    bands_[id] = static_cast<std::int32_t>(band);
+    held[static_cast<std::size_t>(bands_[id])] += weights_[id];
   }
-  std::fill(logits.begin(), logits.end(), kDropped);
-  std::make_heap(heap_.begin(), heap_.end());
   double above = 0;
-  do {
-    std::pop_heap(heap_.begin(), heap_.end());
-    const auto [logit, id] = heap_.back();
-    heap_.pop_back();
-    logits[static_cast<std::size_t>(id)] = logit;
-    above += std::exp(logit - most) / total;
-  } while (above < options_.top_p && !heap_.empty());
+  std::int32_t last = 0;
+  while (last + 1 < static_cast<std::int32_t>(kBands) &&
+         above + held[static_cast<std::size_t>(last)] < share) {
+    above += held[static_cast<std::size_t>(last++)];
+  }
+  order_.clear();
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    if (bands_[id] == last) order_.emplace_back(logits[id], id);
+    if (bands_[id] > last) logits[id] = kDropped;
+  }
+  std::sort(order_.begin(), order_.end(), std::greater<>());
+  for (std::size_t rank = 0; rank < order_.size(); ++rank) {
+    const auto& [logit, id] = order_[rank];
+    if (rank > 0 && above >= share) logits[id] = kDropped;
+    above += weights_[id];
+  }
 }
 
 }  // namespace omnima::generate

@@ -27,15 +27,22 @@ class Sampler {
   std::int64_t next(std::span<float> logits);
 
  private:
+  // Throws NonFiniteError for the first logit that is not finite.
+  void refuse(std::span<const float> logits) const;
+  // Fills weights_ with the unnormalised probabilities and returns their sum.
+  double weigh(std::span<const float> logits);
+  std::int64_t draw(std::span<const float> logits);
   void keep_top_k(std::span<float> logits);
   void keep_top_p(std::span<float> logits);
 
   const GenerateOptions& options_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
-  std::vector<bool> seen_;                              // [vocab], empty without a penalty
-  std::vector<float> sorted_;                           // scratch of top-k
-  std::vector<std::pair<float, std::int64_t>> heap_{};  // scratch of top-p
+  std::vector<bool> seen_;     // [vocab], empty without a penalty
+  std::vector<float> sorted_;  // scratch of top-k
+  std::vector<float> weights_;
+  std::vector<std::int32_t> bands_;                   // scratch of top-p
+  std::vector<std::pair<float, std::size_t>> order_;  // scratch of top-p
 };
 
 }  // namespace omnima::generate

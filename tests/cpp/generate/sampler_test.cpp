@@ -137,6 +137,22 @@ TEST(Sampler, TopPKeepsTheFewestThatHoldTheShare) {
   EXPECT_EQ(kept(processed(options, {1, 2, 3})), 1u);
 }
 
+TEST(Sampler, TopPDividesEqualLogitsAndKeepsTheirNumber) {
+  GenerateOptions options;
+  options.temperature = 1;
+  options.top_p = 0.25;
+  EXPECT_EQ(kept(processed(options, Logits(1000, 2.0f))), 250u);
+}
+
+TEST(Sampler, ATinyTemperatureTakesTheLikeliest) {
+  GenerateOptions options;
+  options.temperature = 1e-42;
+  options.top_p = 0.9;
+  Sampler sampler(options, 3, 4);
+  Logits logits{-2, 0.5f, -1, 0.25f};
+  EXPECT_EQ(sampler.next(logits), 1);
+}
+
 TEST(Sampler, MinPDropsWhatIsBelowAShareOfTheLikeliest) {
   GenerateOptions options;
   options.temperature = 1;
