@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "omnima/core/field.h"
+#include "omnima/ops/weight.h"
 #include "omnima/optim/adamw.h"
 
 namespace omnima::optim {
@@ -15,7 +16,7 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 16;
 
-// The plain meaning, on devices without a kernel of ours.
+// The plain meaning: on devices without a kernel of ours, or where OMNIMA_REFERENCE=1 asks for it.
 void update_by_aten(at::Tensor weight, const at::Tensor& grad, at::Tensor m, at::Tensor v,
                     const kernels::AdamwConstants& c) {
   const at::Tensor g = grad * c.grad_scale;
@@ -55,7 +56,7 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
   for (const bool matrices : {true, false}) {
     const int64_t first = matrices ? 0 : decayed, last = matrices ? decayed : arena_.size();
     c.weight_decay = matrices ? real(options_.weight_decay) : 0.0f;
-    if (!weights.is_cpu()) {
+    if (!weights.is_cpu() || ops::reference_mode()) {
       const auto part = [&](const at::Tensor& x) { return x.narrow(0, first, last - first); };
       update_by_aten(part(weights), part(gradients), part(exp_avg_), part(exp_avg_sq_), c);
       continue;
@@ -72,7 +73,7 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
 }
 
 double flat_norm(const at::Tensor& flat) {
-  if (!flat.is_cpu()) return at::linalg_vector_norm(flat).item<double>();
+  if (!flat.is_cpu() || ops::reference_mode()) return at::linalg_vector_norm(flat).item<double>();
   // Blocks of a fixed size, summed in order: the result does not depend on the threads.
   const int64_t blocks = (flat.numel() + kGrain - 1) / kGrain;
   std::vector<double> sums(blocks);

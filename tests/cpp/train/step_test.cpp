@@ -1,118 +1,19 @@
-// The training step: accumulation, clipping, schedule, errors before harm, and going on bit for
-// bit.
-#include "omnima/train/step.h"
-
+// What a training step computes: accumulation, clipping, schedule, precision, evaluation.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
-#include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 
-#include "omnima/core/error.h"
 #include "omnima/optim/adamw.h"
+#include "step_fixture.h"
 
 namespace omnima::train {
 namespace {
-
-using models::Decoder;
-using Changes = std::map<std::string, core::FieldValue>;
-constexpr std::int64_t kVocab = 61;
-
-std::shared_ptr<Decoder> small(std::uint64_t seed = 5, const Changes& changes = {}) {
-  Changes values{{"vocab_size", kVocab},
-                 {"hidden_size", std::int64_t{32}},
-                 {"num_hidden_layers", std::int64_t{2}},
-                 {"num_attention_heads", std::int64_t{4}},
-                 {"max_position_embeddings", std::int64_t{24}}};
-  for (const auto& [name, value] : changes) values[name] = value;
-  return std::make_shared<Decoder>(models::DecoderConfig::from_values(values), seed);
-}
-
-data::Batch some_batch(std::int64_t rows, std::int64_t time, std::int64_t ignored,
-                       std::int64_t shift = 0) {
-  data::Batch batch;
-  batch.rows = rows;
-  batch.time = time;
-  for (std::int64_t i = 0; i < rows * time; ++i) {
-    batch.input_ids.push_back((i * 7 + rows + shift) % kVocab);
-    batch.labels.push_back(i < ignored ? -100 : (i * 5 + 3 + shift) % kVocab);
-  }
-  batch.targets = rows * time - ignored;
-  return batch;
-}
-
-// The batch as rows of `time` places, filled with a token whose label is ignored.
-data::Batch padded(const data::Batch& batch, std::int64_t time) {
-  data::Batch wide;
-  wide.rows = batch.rows;
-  wide.time = time;
-  wide.targets = batch.targets;
-  for (std::int64_t row = 0; row < batch.rows; ++row) {
-    for (std::int64_t i = 0; i < time; ++i) {
-      const std::int64_t at = row * batch.time + i;
-      wide.input_ids.push_back(i < batch.time ? batch.input_ids[at] : 0);
-      wide.labels.push_back(i < batch.time ? batch.labels[at] : -100);
-    }
-  }
-  return wide;
-}
-
-data::Batch together(const std::vector<data::Batch>& parts) {
-  data::Batch all = parts.front();
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    const auto& part = parts[i];
-    all.rows += part.rows;
-    all.targets += part.targets;
-    all.input_ids.insert(all.input_ids.end(), part.input_ids.begin(), part.input_ids.end());
-    all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
-  }
-  return all;
-}
-
-// Gives batches that differ from place to place; every fourth has no target.
-class Counting : public data::BatchSource {
- public:
-  void next(data::Batch& batch) override {
-    batch = some_batch(2, 8, position_ % 4 == 3 ? 16 : position_, position_);
-    ++position_;
-  }
-  std::int64_t position() const override { return position_; }
-  void seek(std::int64_t position) override { position_ = position; }
-
- private:
-  std::int64_t position_ = 0;
-};
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.nbytes() == b.nbytes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
-}
-
-StepOptions options_with(const std::string& precision, double lr = 1e-3) {
-  StepOptions options;
-  options.precision = precision;
-  options.lr = lr;
-  options.schedule = "constant";
-  return options;
-}
-
-template <class E, class F>
-std::string message_of(F run) {
-  try {
-    run();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 // --- accumulation
 // ---------------------------------------------------------------------------------
@@ -319,131 +220,6 @@ TEST(TrainStep, TimingAPassLeavesTheWeights) {
   EXPECT_EQ(step.step(), 0);
   EXPECT_TRUE(holds(message_of<core::ConfigError>([&] { step.time_pass(some_batch(2, 8, 0), 0); }),
                     "repeats"));
-}
-
-// --- errors before harm
-// ---------------------------------------------------------------------------
-
-TEST(TrainStep, StopsBeforeTheWeightsChangeWhenTheLossIsNotFinite) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    auto model = small();
-    TrainStep step(model, options_with(precision));
-    step.run_batches({some_batch(2, 8, 0)});
-    model->arena().weights().narrow(0, 40, 1).fill_(NAN);
-    std::map<std::string, at::Tensor> before;
-    for (const auto& [name, buffer] : step.state()) before[name] = buffer.clone();
-    const auto message =
-        message_of<core::NonFiniteError>([&] { step.run_batches({some_batch(2, 8, 0, 9)}); });
-    EXPECT_TRUE(holds(message, "The loss of step 2 is nan")) << message;
-    EXPECT_EQ(step.step(), 1);
-    EXPECT_EQ(step.last_batches()[0].input_ids, some_batch(2, 8, 0, 9).input_ids);
-    for (const auto& [name, buffer] : step.state()) {
-      EXPECT_TRUE(same_bits(buffer, before.at(name))) << name;
-    }
-  }
-}
-
-// A final norm of 1e25 over an output projection of 1e-25: the loss is fine, the gradient's square
-// is not.
-TEST(TrainStep, StopsBeforeTheWeightsChangeWhenTheGradientIsNotFinite) {
-  auto model = small(5, {{"tie_word_embeddings", false}});
-  for (auto& [name, leaf] : model->named_parameters()) {
-    if (name == "model.norm.weight") leaf.detach().mul_(1e25);
-    if (name == "lm_head.weight") leaf.detach().mul_(1e-25);
-  }
-  TrainStep step(model, {});
-  const at::Tensor before = model->arena().weights().clone();
-  const auto message =
-      message_of<core::NonFiniteError>([&] { step.run_batches({some_batch(2, 8, 0)}); });
-  EXPECT_TRUE(holds(message, "The gradient of step 1 is not finite")) << message;
-  EXPECT_TRUE(same_bits(before, model->arena().weights()));
-  EXPECT_EQ(step.step(), 0);
-}
-
-TEST(TrainStep, BadBatchesAreNamed) {
-  TrainStep step(small(), {});
-  const auto message = [&](const data::Batch& batch) {
-    return message_of<core::DataError>([&] { step.run_batches({batch}); });
-  };
-  EXPECT_TRUE(holds(message(some_batch(1, 8, 8)), "Step 1 has no target token"));
-  data::Batch batch = some_batch(2, 8, 0);
-  batch.input_ids.pop_back();
-  EXPECT_TRUE(holds(message(batch), "2 rows and 8 columns holds 15 values"));
-  batch = some_batch(2, 8, 0);
-  batch.segments = {0, 1};
-  EXPECT_TRUE(holds(message(batch), "holds 2 values"));
-  batch = some_batch(2, 8, 0);
-  batch.labels[3] = kVocab;
-  EXPECT_TRUE(holds(message(batch), "Label 61 at place 3"));
-  EXPECT_EQ(step.step(), 0);
-}
-
-TEST(StepOptions, ValuesOutOfBoundsAreNamed) {
-  const auto message = [](auto change) {
-    StepOptions options;
-    change(options);
-    return message_of<core::ConfigError>([&] { TrainStep step(small(), options); });
-  };
-  EXPECT_EQ(message([](auto&) {}), "");
-  EXPECT_TRUE(holds(message([](auto& o) { o.precision = "bf61"; }), "nearest is \"bf16\""));
-  EXPECT_TRUE(holds(message([](auto& o) { o.optimizer = "adam"; }), "adamw"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.schedule = "cos"; }), "schedule"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.accumulate = 0; }), "accumulate is 0"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.clip_norm = -1; }), "clip_norm"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.total_steps = -1; }), "total_steps"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.lr = NAN; }), "lr"));
-  EXPECT_TRUE(holds(message([](auto& o) { o.beta2 = 1; }), "beta2"));
-}
-
-// --- going on
-// -------------------------------------------------------------------------------------
-
-TEST(TrainStep, ContinuesBitForBitFromItsState) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    StepOptions options;
-    options.total_steps = 8;
-    options.precision = precision;
-    TrainStep run(small(7, {{"dropout", 0.1}}), options);
-    std::map<std::string, at::Tensor> saved;
-    for (int i = 0; i < 8; ++i) {
-      if (i == 4) {
-        for (const auto& [name, buffer] : run.state()) saved[name] = buffer.clone();
-      }
-      run.run_batches({some_batch(2 + i % 2, 8, i)});
-    }
-    TrainStep resumed(small(1, {{"dropout", 0.1}}), options);
-    resumed.run_batches({some_batch(2, 8, 0)});  // what it did before does not matter
-    resumed.load_state(saved, 4);
-    EXPECT_EQ(resumed.step(), 4);
-    for (int i = 4; i < 8; ++i) resumed.run_batches({some_batch(2 + i % 2, 8, i)});
-    for (const auto& [name, buffer] : run.state()) {
-      EXPECT_TRUE(same_bits(buffer, resumed.state().at(name))) << precision << " " << name;
-    }
-  }
-}
-
-TEST(TrainStep, RefusesAStateThatDoesNotFitAndKeepsItsOwn) {
-  TrainStep step(small(), {});
-  step.run_batches({some_batch(2, 8, 0)});
-  std::map<std::string, at::Tensor> own, wrong;
-  for (const auto& [name, buffer] : step.state()) {
-    own[name] = buffer.clone();
-    wrong[name] = buffer.clone() + 1.0;
-  }
-  const auto message = [&] {
-    return message_of<core::DataError>([&] { step.load_state(wrong, 9); });
-  };
-  const at::Tensor good = wrong["exp_avg"];
-  wrong["exp_avg"] = at::zeros({3}, at::kFloat);
-  EXPECT_TRUE(holds(message(), "\"exp_avg\" holds 3 values"));
-  wrong["exp_avg"] = good.to(at::kDouble);
-  EXPECT_TRUE(holds(message(), "float32"));
-  wrong.erase("exp_avg");
-  EXPECT_TRUE(holds(message(), "lacks \"exp_avg\""));
-  wrong["exp_avg"] = good;
-  EXPECT_TRUE(holds(message_of<core::DataError>([&] { step.load_state(wrong, -1); }), "step -1"));
-  EXPECT_EQ(step.step(), 1);
-  for (const auto& [name, buffer] : step.state()) EXPECT_TRUE(same_bits(buffer, own.at(name)));
 }
 
 }  // namespace
