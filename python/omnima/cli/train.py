@@ -11,6 +11,7 @@ from omnima.cli.output import print_facts, print_json
 from omnima.training.recipe import Recipe
 from omnima.training.schema import Field
 
+_AT_ONCE = "Stopped at once. The same command with --resume goes on from what is on disk."
 _NOT_FLAGS = ("model",)  # set with --set model.FIELD=value
 
 
@@ -51,6 +52,9 @@ def train(**flags: Any) -> None:
         run = launch(recipe, resume=own["resume"], overwrite=own["overwrite"])
     except RunInterrupted as stopped:
         typer.echo(str(stopped), err=True)
+        raise typer.Exit(130) from stopped
+    except KeyboardInterrupt as stopped:  # while preparing, or a second one while saving
+        typer.echo(_AT_ONCE, err=True)
         raise typer.Exit(130) from stopped
     if own["json"]:
         print_json(run.summary)

@@ -4,8 +4,10 @@ of --json key by key, and bad input of every kind."""
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +296,69 @@ def test_a_file_in_the_place_of_a_directory_is_refused(
     run = ["train", "--data", "tinyworld:4KB", "--steps", "1", *QUICK]
     assert "cannot be written" in refused(capsys, *run, "--out", path / "run", "--json")
     assert path.name in refused(capsys, "info", path, "--json")
+
+
+def test_stopped_while_the_text_is_prepared_it_goes_on_with_resume(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["train", "--data", "tinyworld:12MB", *QUICK, "--steps", "9", "--samples", "0"]
+    command = [sys.executable, "-m", "omnima", *words, "--out", str(out), "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
+        limit = time.monotonic() + 120
+        while not (out / "data").exists() and time.monotonic() < limit:
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        told, said = running.communicate(timeout=120)
+    assert running.returncode == 130 and told == "" and "--resume" in said
+    assert "Traceback" not in said
+    result = the_object(omnima(*words, "--out", out, "--resume", "--json"))
+    assert result["steps"] == 9
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command that succeeds writes for people."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 0, err
+    return out
+
+
+def test_people_get_lines(place: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "bits_per_byte" in shown(capsys, "eval", model, "--data", "tinyworld:2KB")
+    info = shown(capsys, "info", model)
+    assert "parameters" in info and "precision fp32: as asked for." in info
+    assert shown(capsys, "tokenize", model, "--text", "ab").count("\t") == 2
+    assert "presets here" in shown(capsys, "doctor")
+    asked = ["generate", model, "--max-new-tokens", "4", "--seed", "1"]
+    alone = shown(capsys, *asked, "--prompt", "Once")
+    assert alone.startswith("Once") and shown(capsys, *asked, "--prompt", "Once") == alone
+    path = place / "two prompts.txt"
+    path.write_text("Once\nThe\n", encoding="utf-8")
+    batch = shown(capsys, *asked, "--prompts-file", path)
+    assert batch.startswith(alone) and "\n\nThe" in batch
+
+
+def test_people_get_the_samples_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["train", "--data", "tinyworld:20KB", "--steps", "2", *QUICK, "--out", tmp_path / "run"]
+    text = shown(capsys, *run, "--samples", "2", "--sample-prompt", "Once", "--sample-tokens", "5")
+    assert "val_loss" in text and text.count("\nOnce") == 2
+    samples = (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8")
+    assert samples.count("Once") == 2
+
+
+def test_resume_is_verified_on_the_users_own_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["train", "--data", "tinyworld:20KB", "--steps", "2", *QUICK, "--out", tmp_path / "run"]
+    assert "Resume is exact" in shown(capsys, *run, "--verify-resume")
+
+
+def test_a_run_from_its_own_recipe(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["--config", model / "config.yaml", "--steps", "1", "--out", tmp_path / "run"]
+    result = json.loads(shown(capsys, "train", *again, "--json"))
+    assert result["steps"] == 1
