@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -82,7 +83,7 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
   at::Tensor gradients = model_->arena().gradients();
   gradients.zero_();
   double loss = 0;
-  const at::AutoGradMode with_gradients(true);
+  const c10::AutoGradMode with_gradients(true);
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
     const auto batch = tensors(batches_[i], gradients.device());
@@ -130,7 +131,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
 std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
                                                     std::int64_t batches) {
   const FlushDenormals flush;
-  const at::AutoGradMode without_gradients(false);
+  const c10::AutoGradMode without_gradients(false);
   double loss = 0;
   std::int64_t tokens = 0;
   data::Batch batch;

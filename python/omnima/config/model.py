@@ -52,7 +52,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
     >>> from omnima.config import ModelConfig
     >>> ModelConfig(vocab_size=256, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
     ...             max_position_embeddings=128).num_parameters
-    115008
+    114752
     """
 
     def __init__(self, **fields: Any) -> None:
