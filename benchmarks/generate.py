@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -69,9 +70,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     timed = calls(model, twin(model))
     written = {key: call() for key, call in timed.items()}
     seconds: dict[str, list[float]] = {key: [] for key in timed}
-    order = list(timed.items())
+    order, dice = list(timed.items()), random.Random(0)
     for _ in range(rounds):  # in turns, so that a busy machine is fair to all,
-        order.append(order.pop(0))  # and each of them after every other
+        dice.shuffle(order)  # whatever ran before
         for key, call in order:
             began = time.perf_counter()
             call()

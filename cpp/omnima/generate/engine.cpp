@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <exception>
 #include <memory>
 
 #include "omnima/core/error.h"
@@ -70,7 +71,9 @@ class Run {
     runner_.prefill(sequence->state, prompt);
     runner_.logits(count - 1, 1, logits_.data());
     poll();
-    if (takes(*sequence, logits_.data())) active_.push_back(std::move(sequence));
+    const auto vocab = static_cast<std::size_t>(config_.vocab_size);
+    const std::int64_t id = sequence->sampler.next({logits_.data(), vocab});
+    if (takes(*sequence, id)) active_.push_back(std::move(sequence));
   }
 
   void step() {
@@ -83,20 +86,38 @@ class Run {
     runner_.append(states_, tokens_);
     runner_.logits(0, static_cast<std::int64_t>(active_.size()), logits_.data());
     poll();
+    draw();
     std::size_t kept = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      if (!takes(*active_[i], &logits_[i * config_.vocab_size])) continue;
+      if (!takes(*active_[i], tokens_[i])) continue;
       if (kept != i) active_[kept] = std::move(active_[i]);
       ++kept;
     }
     active_.resize(kept);
   }
 
-  // Draws the sequence's next token; false when the sequence ends with it.
-  bool takes(Sequence& sequence, float* logits) {
-    Written& written = written_[sequence.index];
+  // The next token of every active sequence into tokens_, each sequence by one thread.
+  void draw() {
     const auto vocab = static_cast<std::size_t>(config_.vocab_size);
-    const std::int64_t id = sequence.sampler.next({logits, vocab});
+    const auto count = static_cast<std::int64_t>(active_.size());
+    std::vector<std::exception_ptr> errors(active_.size());
+    runner_.team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
+      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+        try {
+          tokens_[i] = active_[i]->sampler.next({&logits_[i * vocab], vocab});
+        } catch (...) {
+          errors[i] = std::current_exception();
+        }
+      }
+    });
+    for (const auto& error : errors) {
+      if (error) std::rethrow_exception(error);
+    }
+  }
+
+  // Adds the sequence's next token; false when the sequence ends with it.
+  bool takes(Sequence& sequence, std::int64_t id) {
+    Written& written = written_[sequence.index];
     written.ids.push_back(id);
     --sequence.room;
     const auto& stops = options_.stop_ids;

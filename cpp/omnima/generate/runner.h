@@ -24,6 +24,8 @@ class Runner {
   void append(std::span<DecodeState* const> states, std::span<const std::int64_t> tokens);
   // The logits after row `first` and those that follow it, of the call before: [count, vocab].
   void logits(std::int64_t first, std::int64_t count, float* out);
+  // The threads of the runner, between its calls.
+  Team& team() { return team_; }
 
  private:
   // One token on its way through the model.
