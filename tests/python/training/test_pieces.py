@@ -173,6 +173,26 @@ def test_precision_is_measured_on_a_stand_in_in_little_time():
     assert abs(gain - 1.1) < 1e-3 or choice.precision == ("bf16" if gain > 1.1 else "fp32")
 
 
+def test_a_large_model_is_measured_on_fewer_steps(monkeypatch):
+    from omnima.config import model_preset
+    from omnima.training import precision
+
+    turns = []
+
+    class Step:
+        def run_batches(self, batch):
+            turns.append(batch[0][0].shape)
+
+    monkeypatch.setattr(precision, "_stand_in", lambda *given: Step())
+    config = model_preset("nima", vocab_size=512)
+    precision.measure_formats(config, 32)
+    assert turns == [(4, 32)] * 8
+    turns.clear()
+    monkeypatch.setattr(precision, "_ENOUGH", 0.0)
+    precision.measure_formats(config, 32)
+    assert len(turns) == 4
+
+
 def test_a_damaged_precision_record_is_an_error(tmp_path):
     from omnima.training.precision import PrecisionChoice
 
