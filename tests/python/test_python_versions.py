@@ -101,15 +101,14 @@ def test_the_reader_refuses_younger_syntax(source: str) -> None:
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
 def test_every_interpreter_here_compiles_the_package(version: str) -> None:
-    python = shutil.which(f"python{version}")
+    ours = sys.version_info[:2] == tuple(map(int, version.split(".")))
+    python = sys.executable if ours else shutil.which(f"python{version}")
     code = (
         "import sys, pathlib\n"
         "if sys.version_info[:2] != tuple(map(int, sys.argv[1].split('.'))): sys.exit(77)\n"
         "for path in pathlib.Path(sys.argv[2]).rglob('*.py'):\n"
         "    compile(path.read_text(encoding='utf-8'), str(path), 'exec', dont_inherit=True)\n"
     )
-    if python is None and sys.version_info[:2] == tuple(map(int, version.split("."))):
-        python = sys.executable
     if python is None:
         pytest.skip(f"there is no Python {version} here")
     words = [python, "-I", "-c", code, version, str(ROOT / "python")]
