@@ -54,8 +54,22 @@ void Arena::build(std::uint64_t seed, const at::Device& device) {
 }
 
 const at::Tensor& Arena::gradients() {
-  if (!gradients_.defined()) gradients_ = at::zeros({size()}, weights_.options());
-  return gradients_;
+  if (gradients_.empty()) zero_gradients(1);
+  return gradients_[0];
+}
+
+void Arena::zero_gradients(int64_t workers) {
+  for (int64_t w = 0; w < workers; ++w) {
+    if (w == static_cast<int64_t>(gradients_.size())) {
+      gradients_.push_back(at::zeros({size()}, weights_.options()));
+    } else {
+      gradients_[w].zero_();
+    }
+  }
+}
+
+void Arena::sum_gradients(int64_t workers) {
+  for (int64_t w = 1; w < workers; ++w) gradients_[0].add_(gradients_[w]);
 }
 
 // Tensor operations on a leaf or view count up the buffer's version; our optimizer writes both
@@ -88,7 +102,7 @@ ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
     weight.leaves.push_back(leaves_[i]);
   const bool narrow = compute.dtype == at::kBFloat16 && parameters_[slot.first].is_matrix();
   weight.compute = view(narrow ? shadow_ : weights_, slot);
-  if (compute.direct_gradients) weight.grad = view(gradients_, slot);
+  if (compute.direct_gradients) weight.grad = view(gradients_[compute.worker], slot);
   return weight;
 }
 

@@ -32,7 +32,8 @@ struct Parameter {
 // How one pass computes: in which precision, and where gradients go.
 struct Compute {
   at::ScalarType dtype = at::kFloat;
-  bool direct_gradients = false;  // true: added to the gradient buffer, past Python's autograd
+  bool direct_gradients = false;  // true: added to a gradient buffer, past Python's autograd
+  int64_t worker = 0;             // which buffer: passes that run at the same time have one each
 };
 
 class Arena {
@@ -50,7 +51,10 @@ class Arena {
   int64_t size() const { return weights_.numel(); }
   int64_t decayed() const { return decayed_; }  // the first so many elements belong to matrices
   const at::Tensor& weights() const { return weights_; }
-  const at::Tensor& gradients();  // zeros at first use
+  const at::Tensor& gradients();  // of worker 0; zeros at first use
+  // Sets the buffers of the first `workers` workers to zero, making those that are new.
+  void zero_gradients(int64_t workers);
+  void sum_gradients(int64_t workers);  // adds those of workers 1, 2, … to worker 0's
   const at::Tensor& shadow();  // bfloat16, refreshed when the weights were changed through tensors
 
  private:
@@ -58,7 +62,8 @@ class Arena {
 
   std::vector<Parameter> parameters_;
   std::vector<at::Tensor> leaves_;
-  at::Tensor weights_, gradients_, shadow_;
+  at::Tensor weights_, shadow_;
+  std::vector<at::Tensor> gradients_;  // one for each worker
   int64_t decayed_ = 0;
   int64_t shadow_version_ = -1;
 };

@@ -1,8 +1,5 @@
 #include "omnima/train/step.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -12,30 +9,13 @@
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
 #include "omnima/train/flush_denormals.h"
+#include "omnima/train/row_workers.h"
 
 namespace omnima::train {
 namespace {
 
 using core::NonFiniteError;
 using core::require;
-
-struct BatchTensors {
-  at::Tensor ids, labels, segments;
-};
-
-// Views of the batch's own memory, moved where the model lives.
-BatchTensors tensors(const data::Batch& batch, const at::Device& device) {
-  const auto view = [&](const auto& values, at::ScalarType type) {
-    require<core::DataError>(static_cast<int64_t>(values.size()) == batch.rows * batch.time,
-                             "A batch of ", batch.rows, " rows and ", batch.time, " columns holds ",
-                             values.size(), " values.");
-    return at::from_blob(const_cast<void*>(static_cast<const void*>(values.data())),
-                         {batch.rows, batch.time}, at::TensorOptions(type))
-        .to(device);
-  };
-  return {view(batch.input_ids, at::kLong), view(batch.labels, at::kLong),
-          batch.segments.empty() ? at::Tensor() : view(batch.segments, at::kInt)};
-}
 
 std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   std::uint64_t x = a * 0x9e3779b97f4a7c15ULL + b + 0x632be59bd9b4e019ULL;
@@ -70,6 +50,15 @@ nn::Compute TrainStep::compute() const {
   return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true};
 }
 
+std::int64_t TrainStep::workers(const data::Batch& batch) const {
+  return row_workers(batch.rows, model_->arena().size(), model_->arena().weights().device());
+}
+
+// Workers only read the shared buffers: the bfloat16 copy is brought up to date before they start.
+void TrainStep::refresh_shadow() {
+  if (compute().dtype == at::kBFloat16) model_->arena().shadow();
+}
+
 double TrainStep::learning_rate() const {
   double progress = std::max(0.0, progress_);
   if (progress_ < 0 && options_.total_steps > 0) {
@@ -80,21 +69,29 @@ double TrainStep::learning_rate() const {
 
 // Leaves the gradient of the mean loss over `targets` tokens in the arena; returns that loss.
 double TrainStep::accumulate_gradients(std::int64_t targets) {
-  at::Tensor gradients = model_->arena().gradients();
-  gradients.zero_();
+  nn::Arena& arena = model_->arena();
+  const at::Device device = arena.weights().device();
+  refresh_shadow();
+  std::int64_t most = 1;
+  for (const auto& batch : batches_) most = std::max(most, workers(batch));
+  arena.zero_gradients(most);
   double loss = 0;
-  const c10::AutoGradMode with_gradients(true);
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
-    const auto batch = tensors(batches_[i], gradients.device());
-    const std::uint64_t seed =
+    const auto seed =
         mix(mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
-    const at::Tensor part =
-        model_->loss_sum(batch.ids, batch.labels, batch.segments,
-                         {compute(), 1.0 / static_cast<double>(targets), true, seed});
-    torch::autograd::backward({part}, {});
-    loss += part.item<double>();
+    loss += sum_over_rows(batch_tensors(batches_[i], device), workers(batches_[i]), true,
+                          [&](const BatchTensors& rows, std::int64_t worker) {
+                            nn::Compute how = compute();
+                            how.worker = worker;
+                            const at::Tensor part = model_->loss_sum(
+                                rows.ids, rows.labels, rows.segments,
+                                {how, 1.0 / static_cast<double>(targets), true, mix(seed, worker)});
+                            torch::autograd::backward({part}, {});
+                            return part.item<double>();
+                          });
   }
+  arena.sum_gradients(most);
   return loss;
 }
 
@@ -131,17 +128,20 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
 std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
                                                     std::int64_t batches) {
   const FlushDenormals flush;
-  const c10::AutoGradMode without_gradients(false);
+  refresh_shadow();
   double loss = 0;
   std::int64_t tokens = 0;
   data::Batch batch;
   for (std::int64_t i = 0; i < batches; ++i) {
     source.next(batch);
     if (batch.targets == 0) continue;
-    const auto part = tensors(batch, model_->arena().weights().device());
     nn::Compute how = compute();
     how.direct_gradients = false;
-    loss += model_->loss_sum(part.ids, part.labels, part.segments, {how}).item<double>();
+    loss += sum_over_rows(
+        batch_tensors(batch, model_->arena().weights().device()), workers(batch), false,
+        [&](const BatchTensors& rows, std::int64_t) {
+          return model_->loss_sum(rows.ids, rows.labels, rows.segments, {how}).item<double>();
+        });
     tokens += batch.targets;
   }
   return {loss, tokens};

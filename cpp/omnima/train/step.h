@@ -66,6 +66,8 @@ class TrainStep {
 
  private:
   nn::Compute compute() const;
+  std::int64_t workers(const data::Batch& batch) const;
+  void refresh_shadow();
   double learning_rate() const;
   double accumulate_gradients(std::int64_t targets);
 

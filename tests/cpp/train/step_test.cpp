@@ -1,4 +1,5 @@
 // What a training step computes: accumulation, clipping, schedule, precision, evaluation.
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 
 #include "omnima/optim/adamw.h"
+#include "omnima/train/row_workers.h"
 #include "step_fixture.h"
 
 namespace omnima::train {
@@ -81,6 +83,25 @@ TEST(TrainStep, PackedDocumentsEqualRowsOfTheirOwn) {
   open.run_batches({packed});
   EXPECT_FALSE(
       at::allclose(open_model->arena().gradients(), rows_model->arena().gradients(), 1e-4, 1e-6));
+}
+
+TEST(TrainStep, RowsWorkedOnSideBySideGiveTheGradientOfTheBatch) {
+  const int threads = at::get_num_threads();
+  data::Batch batch = some_batch(5, 8, 3);
+  for (int i = 0; i < 40; ++i) batch.segments.push_back(i % 8 / 5);
+  auto alone = small(), together = small();
+  at::set_num_threads(1);
+  TrainStep one(alone, {});
+  const auto first = one.run_batches({batch});
+  at::set_num_threads(3);
+  TrainStep three(together, {});
+  const auto second = three.run_batches({batch});
+  at::set_num_threads(threads);
+  EXPECT_EQ(row_workers(5, 1000, at::kCPU), std::min(threads, 5) == threads ? threads : 1);
+  EXPECT_EQ(row_workers(1, 1000, at::kCPU), 1);
+  EXPECT_EQ(row_workers(5, 1 << 30, at::kCPU), 1);
+  EXPECT_NEAR(first.loss, second.loss, 1e-6);
+  EXPECT_TRUE(at::allclose(alone->arena().gradients(), together->arena().gradients(), 1e-4, 1e-7));
 }
 
 TEST(TrainStep, RunPullsItsShareOfTheSource) {

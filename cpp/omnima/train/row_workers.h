@@ -1,0 +1,32 @@
+// A batch cut by rows into parts that are worked on at the same time, one thread each: in a small
+// model the operators are too short to be worth cutting, whole rows are not.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "omnima/data/batch.h"
+
+namespace omnima::train {
+
+struct BatchTensors {
+  at::Tensor ids, labels, segments;  // [rows, time]; segments may be undefined
+
+  BatchTensors rows(std::int64_t first, std::int64_t count) const;
+};
+
+// Views of the batch's own memory, moved where the model lives.
+BatchTensors batch_tensors(const data::Batch& batch, const at::Device& device);
+
+// How many parts a batch of so many rows is cut into for a model of so many parameters: one for
+// each thread, or a single one where every operator has work enough for all threads.
+std::int64_t row_workers(std::int64_t rows, std::int64_t parameters, const at::Device& device);
+
+// The sum of part(rows, worker) over the parts, added in order. Each runs with gradients recorded
+// or not, as asked.
+double sum_over_rows(const BatchTensors& batch, std::int64_t workers, bool with_gradients,
+                     const std::function<double(const BatchTensors&, std::int64_t)>& part);
+
+}  // namespace omnima::train
