@@ -20,7 +20,7 @@ from omnima.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
-GRAMMAR_VERSION = 1  # raised whenever the same seed would give another text
+GRAMMAR_VERSION = 2  # raised whenever the same seed would give another text
 _LOG = tuple(math.log(n) if n else 0.0 for n in range(257))
 
 

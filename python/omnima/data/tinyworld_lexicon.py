@@ -71,9 +71,7 @@ def _place(preposition: str, noun: str) -> Place:
 
 FULL = Lexicon(
     kinds=(("girl", _GIRLS), ("boy", _BOYS), *((animal, _PETS) for animal in _ANIMALS)),
-    traits=tuple(
-        "kind brave shy clever curious funny quiet cheerful lazy gentle proud young".split()
-    ),
+    traits=tuple("kind brave shy clever funny quiet gentle proud".split()),
     places=(
         *(_place("in", noun) for noun in ("garden", "forest", "village", "barn", "valley")),
         *(_place("at", noun) for noun in ("park", "market", "farm", "beach")),
@@ -92,8 +90,7 @@ FULL = Lexicon(
     ),
     colors=tuple("red blue green yellow white black pink brown".split()),
     things=tuple(
-        "ball kite book hat drum lamp boat doll key map coin shell basket bell scarf flute cup "
-        "rope bag ring feather blanket wagon puzzle".split()
+        "ball kite book hat drum lamp boat doll key map coin shell bell scarf flute ring".split()
     ),
     foods=tuple("bread soup cheese milk honey cake corn rice".split()),
     fruits=tuple("apples pears plums nuts berries flowers leaves carrots".split()),
