@@ -25,7 +25,7 @@ void check_rows(const at::Tensor& x, const Weight& weight, const char* op) {
                 cols, " elements, but its input has the shape ", x.sizes(), ".");
 }
 
-// Adds a [threads, cols] buffer of partial sums to the gradient: in order, so that sums are
+// Adds a [parts, cols] buffer of partial sums to the gradient: in order, so that sums are
 // repeatable.
 at::Tensor give_gradient(const at::Tensor& partial, const at::Tensor& grad) {
   const at::Tensor sum = partial.sum(0);
@@ -34,11 +34,14 @@ at::Tensor give_gradient(const at::Tensor& partial, const at::Tensor& grad) {
   return {};
 }
 
-// One range of rows a thread, so that each has a buffer of its own for the weight's gradient.
+// Ranges of rows with a buffer of their own for the weight's gradient. Their number follows from
+// the rows alone: the same sums on any number of threads.
+int64_t parts_of(int64_t rows) { return std::clamp<int64_t>(rows / 256, 1, 64); }
+
 template <class F>
-void in_thread_ranges(int64_t rows, int64_t threads, F f) {
-  const int64_t share = (rows + threads - 1) / threads;
-  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+void in_parts(int64_t rows, F f) {
+  const int64_t parts = parts_of(rows), share = (rows + parts - 1) / parts;
+  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
       const int64_t begin = part * share, end = std::min(rows, begin + share);
       if (begin < end) f(part, begin, end);
@@ -74,11 +77,11 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     const at::Tensor rstd = context->saved_data["rstd"].toTensor();
     const at::Tensor weight = context->saved_data["weight"].toTensor();
     const auto shape = shape_of(x, 0);
-    const int64_t threads = at::get_num_threads();
-    const at::Tensor partial = at::zeros({threads, shape.cols}, weight.options());
+    const int64_t parts = parts_of(shape.rows);
+    const at::Tensor partial = at::zeros({parts, shape.cols}, weight.options());
     const at::Tensor dx = at::empty_like(x);
     by_dtype(x, "rms_norm", [&]<class T>(T*) {
-      in_thread_ranges(shape.rows, threads, [&](int64_t part, int64_t begin, int64_t end) {
+      in_parts(shape.rows, [&](int64_t part, int64_t begin, int64_t end) {
         const int64_t at = begin * shape.cols;
         kernels::norm_kernels<T>().rms_backward(
             data<T>(x) + at, weight.const_data_ptr<float>(), rstd.data_ptr<float>() + begin,
@@ -125,17 +128,17 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
     const at::Tensor rstd = context->saved_data["rstd"].toTensor();
     const at::Tensor weight = context->saved_data["weight"].toTensor();
     const auto shape = shape_of(x, 0);
-    const int64_t threads = at::get_num_threads();
-    const at::Tensor partial = at::zeros({2, threads, shape.cols}, weight.options());
+    const int64_t parts = parts_of(shape.rows);
+    const at::Tensor partial = at::zeros({2, parts, shape.cols}, weight.options());
     const at::Tensor dx = at::empty_like(x);
     by_dtype(x, "layer_norm", [&]<class T>(T*) {
-      in_thread_ranges(shape.rows, threads, [&](int64_t part, int64_t begin, int64_t end) {
+      in_parts(shape.rows, [&](int64_t part, int64_t begin, int64_t end) {
         const int64_t at = begin * shape.cols;
         float* dweight = partial.data_ptr<float>() + part * shape.cols;
         kernels::norm_kernels<T>().layer_backward(
             data<T>(x) + at, weight.const_data_ptr<float>(), mean.data_ptr<float>() + begin,
             rstd.data_ptr<float>() + begin, data<T>(dy) + at, data<T>(dx) + at, dweight,
-            dweight + threads * shape.cols, {end - begin, shape.cols, shape.eps});
+            dweight + parts * shape.cols, {end - begin, shape.cols, shape.eps});
       });
     });
     auto& saved = context->saved_data;
