@@ -1,6 +1,6 @@
 """Held-out loss on Tiny Shakespeare by characters, the usual 90/10 split, in fifteen minutes.
 
-    python benchmarks/shakespeare.py --data input.txt [--minutes 15] [--peer "python peer.py --minutes 15"]
+    python benchmarks/shakespeare.py --data input.txt [--minutes 15] [--peer COMMAND]
 
 Trains by `examples/recipes/shakespeare.yaml`, then scores the last tenth of the text in windows of
 the context, every character counted. `--peer` is a command to run afterwards on the quiet machine;

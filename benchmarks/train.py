@@ -175,9 +175,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="1m,10m,124m")
     parser.add_argument("--precisions", default="bf16,fp32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--rounds", type=int, default=1, help="medians are shown"
-    )
+    parser.add_argument("--rounds", type=int, default=1, help="medians are shown")
     parser.add_argument("--child", choices=SYSTEMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

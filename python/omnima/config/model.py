@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from omnima import _core
-from omnima.config.presets import PRESETS
+from omnima.config.presets import PRESETS, initializer_for
 from omnima.errors import ConfigError
 
 # The base is made from the core's own descriptions, so that a field is described once.
@@ -204,6 +204,7 @@ def _fit_inner(
             "num_hidden_layers": layers,
             "num_attention_heads": width // head_dim,
             "max_position_embeddings": context,
+            "initializer_range": initializer_for(width),
             **changes,
         }
     )
