@@ -1,4 +1,5 @@
-# Every target sets up what it needs: Python 3.10 to 3.13, a C++20 compiler, make and pip are enough.
+# Every target sets up what it needs: Python 3.10 to 3.13 with its headers, a C++20 compiler, make and
+# pip are enough.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -84,7 +85,7 @@ test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report
 test-cpp: $(VENV)/.test
 	mkdir -p build
 	cmake -S . -B build/coverage -DOMNIMA_TESTS=ON -DOMNIMA_COVERAGE=ON \
-	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python $(CMAKE_ARGS) > build/coverage.log || (cat build/coverage.log; exit 1)
+	  -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" $(CMAKE_ARGS) > build/coverage.log || (cat build/coverage.log; exit 1)
 	cmake --build build/coverage --target omnima_tests
 	find build/coverage -name '*.gcda' -delete
 	build/coverage/tests/cpp/omnima_tests --gtest_brief=1
@@ -138,8 +139,8 @@ cuda-check: $(CUDA_VENV)/.torch-$(CUDA_TORCH)
 	@$(NVCC_THERE)
 	mkdir -p build
 	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
-	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(CUDA_VENV)/bin/ninja \
-	  -DPython_EXECUTABLE=$(CURDIR)/$(CUDA_VENV)/bin/python > build/cuda.log || (cat build/cuda.log; exit 1)
+	  -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(CUDA_VENV)/bin/ninja" \
+	  -DPython_EXECUTABLE="$(CURDIR)/$(CUDA_VENV)/bin/python" > build/cuda.log || (cat build/cuda.log; exit 1)
 	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core
 	$(CUDA_VENV)/bin/python tools/cuda_check.py build/cuda
 

@@ -82,7 +82,7 @@ void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row
     const auto count = static_cast<std::uint64_t>(rows_per_epoch_);
     const auto time = static_cast<std::uint64_t>(options_.time);
     index = Permutation(count, key)(index);
-    if (!documents_ && stream_.size() >= 2 * time)
+    if (!documents_ && stream_.size() >= time)
       phase = mix(key) % std::min(time, stream_.size() - count * time + 1);
   }
   if (documents_) {

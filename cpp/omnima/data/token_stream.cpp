@@ -25,8 +25,10 @@ MappedFile::MappedFile(const std::string& path, std::uint64_t expected_bytes) {
   struct stat status {};
   const bool known = ::fstat(file, &status) == 0;
   const auto size = known ? static_cast<std::uint64_t>(status.st_size) : 0;
+  int error = 0;
   if (known && size == expected_bytes && size > 0) {
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+    error = errno;
     if (address != MAP_FAILED) {
       data_ = static_cast<const std::byte*>(address);
       bytes_ = size;
@@ -36,7 +38,7 @@ MappedFile::MappedFile(const std::string& path, std::uint64_t expected_bytes) {
   require<DataError>(known && size == expected_bytes, path, ": holds ", size, " bytes instead of ",
                      expected_bytes, "; prepare the data again.");
   require<DataError>(size == 0 || data_ != nullptr, path, ": cannot be mapped into memory (",
-                     std::strerror(errno), ").");
+                     std::strerror(error), ").");
 }
 
 MappedFile::~MappedFile() {
@@ -50,7 +52,11 @@ TokenStream::TokenStream(std::span<const ShardFiles> shards, int width) : width_
   require<core::ConfigError>(width == 2 || width == 4, "width is ", width,
                              "; token ids take 2 or 4 bytes");
   std::uint64_t start = 0;
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 48;  // bytes and sums of all shards fit
   for (const ShardFiles& files : shards) {
+    require<DataError>(files.num_tokens <= kMost && files.num_docs <= kMost, files.tokens,
+                       ": claims ", files.num_tokens, " tokens and ", files.num_docs,
+                       " documents; the manifest is damaged, prepare the data again.");
     starts_.push_back(start);
     start += files.num_tokens;
     shards_.push_back({MappedFile(files.tokens, files.num_tokens * width),
@@ -62,8 +68,8 @@ TokenStream::TokenStream(std::span<const ShardFiles> shards, int width) : width_
 }
 
 void TokenStream::read(std::uint64_t start, std::span<std::int64_t> out) const {
-  require<DataError>(start + out.size() <= size(), "tokens ", start, "..", start + out.size(),
-                     " asked of a stream of ", size());
+  require<DataError>(start <= size() && out.size() <= size() - start, "tokens ", start, "..",
+                     start + out.size(), " asked of a stream of ", size());
   auto shard =
       static_cast<std::size_t>(std::ranges::upper_bound(starts_, start) - starts_.begin() - 1);
   for (std::size_t done = 0; done < out.size(); ++shard) {

@@ -124,6 +124,16 @@ void DecoderConfig::check() const {
   require<ConfigError>(num_attention_heads % num_key_value_heads == 0, "num_attention_heads ",
                        num_attention_heads, " is not a multiple of num_key_value_heads ",
                        num_key_value_heads, ": query heads share key-value heads in equal groups.");
+  // Products of these fields are counted in 64 bits everywhere: none may come near their end.
+  const auto real = [](std::int64_t x) { return static_cast<double>(x); };
+  const double heads = real(num_attention_heads + num_key_value_heads) * real(head_dim);
+  const double block = real(hidden_size) * (2 * heads + 3 * real(intermediate_size));
+  const double outer = real(hidden_size) * (2 * real(vocab_size) + real(max_position_embeddings)) +
+                       real(head_dim) * real(max_position_embeddings);
+  const double parameters = real(num_hidden_layers) * block + outer;
+  require<ConfigError>(parameters <= 1e12, "These fields make a model of about ", parameters,
+                       " parameters, but at most 1e12 can be counted here: is one of hidden_size, ",
+                       "head_dim, intermediate_size and num_hidden_layers a slip?");
   require<ConfigError>(positions != "rotary" || head_dim % 2 == 0, "head_dim ", head_dim,
                        " is odd, but rotary positions turn pairs: take an even head_dim.");
 }

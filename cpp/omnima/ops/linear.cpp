@@ -1,7 +1,5 @@
 #include "omnima/ops/linear.h"
 
-#include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 

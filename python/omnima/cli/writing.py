@@ -105,6 +105,12 @@ def _ask() -> str:
 def fit_history(tokenizer: Any, history: str, line: str, room: int) -> str:
     """Return history and line, the oldest lines of the history dropped until the tokens fit."""
     kept = history.splitlines(keepends=True)
-    while kept and len(tokenizer.encode("".join(kept) + line, add_bos=True)) > room:
+    while kept and _tokens(tokenizer, "".join(kept) + line) > room:
         kept.pop(0)
     return "".join(kept) + line
+
+
+def _tokens(tokenizer: Any, text: str) -> int:
+    from omnima.generation.prompts import encode
+
+    return len(encode(text, tokenizer))

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from omnima.data.base import OnError, Piece, Source
-from omnima.data.text import read_blocks
+from omnima.data.text import lone_surrogate, read_blocks
 from omnima.errors import DataError
 
 
@@ -74,6 +74,8 @@ def read_field(line: bytes, field: str) -> str:
         raise DataError(
             f"not JSON ({error.msg} at column {error.colno}). Write one whole object a line."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise DataError(f"not JSON that can be read ({error}). Mend or remove the line.") from error
     if not isinstance(record, dict):
         raise DataError(
             f"a JSON {type(record).__name__} where an object is expected, such as "
@@ -93,4 +95,6 @@ def read_field(line: bytes, field: str) -> str:
         )
     if not text:
         raise DataError(f"field {field!r} is empty. Fill it or take the line out.")
+    if fault := lone_surrogate(text):
+        raise DataError(f"field {field!r}: {fault}. Mend or remove the character.")
     return text

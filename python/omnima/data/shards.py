@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None when there is no such file or it is no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

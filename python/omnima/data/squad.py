@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omnima.data.base import OnError, Piece, Source
-from omnima.data.text import open_binary
+from omnima.data.text import lone_surrogate, open_binary
 from omnima.errors import DataError
 
 
@@ -35,6 +35,8 @@ class SquadSource(Source):
             context = paragraph.get("context") if isinstance(paragraph, dict) else None
             if not isinstance(context, str) or not context:
                 self._reject(f"{self.path}, {where}: no text under 'context'. Mend the record.")
+            elif fault := lone_surrogate(context):
+                self._reject(f"{self.path}, {where}: {fault}. Mend the record.")
             elif context not in seen:
                 seen.add(context)
                 yield Piece(context)
@@ -63,7 +65,7 @@ class SquadSource(Source):
                 f"{self.path}, line {error.lineno}: not JSON ({error.msg}). "
                 "A .json file is read as SQuAD; one object a line belongs in a .jsonl file."
             ) from error
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError, RecursionError) as error:
             raise DataError(f"{self.path}: cannot be read ({error}). Fetch it again.") from error
         articles = content.get("data") if isinstance(content, dict) else None
         if not isinstance(articles, list):

@@ -61,6 +61,20 @@ def character_border(block: bytes) -> int:
     return len(block)
 
 
+def lone_surrogate(text: str) -> str | None:
+    """Where a text holds half of a surrogate pair (JSON can write one, UTF-8 cannot), or None.
+
+    >>> lone_surrogate("a\\ud800")
+    "invalid Unicode at position 1: '\\\\ud800' is half of a surrogate pair"
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        return f"invalid Unicode at position {error.start}: {half} is half of a surrogate pair"
+    return None
+
+
 class TextSource(Source):
     """Documents of plain text files, read in the order given."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,6 +77,15 @@ class TokenData:
         seen = min(train["mass"], 1 - 1e-12)
         floor: float = -val["log_probability"] + val["documents"] * math.log1p(-seen)
         return max(0.0, floor)
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over those of all shard files: other text or another split gives another."""
+        digest = hashlib.sha256()
+        for record in self.manifest["shards"]:
+            for name, file in sorted(record["files"].items()):
+                digest.update(f"{name} {file['sha256']}\n".encode())
+        return digest.hexdigest()
 
     @property
     def entropy_floor(self) -> float | None:

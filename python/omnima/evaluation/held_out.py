@@ -10,6 +10,8 @@ from typing import Any
 
 from omnima.errors import DataError
 
+_PART = 16  # batches in one call of the core
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -66,5 +68,10 @@ def score(
         split, rows, time, seed=0, packing="documents", prefetch=False, sequential=True
     )
     whole = loader.batches_per_epoch
-    loss_sum, seen = step.evaluate(loader, whole if batches is None else min(batches, whole))
+    left = whole if batches is None else min(batches, whole)
+    loss_sum, seen = 0.0, 0
+    while left > 0:  # in parts, so that Ctrl-C is heard between them
+        part = min(left, _PART)
+        more, targets = step.evaluate(loader, part)
+        loss_sum, seen, left = loss_sum + more, seen + targets, left - part
     return Score(loss_sum / max(1, seen), seen, text_bytes * seen / tokens)

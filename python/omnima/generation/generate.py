@@ -130,7 +130,9 @@ def generate(
 def _engine(model: LanguageModel) -> _core.Engine:
     from omnima import _core
 
-    return _core.Engine(model.core.config.values(), dict(model.core.named_parameters()))
+    # The engine runs on the CPU; parameters that are there already are not copied.
+    parameters = {name: each.detach().cpu() for name, each in model.core.named_parameters()}
+    return _core.Engine(model.core.config.values(), parameters)
 
 
 class _Listener:

@@ -68,7 +68,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: there is no such file; expected the directory of a tokenizer or of a model"
             " with its tokenizer"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # broken text, a huge number, deep nesting
         raise DataError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")

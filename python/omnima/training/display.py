@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from omnima.data import PrepareProgress
 
 _QUIET_SECONDS = 5.0
 
@@ -62,7 +63,6 @@ class Display:
         self._live = self._stream.isatty() if live is None else live
         self._silent = silent
         self._progress: Progress | None = None
-        self._console: Console | None = None
         self._task: TaskID | None = None
         self._written = 0.0
 
@@ -93,9 +93,20 @@ class Display:
 
     def show(self, state: dict[str, Any], fraction: float, left: float | None) -> None:
         """Show a step: its record, how much of the run is done and the seconds left."""
+        self._update(describe(state), fraction, left)
+
+    def preparing(self, done: PrepareProgress) -> None:
+        """Show how far tokenization has come."""
+        text = (
+            f"tokenizing  {format_bytes(done.bytes)}  {done.documents:,} documents  "
+            f"{done.tokens:,} tokens"
+        )
+        fraction = done.bytes / done.total_bytes if done.total_bytes else 0.0
+        self._update(text, min(fraction, 1.0), None)
+
+    def _update(self, text: str, fraction: float, left: float | None) -> None:
         if self._silent:
             return
-        text = describe(state)
         if self._progress is not None and self._task is not None:
             self._progress.update(
                 self._task, completed=fraction, text=text, left=format_seconds(left)

@@ -60,7 +60,15 @@ def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Train
         list(recipe.data), field=recipe.field, on_error=cast(Any, recipe.on_error)
     )
     tokenizer = open_tokenizer(recipe, source, directory, display)
-    tokens = data.prepare(source, tokenizer, directory.data, recipe.val_fraction, recipe.train.seed)
+    with display:
+        tokens = data.prepare(
+            source,
+            tokenizer,
+            directory.data,
+            recipe.val_fraction,
+            recipe.train.seed,
+            display.preparing,
+        )
     if getattr(source, "skipped", 0):
         display.note(f"Skipped {source.skipped} bad lines of the text.")
     model_config = size_of(recipe, tokenizer.vocab_size)

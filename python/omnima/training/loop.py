@@ -32,6 +32,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def order_of_sums() -> dict[str, Any]:
+    """Return what the last bits of a step depend on, beside the run itself."""
+    import torch
+
+    from omnima import _core
+
+    return {"threads": torch.get_num_threads(), "kernels": str(_core.cpu_level())}
+
+
 class Loop:
     """Trains until the budget is spent.
 
@@ -66,6 +75,7 @@ class Loop:
         self.tokens = 0
         self.floor: float | None = data.entropy_floor
         self.val_loss: float | None = None
+        self.evaluated_at = -1
         self.saved_at = -1
         self.saved_time = time.monotonic()
 
@@ -102,6 +112,12 @@ class Loop:
         self.loader.seek(position)
         self.val_loss = state["val_loss"]
         self.saved_at = number
+        before, now = state.get("machine"), order_of_sums()
+        if before not in (None, now):
+            self.display.note(
+                f"Saved with {before}, continuing with {now}: sums are taken in another order, so "
+                "the last bits may differ from those of a run that was never stopped."
+            )
         self.display.note(f"Continuing from step {number}.")
         return True
 
@@ -159,6 +175,7 @@ class Loop:
         if self.data.val_tokens < 1:
             return False
         self.val_loss = self.score(self.config.eval_batches).loss
+        self.evaluated_at = self.step
         return True
 
     def score(self, batches: int) -> Score:
@@ -225,6 +242,7 @@ class Loop:
             "elapsed": self.elapsed,
             "val_loss": self.val_loss,
             "precision": self.precision,
+            "machine": order_of_sums(),
             "budget": {
                 "total_steps": budget.total_steps,
                 "seconds": budget.seconds,
@@ -238,7 +256,9 @@ class Loop:
             text = json.dumps(state, indent=2)
             (directory / "state.json").write_text(text + "\n", encoding="utf-8")
 
-        self.store.save(step, write, {"precision": self.precision}, self.val_loss)
+        # The best is chosen by figures of its own weights only, never by those of an earlier step.
+        metric = self.val_loss if self.evaluated_at == step else None
+        self.store.save(step, write, {"precision": self.precision}, metric)
         self.saved_at = step
         self.saved_time = time.monotonic()
 

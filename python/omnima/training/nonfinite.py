@@ -29,11 +29,7 @@ def save_batches(loader: Any, position: int, count: int, directory: Path) -> Pat
 def explain(
     error: NonFiniteError, step: int, path: Path, lr: float, precision: str
 ) -> NonFiniteError:
-    """Return the error to show: what happened, where the batch lies and what to try."""
-    advice = [f"a lower lr (now {lr:g})", "a longer warmup", "clip_norm 1.0 or below"]
-    if precision != "fp32":
-        advice.append("precision fp32")
+    """Return the error to show: the core's, which says what to try, and where the batch lies."""
     return NonFiniteError(
-        f"Step {step}: {error} The weights were not changed. The batch is in {path}. "
-        f"Try {', '.join(advice)}."
+        f"Step {step}: {error} The batch is in {path}; lr is {lr:g} and precision {precision}."
     )

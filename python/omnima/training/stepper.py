@@ -88,8 +88,6 @@ class Stepper:
                 parameter.copy_(_part(weights, name, parameter, directory / "model"))
         state = {name: each.clone() for name, each in self.step.state().items()}
         moments = _core.read_safetensors(str(directory / "optimizer.safetensors"))
-        if isinstance(moments, tuple):  # tensors and metadata
-            moments = moments[0]
         for name in MOMENTS:
             state[name] = _part(moments, name, state[name], directory / "optimizer.safetensors")
         self.step.load_state(state, number)

@@ -81,6 +81,16 @@ class Trainer:
                 f"Build the model "
                 "with vocab_size=tokenizer.vocab_size."
             )
+        if self.config.samples and self._prompt_tokens() >= limit:
+            raise ConfigError(
+                f"sample_prompt has {self._prompt_tokens()} tokens, but the model's context is "
+                f"{limit}: no sample could be written. Shorten it, or set samples=0."
+            )
+
+    def _prompt_tokens(self) -> int:
+        from omnima.generation.prompts import encode
+
+        return len(encode(self.config.sample_prompt, self.tokenizer))
 
     def fit(
         self, *, resume: bool = False, overwrite: bool = False, stop_after: int | None = None
@@ -131,6 +141,7 @@ class Trainer:
             "tokenizer": self.tokenizer.fingerprint,
             "training tokens": data.train_tokens,
             "validation tokens": data.val_tokens,
+            "tokens": data.fingerprint,
         }
         if resume:
             directory.check_identity("facts", facts)
@@ -155,7 +166,14 @@ class Trainer:
         source = self.data
         if not hasattr(source, "documents"):
             source = data.open_source(source)
-        return data.prepare(source, self.tokenizer, directory.data, 0.05, self.config.seed)
+        with self.display:
+            return data.prepare(
+                source,
+                self.tokenizer,
+                directory.data,
+                seed=self.config.seed,
+                progress=self.display.preparing,
+            )
 
     def _precision(self, directory: RunDirectory, resume: bool) -> str:
         path = directory.precision
@@ -210,12 +228,11 @@ class Trainer:
 
         room = self.model.config.max_position_embeddings
         prompt = self.config.sample_prompt
-        used = len(self.tokenizer.encode(prompt, add_bos=True))
         written = generate(
             self.model,
             self.tokenizer,
             [prompt] * self.config.samples,
-            max_new_tokens=max(1, min(self.config.sample_tokens, room - used)),
+            max_new_tokens=min(self.config.sample_tokens, room - self._prompt_tokens()),
             temperature=0.8,
             top_p=0.95,
             seed=self.config.seed,

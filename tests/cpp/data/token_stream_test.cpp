@@ -96,6 +96,10 @@ TEST_F(TokenStreamTest, ErrorsNameTheFileAndWhatItHolds) {
               files[0].num_tokens = 5;
             }).find("0.tokens: holds 8 bytes instead of 10"),
             std::string::npos);
+  EXPECT_NE(message([](auto& files) {
+              files[0].num_tokens += std::uint64_t{1} << 63;  // twice this is the file's size again
+            }).find("the manifest is damaged"),
+            std::string::npos);
   EXPECT_NE(message([](auto& files) { files.clear(); }).find("no token"), std::string::npos);
   EXPECT_NE(message([&](auto& files) {
               files[0].docs = write("bad", std::vector<std::uint64_t>{3, 2});

@@ -136,6 +136,8 @@ def test_prompts_come_from_a_file(tmp_path):
 
 def test_history_drops_its_oldest_lines():
     class Letters:
+        bos_id = None
+
         def encode(self, text, add_bos=False):
             return list(text)
 
@@ -172,6 +174,8 @@ def test_interactive_asks_on_standard_error(monkeypatch, capsys):
             max_position_embeddings = 64
 
     class Letters:
+        bos_id = None
+
         def encode(self, text, add_bos=False):
             return list(text)
 

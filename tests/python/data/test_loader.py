@@ -180,6 +180,14 @@ def test_wide_ids_and_streams_shorter_than_a_row(tmp_path: Path) -> None:
     assert loader.next()[1].tolist() == [[70_000, 5, END] + [-100] * 5]
 
 
+def test_a_stream_of_less_than_two_rows_is_seen_to_its_end(tmp_path: Path) -> None:
+    loader = make(tmp_path, [[list(range(10, 21))]], rows=1, time=8)
+    batches = drain(loader, 60)
+    assert all(int((labels != -100).sum()) == 8 for _, labels, _ in batches)
+    seen = {int(label) for _, labels, _ in batches for label in labels.flatten()}
+    assert seen == {*range(10, 21), END}
+
+
 def test_bad_options_and_damaged_files_are_named(tmp_path: Path) -> None:
     documents = [[[3, 4, 5]]]
     for bad, word in (

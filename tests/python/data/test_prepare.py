@@ -91,6 +91,34 @@ def test_shards_of_any_size_hold_the_same(tmp_path: Path) -> None:
     many.verify()
 
 
+def test_no_more_than_a_few_chunks_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnima.data.prepare.CHUNK_BYTES", 20_000)
+    flow = {"read": 0, "encoded": 0, "most held": 0}
+
+    class Counting(Bytes):
+        def encode_batch(self, texts: list[str], threads: int = 0) -> list[Any]:
+            ids = super().encode_batch(texts, threads)
+            flow["encoded"] += sum(map(len, texts))
+            return ids
+
+    class Counted(Source):
+        def identity(self) -> str:
+            return "counted"
+
+        def pieces(self) -> Iterator[Piece]:
+            flow.update(read=0, encoded=0)
+            for piece in open_source("tinyworld:400KB").pieces():
+                flow["read"] += len(piece.text)
+                flow["most held"] = max(flow["most held"], flow["read"] - flow["encoded"])
+                yield piece
+
+    data = prepare(Counted(), Counting(), tmp_path, 0.1)
+    assert data.train_bytes + data.val_bytes == flow["read"] > 400_000
+    assert flow["most held"] < 3 * 20_000
+
+
 def test_reused_when_unchanged_rebuilt_when_changed(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("some text\n" * 100)

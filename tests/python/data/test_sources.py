@@ -119,6 +119,9 @@ def test_text_that_is_not_utf8_or_empty_is_named_or_skipped(tmp_path: Path) -> N
         (b'{"text": 3}', "is a int, not text"),
         (b'{"text": ""}', "is empty"),
         (b'{"text": "\xff"}', "0xff at column 11 is not UTF-8"),
+        (rb'{"text": "a\ud800"}', "field 'text': invalid Unicode at position 1"),
+        (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "not JSON that can be read"),
+        (b'{"text": ' + b"[" * 100_000, "not JSON that can be read"),
     ],
 )
 def test_bad_json_lines_are_named_or_skipped(tmp_path: Path, line: bytes, message: str) -> None:
@@ -147,6 +150,10 @@ def test_squad_gives_each_passage_once(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps(content).encode()))
     assert documents(path) == ["one", "two"]
     bad = tmp_path / "bad.json"
+    content = {"data": [{"paragraphs": [{"context": "a\udc00"}]}]}
+    bad.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"paragraphs\[0\]: invalid Unicode at position 1"):
+        documents(bad)
     content = {"data": [{"paragraphs": [{"context": 3}]}, {"title": "none"}]}
     bad.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"data\[0\]\.paragraphs\[0\]: no text under 'context'"):
@@ -158,6 +165,7 @@ def test_squad_gives_each_passage_once(tmp_path: Path) -> None:
         (b"[]", "SQuAD's layout"),
         (b'{"data": []}', "no passage"),
         (b"\xff", "not UTF-8"),
+        (b"[" * 100_000, "cannot be read"),
     ):
         bad.write_bytes(text)
         with pytest.raises(DataError, match=message):

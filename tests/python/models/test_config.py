@@ -80,6 +80,14 @@ def test_counts_that_cannot_be_met_say_so() -> None:
         config_for_parameters(10, vocab_size=4)
 
 
+def test_a_size_that_cannot_be_counted_is_refused() -> None:
+    most = 1 << 24
+    with pytest.raises(ConfigError, match="at most 1e12"):
+        ModelConfig(**{**SMALL, "num_attention_heads": most, "head_dim": most})
+    with pytest.raises(ConfigError, match="at most 1e12"):
+        ModelConfig(**SMALL, intermediate_size=most).replace(num_hidden_layers=most)
+
+
 def test_unknown_names_point_to_the_nearest() -> None:
     with pytest.raises(ConfigError, match='nearest is "hidden_size"'):
         ModelConfig(**SMALL, hiddn_size=3)

@@ -122,9 +122,10 @@ def test_missing_and_broken_files_are_named(trained: dict[str, Tokenizer], tmp_p
     (tmp_path / "tokenizer.json").write_text("[1]")
     with pytest.raises(DataError, match="expected a JSON object, found list"):
         Tokenizer.from_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_bytes(b"\xff{")
-    with pytest.raises(DataError, match=r"tokenizer\.json: not valid JSON"):
-        Tokenizer.from_pretrained(tmp_path)
+    for broken in (b"\xff{", b"[" * 100_000):
+        (tmp_path / "tokenizer.json").write_bytes(broken)
+        with pytest.raises(DataError, match=r"tokenizer\.json: not valid JSON"):
+            Tokenizer.from_pretrained(tmp_path)
     trained["byte"].save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": {"content": "<begin>"}}')
     with pytest.raises(DataError, match=r"tokenizer_config\.json: bos_token is '<begin>'"):

@@ -141,7 +141,7 @@ def test_evidence_of_a_loss_that_is_not_finite_holds_segments(tmp_path: Path) ->
             f"{name}_{n}" for name in ("input_ids", "labels", "segments") for n in (0, 1)
         }
     told = str(explain(NonFiniteError("The loss is nan."), 7, tmp_path, 0.1, "bf16"))
-    assert "precision fp32" in told and "Step 7" in told
+    assert "lr is 0.1 and precision bf16" in told and "Step 7" in told
 
 
 def test_verifying_tells_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

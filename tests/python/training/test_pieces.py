@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from omnima.data import PrepareProgress
 from omnima.errors import CheckpointError, ConfigError, OmnimaError
 from omnima.training.display import Display, describe, format_bytes, format_seconds
 from omnima.training.records import Records, read_records
@@ -97,6 +98,17 @@ def test_the_live_display_shows_the_same():
         display.show(STATE, 0.3, None)
         display.note("above [the] line")
     assert "step 3/9" in stream.getvalue() and "above [the] line" in stream.getvalue()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_tokenization_is_shown(live):
+    stream = io.StringIO()
+    with Display(stream, live=live) as display:
+        display.preparing(PrepareProgress(7, 8_000_000, 3_000_000, 16_000_000))
+        display.preparing(PrepareProgress(9, 17_000_000, 4_000_000, None))
+    text = stream.getvalue()
+    assert "tokenizing  " in text
+    assert live or text.startswith(" 50%  tokenizing  8 MB  7 documents  3,000,000 tokens")
 
 
 def test_a_silent_display_says_nothing():

@@ -15,7 +15,7 @@ import pytest
 
 from omnima.errors import CheckpointError, ConfigError, NonFiniteError, OmnimaError
 from omnima.training import TrainConfig, Trainer
-from omnima.training.checkpoint import latest_checkpoint
+from omnima.training.checkpoint import latest_checkpoint, open_checkpoint
 from omnima.training.display import Display
 from omnima.training.launch import train
 from omnima.training.recipe import Recipe
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path, tex
     config = TrainConfig(
         steps=4, batch_size=2, samples=0, precision="fp32", out=str(tmp_path / "r")
     )
-    with pytest.raises(NonFiniteError, match="weights were not changed.*lower lr"):
+    with pytest.raises(NonFiniteError, match="weights were not changed.*lower learning rate"):
         Trainer(model, tokenizer, tokens, config, display=Display(silent=True)).fit()
     with np.load(tmp_path / "r" / "nonfinite-step-1" / "batches.npz") as batch:
         assert batch["input_ids_0"].shape == (2, 32)
@@ -216,6 +216,54 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None:
     model = Model.from_config(ModelConfig(vocab_size=tokenizer.vocab_size, **MODEL))
     with pytest.raises(ConfigError, match="context is 64, but the model's context is 32"):
         Trainer(model, tokenizer, None, {"steps": 1, "context": 64})
+    with pytest.raises(ConfigError, match="sample_prompt has 41 tokens, .* context is 32"):
+        Trainer(model, tokenizer, None, {"steps": 1, "sample_prompt": "a" * 40})
+
+
+def test_a_tokenizer_without_begin_token_trains_and_writes(tmp_path: Path, text: Path) -> None:
+    from omnima import Tokenizer
+
+    place = tmp_path / "tokenizer"
+    Tokenizer.train(["abc"], "byte").save_pretrained(place)
+    file = place / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["bos_token"]
+    file.write_text(json.dumps(config))
+    wanted = recipe(tmp_path / "run", text, tokenizer=str(place), steps=1, samples=1)
+    assert len(quiet(wanted).samples) == 1
+
+
+def test_the_best_is_chosen_by_figures_of_its_own_weights(tmp_path: Path, text: Path) -> None:
+    wanted = recipe(tmp_path / "run", text, eval_every=2, save_every=3, keep_last=8, steps=6)
+    quiet(wanted)
+    folder = tmp_path / "run" / "checkpoints"
+    metrics = [open_checkpoint(folder / f"step-{step:08d}").metric for step in (3, 6)]
+    assert metrics[0] is None and metrics[1] is not None
+
+
+def test_text_of_the_same_length_is_not_the_same_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh\n" * 200)
+    wanted = recipe(tmp_path / "run", text)
+    quiet(wanted, stop_after=2)
+    text.write_text("abcdefgi\n" * 200)
+    with pytest.raises(ConfigError, match="was started differently .*tokens: "):
+        quiet(wanted, resume=True)
+
+
+def test_another_order_of_sums_is_said(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnima.training import loop
+
+    wanted = recipe(tmp_path / "run", text)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "order_of_sums", lambda: {"threads": 999, "kernels": "other"})
+        quiet(wanted, stop_after=2)
+    said = tmp_path / "said"
+    with open(said, "w") as stream:
+        train(wanted, resume=True, display=Display(stream))
+    assert "'threads': 999" in said.read_text() and "another order" in said.read_text()
 
 
 def test_no_validation_text_gives_no_validation_loss(tmp_path: Path, text: Path) -> None:
