@@ -299,7 +299,7 @@ class CheckpointStore:
             if isinstance(error, OSError) or type(error) is OmnimaError:
                 raise self._failure(name, error) from error
             raise
-        self._prune()
+        self._prune(self.folder / name)
         return open_checkpoint(self.folder / name)
 
     def _failure(self, name: str, error: BaseException) -> CheckpointError:
@@ -358,9 +358,11 @@ class CheckpointStore:
         sync_directory(self.folder)
         shutil.rmtree(replaced)
 
-    def _prune(self) -> None:
+    def _prune(self, saved: Path) -> None:
         steps = _steps(self.folder)
-        kept = set(steps[: self.keep_last]) | {
+        # Those ahead are damaged ones that the run passed over: they crowd out none of its own.
+        own = steps.index(saved)
+        kept = set(steps[: own + self.keep_last]) | {
             best.path for best in self._ranked()[: self.keep_best]
         }
         for path in steps:

@@ -166,6 +166,21 @@ def test_a_file_that_cannot_be_read_is_named(
         saved.verify()
 
 
+def test_damaged_checkpoints_ahead_do_not_crowd_out_those_of_the_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    with CheckpointStore(tmp_path, keep_last=3, keep_best=0, warn=said.append) as store:
+        for step in (4, 8, 10):
+            store.save(step, writer(), {})
+        for step in (8, 10):
+            flip(store.folder / f"step-{step:08d}")
+        assert store.latest().step == 4  # type: ignore[union-attr]
+    with CheckpointStore(tmp_path, keep_last=2, keep_best=0, warn=said.append) as store:
+        assert store.save(5, writer(), {}).step == store.latest().step == 5  # type: ignore[union-attr]
+        assert [name[-2:] for name in names(store)] == ["04", "05", "08", "10"]
+        store.save(11, writer(), {})
+        assert [name[-2:] for name in names(store)] == ["10", "11"]
+
+
 def test_a_second_store_is_refused(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path) as store:
         with pytest.raises(
