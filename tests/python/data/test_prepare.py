@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Iterator
@@ -94,7 +95,8 @@ def test_shards_of_any_size_hold_the_same(tmp_path: Path) -> None:
 def test_no_more_than_a_few_chunks_are_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omnima.data.prepare.CHUNK_BYTES", 20_000)
+    module = importlib.import_module("omnima.data.prepare")  # the name is the function's as well
+    monkeypatch.setattr(module, "CHUNK_BYTES", 20_000)
     flow = {"read": 0, "encoded": 0, "most held": 0}
 
     class Counting(Bytes):
