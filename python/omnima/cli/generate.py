@@ -17,10 +17,10 @@ def generate(
     ),
     interactive: bool = typer.Option(False, "--interactive", help="read prompts, keep the history"),
     stream: bool = typer.Option(False, "--stream", help="show the text while it is written"),
-    max_new_tokens: int = typer.Option(200, min=1, help="tokens to write at most"),
+    max_new_tokens: int = typer.Option(128, min=1, help="tokens to write at most"),
     temperature: float = typer.Option(0.8, min=0.0, help="0: always the likeliest token"),
     top_k: int = typer.Option(0, min=0, help="only the K likeliest tokens; 0: all"),
-    top_p: float = typer.Option(1.0, min=0.0, max=1.0, help="only the likeliest share P"),
+    top_p: float = typer.Option(0.95, min=0.0, max=1.0, help="only the likeliest share P"),
     min_p: float = typer.Option(0.0, min=0.0, max=1.0, help="only tokens above P of the likeliest"),
     repetition_penalty: float = typer.Option(1.0, min=0.01, help="above 1: repeats less"),
     stop: list[str] | None = typer.Option(  # noqa: B008 - Typer's way to say it

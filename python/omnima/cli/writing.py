@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omnima.errors import ConfigError, DataError
+from omnima.errors import ConfigError, DataError, OmnimaError
 
 
 def check_way(prompt: str | None, prompts_file: str | None, interactive: bool, json: bool) -> None:
@@ -79,7 +79,8 @@ def converse(
         "Write a prompt; an empty line or Ctrl-D leaves, /new forgets the history.", file=sys.stderr
     )
     history = ""
-    room = model.config.max_position_embeddings - sampling["max_new_tokens"]
+    context = model.config.max_position_embeddings
+    room = max(context - sampling["max_new_tokens"], context // 2)
     while True:
         line = opening if opening is not None else _ask()
         opening = None
@@ -89,7 +90,11 @@ def converse(
             history = ""
             continue
         prompt = fit_history(tokenizer, history, line, room)
-        result = write_all(model, tokenizer, [prompt], sampling, echo)[0]
+        try:
+            result = write_all(model, tokenizer, [prompt], sampling, echo)[0]
+        except OmnimaError as error:  # a line longer than the context: the session goes on
+            print(error, file=sys.stderr)
+            continue
         echo("\n")
         history = prompt + result["text"] + "\n"
 
