@@ -24,14 +24,17 @@ _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
 def tokens_name(index: int, split: str) -> str:
+    """Return the name of the file with a shard's ids."""
     return f"{split}-{index:05d}.tokens"
 
 
 def docs_name(index: int, split: str) -> str:
+    """Return the name of the file that says where a shard's documents end."""
     return f"{split}-{index:05d}.docs"
 
 
 def record_name(index: int) -> str:
+    """Return the name of the file with a shard's sizes and hashes."""
     return f"shard-{index:05d}.json"
 
 

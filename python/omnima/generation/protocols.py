@@ -32,6 +32,8 @@ class TextCodec(Protocol):
 
 
 class CoreConfig(Protocol):
+    """The fields of a decoder as the extension holds them."""
+
     def values(self) -> dict[str, bool | int | float | str]: ...
 
 
