@@ -38,7 +38,7 @@ std::int64_t place(const AttentionTask<T>& task, std::int64_t token) {
   return task.places == nullptr ? token : task.places[token];
 }
 
-// A head's vector in float32, turned by its position (sign -1 turns back), times factor.
+// A head's vector in float32, times factor and, where asked, turned by its position.
 template <class T>
 void load_row(const AttentionTask<T>& task, const T* from, std::int64_t token, bool turned,
               float factor, float* to, std::int64_t width) {
