@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -290,6 +290,33 @@ class TrainStep:
         """
         Updates done.
         """
+class Span:
+    """
+    A recorded scope; times in nanoseconds.
+    """
+    @property
+    def begin(self) -> int:
+        ...
+    @property
+    def bytes(self) -> float:
+        ...
+    @property
+    def end(self) -> int:
+        ...
+    @property
+    def flops(self) -> float:
+        ...
+    @property
+    def name(self) -> str:
+        ...
+    @property
+    def team(self) -> int:
+        """
+        Threads that worked side by side at that time.
+        """
+    @property
+    def thread(self) -> int:
+        ...
 class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
@@ -337,6 +364,14 @@ def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]
 def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
     """
     The metadata of a safetensors file: text by text.
+    """
+def start_recording() -> None:
+    """
+    Record scopes from now on.
+    """
+def stop_recording() -> list[Span]:
+    """
+    Stop, and return the spans since start_recording().
     """
 def uniform(seed: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex) -> float:
     """

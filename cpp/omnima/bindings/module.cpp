@@ -12,6 +12,7 @@ OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
 OMNIMA_SUBJECT(train);
 OMNIMA_SUBJECT(safetensors);
+OMNIMA_SUBJECT(profile);
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of Omnima. Its public face is the package omnima.";
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_core, module) {
   bind_data(module);
   bind_train(module);
   bind_safetensors(module);
+  bind_profile(module);
   bind_generate(module);
 }
 

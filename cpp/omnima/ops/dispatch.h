@@ -24,6 +24,12 @@ T* data(const at::Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
+// The bytes of these tensors, for core::Scope: what an operator reads or writes at least.
+template <class... Tensors>
+double bytes_of(const Tensors&... tensors) {
+  return (0.0 + ... + (tensors.defined() ? static_cast<double>(tensors.nbytes()) : 0.0));
+}
+
 // Rows so that a task has about 16k elements: below that a thread costs more than it brings.
 inline int64_t row_grain(int64_t cols) {
   return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols));
