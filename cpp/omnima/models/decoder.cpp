@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "omnima/core/error.h"
+#include "omnima/core/scope.h"
 #include "omnima/ops/dropout.h"
 #include "omnima/ops/embedding.h"
 #include "omnima/ops/linear.h"
@@ -110,6 +111,10 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   const auto dropped = [&](const at::Tensor& x) {
     return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
   };
+  const auto residual = [&](const at::Tensor& x, const at::Tensor& change) {
+    const core::Scope scope("residual.forward", 0, 3.0 * x.nbytes());
+    return x.add(dropped(change));
+  };
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -120,8 +125,8 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   }
   x = dropped(x);
   for (const auto& block : blocks_) {
-    x = x.add(dropped(block.attention.forward(block.input_norm.forward(x, pass), pass)));
-    x = x.add(dropped(block.mlp.forward(block.mlp_norm.forward(x, pass), pass)));
+    x = residual(x, block.attention.forward(block.input_norm.forward(x, pass), pass));
+    x = residual(x, block.mlp.forward(block.mlp_norm.forward(x, pass), pass));
   }
   return final_norm_.forward(x, pass);
 }

@@ -17,6 +17,7 @@ using torch::autograd::variable_list;
 
 struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input) {
+    const core::Scope scope("swiglu.forward", 0, 1.5 * bytes_of(input));
     const at::Tensor x = input.contiguous();
     const int64_t width = x.size(-1) / 2, rows = x.numel() / x.size(-1);
     auto sizes = x.sizes().vec();
@@ -33,6 +34,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("swiglu.backward", 0, 5 * bytes_of(grads[0]));
     const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const int64_t width = x.size(-1) / 2, rows = x.numel() / x.size(-1);
@@ -50,6 +52,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
 
 struct GeluFunction : torch::autograd::Function<GeluFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input, bool by_tanh) {
+    const core::Scope scope("gelu.forward", 0, 2 * bytes_of(input));
     const at::Tensor x = input.contiguous();
     const at::Tensor y = at::empty_like(x);
     by_dtype(x, "gelu", [&]<class T>(T*) {
@@ -64,6 +67,7 @@ struct GeluFunction : torch::autograd::Function<GeluFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("gelu.backward", 0, 3 * bytes_of(grads[0]));
     const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const bool by_tanh = context->saved_data["by_tanh"].toBool();

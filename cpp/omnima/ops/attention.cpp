@@ -16,6 +16,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// The products of the lower triangle; backward makes the scores anew and four products of theirs.
+double attention_flops(const at::Tensor& qkv, const AttentionShape& shape, double products) {
+  const double batch = qkv.size(0), time = qkv.size(1);
+  return products * batch * time * (time + 1) * static_cast<double>(shape.heads * shape.head_dim);
+}
+
 struct Saved {
   at::Tensor qkv, out, logsumexp;  // logsumexp [batch, kv_heads, heads / kv_heads, time]
   Positions positions;
@@ -66,6 +72,10 @@ void for_tasks(const Saved& s, F f) {
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
                             const AttentionShape& shape, const Positions& positions) {
+    const double out_bytes = bytes_of(input) * static_cast<double>(shape.heads) /
+                             static_cast<double>(shape.heads + 2 * shape.kv_heads);
+    const core::Scope scope("attention.forward", attention_flops(input, shape, 2),
+                            bytes_of(input) + out_bytes);
     const at::Tensor qkv = input.contiguous();
     const int64_t batch = qkv.size(0), time = qkv.size(1);
     const Saved s{qkv,
@@ -98,6 +108,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                   saved["logsumexp"].toTensor(),
                   {saved["ids"].toTensor(), saved["cos"].toTensor(), saved["sin"].toTensor()},
                   {dims[0], dims[1], dims[2]}};
+    const core::Scope scope("attention.backward", attention_flops(s.qkv, s.shape, 5),
+                            2 * bytes_of(s.qkv, s.out));
     const at::Tensor dout = grads[0].contiguous(), dqkv = at::empty_like(s.qkv);
     by_dtype(s.qkv, "attention", [&]<class T>(T*) {
       for_tasks<T>(s, [&](const auto& task, int64_t row, int64_t kv_head, float* scratch) {

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "omnima/core/error.h"
+#include "omnima/core/scope.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::ops {

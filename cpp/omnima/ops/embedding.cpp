@@ -34,6 +34,9 @@ void add_rows(at::Tensor& grad, const at::Tensor& ids, const at::Tensor& dy) {
 struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& leaf, const at::Tensor& ids,
                             const Weight& weight) {
+    const core::Scope scope(
+        "embedding.forward", 0,
+        2.0 * ids.numel() * weight.compute.size(1) * weight.compute.element_size());
     context->saved_data["ids"] = ids;
     context->saved_data["grad"] = weight.grad;
     context->saved_data["rows"] = weight.compute.size(0);
@@ -41,6 +44,7 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("embedding.backward", 0, bytes_of(grads[0]) + 8.0 * grads[0].numel());
     at::Tensor grad = context->saved_data["grad"].toTensor();
     const at::Tensor ids = context->saved_data["ids"].toTensor();
     at::Tensor result;

@@ -3,7 +3,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "omnima/core/error.h"
+#include "omnima/ops/dispatch.h"
 
 namespace omnima::ops {
 namespace {
@@ -13,9 +13,18 @@ using torch::autograd::variable_list;
 
 at::Tensor as_rows(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
+// Products of x [..., in] with a weight [out, in], or with gradients of these shapes.
+core::Scope product_scope(const char* name, const at::Tensor& x, const at::Tensor& weight,
+                          double products) {
+  const double out = weight.size(0), rows = x.numel() / x.size(-1);
+  return core::Scope(name, products * 2.0 * x.numel() * out,
+                     products * (bytes_of(x, weight) + rows * out * x.element_size()));
+}
+
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList weights,
                             at::TensorList biases, const Weight& weight, const Weight& bias) {
+    const auto scope = product_scope("linear.forward", x, weight.compute, 1);
     context->save_for_backward({x});
     context->saved_data["weight"] = weight.compute;
     context->saved_data["weight_grad"] = weight.grad;
@@ -32,6 +41,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor weight = context->saved_data["weight"].toTensor();
+    const auto scope = product_scope("linear.backward", x, weight, 2);
     at::Tensor weight_grad = context->saved_data["weight_grad"].toTensor();
     at::Tensor bias_grad = context->saved_data["bias_grad"].toTensor();
     const auto bias_sizes = context->saved_data["bias_sizes"].toIntVector();

@@ -66,6 +66,9 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                             const at::Tensor& leaf, const Weight& weight, const at::Tensor& labels,
                             double scale, bool with_gradient) {
     const int64_t rows = hidden.size(0), vocab = weight.compute.size(0);
+    const core::Scope scope("linear_cross_entropy.forward",
+                            (with_gradient ? 6.0 : 2.0) * hidden.numel() * vocab,
+                            (with_gradient ? 2.0 : 1.0) * bytes_of(hidden, weight.compute));
     at::Tensor dhidden, dweight;
     if (with_gradient) {
       dhidden = at::empty_like(hidden);
@@ -97,6 +100,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::Tensor dhidden = context->saved_data["dhidden"].toTensor();
+    const core::Scope scope("linear_cross_entropy.backward");
     const at::Tensor dweight = context->saved_data["dweight"].toTensor();
     const bool direct = !dweight.defined();  // then the step made the gradient for a factor of one
     const at::Tensor factor = grads[0];

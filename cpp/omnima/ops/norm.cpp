@@ -52,6 +52,7 @@ void in_parts(int64_t rows, F f) {
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
                             const at::Tensor& leaf, const Weight& weight, double eps) {
+    const core::Scope scope("norm.forward", 0, 2 * bytes_of(input));
     const at::Tensor x = input.contiguous();
     const auto shape = shape_of(x, eps);
     const at::Tensor rstd = at::empty({shape.rows}, x.options().dtype(at::kFloat));
@@ -72,6 +73,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("norm.backward", 0, 3 * bytes_of(grads[0]));
     const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const at::Tensor rstd = context->saved_data["rstd"].toTensor();
@@ -98,6 +100,7 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
                             const at::Tensor& leaf, const at::Tensor& bias_leaf,
                             const Weight& weight, const Weight& bias, double eps) {
+    const core::Scope scope("norm.forward", 0, 2 * bytes_of(input));
     const at::Tensor x = input.contiguous();
     const auto shape = shape_of(x, eps);
     const at::Tensor mean = at::empty({shape.rows}, x.options().dtype(at::kFloat));
@@ -122,6 +125,7 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("norm.backward", 0, 3 * bytes_of(grads[0]));
     const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor dy = grads[0].contiguous();
     const at::Tensor mean = context->saved_data["mean"].toTensor();

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "omnima/core/field.h"
+#include "omnima/core/scope.h"
 #include "omnima/ops/weight.h"
 #include "omnima/optim/adamw.h"
 
@@ -40,6 +41,8 @@ Adamw::Adamw(nn::Arena& arena, const AdamwOptions& options)
 }
 
 void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
+  // Weight and moments read and written, the gradient read.
+  const core::Scope scope("optimizer", 0, (with_shadow ? 30.0 : 28.0) * arena_.size());
   const auto real = [](double x) { return static_cast<float>(x); };
   kernels::AdamwConstants c{real(lr),
                             real(options_.beta1),
@@ -73,6 +76,7 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
 }
 
 double flat_norm(const at::Tensor& flat) {
+  const core::Scope scope("gradient.norm", 0, static_cast<double>(flat.nbytes()));
   if (!flat.is_cpu() || ops::reference_mode()) return at::linalg_vector_norm(flat).item<double>();
   // Blocks of a fixed size, summed in order: the result does not depend on the threads.
   const int64_t blocks = (flat.numel() + kGrain - 1) / kGrain;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "omnima/core/error.h"
+#include "omnima/core/scope.h"
 
 namespace omnima::train {
 namespace {
@@ -45,6 +46,7 @@ double sum_over_rows(const BatchTensors& batch, std::int64_t workers, bool with_
                      const std::function<double(const BatchTensors&, std::int64_t)>& part) {
   const std::int64_t rows = batch.ids.size(0);
   std::vector<double> sums(workers);
+  const core::ScopeTeam team(workers);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const c10::AutoGradMode mode(with_gradients);
     for (std::int64_t w = begin; w < end; ++w) {

@@ -8,6 +8,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
+#include "omnima/core/scope.h"
 #include "omnima/train/flush_denormals.h"
 #include "omnima/train/row_workers.h"
 
@@ -56,7 +57,9 @@ std::int64_t TrainStep::workers(const data::Batch& batch) const {
 
 // Workers only read the shared buffers: the bfloat16 copy is brought up to date before they start.
 void TrainStep::refresh_shadow() {
-  if (compute().dtype == at::kBFloat16) model_->arena().shadow();
+  if (compute().dtype != at::kBFloat16) return;
+  const core::Scope scope("weights.to_bf16");
+  model_->arena().shadow();
 }
 
 double TrainStep::learning_rate() const {
@@ -74,7 +77,10 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
   refresh_shadow();
   std::int64_t most = 1;
   for (const auto& batch : batches_) most = std::max(most, workers(batch));
-  arena.zero_gradients(most);
+  {
+    const core::Scope scope("gradient.zero", 0, static_cast<double>(most * arena.size()) * 4);
+    arena.zero_gradients(most);
+  }
   double loss = 0;
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
@@ -84,24 +90,37 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
                           [&](const BatchTensors& rows, std::int64_t worker) {
                             nn::Compute how = compute();
                             how.worker = worker;
-                            const at::Tensor part = model_->loss_sum(
-                                rows.ids, rows.labels, rows.segments,
-                                {how, 1.0 / static_cast<double>(targets), true, mix(seed, worker)});
+                            at::Tensor part;
+                            {
+                              const core::Scope scope("pass.forward");
+                              part = model_->loss_sum(rows.ids, rows.labels, rows.segments,
+                                                      {how, 1.0 / static_cast<double>(targets),
+                                                       true, mix(seed, worker)});
+                            }
+                            const core::Scope scope("pass.backward");
                             torch::autograd::backward({part}, {});
                             return part.item<double>();
                           });
   }
-  arena.sum_gradients(most);
+  if (most > 1) {
+    const core::Scope scope("gradient.sum", 0,
+                            4.0 * static_cast<double>((most + 1) * arena.size()));
+    arena.sum_gradients(most);
+  }
   return loss;
 }
 
 StepResult TrainStep::run(data::BatchSource& source) {
   batches_.resize(static_cast<std::size_t>(options_.accumulate));
-  for (auto& batch : batches_) source.next(batch);
+  {
+    const core::Scope scope("data");
+    for (auto& batch : batches_) source.next(batch);
+  }
   return run_batches(batches_);
 }
 
 StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
+  const core::Scope scope("step");
   const FlushDenormals flush;
   if (&batches != &batches_) batches_ = batches;
   std::int64_t targets = 0;
@@ -127,6 +146,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
 
 std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
                                                     std::int64_t batches) {
+  const core::Scope scope("evaluate");
   const FlushDenormals flush;
   refresh_shadow();
   double loss = 0;
@@ -140,6 +160,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     loss += sum_over_rows(
         batch_tensors(batch, model_->arena().weights().device()), workers(batch), false,
         [&](const BatchTensors& rows, std::int64_t) {
+          const core::Scope pass("pass.forward");
           return model_->loss_sum(rows.ids, rows.labels, rows.segments, {how}).item<double>();
         });
     tokens += batch.targets;
