@@ -25,17 +25,19 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 CPP_SOURCES := $(shell find cpp tests/cpp cmake CMakeLists.txt -type f 2>/dev/null)
 EXTENSION_SOURCES := $(filter-out tests/%,$(CPP_SOURCES))
 
-.PHONY: help demo test test-cpp test-python test-report dev lint format bench docs stubs cuda-check clean
+.PHONY: help demo test test-cpp test-python test-report sanitize neon-check dev lint format bench docs stubs cuda-check clean
 
 help:
 	@echo "make demo        train a small model on the built-in stories and let it write"
 	@echo "make test        build, run all tests, report coverage"
+	@echo "make sanitize    the tests that need no torch under the sanitizers (part of make test)"
 	@echo "make dev         an editable install with every tool of development"
 	@echo "make lint        ruff, mypy, clang-format (make format mends the layout)"
 	@echo "make bench       run the benchmarks and print one table"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
 	@echo "make cuda-check  build against a CUDA torch and run a step (needs nvcc, no GPU)"
+	@echo "make neon-check  build what needs no torch for 64-bit ARM and run its tests (needs a cross compiler)"
 	@echo "make clean       remove what the other targets made"
 
 # --- setting up -----------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ demo: $(VENV)/.extension
 	$(BIN)/omnima train --config examples/recipes/tinyworld.yaml --overwrite --out $(DEMO)
 	$(BIN)/omnima generate $(DEMO) --prompt "Once" --max-new-tokens 120 --seed 1
 
-test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report
+test: $(VENV)/.extension $(VENV)/.test test-cpp test-python test-report sanitize
 
 # The GoogleTest program is built with line counters: its run alone gives the coverage of the C++ core.
 # What only Python reaches does not count, so the bindings are left out; the lines of a kernel's body,
@@ -102,6 +104,27 @@ test-report: test-cpp test-python
 	@echo; echo "== coverage of the Python package (lines and branches)"
 	$(BIN)/coverage report
 	$(BIN)/coverage json -q -o - | $(BIN)/python tools/coverage_floor.py $(PYTHON_COVERAGE)
+
+# What needs no torch, with its tests, under the sanitizers: of addresses and undefined behaviour, and
+# of threads for what has threads of its own.
+sanitize: sanitize-address,undefined sanitize-thread
+
+# GoogleTest is fetched where the system has none: once, by the first build that needs it.
+GTEST_FETCHED = $(addprefix -DFETCHCONTENT_SOURCE_DIR_GOOGLETEST=$(CURDIR)/,$(wildcard build/coverage/_deps/googletest-src))
+
+# Some systems spread addresses wider than the thread sanitizer can follow: there without spreading,
+# and where that is forbidden it says that it did not run.
+sanitize-%: $(VENV)/.build
+	mkdir -p build
+	cmake -S . -B build/$@ -DOMNIMA_TESTS=ON -DOMNIMA_SANITIZE=$* $(GTEST_FETCHED) $(CMAKE_ARGS) \
+	  > build/$@.log || (cat build/$@.log; exit 1)
+	cmake --build build/$@ --target omnima_tests
+	run=build/$@/tests/cpp/omnima_tests; starts() { $$run --gtest_list_tests > /dev/null 2>&1; }; \
+	if [ $* = thread ] && ! starts; then \
+	  run="setarch -R $$run"; \
+	  starts || { echo "NOT RUN: the thread sanitizer cannot start on this system"; exit 0; }; \
+	fi; \
+	UBSAN_OPTIONS=print_stacktrace=1 $$run --gtest_brief=1
 
 dev: $(VENV)/.dev $(VENV)/.extension
 	@echo "ready: source $(BIN)/activate, then omnima --help"
@@ -143,6 +166,22 @@ cuda-check: $(CUDA_VENV)/.torch-$(CUDA_TORCH)
 	  -DPython_EXECUTABLE="$(CURDIR)/$(CUDA_VENV)/bin/python" > build/cuda.log || (cat build/cuda.log; exit 1)
 	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core
 	$(CUDA_VENV)/bin/python tools/cuda_check.py build/cuda
+
+# Outside CI: ARM's vectors are part of every 64-bit ARM, so the generic level is compiled to them.
+NEON_CXX ?= aarch64-linux-gnu-g++
+NEON_RUN ?= $(shell command -v qemu-aarch64-static || command -v qemu-aarch64)
+
+neon-check: $(VENV)/.build
+	@command -v $(NEON_CXX) > /dev/null || (echo "make neon-check needs $(NEON_CXX) (Debian: g++-aarch64-linux-gnu)" && exit 1)
+	mkdir -p build
+	cmake -S . -B build/neon -DOMNIMA_TESTS=ON -DOMNIMA_TORCH_FREE=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(NEON_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DCMAKE_FIND_ROOT_PATH_MODE_PACKAGE=ONLY -DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON \
+	  $(or $(GTEST_FETCHED),$(addprefix -DFETCHCONTENT_SOURCE_DIR_GOOGLETEST=,$(wildcard /usr/src/googletest))) \
+	  > build/neon.log || (cat build/neon.log; exit 1)
+	cmake --build build/neon --target omnima_tests
+	@test -n "$(NEON_RUN)" || echo "built, not run: there is no qemu-aarch64 (Debian: qemu-user-static)"
+	$(if $(NEON_RUN),$(NEON_RUN) build/neon/tests/cpp/omnima_tests --gtest_brief=1 --gtest_filter=-*DeathTest*)
 
 clean:
 	rm -rf $(VENV) $(CUDA_VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -25,6 +25,8 @@ std::vector<Feature> probe() {
           OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"),  OMNIMA_FEATURE("avx512vl"),
           OMNIMA_FEATURE("avx512vnni"), OMNIMA_FEATURE("avx512bf16")};
 #undef OMNIMA_FEATURE
+#elif defined(__aarch64__)
+  return {{"neon", true}};  // part of every 64-bit ARM: what the generic level is compiled to
 #else
   return {};
 #endif

@@ -21,7 +21,13 @@ struct Plain {
     return v;
   }
   static Type multiply_add(const Type& a, const Type& b, Type sum) {
-    for (int i = 0; i < kWidth; ++i) sum.lane[i] += a.lane[i] * b.lane[i];
+    for (int i = 0; i < kWidth; ++i) {
+#ifdef __FP_FAST_FMAF  // asked for, since compilers may fuse in one tile and not in another
+      sum.lane[i] = __builtin_fmaf(a.lane[i], b.lane[i], sum.lane[i]);
+#else
+      sum.lane[i] += a.lane[i] * b.lane[i];
+#endif
+    }
     return sum;
   }
   static float sum(const Type& v) {

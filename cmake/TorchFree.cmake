@@ -1,0 +1,21 @@
+# OMNIMA_TORCH_FREE builds only what needs no torch, with its tests: for the sanitizers (torch is not
+# instrumented) and for other CPUs. Paths below cpp/omnima, and below tests/cpp with _test.cpp.
+if(OMNIMA_SANITIZE)
+  set(OMNIMA_TORCH_FREE ON)
+endif()
+if(OMNIMA_SANITIZE STREQUAL "thread")
+  # What runs on threads of its own.
+  set(OMNIMA_TORCH_FREE_PATHS core/ text/ data/ generate/team)
+else()
+  set(OMNIMA_TORCH_FREE_PATHS core/ kernels/cpu/ text/ data/ generate/options generate/sampler
+      generate/team io/durable_file io/json io/mapping optim/schedule)
+endif()
+list(JOIN OMNIMA_TORCH_FREE_PATHS "|" OMNIMA_TORCH_FREE_PATTERN)
+
+# keep_torch_free(variable root): of the files below root that the variable lists, those above.
+function(keep_torch_free variable root)
+  if(OMNIMA_TORCH_FREE)
+    list(FILTER ${variable} INCLUDE REGEX "^${root}/(${OMNIMA_TORCH_FREE_PATTERN})")
+    set(${variable} ${${variable}} PARENT_SCOPE)
+  endif()
+endfunction()
