@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "omnima/core/flush_denormals.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/kernels/cpu/norm.h"
@@ -93,13 +94,13 @@ void Runner::append(std::span<DecodeState* const> states, std::span<const std::i
 }
 
 void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
-  const FlushDenormals flush;
+  const core::FlushDenormals flush;
   normalise(weights_.norm, first, count);
   products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count);
 }
 
 void Runner::forward(std::span<const std::int64_t> tokens) {
-  const FlushDenormals flush;
+  const core::FlushDenormals flush;
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const auto& c = config_;
   for (auto* buffer : {&x_, &normed_, &projected_}) grow(*buffer, rows * c.hidden_size);

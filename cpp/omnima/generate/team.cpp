@@ -7,6 +7,8 @@
 #include <xmmintrin.h>
 #endif
 
+#include "omnima/core/flush_denormals.h"
+
 namespace omnima::generate {
 namespace {
 
@@ -72,7 +74,7 @@ void Team::take_pieces(int thread) {
 }
 
 void Team::work(int thread) {
-  const FlushDenormals flush;
+  const core::FlushDenormals flush;
   std::uint64_t seen = 0;
   for (;;) {
     int spin = 0;
@@ -89,13 +91,5 @@ void Team::work(int thread) {
     busy_.fetch_sub(1, std::memory_order_release);
   }
 }
-
-#ifdef __SSE__
-FlushDenormals::FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-FlushDenormals::~FlushDenormals() { _mm_setcsr(saved_); }
-#else
-FlushDenormals::FlushDenormals() = default;
-FlushDenormals::~FlushDenormals() = default;
-#endif
 
 }  // namespace omnima::generate

@@ -45,17 +45,4 @@ class Team {
   bool stop_ = false;
 };
 
-// While it lives, this thread takes numbers too small to be normal as zero: they cost a hundred
-// times the cycles and carry nothing.
-class FlushDenormals {
- public:
-  FlushDenormals();
-  ~FlushDenormals();
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  unsigned saved_ = 0;
-};
-
 }  // namespace omnima::generate

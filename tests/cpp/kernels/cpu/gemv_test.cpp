@@ -2,20 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <random>
-#include <vector>
+#include "levels.h"
 
 namespace omnima::kernels {
 namespace {
-
-std::vector<float> random_floats(std::size_t count, unsigned seed) {
-  std::mt19937 bits(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (auto& value : values) value = normal(bits);
-  return values;
-}
 
 struct Case {
   std::int64_t outputs, inputs, rows;
@@ -27,8 +17,8 @@ class GemvTest : public testing::TestWithParam<Case> {};
 TEST_P(GemvTest, EveryLevelEqualsTheSumInDoublePrecision) {
   const auto [outputs, inputs, rows, with_bias] = GetParam();
   const auto stride = inputs + 3;
-  const auto weight = random_floats(outputs * stride, 1), x = random_floats(rows * stride, 2),
-             bias = random_floats(outputs, 3);
+  const auto weight = draw(outputs * stride, 1), x = draw(rows * stride, 2),
+             bias = draw(outputs, 3);
   for (const Level level : gemv_variants().levels(detected_level())) {
     std::vector<float> y(rows * (outputs + 1), NAN);
     gemv_variants().at(level)({weight.data(), stride, with_bias ? bias.data() : nullptr, inputs,
@@ -50,7 +40,7 @@ TEST_P(GemvTest, EveryLevelEqualsTheSumInDoublePrecision) {
 
 TEST_P(GemvTest, ARowsNumbersDependNeitherOnOtherRowsNorOnTheRange) {
   const auto [outputs, inputs, rows, with_bias] = GetParam();
-  const auto weight = random_floats(outputs * inputs, 4), x = random_floats(rows * inputs, 5);
+  const auto weight = draw(outputs * inputs, 4), x = draw(rows * inputs, 5);
   for (const Level level : gemv_variants().levels(detected_level())) {
     const auto function = gemv_variants().at(level);
     std::vector<float> together(rows * outputs), alone(outputs);
@@ -71,7 +61,44 @@ TEST_P(GemvTest, ARowsNumbersDependNeitherOnOtherRowsNorOnTheRange) {
 INSTANTIATE_TEST_SUITE_P(Shapes, GemvTest,
                          testing::Values(Case{1, 1, 1, false}, Case{4, 16, 1, true},
                                          Case{7, 33, 2, true}, Case{13, 64, 3, false},
-                                         Case{18, 5, 4, true}, Case{37, 100, 11, true}));
+                                         Case{18, 5, 4, true}, Case{37, 100, 11, true},
+                                         Case{0, 16, 3, true}, Case{5, 16, 0, true},
+                                         Case{6, 0, 3, true}, Case{3, 2053, 5, false},
+                                         Case{2, 100003, 1, true}));
+
+TEST(Gemv, WritesItsRangeAloneWhereverTheMemoryStands) {
+  for (const Level level : gemv_variants().levels(detected_level())) {
+    for (const std::int64_t inputs : odd_sizes()) {
+      SCOPED_TRACE(testing::Message() << level_name(level) << " " << inputs);
+      const std::int64_t offset = inputs % 11;
+      Guarded<float> weight(draw(9 * inputs, 1), offset), x(draw(2 * inputs, 2), offset),
+          y(std::vector<float>(18, 5.0f), offset);
+      const Gemv product{weight.data(), inputs, nullptr, inputs, x.data(), inputs, 2, y.data(), 9};
+      gemv_variants().at(level)(product, 2, 7);
+      for (std::int64_t i = 0; i < 18; ++i) {
+        EXPECT_EQ(y[i] == 5.0f, i % 9 < 2 || i % 9 >= 7) << i;
+      }
+    }
+  }
+}
+
+TEST(Gemv, WhatIsNotFiniteReachesEveryOutputOfItsRowAndNoOther) {
+  for (const Level level : gemv_variants().levels(detected_level())) {
+    for (const float bad : {kNan, kInf}) {
+      for (const std::size_t place : {0u, 16u, 36u}) {
+        const auto weight = draw(5 * 37, 1);
+        auto x = draw(3 * 37, 2);
+        x[37 + place] = bad;
+        std::vector<float> y(15);
+        gemv_variants().at(level)({weight.data(), 37, nullptr, 37, x.data(), 37, 3, y.data(), 5}, 0,
+                                  5);
+        for (std::size_t i = 0; i < 15; ++i) {
+          EXPECT_EQ(std::isfinite(y[i]), i / 5 != 1) << level_name(level) << " " << i;
+        }
+      }
+    }
+  }
+}
 
 TEST(Gemv, TheActiveVariantComputes) {
   const float weight[] = {1, 2, 3, 4}, x[] = {5, 6};

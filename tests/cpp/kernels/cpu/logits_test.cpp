@@ -3,34 +3,16 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
-#include <random>
-#include <vector>
+#include "levels.h"
 
 namespace omnima::kernels {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<Level> levels() {
-  std::vector<Level> all;
-  for (const Level level : {Level::kGeneric, Level::kAvx2, Level::kAvx512}) {
-    if (level <= detected_level()) all.push_back(level);
-  }
-  return all;
-}
 
 class LogitKernelsTest : public testing::TestWithParam<std::int64_t> {
  protected:
   std::int64_t count() const { return GetParam(); }
   std::vector<float> logits() const {
-    std::mt19937 bits(static_cast<unsigned>(count()));
-    std::normal_distribution<float> normal(0.0f, 10.0f);
-    std::vector<float> values(static_cast<std::size_t>(count()));
-    for (float& value : values) value = normal(bits);
-    return values;
+    return draw(static_cast<std::size_t>(count()), static_cast<unsigned>(count()), 10.0f);
   }
 };
 
@@ -53,7 +35,7 @@ TEST_P(LogitKernelsTest, OneBadLogitIsSeenWhereverItStands) {
     auto row = logits();
     const auto& kernels = logit_kernels(level);
     EXPECT_TRUE(kernels.all_finite(row.data(), count()));
-    for (const float bad : {kInfinity, -kInfinity, std::nanf("")}) {
+    for (const float bad : {kInf, -kInf, kNan}) {
       for (float& logit : row) {
         const float before = logit;
         logit = bad;
@@ -67,7 +49,7 @@ TEST_P(LogitKernelsTest, OneBadLogitIsSeenWhereverItStands) {
 TEST_P(LogitKernelsTest, WeightsAreExponentialsOfTheGapAndTheirSum) {
   for (const Level level : levels()) {
     auto row = logits();
-    if (count() > 2) row[1] = -kInfinity;
+    if (count() > 2) row[1] = -kInf;
     const float most = *std::max_element(row.begin(), row.end());
     std::vector<float> weights(row.size());
     const double total =
@@ -85,7 +67,35 @@ TEST_P(LogitKernelsTest, WeightsAreExponentialsOfTheGapAndTheirSum) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Counts, LogitKernelsTest, testing::Values(1, 3, 16, 37, 512));
+INSTANTIATE_TEST_SUITE_P(Counts, LogitKernelsTest, testing::Values(1, 2, 3, 16, 37, 512, 1009));
+
+TEST(LogitKernels, NothingIsFiniteAndWeighsNothing) {
+  for (const Level level : levels()) {
+    Guarded<float> none(0);
+    EXPECT_TRUE(logit_kernels(level).all_finite(none.data(), 0));
+    EXPECT_EQ(logit_kernels(level).softmax_weights(none.data(), 0, none.data(), 0), 0.0);
+  }
+}
+
+TEST(LogitKernels, AHugeRowInItsOwnPlace) {
+  constexpr std::int64_t kCount = (1 << 18) + 3;
+  const auto row = draw(kCount, 1, 5.0f);
+  for (const Level level : levels()) {
+    SCOPED_TRACE(level_name(level));
+    Guarded<float> memory(row, 3);
+    const auto& kernels = logit_kernels(level);
+    const float most = kernels.largest(memory.data(), kCount);
+    EXPECT_EQ(most, *std::max_element(row.begin(), row.end()));
+    const double total = kernels.softmax_weights(memory.data(), most, memory.data(), kCount);
+    double sum = 0;
+    for (std::int64_t i = 0; i < kCount; ++i) {
+      const double expected = std::exp(double{row[i] - most});
+      ASSERT_NEAR(memory[i], expected, 4e-7 * expected + 2e-38) << i;
+      sum += expected;
+    }
+    EXPECT_NEAR(total, sum, 1e-6 * sum);
+  }
+}
 
 }  // namespace
 }  // namespace omnima::kernels
