@@ -20,6 +20,8 @@ _EXPORTS = {
     "Tokenizer": "omnima.tokenizers",
     "TrainConfig": "omnima.training",
     "Trainer": "omnima.training",
+    "benchmark": "omnima.benchmarking",
+    "benchmarking": "",
     "config": "",
     "data": "",
     "doctor": "",

@@ -36,6 +36,22 @@ data::Batch to_batch(const at::Tensor& ids, const at::Tensor& labels) {
 
 using Pairs = std::vector<std::pair<at::Tensor, at::Tensor>>;
 
+// Batches that are at hand, one after the other.
+class GivenBatches : public data::BatchSource {
+ public:
+  explicit GivenBatches(const Pairs& pairs) : pairs_(pairs) {}
+  void next(data::Batch& batch) override {
+    const auto& [ids, labels] = pairs_.at(position_++);
+    batch = to_batch(ids, labels);
+  }
+  std::int64_t position() const override { return static_cast<std::int64_t>(position_); }
+  void seek(std::int64_t position) override { position_ = static_cast<std::size_t>(position); }
+
+ private:
+  const Pairs& pairs_;
+  std::size_t position_ = 0;
+};
+
 }  // namespace
 
 void bind_batch_source(py::module_& module) {
@@ -87,6 +103,13 @@ void bind_train(py::module_& module) {
           "The same with given (ids, labels) pairs, one a micro-batch.")
       .def("evaluate", &TrainStep::evaluate, py::arg("source"), py::arg("batches"), unlocked,
            "Sum of losses in nats and number of target tokens over the next batches.")
+      .def(
+          "evaluate_batches",
+          [](TrainStep& self, const Pairs& pairs) {
+            GivenBatches source(pairs);
+            return self.evaluate(source, static_cast<std::int64_t>(pairs.size()));
+          },
+          py::arg("batches"), unlocked, "The same over given (ids, labels) pairs.")
       .def(
           "time_pass",
           [](TrainStep& self, const at::Tensor& ids, const at::Tensor& labels, int repeats) {

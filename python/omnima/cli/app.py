@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from omnima.cli import doctor, evaluate, generate, info, tokenize, train
+from omnima.cli import bench, doctor, evaluate, generate, info, tokenize, train
 from omnima.errors import OmnimaError
 
 _INTERRUPTED = 130
@@ -31,6 +31,7 @@ app.command("generate")(generate.generate)
 app.command("tokenize")(tokenize.tokenize)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 
 
 @app.callback(invoke_without_command=True)

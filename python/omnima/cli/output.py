@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -54,3 +57,11 @@ def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
     return str(value)
+
+
+def print_table(*parts: RenderableType) -> None:
+    """Write tables of Rich as plain text, as wide as the terminal or 120 columns."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, highlight=False, soft_wrap=False).print(*parts, sep="\n")

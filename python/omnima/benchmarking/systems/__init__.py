@@ -1,0 +1,45 @@
+"""The systems that can be measured; each file builds one. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+#: A step: (input ids, labels), both int64 [rows, time], to the loss.
+Step = Callable[[Any, Any], float]
+
+#: System name to the module that builds its training and evaluation steps, and what must be
+#: installed for it.
+TRAINERS = {
+    "omnima": ("omnima_core", "torch"),
+    "torch-eager": ("torch_plain", "torch"),
+    "torch-compile": ("torch_plain", "torch"),
+    "transformers": ("transformers_llama", "transformers"),
+    "litgpt": ("litgpt_model", "litgpt"),
+}
+#: The same for tokenization.
+TOKENIZERS = {
+    "omnima": ("omnima_tokenizer", "torch"),
+    "sentencepiece": ("sentencepiece_model", "sentencepiece"),
+    "tokenizers": ("huggingface_tokenizer", "tokenizers"),
+}
+
+
+def systems_of(task: str) -> dict[str, tuple[str, str]]:
+    """Return the systems that know a task."""
+    return TOKENIZERS if task == "tokenize" else TRAINERS
+
+
+def missing(task: str, system: str) -> str | None:
+    """Return why a system cannot be measured here, or None when it is installed."""
+    package = systems_of(task)[system][1]
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return f"{package} is not installed (pip install {package})"
+
+
+def module_of(task: str, system: str) -> Any:
+    """Import the module that builds a system's step."""
+    return importlib.import_module(f"{__name__}.{systems_of(task)[system][0]}")
