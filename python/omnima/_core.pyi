@@ -256,6 +256,10 @@ class TrainStep:
         """
         Sum of losses in nats and number of target tokens over the next batches.
         """
+    def evaluate_batches(self, batches: collections.abc.Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, int]:
+        """
+        The same over given (ids, labels) pairs.
+        """
     def load_state(self, state: collections.abc.Mapping[str, torch.Tensor], step: typing.SupportsInt | typing.SupportsIndex) -> None:
         """
         Copy the buffers in and continue after `step`.

@@ -46,13 +46,14 @@ PYTHON = {
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"},
     "doctor": BASE | {"config"},
+    "benchmarking": BASE | {"config", "tokenizers", "data", "doctor"},
 }
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING
 PYTHON["__main__"] = {"cli"}
 PYTHON[""] = EVERYTHING
 # Never imported when a module loads: only inside the function that needs them.
-LAZY = {"transformers", "matplotlib", "tokenizers", "safetensors", "sphinx"}
+LAZY = {"transformers", "matplotlib", "tokenizers", "safetensors", "sphinx", "litgpt"}
 
 
 def cpp_violations(root: Path) -> list[str]:

@@ -96,6 +96,7 @@ def benchmark(
     threads = check_threads(threads)
     with contextlib.ExitStack() as stack:
         shape, corpus = None, None
+        jobs: list[tuple[str | None, dict[str, Any]]]
         if task == "tokenize":
             corpus = stack.enter_context(corpus_of(data, kind, vocab_size, systems))
             jobs = [(None, {"directory": str(corpus.directory), "documents": str(corpus.path)})]
@@ -155,7 +156,7 @@ def check_threads(threads: int | None) -> int:
 def measured_limits(threads: int) -> dict[str, float]:
     """Measure the machine in a process of its own."""
     with WorkerProcess() as worker:
-        return worker.ask(do="limits", threads=threads)
+        return worker.ask({"do": "limits", "threads": threads})
 
 
 class _Run:
@@ -218,7 +219,8 @@ class _Run:
             for system in systems:
                 worker = stack.enter_context(WorkerProcess())
                 self.say(f"{system} {precision or job['kind']}: starting")
-                told = self._ask(system, precision, worker, do="job", system=system, **job)
+                request = {"do": "job", "system": system, **job}
+                told = self._ask(system, precision, worker, request)
                 if told is None:
                     continue
                 told["start_seconds"] = time.perf_counter() - worker.started
@@ -229,23 +231,26 @@ class _Run:
                 self.dice.shuffle(order)
                 self.say(f"{precision or job['kind']}: round {number + 1} of {self.rounds}")
                 for system in order:
-                    told = self._ask(
-                        system, precision, running[system], do="turn", seconds=self.seconds
-                    )
+                    request = {"do": "turn", "seconds": self.seconds}
+                    told = self._ask(system, precision, running[system], request)
                     if told is None:
                         del running[system], turns[system], found[system]
                         continue
                     turns[system].append(told["seconds"])
             for system, worker in running.items():
-                told = worker.ask(do="end")
+                told = worker.ask({"do": "end"})
                 found[system].add(turns[system], turns[_OURS], told["peak_memory_bytes"])
 
     def _ask(
-        self, system: str, precision: str | None, worker: WorkerProcess, **request: Any
+        self,
+        system: str,
+        precision: str | None,
+        worker: WorkerProcess,
+        request: dict[str, Any],
     ) -> dict[str, Any] | None:
         """Ask, and note a peer that fails; our own failure is an error."""
         try:
-            return worker.ask(**request)
+            return worker.ask(request)
         except SystemFailed as failed:
             if system == _OURS:
                 raise

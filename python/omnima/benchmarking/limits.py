@@ -14,7 +14,7 @@ _SIZE = 2048
 _BLOCK = 256 << 20  # bytes: larger than the caches
 
 
-def measure_limits(threads: int, seconds: float = 0.7) -> dict[str, float]:
+def measure_limits(threads: int, seconds: float = 0.5) -> dict[str, float]:
     """Measure what bounds a step here, with so many threads; sets torch's number of threads.
 
     Returns

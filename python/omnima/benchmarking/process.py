@@ -42,7 +42,7 @@ class WorkerProcess:
     ) -> None:
         self.close(at_once=error is not None)
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Raises

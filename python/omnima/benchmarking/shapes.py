@@ -9,7 +9,9 @@ from omnima.errors import ConfigError
 
 #: The shapes of the published tables: preset name to the model's fields, context and batch.
 SHAPES: dict[str, dict[str, int]] = {
-    "bench-1.9m": {"width": 128, "layers": 4, "heads": 4, "vocab": 8192, "context": 128, "rows": 32},
+    "bench-1.9m": {
+        "width": 128, "layers": 4, "heads": 4, "vocab": 8192, "context": 128, "rows": 32,
+    },
     "bench-13.9m": {
         "width": 384, "layers": 6, "heads": 6, "vocab": 8192, "context": 256, "rows": 16,
     },
@@ -95,9 +97,9 @@ class Shape:
         weights += m["vocab_size"] * hidden
         logits = 12.0 * self.tokens * m["vocab_size"]
         if task != "train":
-            return 5e8 + 6.0 * weights + logits
+            return float(5e8 + 6.0 * weights + logits)
         kept = 4.0 * self.tokens * layers * (16 * hidden + 4 * self.swiglu_width)
-        return 5e8 + 20.0 * weights + logits + kept
+        return float(5e8 + 20.0 * weights + logits + kept)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON."""
@@ -125,9 +127,10 @@ def shape_of(
     --------
     >>> shape = shape_of("bench-13.9m", batch_size=4)
     >>> shape.tokens, round(shape.flops("train") / 1e9)
-    (1024, 92)
+    (1024, 88)
     """
-    for name, value in (("vocab_size", vocab_size), ("context", context), ("batch_size", batch_size)):
+    sizes = {"vocab_size": vocab_size, "context": context, "batch_size": batch_size}
+    for name, value in sizes.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}, but must be at least 1.")
     if preset is not None and params is not None:

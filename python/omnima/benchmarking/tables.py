@@ -72,7 +72,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [f"**{title(report)}**", ""]
     lines += [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    lines += ["", *skipped_lines(report), machine_line(report)]
+    for line in (*skipped_lines(report), machine_line(report)):
+        lines += ["", line]
     return "\n".join(lines) + "\n"
 
 

@@ -37,9 +37,7 @@ class Corpus:
 
 
 @contextlib.contextmanager
-def corpus_of(
-    data: str, kind: str, vocab_size: int | None, systems: list[str]
-) -> Iterator[Corpus]:
+def corpus_of(data: str, kind: str, vocab_size: int | None, systems: list[str]) -> Iterator[Corpus]:
     """Write up to 8 MB of a source's documents and train the systems' models on 2 MB of them.
 
     Raises

@@ -32,8 +32,8 @@ def bench(
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
     """Measure training, evaluation or tokenization beside PyTorch, transformers and others."""
-    from omnima.benchmarking import check_gate, read_gate, tables
     from omnima.benchmarking import benchmark as measure
+    from omnima.benchmarking import check_gate, read_gate, tables
     from omnima.cli.output import print_table
     from omnima.training.recipe import parse_count
 

@@ -32,13 +32,13 @@ def test_help_is_quick_and_names_every_command():
             [sys.executable, "-m", "omnima", "--help"], capture_output=True, text=True, check=True
         )
         taken.append(time.perf_counter() - start)
-    for name in ("train", "eval", "generate", "tokenize", "info", "doctor"):
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench"):
         assert name in done.stdout
     assert min(taken) < 1.0  # 0.25 s on an idle machine; the tests may share theirs
 
 
 def test_help_of_every_command(capsys):
-    for name in ("train", "eval", "generate", "tokenize", "info", "doctor"):
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench"):
         code, out, _ = leave([name, "--help"], capsys)
         assert code == 0 and "--json" in out
 
@@ -84,6 +84,19 @@ def test_several_values_after_one_flag(given, spread):
         (["generate", "/nowhere/modell", "--prompt", "a"], "no directory /nowhere/modell"),
         (["info", "/nowhere/modell"], "no directory /nowhere/modell"),
         (["eval", "/nowhere/modell", "--data", "x"], "no directory /nowhere/modell"),
+        (["bench", "fly"], "the tasks are train, evaluate, tokenize"),
+        (["bench", "train", "--preset", "2m"], "bench-13.9m"),
+        (["bench", "train", "--preset", "1m", "--params", "1M"], "drop one"),
+        (["bench", "train", "--params", "big"], "such as 500k"),
+        (["bench", "train", "--peers", "jax"], "the peers are torch-eager, torch-compile"),
+        (["bench", "tokenize", "--peers", "litgpt"], "the peers are sentencepiece, tokenizers"),
+        (["bench", "train", "--precision", "fp8"], "expected bf16 or fp32"),
+        (["bench", "train", "--batch-size", "0"], "batch_size is 0"),
+        (["bench", "train", "--context", "-1"], "context is -1"),
+        (["bench", "train", "--threads", "0"], "threads is 0"),
+        (["bench", "train", "--rounds", "0"], "rounds must be"),
+        (["bench", "tokenize", "--kind", "word"], "expected bpe or unigram"),
+        (["bench", "train", "--gate", "/nowhere/gate.json"], "/nowhere/gate.json cannot be read"),
     ],
 )
 def test_errors_are_one_line_on_standard_error(arguments, message, capsys):

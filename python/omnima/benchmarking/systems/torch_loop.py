@@ -8,7 +8,9 @@ from typing import Any
 from omnima.benchmarking.systems import Step
 
 
-def step_of(job: dict[str, Any], model: Any, loss_of: Callable[[Any, Any], Any]) -> tuple[Step, int]:
+def step_of(
+    job: dict[str, Any], model: Any, loss_of: Callable[[Any, Any], Any]
+) -> tuple[Step, int]:
     """Return the step of a job for a module and its loss, and the number of parameters."""
     import torch
 
