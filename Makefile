@@ -16,6 +16,8 @@ DEMO ?= demo-run
 PYTHON_COVERAGE ?= 95
 CPP_COVERAGE ?= 90
 PYTEST_ARGS ?=
+# --full: every round and shape.
+BENCH_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,7 +27,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 CPP_SOURCES := $(shell find cpp tests/cpp cmake CMakeLists.txt -type f 2>/dev/null)
 EXTENSION_SOURCES := $(filter-out tests/%,$(CPP_SOURCES))
 
-.PHONY: help demo test test-cpp test-python test-report sanitize neon-check dev lint format bench docs stubs cuda-check clean
+.PHONY: help demo test test-cpp test-python test-report sanitize neon-check dev lint format bench bench-gate docs stubs cuda-check clean
 
 help:
 	@echo "make demo        train a small model on the built-in stories and let it write"
@@ -33,7 +35,8 @@ help:
 	@echo "make sanitize    the tests that need no torch under the sanitizers (part of make test)"
 	@echo "make dev         an editable install with every tool of development"
 	@echo "make lint        ruff, mypy, clang-format (make format mends the layout)"
-	@echo "make bench       run the benchmarks and print one table"
+	@echo "make bench       measure beside the peers and print tables (BENCH_ARGS=--full for all)"
+	@echo "make bench-gate  check that the ratios to PyTorch have not fallen"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
 	@echo "make cuda-check  build against a CUDA torch and run a step (needs nvcc, no GPU)"
@@ -139,7 +142,11 @@ format: $(VENV)/.lint
 	find cpp tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.extension $(VENV)/.test
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
+
+# Compares ratios to PyTorch in the same minutes, so that a slow machine passes too.
+bench-gate: $(VENV)/.extension $(VENV)/.test
+	$(BIN)/python benchmarks/gate.py
 
 docs: $(VENV)/.dev $(VENV)/.extension
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -2,7 +2,7 @@
 
     python benchmarks/tokenize_text.py [--full] [TEXT]
 
-TEXT is what omnima.data.open_source takes; text beside the clone where there is some, else pystdlib.
+TEXT is what omnima.data.open_source takes: text beside the clone, or pystdlib, when not given.
 The same from the command line: omnima bench tokenize --vocab-size 32000 --markdown
 """
 

@@ -9,14 +9,14 @@ from typing import Any
 from omnima.errors import ConfigError
 
 _KEYS = {"peer": str, "precision": str, "at_least": (int, float)}
-_MORE = {"memory_at_most": (int, float)}
+_MORE = {"memory_at_most": (int, float), "task": str, "preset": str}
 
 
 def read_gate(path: str | Path) -> list[dict[str, Any]]:
     """Read a gate: a JSON list of objects with `peer`, `precision` and `at_least`.
 
     `at_least` bounds Omnima's tokens a second by the peer's; `memory_at_most`, where it stands, the
-    peak of memory in the same way.
+    peak of memory in the same way. A rule may name the `task` and the `preset` that it is for.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def read_gate(path: str | Path) -> list[dict[str, Any]]:
         if not good or any(not isinstance(rule[key], known[key]) for key in rule):  # type: ignore[arg-type]
             raise ConfigError(
                 f"The gate {path}, rule {number}: expected peer and precision (text), at_least and "
-                f"perhaps memory_at_most (numbers), not {json.dumps(rule)}."
+                f"perhaps memory_at_most (numbers), task and preset (text), not {json.dumps(rule)}."
             )
     return rules
 
@@ -43,17 +43,21 @@ def read_gate(path: str | Path) -> list[dict[str, Any]]:
 def check_gate(report: dict[str, Any], rules: list[dict[str, Any]]) -> list[str]:
     """Return a line for every rule that a report of :func:`benchmark` breaks.
 
-    A rule whose peer was skipped, or whose precision was not measured, says nothing.
+    A rule for what was not measured (another preset, a peer that was skipped) says nothing.
 
     Examples
     --------
     >>> row = {"system": "torch-eager", "precision": "bf16", "omnima_ratio": 1.5,
     ...        "memory_ratio": 0.5}
-    >>> check_gate({"rows": [row]}, [{"peer": "torch-eager", "precision": "bf16", "at_least": 2}])
+    >>> report = {"task": "train", "shape": {"name": "1m"}, "rows": [row]}
+    >>> check_gate(report, [{"peer": "torch-eager", "precision": "bf16", "at_least": 2}])
     ['bf16: 1.50 times torch-eager, but at least 2 is expected']
     """
     broken = []
+    measured = {"task": report["task"], "preset": report["shape"].get("name")}
     for rule in rules:
+        if any(rule.get(key, value) != value for key, value in measured.items()):
+            continue
         for row in report["rows"]:
             if (row["system"], row["precision"]) != (rule["peer"], rule["precision"]):
                 continue

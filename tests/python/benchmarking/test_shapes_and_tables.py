@@ -140,6 +140,8 @@ def test_a_gate_compares_ratios(tmp_path):
         {"peer": "torch-eager", "precision": "bf16", "at_least": 2.1, "memory_at_most": 0.5},
         {"peer": "torch-eager", "precision": "fp32", "at_least": 99},
         {"peer": "litgpt", "precision": "bf16", "at_least": 99},
+        {"peer": "torch-eager", "precision": "bf16", "at_least": 99, "preset": "bench-124m"},
+        {"peer": "torch-eager", "precision": "bf16", "at_least": 99, "task": "evaluate"},
     ]
     path.write_text(json.dumps(rules))
     broken = check_gate(report(), read_gate(path))
