@@ -25,7 +25,7 @@ def step_of(
 
         def evaluate(ids: Any, labels: Any) -> float:
             with torch.no_grad(), autocast():
-                return float(loss_of(ids, labels))
+                return float(loss_of(ids, labels).item())
 
         return evaluate, count
 
@@ -39,6 +39,6 @@ def step_of(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return train, count
