@@ -39,7 +39,7 @@ help:
 	@echo "make bench-gate  check that the ratios to PyTorch have not fallen"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
-	@echo "make cuda-check  build against a CUDA torch and run a step (needs nvcc, no GPU)"
+	@echo "make cuda-check  build against a CUDA torch, run kernels emulated and a step (needs nvcc, no GPU)"
 	@echo "make neon-check  build what needs no torch for 64-bit ARM and run its tests (needs a cross compiler)"
 	@echo "make clean       remove what the other targets made"
 
@@ -91,9 +91,10 @@ test-cpp: $(VENV)/.test
 	mkdir -p build
 	cmake -S . -B build/coverage -DOMNIMA_TESTS=ON -DOMNIMA_COVERAGE=ON \
 	  -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" $(CMAKE_ARGS) > build/coverage.log || (cat build/coverage.log; exit 1)
-	cmake --build build/coverage --target omnima_tests
+	cmake --build build/coverage --target omnima_tests omnima_cuda_tests
 	find build/coverage -name '*.gcda' -delete
 	build/coverage/tests/cpp/omnima_tests --gtest_brief=1
+	build/coverage/tests/cpp/omnima_cuda_tests --gtest_brief=1
 
 test-python: $(VENV)/.extension $(VENV)/.test
 	$(BIN)/python -m pytest --cov=omnima --cov-branch --cov-report= $(PYTEST_ARGS)
@@ -168,10 +169,11 @@ $(CUDA_VENV)/.torch-$(CUDA_TORCH):
 cuda-check: $(CUDA_VENV)/.torch-$(CUDA_TORCH)
 	@$(NVCC_THERE)
 	mkdir -p build
-	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DOMNIMA_TESTS=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
 	  -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(CUDA_VENV)/bin/ninja" \
 	  -DPython_EXECUTABLE="$(CURDIR)/$(CUDA_VENV)/bin/python" > build/cuda.log || (cat build/cuda.log; exit 1)
-	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core
+	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core omnima_cuda_tests
+	build/cuda/tests/cpp/omnima_cuda_tests --gtest_brief=1
 	$(CUDA_VENV)/bin/python tools/cuda_check.py build/cuda
 
 # Outside CI: ARM's vectors are part of every 64-bit ARM, so the generic level is compiled to them.

@@ -23,6 +23,8 @@ class BatchSource {
   virtual void next(Batch& batch) = 0;  // fills `batch`; an exhausted source throws core::DataError
   virtual std::int64_t position() const = 0;  // batches given so far
   virtual void seek(std::int64_t position) = 0;
+  // Copies of what the next `count` calls of next() will give, where that costs nothing to say.
+  virtual bool peek(std::size_t count, std::vector<Batch>& batches) const { return false; }
 };
 
 }  // namespace omnima::data

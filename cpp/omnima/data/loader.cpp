@@ -190,6 +190,17 @@ std::int64_t Loader::position() const {
   return position_;
 }
 
+bool Loader::peek(std::size_t count, std::vector<Batch>& batches) const {
+  const std::lock_guard lock(mutex_);
+  if (ready_.size() < count) return false;
+  batches.resize(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (ready_[i].error) return false;
+    batches[i] = ready_[i].batch;
+  }
+  return true;
+}
+
 void Loader::seek(std::int64_t position) {
   require<ConfigError>(position >= 0, "position is ", position, "; batches count from 0");
   stop();

@@ -71,6 +71,8 @@ class Loader final : public BatchSource {
   void next(Batch& batch) override;
   std::int64_t position() const override;
   void seek(std::int64_t position) override;
+  // True when the prefetching thread has made them already.
+  bool peek(std::size_t count, std::vector<Batch>& batches) const override;
   const BatchPlan& plan() const { return plan_; }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dropout.h"
 #include "omnima/ops/embedding.h"
 #include "omnima/ops/linear.h"
@@ -75,7 +76,7 @@ std::vector<std::pair<std::string, at::Tensor>> Decoder::named_parameters() cons
   return all;
 }
 
-void Decoder::check_ids(const at::Tensor& ids) const {
+void Decoder::check_ids(const at::Tensor& ids, bool values) const {
   require<DataError>(ids.dim() == 2 && ids.scalar_type() == at::kLong,
                      "Token ids must be int64 of shape [batch, time], not ",
                      c10::toString(ids.scalar_type()), " with ", ids.dim(), " dimensions.");
@@ -83,6 +84,7 @@ void Decoder::check_ids(const at::Tensor& ids) const {
   require<DataError>(ids.size(1) <= config_.max_position_embeddings, "The sequence has ",
                      ids.size(1), " tokens, but the model's context holds ",
                      config_.max_position_embeddings, ": shorten it.");
+  if (!values) return;
   const int64_t low = ids.min().item<int64_t>(), high = ids.max().item<int64_t>();
   require<DataError>(low >= 0 && high < config_.vocab_size, "Token id ", low < 0 ? low : high,
                      " lies outside the vocabulary of ", config_.vocab_size,
@@ -103,6 +105,7 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
   for (int64_t i = 0; i < batch * time; ++i) {
     at[i] = i % time != 0 && segment[i] == segment[i - 1] ? at[i - 1] + 1 : 0;
   }
+  if (ops::device_ops(ids) != nullptr) ops::find_documents(place, ids.device(), positions);
   positions.ids = place.to(ids.device());
   return positions;
 }
@@ -139,7 +142,7 @@ at::Tensor Decoder::logits(const at::Tensor& ids) {
 
 at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
                              const at::Tensor& segments, const LossOptions& options) {
-  check_ids(ids);
+  check_ids(ids, !options.ids_checked);
   require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
                      "labels must be int64 and have the shape of the ids.");
   if (options.compute.direct_gradients) arena_.gradients();

@@ -31,6 +31,7 @@ class Decoder {
     double scale = 1.0;  // the sum of losses is multiplied by this
     bool training = false;
     std::uint64_t dropout_seed = 0;
+    bool ids_checked = false;  // by the caller, on the host: a device need not be asked
   };
   at::Tensor loss_sum(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
                       const LossOptions& options);
@@ -42,7 +43,7 @@ class Decoder {
     nn::Mlp mlp;
   };
 
-  void check_ids(const at::Tensor& ids) const;
+  void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
   at::Tensor hidden(const at::Tensor& ids, nn::Pass& pass) const;  // [batch, time, hidden]
 

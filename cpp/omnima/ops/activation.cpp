@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "omnima/kernels/cpu/activation.h"
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/reference.h"
 #include "omnima/ops/weight.h"
@@ -88,11 +89,13 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   core::require(gate_up.dim() > 0 && gate_up.size(-1) > 0 && gate_up.size(-1) % 2 == 0,
                 "swiglu takes gate and up side by side: an even last dimension, not the shape ",
                 gate_up.sizes(), ".");
+  if (const auto* device = device_ops(gate_up)) return device->swiglu(gate_up);
   if (!gate_up.is_cpu() || reference_mode()) return reference::swiglu(gate_up);
   return SwigluFunction::apply(gate_up);
 }
 
 at::Tensor gelu(const at::Tensor& x, bool by_tanh) {
+  if (const auto* device = device_ops(x)) return device->gelu(x, by_tanh);
   if (!x.is_cpu() || reference_mode()) return reference::gelu(x, by_tanh);
   return GeluFunction::apply(x, by_tanh);
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "omnima/kernels/cpu/attention.h"
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/reference.h"
 
@@ -152,6 +153,7 @@ void check(const at::Tensor& qkv, const AttentionShape& shape, const Positions& 
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
                      const Positions& positions) {
   check(qkv, shape, positions);
+  if (const auto* device = device_ops(qkv)) return device->attention(qkv, shape, positions);
   if (!qkv.is_cpu() || reference_mode()) return reference::attention(qkv, shape, positions);
   return AttentionFunction::apply(qkv, shape, positions);
 }

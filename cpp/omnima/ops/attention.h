@@ -18,6 +18,10 @@ struct Positions {
   at::Tensor ids;  // int64 [batch, time]: position inside the document; undefined: 0, 1, …
   at::Tensor cos;  // float32 [context, head_dim / 2]; undefined: no rotary turn
   at::Tensor sin;
+  // The same for devices, where it may be given: int32 [documents + 1] places in the flattened
+  // tokens where documents begin, and at last the number of tokens.
+  at::Tensor document_starts{};
+  int64_t longest_document = 0;
 };
 
 // qkv [batch, time, (heads + 2 kv_heads) * head_dim], q then k then v -> [batch, time, heads *

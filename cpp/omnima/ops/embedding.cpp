@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 
 namespace omnima::ops {
@@ -63,6 +64,7 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
 at::Tensor embedding(const at::Tensor& ids, const Weight& weight) {
   core::require(ids.scalar_type() == at::kLong, "embedding takes int64 ids, not ",
                 c10::toString(ids.scalar_type()), ".");
+  if (const auto* device = device_ops(ids)) return device->embedding(ids, weight);
   return EmbeddingFunction::apply(weight.leaves[0], ids, weight);
 }
 

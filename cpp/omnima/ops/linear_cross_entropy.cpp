@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "omnima/kernels/cpu/cross_entropy.h"
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/reference.h"
 
@@ -123,6 +124,9 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
                 "linear_cross_entropy takes hidden states [rows, ", weight.compute.size(1),
                 "] and an int64 label a row, not the shapes ", hidden.sizes(), " and ",
                 labels.sizes(), ".");
+  if (const auto* device = device_ops(hidden)) {
+    return device->linear_cross_entropy(hidden, weight, labels, scale);
+  }
   if (!hidden.is_cpu() || reference_mode()) {
     return reference::linear_cross_entropy(hidden, plain_leaf(weight), labels, scale);
   }

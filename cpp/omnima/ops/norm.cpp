@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/norm.h"
 #include "omnima/ops/reference.h"
@@ -159,6 +160,7 @@ struct LayerNormFunction : torch::autograd::Function<LayerNormFunction> {
 
 at::Tensor rms_norm(const at::Tensor& x, const Weight& weight, double eps) {
   check_rows(x, weight, "rms_norm");
+  if (const auto* device = device_ops(x)) return device->rms_norm(x, weight, eps);
   if (!x.is_cpu() || reference_mode()) return reference::rms_norm(x, plain_leaf(weight), eps);
   return RmsNormFunction::apply(x, weight.leaves[0], weight, eps);
 }
@@ -166,6 +168,7 @@ at::Tensor rms_norm(const at::Tensor& x, const Weight& weight, double eps) {
 at::Tensor layer_norm(const at::Tensor& x, const Weight& weight, const Weight& bias, double eps) {
   check_rows(x, weight, "layer_norm");
   check_rows(x, bias, "layer_norm");
+  if (const auto* device = device_ops(x)) return device->layer_norm(x, weight, bias, eps);
   if (!x.is_cpu() || reference_mode()) {
     return reference::layer_norm(x, plain_leaf(weight), plain_leaf(bias), eps);
   }

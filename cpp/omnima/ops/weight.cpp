@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "omnima/ops/device_ops.h"
+
 namespace omnima::ops {
 namespace {
 
@@ -45,6 +47,7 @@ std::vector<at::Tensor> leaf_gradients(const std::vector<int64_t>& sizes, const 
 }
 
 void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
+  if (const auto* device = device_ops(dy)) return device->add_outer(grad, dy, x);
   if (dy.scalar_type() == at::kFloat) {
     grad.addmm_(dy.t(), x);
   } else {

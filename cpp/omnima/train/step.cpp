@@ -10,22 +10,13 @@
 #include "omnima/core/field.h"
 #include "omnima/core/scope.h"
 #include "omnima/train/flush_denormals.h"
+#include "omnima/train/mix.h"
 #include "omnima/train/row_workers.h"
 
 namespace omnima::train {
-namespace {
 
 using core::NonFiniteError;
 using core::require;
-
-std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
-  std::uint64_t x = a * 0x9e3779b97f4a7c15ULL + b + 0x632be59bd9b4e019ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
 
 void StepOptions::check() const {
   core::check_field(
@@ -45,6 +36,7 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
       optimizer_(model_->arena(),
                  {options.beta1, options.beta2, options.eps, options.weight_decay}) {
   schedule_.check();
+  device_step_ = make_device_step(*model_, optimizer_, options_);
 }
 
 nn::Compute TrainStep::compute() const {
@@ -110,33 +102,46 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
   return loss;
 }
 
+void TrainStep::require_finite_loss(double loss) const {
+  require<NonFiniteError>(std::isfinite(loss), "The loss of step ", step_ + 1, " is ",
+                          std::abs(loss),  // a NaN's sign means nothing
+                          "; the weights were not changed. Try a lower learning rate, a "
+                          "longer warmup, clip_norm 1.0 or precision fp32.");
+}
+
+void TrainStep::require_finite_gradient(double norm, double loss) const {
+  require<NonFiniteError>(std::isfinite(norm), "The gradient of step ", step_ + 1,
+                          " is not finite (its loss is ", loss,
+                          "); the weights were not changed. Try a lower learning rate, a longer "
+                          "warmup, clip_norm 1.0 or precision fp32.");
+}
+
 StepResult TrainStep::run(data::BatchSource& source) {
   batches_.resize(static_cast<std::size_t>(options_.accumulate));
   {
     const core::Scope scope("data");
     for (auto& batch : batches_) source.next(batch);
   }
+  source_ = &source;
   return run_batches(batches_);
 }
 
 StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   const core::Scope scope("step");
   const FlushDenormals flush;
-  if (&batches != &batches_) batches_ = batches;
+  if (&batches != &batches_) {
+    batches_ = batches;
+    source_ = nullptr;
+  }
   std::int64_t targets = 0;
   for (const auto& batch : batches_) targets += batch.targets;
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
+  if (device_step_) return run_on_device(targets);
   StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
-  require<NonFiniteError>(std::isfinite(result.loss), "The loss of step ", step_ + 1, " is ",
-                          std::abs(result.loss),  // a NaN's sign means nothing
-                          "; the weights were not changed. Try a lower learning rate, a "
-                          "longer warmup, clip_norm 1.0 or precision fp32.");
+  require_finite_loss(result.loss);
   result.grad_norm = optim::flat_norm(model_->arena().gradients());
-  require<NonFiniteError>(std::isfinite(result.grad_norm), "The gradient of step ", step_ + 1,
-                          " is not finite (its loss is ", result.loss,
-                          "); the weights were not changed. Try a lower learning rate, a longer "
-                          "warmup, clip_norm 1.0 or precision fp32.");
+  require_finite_gradient(result.grad_norm, result.loss);
   const bool clip = options_.clip_norm > 0 && result.grad_norm > options_.clip_norm;
   ++step_;
   optimizer_.update(step_, result.lr, clip ? options_.clip_norm / result.grad_norm : 1.0,

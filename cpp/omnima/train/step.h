@@ -12,6 +12,7 @@
 #include "omnima/models/decoder.h"
 #include "omnima/optim/adamw.h"
 #include "omnima/optim/schedule.h"
+#include "omnima/train/step_graph.h"
 
 namespace omnima::train {
 
@@ -70,11 +71,16 @@ class TrainStep {
   void refresh_shadow();
   double learning_rate() const;
   double accumulate_gradients(std::int64_t targets);
+  void require_finite_loss(double loss) const;
+  void require_finite_gradient(double norm, double loss) const;
+  StepResult run_on_device(std::int64_t targets);
 
   std::shared_ptr<models::Decoder> model_;
   StepOptions options_;
   optim::Schedule schedule_;
   optim::Adamw optimizer_;
+  std::unique_ptr<DeviceStep> device_step_;    // or null: operator by operator
+  const data::BatchSource* source_ = nullptr;  // of the step that runs
   std::vector<data::Batch> batches_;
   std::int64_t step_ = 0;
   double progress_ = -1;
