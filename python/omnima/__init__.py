@@ -29,6 +29,8 @@ _EXPORTS = {
     "evaluation": "",
     "generation": "",
     "hub": "",
+    "profile": "omnima.profiling",
+    "profiling": "",
     "tokenizers": "",
     "training": "",
 }

@@ -47,6 +47,7 @@ PYTHON = {
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"},
     "doctor": BASE | {"config"},
     "benchmarking": BASE | {"config", "tokenizers", "data", "doctor"},
+    "profiling": BASE | {"benchmarking"},
 }
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING

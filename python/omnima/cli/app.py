@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from omnima.cli import bench, doctor, evaluate, generate, info, tokenize, train
+from omnima.cli import bench, doctor, evaluate, generate, info, profile, tokenize, train
 from omnima.errors import OmnimaError
 
 _INTERRUPTED = 130
@@ -32,6 +32,7 @@ app.command("tokenize")(tokenize.tokenize)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.command("profile")(profile.profile)
 
 
 @app.callback(invoke_without_command=True)

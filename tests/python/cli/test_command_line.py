@@ -32,13 +32,13 @@ def test_help_is_quick_and_names_every_command():
             [sys.executable, "-m", "omnima", "--help"], capture_output=True, text=True, check=True
         )
         taken.append(time.perf_counter() - start)
-    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench"):
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench", "profile"):
         assert name in done.stdout
     assert min(taken) < 1.0  # 0.25 s on an idle machine; the tests may share theirs
 
 
 def test_help_of_every_command(capsys):
-    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench"):
+    for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench", "profile"):
         code, out, _ = leave([name, "--help"], capsys)
         assert code == 0 and "--json" in out
 
@@ -84,6 +84,12 @@ def test_several_values_after_one_flag(given, spread):
         (["generate", "/nowhere/modell", "--prompt", "a"], "no directory /nowhere/modell"),
         (["info", "/nowhere/modell"], "no directory /nowhere/modell"),
         (["eval", "/nowhere/modell", "--data", "x"], "no directory /nowhere/modell"),
+        (["profile", "tokenize"], "the tasks are train, evaluate"),
+        (["profile", "train", "--steps", "0"], "steps is 0"),
+        (["profile", "train", "--precision", "bf16,fp32"], "of one precision"),
+        (["profile", "train", "--vocab-size", "0"], "vocab_size is 0"),
+        (["profile", "train", "--trace", "trace.txt"], "end in .json or .json.gz"),
+        (["profile", "train", "--trace", "/nowhere/t.json"], "no directory /nowhere"),
         (["bench", "fly"], "the tasks are train, evaluate, tokenize"),
         (["bench", "train", "--preset", "2m"], "bench-13.9m"),
         (["bench", "train", "--preset", "1m", "--params", "1M"], "drop one"),
