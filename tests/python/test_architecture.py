@@ -28,6 +28,8 @@ CPP["bindings"] = set(CPP)
 # Folders whose code must compile without torch.
 TORCH_FREE = {"core", "kernels", "text", "data"}
 TORCH_HEADER = re.compile(r"^(torch|ATen|c10|pybind11)/")
+# CUDA is a folder: what needs it stands in one of that name.
+CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 # Too slow to compile: a narrow header does the same.
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
@@ -71,13 +73,15 @@ def cpp_violations(root: Path) -> list[str]:
         for mark, header in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', text, re.M):
             if mark == '"' and not header.startswith("omnima/"):
                 found.append(f'{name}: "{header}" is to be included as "omnima/…"')
+            elif "cuda" not in name.parts and CUDA_HEADER.search(header):
+                found.append(f"{name}: only folders named cuda may include {header}")
             elif header.startswith("omnima/"):
                 target = header.split("/")[1]
                 if target != folder and target not in CPP[folder]:
                     found.append(f"{name}: {folder} may not include {header}")
             elif header in WIDE_HEADERS:
                 found.append(f"{name}: {header} is too wide, include what is used")
-            elif folder in TORCH_FREE and TORCH_HEADER.match(header) and "cuda" not in name.parts:
+            elif folder in TORCH_FREE and TORCH_HEADER.match(header):
                 found.append(f"{name}: {folder} is free of torch, but includes {header}")
     return found
 
@@ -151,6 +155,8 @@ def test_a_wrong_include_is_found(tmp_path):
     plant(tmp_path, "kernels/cpu/k.cpp", "#include <ATen/core/Tensor.h>\n")
     plant(tmp_path, "ops/o.cpp", '#include <torch/extension.h>\n#include "o.h"\n')
     plant(tmp_path, "cellar/c.h", "#pragma once\n")
+    plant(tmp_path, "train/t.cpp", '#include "omnima/train/cuda/b.h"\n#include <cuda_runtime.h>\n')
+    plant(tmp_path, "train/cuda/b.h", "#include <ATen/cuda/CUDAGraph.h>\n")
     plant(tmp_path, "nn/fine.cpp", '#include "omnima/ops/b.h"\n#include <ATen/core/Tensor.h>\n')
     assert cpp_violations(tmp_path) == [
         "cellar/c.h: the folder cellar is not in the plan",
@@ -158,6 +164,8 @@ def test_a_wrong_include_is_found(tmp_path):
         "kernels/cpu/k.cpp: kernels is free of torch, but includes ATen/core/Tensor.h",
         "ops/o.cpp: torch/extension.h is too wide, include what is used",
         'ops/o.cpp: "o.h" is to be included as "omnima/…"',
+        "train/t.cpp: only folders named cuda may include omnima/train/cuda/b.h",
+        "train/t.cpp: only folders named cuda may include cuda_runtime.h",
     ]
 
 

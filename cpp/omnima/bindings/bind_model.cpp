@@ -3,6 +3,7 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/models/decoder.h"
+#include "omnima/ops/device_ops.h"
 
 namespace omnima::bindings {
 
@@ -19,6 +20,8 @@ void bind_model(py::module_& module) {
       .def_readonly("minimum", &core::Field::minimum)
       .def_readonly("maximum", &core::Field::maximum)
       .def_readonly("choices", &core::Field::choices);
+  module.def("has_gpu_kernels", &ops::has_device_ops,
+             "Whether this build has kernels of its own for GPUs.");
   module.def("nearest_name", &core::nearest_name, py::arg("name"), py::arg("names"),
              "The one of `names` nearest to `name` by edit distance.");
 

@@ -123,6 +123,8 @@ void bind_train(py::module_& module) {
       .def("set_progress", &TrainStep::set_progress, py::arg("progress"),
            "Fraction of the run that is done; the schedule follows it instead of total_steps.")
       .def_property_readonly("step", &TrainStep::step, "Updates done.")
+      .def_property_readonly("graph", &TrainStep::graph,
+                             "On a GPU \"captured\" or \"eager\" with the reason; empty elsewhere.")
       .def_property_readonly(
           "last_batches",
           [](const TrainStep& self) {

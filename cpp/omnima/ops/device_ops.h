@@ -29,6 +29,9 @@ struct DeviceOps {
 // to be used, also where OMNIMA_REFERENCE=1 asks for it.
 const DeviceOps* device_ops(const at::Tensor& x);
 
+// Whether the build has such a table at all.
+bool has_device_ops();
+
 // From places [batch, time] inside the document (on the CPU) where documents begin: fills
 // document_starts and longest_document. Each row begins a document.
 void find_documents(const at::Tensor& places, const at::Device& device, Positions& positions);

@@ -4,5 +4,6 @@
 namespace omnima::ops {
 
 const DeviceOps* device_ops(const at::Tensor&) { return nullptr; }
+bool has_device_ops() { return false; }
 
 }  // namespace omnima::ops

@@ -59,6 +59,9 @@ class TrainStep {
   std::map<std::string, at::Tensor> state() const;
   void load_state(const std::map<std::string, at::Tensor>& state, std::int64_t step);
 
+  // How the device runs the step, see GraphPolicy::describe(); "" where the step runs operator by
+  // operator from here.
+  std::string graph() const { return device_step_ ? device_step_->policy().describe() : ""; }
   std::int64_t step() const { return step_; }
   void set_progress(double progress) { progress_ = progress; }
   const StepOptions& options() const { return options_; }

@@ -33,6 +33,11 @@ void GraphPolicy::refused(const std::string& reason) {
   captured_.reset();
 }
 
+std::string GraphPolicy::describe() const {
+  if (captured_) return "captured";
+  return why_not_.empty() ? "eager" : "eager: " + why_not_;
+}
+
 DeviceOutcome DeviceStep::run(const std::vector<data::Batch>& batches, const StepNumbers& numbers,
                               const Lookahead& lookahead) {
   backend_->upload(batches, numbers);

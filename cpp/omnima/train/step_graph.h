@@ -55,6 +55,8 @@ class GraphPolicy {
   StepMode next(const std::vector<data::Batch>& batches);
   void refused(const std::string& reason);  // the capture failed: never try again
   const std::string& why_not() const { return why_not_; }
+  // "captured", "eager", or "eager: " and why it stays so.
+  std::string describe() const;
 
  private:
   std::string why_not_;

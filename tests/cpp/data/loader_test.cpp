@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include "omnima/core/error.h"
 #include "omnima/data/permutation.h"
@@ -125,6 +126,26 @@ TEST_F(LoaderTest, TheThreadChangesNothingAndSeekEqualsRunning) {
     two.next(b);
     EXPECT_EQ(a.labels, b.labels);
   }
+}
+
+TEST_F(LoaderTest, PeekTellsWhatNextWillGive) {
+  LoaderOptions threaded = options(2, 4);
+  threaded.prefetch = true;
+  Loader loader(threaded);
+  Batch first;
+  loader.next(first);
+  std::vector<Batch> ahead;
+  while (!loader.peek(2, ahead)) std::this_thread::yield();
+  EXPECT_EQ(loader.position(), 1);
+  for (const Batch& expected : std::vector<Batch>(ahead)) {
+    Batch batch;
+    loader.next(batch);
+    EXPECT_EQ(batch.input_ids, expected.input_ids);
+    EXPECT_EQ(batch.labels, expected.labels);
+  }
+  EXPECT_FALSE(loader.peek(1000, ahead)) << "so many are never made ahead";
+  threaded.prefetch = false;
+  EXPECT_FALSE(Loader(threaded).peek(1, ahead));
 }
 
 TEST_F(LoaderTest, SequentialWindowsGiveTheStreamAndThenThrow) {

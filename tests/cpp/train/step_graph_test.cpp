@@ -103,11 +103,13 @@ TEST(GraphPolicy, PackedDocumentsAndForbiddenGraphsRunEagerly) {
 TEST(DeviceStep, RunsTheBackendInOrder) {
   Notes notes;
   DeviceStep step(std::make_unique<FakeDevice>(notes), GraphPolicy());
+  EXPECT_EQ(step.policy().describe(), "eager");
   for (std::int64_t i = 1; i <= 3; ++i) {
     EXPECT_EQ(step.run(alike(2), {i, 16, 1e-3, {0}}, {}).loss, static_cast<double>(i));
   }
   EXPECT_EQ(notes, (Notes{"upload 2", "eager", "wait", "upload 2", "capture", "replay", "wait",
                           "upload 2", "replay", "wait"}));
+  EXPECT_EQ(step.policy().describe(), "captured");
 }
 
 TEST(DeviceStep, StagesWhatComesNextWhileTheDeviceWorks) {
@@ -131,6 +133,7 @@ TEST(DeviceStep, ARefusedCaptureRunsEagerlyAndSaysWhy) {
   EXPECT_EQ(notes, (Notes{"upload 2", "eager", "wait", "upload 2", "eager", "wait", "upload 2",
                           "eager", "wait"}));
   EXPECT_EQ(step.policy().why_not(), "the capture failed: not today");
+  EXPECT_EQ(step.policy().describe(), "eager: the capture failed: not today");
 }
 
 TEST(CheckTokens, NamesTheTokenAndTheLabel) {

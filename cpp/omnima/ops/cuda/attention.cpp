@@ -90,7 +90,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     saved["cos"] = positions.cos;
     saved["sin"] = positions.sin;
     saved["shape"] = std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim};
-    return flash.out.view({packed.size(0), packed.size(1), shape.heads * shape.head_dim});
+    return flash.out.reshape({packed.size(0), packed.size(1), shape.heads * shape.head_dim});
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {

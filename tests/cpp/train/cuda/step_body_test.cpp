@@ -106,6 +106,7 @@ TEST(EmulatedStep, TheShadowIsTheRoundedWeights) {
   const AsDevice device;
   const auto model = small();
   TrainStep step(model, options_with("bf16"));
+  EXPECT_EQ(step.graph(), "eager");
   for (int i = 0; i < 2; ++i) step.run_batches({some_batch(2, 8, 0)});
   EXPECT_TRUE(same_bits(model->arena().shadow(), model->arena().weights().to(at::kBFloat16)));
 }
