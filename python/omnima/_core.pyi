@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -285,6 +285,11 @@ class TrainStep:
         Median seconds of a forward and backward pass; the weights stay as they are.
         """
     @property
+    def graph(self) -> str:
+        """
+        On a GPU "captured" or "eager" with the reason; empty elsewhere.
+        """
+    @property
     def last_batches(self) -> list[tuple[list[int], list[int]]]:
         """
         Flat (ids, labels) of the last step's micro-batches.
@@ -348,6 +353,10 @@ def cpu_level() -> str:
 def generate_option_fields() -> list[dict]:
     """
     Name, default, meaning and bounds of every generation option.
+    """
+def has_gpu_kernels() -> bool:
+    """
+    Whether this build has kernels of its own for GPUs.
     """
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
