@@ -10,7 +10,7 @@ import torch
 
 from omnima import _core
 from omnima.config import ModelConfig, model_preset
-from omnima.errors import DataError
+from omnima.errors import DataError, OmnimaError
 
 if TYPE_CHECKING:
     from omnima.generation import Generation
@@ -48,7 +48,25 @@ class Model:
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        self.core = _core.Decoder(config.core(), seed, device)
+        self._decoder: _core.Decoder | None = _core.Decoder(config.core(), seed, device)
+
+    @property
+    def core(self) -> _core.Decoder:
+        """The core's decoder."""
+        if self._decoder is None:
+            raise OmnimaError("This model is closed: its weights are gone. Load or make it anew.")
+        return self._decoder
+
+    def close(self) -> None:
+        """Free the weights now, whoever still holds the model: a notebook keeps every output.
+
+        Using the model afterwards is an error. Tensors taken from it, losses that were not
+        differentiated and a trainer of it keep what they need until they go, too.
+
+        >>> model = Model.from_preset("nima", vocab_size=512)
+        >>> model.close()
+        """
+        self._decoder = None
 
     @classmethod
     def from_preset(

@@ -34,10 +34,11 @@ CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
-BASE = {"", "errors", "_core", "_torch_guard"}
+BASE = {"", "errors", "durable", "_core", "_torch_guard"}
 PYTHON = {
     "errors": set(),
     "_torch_guard": set(),
+    "durable": set(),
     "config": BASE,
     "tokenizers": BASE,
     "data": BASE | {"tokenizers"},
@@ -45,8 +46,7 @@ PYTHON = {
     "generation": BASE | {"config", "tokenizers", "model"},
     "model": BASE | {"config", "tokenizers", "hub", "generation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
-    "training": BASE
-    | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"},
+    "training": BASE | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"},
     "doctor": BASE | {"config"},
     "benchmarking": BASE | {"config", "tokenizers", "data", "doctor"},
     "profiling": BASE | {"benchmarking"},

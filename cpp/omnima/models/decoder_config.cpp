@@ -13,6 +13,7 @@ using core::FieldValue;
 using core::require;
 
 constexpr double kMost = 1 << 24;
+constexpr std::int64_t kMostRotary = 1 << 26;  // cosines and sines: 256 MiB
 
 // One row a member: its description and where it lives. Member pointers keep both in one place.
 template <class Visit>
@@ -134,6 +135,12 @@ void DecoderConfig::check() const {
   require<ConfigError>(parameters <= 1e12, "These fields make a model of about ", parameters,
                        " parameters, but at most 1e12 can be counted here: is one of hidden_size, ",
                        "head_dim, intermediate_size and num_hidden_layers a slip?");
+  require<ConfigError>(positions != "rotary" || max_position_embeddings * head_dim <= kMostRotary,
+                       "max_position_embeddings ", max_position_embeddings, " with head_dim ",
+                       head_dim, " asks for rotary tables of ",
+                       max_position_embeddings * head_dim / (1 << 18),
+                       " MiB: lower max_position_embeddings to the context that is used, at most ",
+                       kMostRotary / head_dim, " here.");
   require<ConfigError>(positions != "rotary" || head_dim % 2 == 0, "head_dim ", head_dim,
                        " is odd, but rotary positions turn pairs: take an even head_dim.");
 }

@@ -93,8 +93,9 @@ def read_field(line: bytes, field: str) -> str:
         raise DataError(
             f"field {field!r} is a {type(text).__name__}, not text. Name a field of strings."
         )
-    if not text:
-        raise DataError(f"field {field!r} is empty. Fill it or take the line out.")
+    if not text or text.isspace():
+        how = "holds nothing but white space" if text else "is empty"
+        raise DataError(f"field {field!r} {how}. Fill it or take the line out.")
     if fault := lone_surrogate(text):
         raise DataError(f"field {field!r}: {fault}. Mend or remove the character.")
     return text

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omnima.data.split import SPLITS
+from omnima.durable import write_durably
 from omnima.errors import DataError
 
 FORMAT = 1
@@ -39,13 +40,8 @@ def record_name(index: int) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write aside, flush and rename: the file is whole or as it was."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Write at once: the file is whole or as it was."""
+    write_durably(path, json.dumps(content, indent=1).encode("utf-8"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ class SquadSource(Source):
         seen: set[str] = set()
         for where, paragraph in self._paragraphs():
             context = paragraph.get("context") if isinstance(paragraph, dict) else None
-            if not isinstance(context, str) or not context:
+            if not isinstance(context, str) or not context or context.isspace():
                 self._reject(f"{self.path}, {where}: no text under 'context'. Mend the record.")
             elif fault := lone_surrogate(context):
                 self._reject(f"{self.path}, {where}: {fault}. Mend the record.")

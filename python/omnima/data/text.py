@@ -11,6 +11,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -94,21 +95,27 @@ class TextSource(Source):
             yield from self._file(path)
 
     def _file(self, path: Path) -> Iterator[Piece]:
+        parts = self._parts(path)
+        head = []
+        for text, ends in parts:
+            head.append((text, ends))
+            if text and not text.isspace():
+                break
+        else:
+            how = "holds nothing but white space" if any(text for text, _ in head) else "is empty"
+            self._reject(f"{path}: the file {how}. Take it off the list or give it some text.")
+            return
         waiting: str | None = None  # held back until it is known whether more of it follows
-        found = False
-        for text, ends in self._parts(path):
+        for text, ends in chain(head, parts):
             if text:
                 if waiting is not None:
                     yield Piece(waiting, last=False)
                 waiting = text
-                found = True
             if ends and waiting is not None:
                 yield Piece(waiting)
                 waiting = None
         if waiting is not None:
             yield Piece(waiting)
-        if not found:
-            self._reject(f"{path}: the file is empty. Take it off the list or give it some text.")
 
     def _parts(self, path: Path) -> Iterator[tuple[str, bool]]:
         """Yield (text, whether a separator follows)."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from omnima.durable import write_durably
 from omnima.errors import DataError
 from omnima.tokenizers.description import (
     BYTE_PATTERN,
@@ -33,15 +33,10 @@ def serialize(description: Description) -> dict[str, bytes]:
 
 
 def write(description: Description, directory: Path) -> None:
-    """Write the files aside and rename them into the directory."""
+    """Write the files, each at once, into the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in serialize(description).items():
-        aside = directory / f".{name}.partial"
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, directory / name)
+        write_durably(directory / name, content)
 
 
 def read(directory: Path) -> Description:

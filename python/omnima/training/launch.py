@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from omnima.durable import sync_directory
 from omnima.errors import ConfigError
 from omnima.training.display import Display
 from omnima.training.recipe import Recipe, parse_count
@@ -126,4 +127,5 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
         shutil.rmtree(aside)
     tokenizer.save_pretrained(aside)
     aside.rename(directory.tokenizer)
+    sync_directory(directory.path)
     return Tokenizer.from_pretrained(directory.tokenizer)

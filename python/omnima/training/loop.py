@@ -223,13 +223,13 @@ class Loop:
 
     def _keep_evidence(self, error: NonFiniteError, position: int) -> NonFiniteError:
         number = self.step + 1
-        path = save_batches(
-            self.loader,
-            position,
-            self.config.accumulate,
-            self.directory.path / f"nonfinite-step-{number}",
-        )
-        return explain(error, number, path, self.config.lr, self.precision)
+        folder = self.directory.path / f"nonfinite-step-{number}"
+        batch: Path | OSError
+        try:
+            batch = save_batches(self.loader, position, self.config.accumulate, folder)
+        except OSError as failure:
+            batch = failure
+        return explain(error, number, batch, self.config.lr, self.precision)
 
     def save(self) -> None:
         """Write a checkpoint; a failing disk leaves the ones before as they were."""

@@ -27,9 +27,14 @@ def save_batches(loader: Any, position: int, count: int, directory: Path) -> Pat
 
 
 def explain(
-    error: NonFiniteError, step: int, path: Path, lr: float, precision: str
+    error: NonFiniteError, step: int, batch: Path | OSError, lr: float, precision: str
 ) -> NonFiniteError:
-    """Return the error to show: the core's, which says what to try, and where the batch lies."""
-    return NonFiniteError(
-        f"Step {step}: {error} The batch is in {path}; lr is {lr:g} and precision {precision}."
-    )
+    """Return the error to show: the core's, which says what to try, and where the batch lies.
+
+    A batch that could not be kept is told beside it: what stopped the run is the error that counts.
+    """
+    if isinstance(batch, OSError):
+        where = f"The batch could not be kept ({batch.strerror or batch})"
+    else:
+        where = f"The batch is in {batch}"
+    return NonFiniteError(f"Step {step}: {error} {where}; lr is {lr:g} and precision {precision}.")

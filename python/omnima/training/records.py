@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
+from omnima.durable import write_durably
+
 
 class Records:
     """Appends dicts to a JSON lines file.
@@ -26,10 +28,7 @@ class Records:
         self.history: list[dict[str, Any]] = []
         if keep_until is not None and path.exists():
             self.history = [each for each in read_records(path) if each["step"] <= keep_until]
-        aside = path.with_name(path.name + ".part")
-        with open(aside, "w", encoding="utf-8") as kept:
-            kept.writelines(_line(each) for each in self.history)
-        aside.replace(path)
+        write_durably(path, "".join(map(_line, self.history)).encode("utf-8"))
         self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def add(self, record: dict[str, Any]) -> None:

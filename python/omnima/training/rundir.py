@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 import yaml
 
+from omnima.durable import write_durably
 from omnima.errors import CheckpointError, ConfigError
 
 _OURS = (
@@ -26,14 +26,9 @@ _OURS = (
 )
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write text beside `path`, flush it to disk and rename it into place."""
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def write_text(path: Path, text: str) -> None:
+    """Write a text at once: a kill leaves the old one or the new one."""
+    write_durably(path, text.encode("utf-8"))
 
 
 class RunDirectory:
@@ -115,7 +110,7 @@ class RunDirectory:
             self.release()
             raise
         self.remember("recipe", identity)
-        write_aside(
+        write_text(
             self.config,
             yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True),
         )
@@ -130,7 +125,7 @@ class RunDirectory:
         """Store facts that a resumed run must find unchanged, under a name."""
         known = self._known()
         known[part] = json.loads(json.dumps(dict(facts)))
-        write_aside(self.path / "run.json", json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.path / "run.json", json.dumps(known, indent=2, ensure_ascii=False) + "\n")
 
     def check_identity(self, part: str, facts: Mapping[str, Any]) -> None:
         """Raise a ConfigError that names every fact that differs from the remembered ones."""

@@ -17,7 +17,7 @@ from omnima.training.display import Display
 from omnima.training.loop import Loop, peak_memory
 from omnima.training.precision import PrecisionChoice, choose_precision
 from omnima.training.run import Run, perplexity
-from omnima.training.rundir import RunDirectory, write_aside
+from omnima.training.rundir import RunDirectory, write_text
 from omnima.training.signals import Interrupts
 
 
@@ -184,7 +184,7 @@ class Trainer:
         else:
             context = self.config.context or self.model.config.max_position_embeddings
             choice = choose_precision(self.model.config, context)
-        write_aside(path, json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
+        write_text(path, json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
         self.display.note(choice.reason)
         return choice.precision
 
@@ -201,7 +201,7 @@ class Trainer:
         samples = self._write_samples(directory)
         run = Run(directory.path, _history(loop), summary, samples)
         self._draw(run)
-        write_aside(directory.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        write_text(directory.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         return run
 
     def _summary(self, loop: Loop, directory: RunDirectory) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class Trainer:
         )
         texts = tuple(prompt + each.text for each in written)
         rule = "\n" + "-" * 40 + "\n"
-        write_aside(directory.path / "samples.txt", rule.join(texts) + "\n")
+        write_text(directory.path / "samples.txt", rule.join(texts) + "\n")
         return texts
 
     def _draw(self, run: Run) -> None:

@@ -104,6 +104,15 @@ def test_text_that_is_not_utf8_or_empty_is_named_or_skipped(tmp_path: Path) -> N
         documents(empty)
     both = open_source([empty, bad, empty], on_error="skip")
     assert list(both.documents()) == ["good\nfine\n"] and both.skipped == 3
+    blank = tmp_path / "blank.txt"
+    blank.write_text(" \n\t" * 700_000)  # longer than a block
+    with pytest.raises(DataError, match=r"blank\.txt: the file holds nothing but white space"):
+        documents(blank)
+    with_blank = open_source([blank, bad], on_error="skip")
+    assert list(with_blank.documents()) == ["good\nfine\n"] and with_blank.skipped == 2
+    late = tmp_path / "late.txt"
+    late.write_text("\n" * 3_000_000 + "late")
+    assert "".join(documents(late)) == late.read_text()  # not a character is lost
     cut = tmp_path / "cut.txt.gz"
     cut.write_bytes(gzip.compress(b"zipped" * 1000)[:-9])
     with pytest.raises(DataError, match="not a whole gzip"):

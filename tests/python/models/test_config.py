@@ -88,6 +88,13 @@ def test_a_size_that_cannot_be_counted_is_refused() -> None:
         ModelConfig(**SMALL, intermediate_size=most).replace(num_hidden_layers=most)
 
 
+def test_a_context_whose_rotary_tables_fill_the_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="rotary tables of 512 MiB: lower max_position_embedd"):
+        ModelConfig(**{**SMALL, "head_dim": 8, "max_position_embeddings": 1 << 24})
+    ModelConfig(**{**SMALL, "head_dim": 8, "max_position_embeddings": 1 << 23})
+    ModelConfig(**{**SMALL, "positions": "none", "max_position_embeddings": 1 << 24})
+
+
 def test_unknown_names_point_to_the_nearest() -> None:
     with pytest.raises(ConfigError, match='nearest is "hidden_size"'):
         ModelConfig(**SMALL, hiddn_size=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -162,7 +163,9 @@ def test_asked_to_stop_it_saves_and_leaves_with_130(
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path, text: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import numpy as np
     import torch
 
@@ -181,6 +184,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path: Path, tex
         Trainer(model, tokenizer, tokens, config, display=Display(silent=True)).fit()
     with np.load(tmp_path / "r" / "nonfinite-step-1" / "batches.npz") as batch:
         assert batch["input_ids_0"].shape == (2, 32)
+
+    # A disk that is full, too, does not hide why the run stopped.
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("omnima.training.loop.save_batches", full)
+    again = dataclasses.replace(config, out=str(tmp_path / "full"))
+    with pytest.raises(NonFiniteError, match=r"lower learning rate.*not be kept \(No space left"):
+        Trainer(model, tokenizer, tokens, again, display=Display(silent=True)).fit()
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(
