@@ -42,8 +42,9 @@ SHAPE = {
 ROWS, CONTEXT = 8, 64
 LR, BETAS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
 WINDOW = 25  # steps over which a loss is smoothed
-# The shares of the spread of seeds within which a curve must lie.
-BOUNDS = {"float32": 0.1, "bfloat16": 1.0}
+# Shares of the spread of seeds within which a curve must lie: everywhere, and in the mean. In
+# float32 only the order of sums differs, which training still amplifies now and then.
+BOUNDS = {"float32": (0.5, 0.1), "bfloat16": (1.0, 0.5)}
 
 
 def text() -> torch.Tensor:
@@ -140,7 +141,8 @@ def compare(curves: dict[str, Curve]) -> bool:
         )
         row = {"name": f"{name}, largest distance", "value": float(distance.max()), "unit": "nats"}
         print(json.dumps({**row, "beside": spread}))
-        fits = fits and distance.max() <= BOUNDS.get(name, np.inf) * spread
+        largest, mean = BOUNDS.get(name, (np.inf, np.inf))
+        fits = fits and distance.max() <= largest * spread and distance.mean() <= mean * spread
     return fits
 
 
