@@ -34,11 +34,11 @@ CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
-BASE = {"", "errors", "durable", "_core", "_torch_guard"}
+BASE = {"", "errors", "_durable", "_core", "_torch_guard"}
 PYTHON = {
     "errors": set(),
     "_torch_guard": set(),
-    "durable": set(),
+    "_durable": set(),
     "config": BASE,
     "tokenizers": BASE,
     "data": BASE | {"tokenizers"},

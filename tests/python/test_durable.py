@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omnima import durable
+from omnima import _durable as durable
 
 
 def test_a_full_disk_leaves_the_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from omnima._durable import write_durably
 from omnima.data.split import SPLITS
-from omnima.durable import write_durably
 from omnima.errors import DataError
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from omnima.durable import write_durably
+from omnima._durable import write_durably
 from omnima.errors import ConfigError, DataError
 from omnima.hub import names
 from omnima.hub.fields import architecture_of, read_config, write_config

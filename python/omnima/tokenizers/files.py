@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from omnima.durable import write_durably
+from omnima._durable import write_durably
 from omnima.errors import DataError
 from omnima.tokenizers.description import (
     BYTE_PATTERN,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnima.durable import sync_directory, sync_file, write_durably
+from omnima._durable import sync_directory, sync_file, write_durably
 from omnima.errors import CheckpointError, ConfigError, DataError, OmnimaError
 from omnima.hub.strict_json import read_json_object
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-from omnima.durable import sync_directory
+from omnima._durable import sync_directory
 from omnima.errors import ConfigError
 from omnima.training.display import Display
 from omnima.training.recipe import Recipe, parse_count

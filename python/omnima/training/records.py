@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, TextIO
 
-from omnima.durable import write_durably
+from omnima._durable import write_durably
 
 
 class Records:

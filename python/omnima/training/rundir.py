@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import yaml
 
-from omnima.durable import write_durably
+from omnima._durable import write_durably
 from omnima.errors import CheckpointError, ConfigError
 
 _OURS = (
