@@ -15,7 +15,7 @@ _BLOCK = 256 << 20  # bytes: larger than the caches
 
 
 def measure_limits(threads: int, seconds: float = 0.5) -> dict[str, float]:
-    """Measure what bounds a step here, with so many threads; sets torch's number of threads.
+    """Measure what bounds a step here, with so many threads.
 
     Returns
     -------
@@ -30,7 +30,17 @@ def measure_limits(threads: int, seconds: float = 0.5) -> dict[str, float]:
     """
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        return _rates(seconds)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rates(seconds: float) -> dict[str, float]:
+    import torch
+
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         left, right = (torch.randn(_SIZE, _SIZE).to(dtype) for _ in range(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,10 +66,13 @@ def _fix_precision(recipe: Recipe, done: RunDirectory) -> Recipe:
 
 
 def _resume_elsewhere(out: Path) -> None:
-    # Reads config.yaml, which holds the whole recipe.
+    import torch
+
+    # Reads config.yaml, which holds the whole recipe; the order of sums follows from the threads.
+    surroundings = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-m", "omnima", "train", "--resume", "--json"]
     command += ["--config", str(RunDirectory(out).config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
     if done.returncode != 0:
         raise OmnimaError(f"The resumed process failed: {done.stderr.strip()[-2000:]}")
 

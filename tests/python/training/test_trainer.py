@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from omnima.errors import CheckpointError, ConfigError, NonFiniteError, OmnimaError
 from omnima.training import TrainConfig, Trainer
@@ -336,6 +337,13 @@ def test_verify_resume(tmp_path: Path, text: Path) -> None:
     result = verify_resume(recipe(tmp_path / "run", text, steps=4), Display(silent=True))
     assert result["identical"] and "same bytes" in verdict(result)
     assert "NOT exact" in verdict({**result, "identical": False})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # the second process must take as many
+    try:
+        result = verify_resume(recipe(tmp_path / "more", text, steps=4), Display(silent=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert result["identical"]
 
 
 @pytest.mark.parametrize(
