@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-_SETTLE = 0.2  # seconds: shorter steps get one for themselves, when the caches belong to others
-
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:
     """Return the highest resident memory of this process in bytes.
@@ -97,8 +95,8 @@ class Worker:
         return time.perf_counter() - start
 
     def _turn(self, budget: float) -> list[float]:
-        first = self._once()
-        taken = [] if first < _SETTLE else [first]
+        first = self._once()  # the caches are still others': counted only where steps are long
+        taken = [] if first < budget / 3 else [first]
         while not taken or sum(taken) + taken[-1] / 2 < budget:
             taken.append(self._once())
         return taken
