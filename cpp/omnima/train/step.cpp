@@ -128,7 +128,6 @@ StepResult TrainStep::run(data::BatchSource& source) {
 
 StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   const core::Scope scope("step");
-  const FlushDenormals flush;
   if (&batches != &batches_) {
     batches_ = batches;
     source_ = nullptr;
@@ -138,6 +137,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
   if (device_step_) return run_on_device(targets);
+  const FlushDenormals flush;
   StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
   require_finite_loss(result.loss);
   result.grad_norm = optim::flat_norm(model_->arena().gradients());

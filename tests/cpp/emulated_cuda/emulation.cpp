@@ -27,7 +27,8 @@ struct Fiber {
   bool begun = false;
   std::unique_ptr<char[]> stack{new char[kStack]};
   State state = State::kReady;
-  float value = 0;
+  float values[2] = {};  // of the last two shuffles: a lane may be one ahead of another
+  int shuffles = 0;
 };
 
 bool falling_order = false;
@@ -108,7 +109,10 @@ bool open_meetings(int threads) {
 }
 
 void run_block(int threads) {
-  for (int i = 0; i < threads; ++i) fibers[i].state = State::kReady;
+  for (int i = 0; i < threads; ++i) {
+    fibers[i].state = State::kReady;
+    fibers[i].shuffles = 0;
+  }
   do {
     while (run_ready(threads)) {
     }
@@ -138,13 +142,11 @@ void run_grid(const cudaLaunchConfig_t& config, const std::function<void()>& ker
 void block_barrier() { wait_as(State::kAtBarrier); }
 
 float exchange(float value, int from) {
-  running->value = value;
+  const int turn = running->shuffles++ % 2;
+  running->values[turn] = value;
   const int warp = static_cast<int>(threadIdx.x) / kLanes * kLanes;
   wait_as(State::kAtExchange);
-  const float got = fibers[warp + from].value;
-  // A second meeting: nobody overwrites a value that another lane has yet to read.
-  wait_as(State::kAtExchange);
-  return got;
+  return fibers[warp + from].values[turn];
 }
 
 }  // namespace emulated_cuda

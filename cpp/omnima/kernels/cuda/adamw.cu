@@ -7,9 +7,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kW = 4;  // floats an access
+constexpr std::int64_t kMostSums = 1024;
 
 __global__ void __launch_bounds__(kThreads)
-    square_parts(const float* x, std::int64_t count, float* partial) {
+    square_parts(const float* x, std::int64_t count, float* sums) {
   __shared__ float shared[kThreads / kWarp];
   const std::int64_t packs = count / kW, stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
   const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -22,20 +23,20 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (thread < count % kW) sum[0] += x[packs * kW + thread] * x[packs * kW + thread];
   const float all = block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]), shared);
-  if (threadIdx.x == 0) partial[blockIdx.x] = all;
+  if (threadIdx.x == 0) sums[blockIdx.x] = all;
 }
 
 // One warp; the parts are added in double, in order.
 __global__ void __launch_bounds__(kWarp)
-    judge_step(const float* partial, const float* loss, const StepConstants* constants,
-               Verdict* verdict) {
-  __shared__ double sums[kWarp];
+    judge_step(const float* sums, std::int64_t number, const float* loss,
+               const StepConstants* constants, Verdict* verdict) {
+  __shared__ double shared[kWarp];
   double sum = 0;
-  for (int part = threadIdx.x; part < kNormParts; part += kWarp) sum += partial[part];
-  sums[threadIdx.x] = sum;
+  for (std::int64_t i = threadIdx.x; i < number; i += kWarp) sum += sums[i];
+  shared[threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.x != 0) return;
-  for (int lane = 1; lane < kWarp; ++lane) sum += sums[lane];
+  for (int lane = 1; lane < kWarp; ++lane) sum += shared[lane];
   const StepConstants c = *constants;
   Verdict v;
   v.loss = *loss * c.rescale;
@@ -89,13 +90,18 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void sum_of_squares(const float* x, std::int64_t count, float* partial, Stream stream) {
-  launch(square_parts, grid_of(kNormParts), kThreads, stream, x, count, partial);
+std::int64_t norm_sums(std::int64_t count) {
+  const std::int64_t sums = blocks_for(count, 16 * kThreads * kW);
+  return sums < 1 ? 1 : sums > kMostSums ? kMostSums : sums;
 }
 
-void judge(const float* partial, const float* loss, const StepConstants* constants,
-           Verdict* verdict, Stream stream) {
-  launch(judge_step, grid_of(1), kWarp, stream, partial, loss, constants, verdict);
+void sum_of_squares(const float* x, std::int64_t count, float* sums, Stream stream) {
+  launch(square_parts, grid_of(norm_sums(count)), kThreads, stream, x, count, sums);
+}
+
+void judge(const float* sums, std::int64_t number, const float* loss,
+           const StepConstants* constants, Verdict* verdict, Stream stream) {
+  launch(judge_step, grid_of(1), kWarp, stream, sums, number, loss, constants, verdict);
 }
 
 void adamw(const AdamwBuffers& buffers, const StepConstants* constants, const Verdict* verdict,

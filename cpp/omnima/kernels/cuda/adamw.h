@@ -38,12 +38,11 @@ struct AdamwBuffers {
   std::int64_t decayed;  // weight decay is for the first so many
 };
 
-constexpr std::int64_t kNormParts = 512;
-
-// partial[kNormParts]: sums of squares whose order is fixed by `count` alone.
-void sum_of_squares(const float* x, std::int64_t count, float* partial, Stream stream);
-void judge(const float* partial, const float* loss, const StepConstants* constants,
-           Verdict* verdict, Stream stream);
+// Sums of squares of parts of x; their number and order follow from `count` alone.
+std::int64_t norm_sums(std::int64_t count);
+void sum_of_squares(const float* x, std::int64_t count, float* sums, Stream stream);
+void judge(const float* sums, std::int64_t number, const float* loss,
+           const StepConstants* constants, Verdict* verdict, Stream stream);
 void adamw(const AdamwBuffers& buffers, const StepConstants* constants, const Verdict* verdict,
            Stream stream);
 

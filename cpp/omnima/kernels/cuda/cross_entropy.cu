@@ -6,7 +6,7 @@
 namespace omnima::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kMostThreads = 512;  // a block has as many as its row keeps busy
 
 // The sum of exp(x - most) over what was seen. Without a finite maximum x itself stands in the
 // exponent, so that -inf counts nothing and NaN stays.
@@ -26,7 +26,7 @@ template <class T, int W>
 __device__ inline Online read_row(const T* logits, std::int64_t vocab) {
   Online seen;
   const std::int64_t packs = vocab / W;
-  for (std::int64_t pack = threadIdx.x; pack < packs; pack += kThreads) {
+  for (std::int64_t pack = threadIdx.x; pack < packs; pack += blockDim.x) {
     float x[W];
     load<W>(logits + pack * W, x);
     float top = x[0];
@@ -36,7 +36,7 @@ __device__ inline Online read_row(const T* logits, std::int64_t vocab) {
 #pragma unroll
     for (int i = 0; i < W; ++i) seen.add(x[i]);
   }
-  for (std::int64_t at = packs * W + threadIdx.x; at < vocab; at += kThreads) {
+  for (std::int64_t at = packs * W + threadIdx.x; at < vocab; at += blockDim.x) {
     const float x = to_float(logits[at]);
     seen.rise_to(x);
     seen.add(x);
@@ -48,21 +48,21 @@ __device__ inline Online read_row(const T* logits, std::int64_t vocab) {
 template <class T, int W, class F>
 __device__ inline void rewrite_row(T* logits, std::int64_t vocab, F f) {
   const std::int64_t packs = vocab / W;
-  for (std::int64_t pack = threadIdx.x; pack < packs; pack += kThreads) {
+  for (std::int64_t pack = threadIdx.x; pack < packs; pack += blockDim.x) {
     float x[W];
     load<W>(logits + pack * W, x);
 #pragma unroll
     for (int i = 0; i < W; ++i) x[i] = f(pack * W + i, x[i]);
     store<W>(logits + pack * W, x);
   }
-  for (std::int64_t at = packs * W + threadIdx.x; at < vocab; at += kThreads) {
+  for (std::int64_t at = packs * W + threadIdx.x; at < vocab; at += blockDim.x) {
     logits[at] = from_float<T>(f(at, to_float(logits[at])));
   }
 }
 
 template <class T, int W>
-__global__ void __launch_bounds__(kThreads) loss_rows(CrossEntropyTask<T> task) {
-  __shared__ float shared[kThreads / kWarp];
+__global__ void __launch_bounds__(kMostThreads) loss_rows(CrossEntropyTask<T> task) {
+  __shared__ float shared[kMostThreads / kWarp];
   for (std::int64_t row = blockIdx.x; row < task.rows; row += gridDim.x) {
     T* logits = task.logits + row * task.stride;
     const std::int64_t label = task.labels[row];
@@ -87,13 +87,21 @@ __global__ void __launch_bounds__(kThreads) loss_rows(CrossEntropyTask<T> task) 
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kMostThreads)
     add_losses_in_order(const float* losses, std::int64_t rows, float scale, float* total) {
-  __shared__ float shared[kThreads / kWarp];
+  __shared__ float shared[kMostThreads / kWarp];
   float sum = 0;
-  for (std::int64_t row = threadIdx.x; row < rows; row += kThreads) sum += losses[row];
+  for (std::int64_t row = threadIdx.x; row < rows; row += blockDim.x) sum += losses[row];
   sum = block_sum(sum, shared);
   if (threadIdx.x == 0) *total += sum * scale;
+}
+
+// Whole warps, up to kMostThreads.
+int threads_for(std::int64_t work) {
+  const std::int64_t threads = blocks_for(work, kWarp) * kWarp;
+  return static_cast<int>(threads < kWarp          ? kWarp
+                          : threads > kMostThreads ? kMostThreads
+                                                   : threads);
 }
 
 }  // namespace
@@ -101,12 +109,13 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void cross_entropy(const CrossEntropyTask<T>& task, Stream stream) {
   const bool packs = task.stride % kPack<T> == 0 && aligned(task.logits);
-  launch(packs ? loss_rows<T, kPack<T>> : loss_rows<T, 1>, grid_of(task.rows), kThreads, stream,
+  const int threads = threads_for(packs ? blocks_for(task.vocab, kPack<T>) : task.vocab);
+  launch(packs ? loss_rows<T, kPack<T>> : loss_rows<T, 1>, grid_of(task.rows), threads, stream,
          task);
 }
 
 void add_losses(const float* losses, std::int64_t rows, float scale, float* total, Stream stream) {
-  launch(add_losses_in_order, grid_of(1), kThreads, stream, losses, rows, scale, total);
+  launch(add_losses_in_order, grid_of(1), threads_for(rows), stream, losses, rows, scale, total);
 }
 
 template void cross_entropy(const CrossEntropyTask<float>&, Stream);

@@ -24,7 +24,7 @@ StepBody::StepBody(models::Decoder& model, optim::Adamw& optimizer, const StepOp
   constants_ = at::zeros({static_cast<std::int64_t>(sizeof(StepConstants))}, bytes);
   verdict_ = at::zeros({static_cast<std::int64_t>(sizeof(Verdict))}, bytes);
   loss_ = at::zeros({}, real);
-  partial_ = at::empty({kernels::cuda::kNormParts}, real);
+  sums_ = at::empty({kernels::cuda::norm_sums(model.arena().size())}, real);
 }
 
 StepConstants StepBody::constants_of(const StepNumbers& numbers, std::int64_t places) const {
@@ -82,10 +82,10 @@ void StepBody::finish() {
   const auto* constants = static_cast<const StepConstants*>(constants_.const_data_ptr());
   auto* verdict = static_cast<Verdict*>(verdict_.mutable_data_ptr());
   ops::cuda::on_stream(weights, [&](auto stream) {
-    kernels::cuda::sum_of_squares(buffers.gradients, buffers.count, partial_.data_ptr<float>(),
+    kernels::cuda::sum_of_squares(buffers.gradients, buffers.count, sums_.data_ptr<float>(),
                                   stream);
-    kernels::cuda::judge(partial_.const_data_ptr<float>(), loss_.const_data_ptr<float>(), constants,
-                         verdict, stream);
+    kernels::cuda::judge(sums_.const_data_ptr<float>(), sums_.numel(),
+                         loss_.const_data_ptr<float>(), constants, verdict, stream);
     kernels::cuda::adamw(buffers, constants, verdict, stream);
   });
 }

@@ -41,7 +41,7 @@ class StepBody {
   const StepOptions options_;
   const bool narrow_;  // bfloat16 products
   const at::Device device_;
-  at::Tensor constants_, verdict_, loss_, partial_;
+  at::Tensor constants_, verdict_, loss_, sums_;
 };
 
 }  // namespace omnima::train::cuda

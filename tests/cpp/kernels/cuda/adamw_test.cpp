@@ -20,12 +20,18 @@ class FlatSize : public ::testing::TestWithParam<std::int64_t> {};
 TEST_P(FlatSize, SumOfSquares) {
   const at::Tensor x = drawn({GetParam()}, 1);
   const Tensors got = in_both_orders([&] {
-    const at::Tensor partial = at::full({kNormParts}, NAN, at::kFloat);
+    const at::Tensor partial = at::full({norm_sums(x.numel())}, NAN, at::kFloat);
     sum_of_squares(data<float>(x), x.numel(), data<float>(partial), nullptr);
     return Tensors{partial};
   });
   const double expected = x.to(at::kDouble).square().sum().item<double>();
   EXPECT_NEAR(got[0].to(at::kDouble).sum().item<double>(), expected, 1e-5 * expected);
+}
+
+TEST(NormSums, FollowFromTheSizeAlone) {
+  EXPECT_EQ(norm_sums(1), 1);
+  EXPECT_EQ(norm_sums(16385), 2);
+  EXPECT_EQ(norm_sums(1'000'000'000), 1024);
 }
 
 TEST_P(FlatSize, UpdateEqualsTheCpuKernel) {
@@ -69,11 +75,11 @@ TEST(Adamw, AStepThatDoesNotCountChangesNothing) {
 }
 
 Verdict judged(float first_part, float loss, const StepConstants& c) {
-  at::Tensor partial = at::zeros({kNormParts}, at::kFloat);
+  at::Tensor partial = at::zeros({77}, at::kFloat);
   partial.data_ptr<float>()[0] = first_part;
-  partial.data_ptr<float>()[kNormParts - 1] = 7.0f;
+  partial.data_ptr<float>()[76] = 7.0f;
   Verdict verdict{};
-  judge(data<float>(partial), &loss, &c, &verdict, nullptr);
+  judge(data<float>(partial), 77, &loss, &c, &verdict, nullptr);
   return verdict;
 }
 
