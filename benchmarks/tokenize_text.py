@@ -19,8 +19,8 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "text"
 
 def main() -> None:
     given = [each for each in sys.argv[1:] if each != "--full"]
-    texts = sorted(BESIDE.glob("en_*.txt"))
-    data = given[0] if given else str(BESIDE / "en_*.txt") if texts else "pystdlib"
+    beside = str(BESIDE / "en_*") if any(BESIDE.glob("en_*")) else "pystdlib"
+    data = given[0] if given else beside
     kinds = ("bpe", "unigram") if "--full" in sys.argv[1:] else ("bpe",)
     for kind in kinds:
         report = benchmark("tokenize", kind=kind, vocab_size=32000, data=data, rounds=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def title(report: dict[str, Any]) -> str:
     """Return one line on what a report measured."""
     shape = report["shape"]
     if report["task"] == "tokenize":
-        size = f"{shape['bytes'] / 1e6:.1f} MB of {shape['data']}"
+        size = f"{shape['bytes'] / 1e6:.1f} MB of {Path(shape['data']).name}"
         return f"tokenize: {shape['kind']} of {shape['vocab_size']:,} pieces, {size}"
     m = shape["model"]
     return (

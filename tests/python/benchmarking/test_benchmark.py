@@ -21,6 +21,16 @@ QUICK = ["--rounds", "1", "--seconds", "0.01"]
 ROW = {"system", "precision", "tokens_per_s", "seconds", "peak_memory_bytes", "share_of_limit"}
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """A worker that answers in this process sets torch's threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def omnima(*arguments):
     words = [sys.executable, "-m", "omnima", *arguments]
     return subprocess.run(words, capture_output=True, text=True, check=False)
