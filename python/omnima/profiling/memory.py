@@ -40,6 +40,7 @@ def memory_by_kind(
     before, peak
         Resident memory before the model was made, and the peak since.
     """
+    peak = max(peak, before)  # the system counts both with a little delay
     held = {
         "weights": 4 * parameters,
         "gradients": 4 * parameters * buffers if task == "train" else 0,
