@@ -1,9 +1,10 @@
 #include "omnima/ops/linear.h"
 
-#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "omnima/ops/dispatch.h"
+#include "omnima/ops/product.h"
 
 namespace omnima::ops {
 namespace {
@@ -33,7 +34,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     context->saved_data["bias_sizes"] = leaf_sizes(bias);
     auto sizes = x.sizes().vec();
     sizes.back() = weight.compute.size(0);
-    at::Tensor y = at::mm(as_rows(x), weight.compute.t());
+    at::Tensor y = product(as_rows(x), weight.compute.t());
     if (!bias.leaves.empty()) y.add_(bias.compute);
     return y.view(sizes);
   }
@@ -47,13 +48,14 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const auto bias_sizes = context->saved_data["bias_sizes"].toIntVector();
     const at::Tensor dy = as_rows(grads[0]);
     variable_list result;
-    result.push_back(context->needs_input_grad(0) ? at::mm(dy, weight).view(x.sizes())
+    result.push_back(context->needs_input_grad(0) ? product(dy, weight).view(x.sizes())
                                                   : at::Tensor());
     at::Tensor fused;
     if (weight_grad.defined()) {
       add_outer(weight_grad, dy, as_rows(x));
     } else {
-      fused = at::mm(dy.t(), as_rows(x)).to(at::kFloat);
+      fused = at::zeros({dy.size(1), x.size(-1)}, dy.options().dtype(at::kFloat));
+      add_outer(fused, dy, as_rows(x));
     }
     const auto sizes = context->saved_data["weight_sizes"].toIntVector();
     for (auto& gradient : leaf_gradients(sizes, fused)) result.push_back(gradient);

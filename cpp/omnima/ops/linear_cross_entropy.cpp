@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
@@ -13,6 +12,7 @@
 #include "omnima/kernels/cpu/cross_entropy.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
+#include "omnima/ops/product.h"
 #include "omnima/ops/reference.h"
 
 namespace omnima::ops {
@@ -84,14 +84,14 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       const int64_t count = std::min(share, rows - start);
       const at::Tensor x = hidden.narrow(0, start, count);
       at::Tensor logits = buffer.narrow(0, 0, count);
-      at::mm_out(logits, x, weight.compute.t());
+      product_out(logits, x, weight.compute.t());
       const auto* label = labels.const_data_ptr<int64_t>() + start;
       total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
         return chunk_loss<T>(logits, label, with_gradient, static_cast<float>(scale));
       });
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
-      at::mm_out(dx, logits, weight.compute);
+      product_out(dx, logits, weight.compute);
       add_outer(dweight, logits, x);
     }
     context->saved_data["dhidden"] = dhidden;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "omnima/ops/device_ops.h"
+#include "omnima/ops/product.h"
 
 namespace omnima::ops {
 namespace {
@@ -46,10 +47,13 @@ std::vector<at::Tensor> leaf_gradients(const std::vector<int64_t>& sizes, const 
   return gradients;
 }
 
-void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
-  if (const auto* device = device_ops(dy)) return device->add_outer(grad, dy, x);
-  if (dy.scalar_type() == at::kFloat) {
-    grad.addmm_(dy.t(), x);
+void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
+  at::Tensor sum = grad;
+  if (const auto* device = device_ops(dy)) return device->add_outer(sum, dy, x);
+  if (dy.is_cpu() && !reference_mode()) {
+    add_product(grad, dy.t(), x);
+  } else if (dy.scalar_type() == at::kFloat) {
+    sum.addmm_(dy.t(), x);
   } else {
     grad.add_(at::mm(dy.t(), x));
   }

@@ -21,7 +21,7 @@ struct Weight {
 std::vector<at::Tensor> leaf_gradients(const std::vector<int64_t>& sizes, const at::Tensor& fused);
 std::vector<int64_t> leaf_sizes(const Weight& weight);
 // grad += dy^T x, in the precision of the inputs.
-void add_outer(at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x);
+void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x);
 
 // The first leaf for a plain ATen operator; its gradient goes where the weight's own would go.
 at::Tensor plain_leaf(const Weight& weight);

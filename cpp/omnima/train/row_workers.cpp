@@ -17,6 +17,8 @@ namespace {
 // costs memory (measured at 2M: 16% faster cut, at 14M: 2%).
 constexpr std::int64_t kLargestModel = 8 << 20;
 
+constexpr std::int64_t kSliceTokens = 1024;
+
 }  // namespace
 
 BatchTensors BatchTensors::rows(std::int64_t first, std::int64_t count) const {
@@ -43,15 +45,19 @@ std::int64_t row_workers(std::int64_t rows, std::int64_t parameters, const at::D
 }
 
 double sum_over_rows(const BatchTensors& batch, std::int64_t workers, bool with_gradients,
-                     const std::function<double(const BatchTensors&, std::int64_t)>& part) {
-  const std::int64_t rows = batch.ids.size(0);
+                     const std::function<double(const Slice&)>& part) {
+  const std::int64_t rows = batch.ids.size(0), time = batch.ids.size(1);
+  const std::int64_t slice_tokens = batch.ids.is_cpu() ? kSliceTokens : rows * time;
+  const std::int64_t most = std::max<std::int64_t>(1, slice_tokens / time);
   std::vector<double> sums(workers);
   const core::ScopeTeam team(workers);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const c10::AutoGradMode mode(with_gradients);
     for (std::int64_t w = begin; w < end; ++w) {
-      const std::int64_t first = rows * w / workers, last = rows * (w + 1) / workers;
-      sums[w] = part(batch.rows(first, last - first), w);
+      const std::int64_t last = rows * (w + 1) / workers;
+      for (std::int64_t first = rows * w / workers; first < last; first += most) {
+        sums[w] += part({batch.rows(first, std::min(most, last - first)), first, w});
+      }
     }
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);

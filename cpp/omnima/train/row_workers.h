@@ -24,9 +24,17 @@ BatchTensors batch_tensors(const data::Batch& batch, const at::Device& device);
 // each thread, or a single one where every operator has work enough for all threads.
 std::int64_t row_workers(std::int64_t rows, std::int64_t parameters, const at::Device& device);
 
-// The sum of part(rows, worker) over the parts, added in order. Each runs with gradients recorded
-// or not, as asked.
+// Some rows of a batch that pass through the model together.
+struct Slice {
+  BatchTensors rows;
+  std::int64_t first;   // of the batch's rows
+  std::int64_t worker;  // that computes it
+};
+
+// The sum of part(slice) over a batch, added in order. Each worker takes its share of the rows in
+// slices of about a thousand tokens: what a slice's layers keep for backward stays small, whatever
+// the batch, and mostly in the cache. Runs with gradients recorded or not, as asked.
 double sum_over_rows(const BatchTensors& batch, std::int64_t workers, bool with_gradients,
-                     const std::function<double(const BatchTensors&, std::int64_t)>& part);
+                     const std::function<double(const Slice&)>& part);
 
 }  // namespace omnima::train

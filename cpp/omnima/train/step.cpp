@@ -78,21 +78,22 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
     if (batches_[i].targets == 0) continue;
     const auto seed =
         mix(mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
-    loss += sum_over_rows(batch_tensors(batches_[i], device), workers(batches_[i]), true,
-                          [&](const BatchTensors& rows, std::int64_t worker) {
-                            nn::Compute how = compute();
-                            how.worker = worker;
-                            at::Tensor part;
-                            {
-                              const core::Scope scope("pass.forward");
-                              part = model_->loss_sum(rows.ids, rows.labels, rows.segments,
-                                                      {how, 1.0 / static_cast<double>(targets),
-                                                       true, mix(seed, worker)});
-                            }
-                            const core::Scope scope("pass.backward");
-                            torch::autograd::backward({part}, {});
-                            return part.item<double>();
-                          });
+    loss += sum_over_rows(
+        batch_tensors(batches_[i], device), workers(batches_[i]), true, [&](const Slice& slice) {
+          const BatchTensors& rows = slice.rows;
+          nn::Compute how = compute();
+          how.worker = slice.worker;
+          at::Tensor part;
+          {
+            const core::Scope scope("pass.forward");
+            part = model_->loss_sum(
+                rows.ids, rows.labels, rows.segments,
+                {how, 1.0 / static_cast<double>(targets), true, mix(seed, slice.first)});
+          }
+          const core::Scope scope("pass.backward");
+          torch::autograd::backward({part}, {});
+          return part.item<double>();
+        });
   }
   if (most > 1) {
     const core::Scope scope("gradient.sum", 0,
@@ -164,8 +165,9 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     how.direct_gradients = false;
     loss += sum_over_rows(
         batch_tensors(batch, model_->arena().weights().device()), workers(batch), false,
-        [&](const BatchTensors& rows, std::int64_t) {
+        [&](const Slice& slice) {
           const core::Scope pass("pass.forward");
+          const BatchTensors& rows = slice.rows;
           return model_->loss_sum(rows.ids, rows.labels, rows.segments, {how}).item<double>();
         });
     tokens += batch.targets;

@@ -5,27 +5,11 @@
 #error "small_gemm.h is for <kernel>_<level>.cpp files, which define OMNIMA_LEVEL"
 #endif
 
-#include <cstdint>
-#include <cstring>
+#include "omnima/kernels/cpu/vector.h"
 
 namespace omnima::kernels::OMNIMA_LEVEL {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kRows = 8;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8, kRows = 4;
-#else
-constexpr int kLanes = 4, kRows = 4;
-#endif
-
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
-
-inline Vector load(const float* from) {
-  Vector v;
-  std::memcpy(&v, from, sizeof(v));
-  return v;
-}
-inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
+constexpr int kRows = kLanes == 16 ? 8 : 4;
 
 struct Left {  // element (i, k) at data[i * row + k * col]
   const float* data;
@@ -47,8 +31,8 @@ inline void gemm_block(std::int64_t depth, Left a, const float* b, std::int64_t 
     for (int j = 0; j < Vectors; ++j) right[j] = load(b + k * b_stride + j * kLanes);
     const float* left = a.data + k * a.col;
     for (int i = 0; i < Rows; ++i) {
-      const Vector broadcast = left[i * a.row] - Vector{};
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += broadcast * right[j];
+      const Vector spread = broadcast(left[i * a.row]);
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += spread * right[j];
     }
   }
   for (int i = 0; i < Rows; ++i) {

@@ -1,0 +1,203 @@
+#include "omnima/ops/product.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+
+#include "omnima/core/buffer.h"
+#include "omnima/kernels/cpu/gemm.h"
+#include "omnima/ops/dispatch.h"
+#include "omnima/ops/weight.h"
+
+namespace omnima::ops {
+namespace {
+
+constexpr int64_t kDepthBytes = 2048;        // of a block: a strip of A stays in the first cache
+constexpr int64_t kRightBytes = 4 << 20;     // packed columns of B at a time, in the last cache
+constexpr int64_t kPanelsBytes = 192 << 10;  // of these, what goes through the second cache
+constexpr int64_t kStripsAtOnce = 8;         // packed together: whole cache lines of A are read
+constexpr int64_t kSpareBytes = 64;          // packing writes whole vectors
+constexpr int64_t kRowAlias = 4096;          // rows so far apart share the places of a cache
+constexpr int64_t kSerialNumbers = 1 << 19;  // of multiplications: fewer are not worth a thread
+
+// Workspaces of a thread, kept between products.
+thread_local core::Buffer right_buffer, left_buffer, sums_buffer;
+
+template <class T>
+struct Product {
+  kernels::MatrixView<T> a, b;
+  int64_t m, n, k;
+  kernels::GemmTarget<T> target;
+};
+
+// One block of depth: the rows and columns of C from the packed panels of B.
+template <class T>
+struct Block {
+  const kernels::GemmKernels<T>& kernels;
+  kernels::MatrixView<T> a;
+  int64_t m, depth;
+  const char* panels;
+  int64_t cols;
+  kernels::GemmTarget<T> target;
+
+  bool reads_rows() const {
+    return kernels.reads_rows && a.col == 1 && depth % kernels.group == 0 &&
+           a.row * static_cast<int64_t>(sizeof(T)) % kRowAlias != 0;
+  }
+  int64_t strips() const { return (m + kernels.strip_rows - 1) / kernels.strip_rows; }
+
+  // Strips first to last - 1 times all columns.
+  void run(int64_t first, int64_t last) const {
+    const int64_t rows = kernels.strip_rows, bytes = kernels.strip_bytes(depth);
+    const int64_t panel_bytes = kernels.panel_bytes(depth), width = kernels.panel_cols;
+    const int64_t columns = std::max<int64_t>(1, kPanelsBytes / panel_bytes) * width;
+    const bool in_place = reads_rows();
+    const int64_t at_once = in_place ? last - first : kStripsAtOnce;
+    char* packed = in_place
+                       ? nullptr
+                       : static_cast<char*>(left_buffer.get(kStripsAtOnce * bytes + kSpareBytes));
+    for (int64_t begin = first; begin < last; begin += at_once) {
+      const int64_t end = std::min(last, begin + at_once);
+      if (!in_place) {
+        kernels.pack_left(a.from(begin * rows, 0), std::min(m, end * rows) - begin * rows, depth,
+                          packed);
+      }
+      for (int64_t j = 0; j < cols; j += columns) {
+        for (int64_t s = begin; s < end; ++s) {
+          const int64_t count = std::min(rows, m - s * rows);
+          const kernels::GemmStrip strip =
+              in_place ? kernels::GemmStrip{a.data + s * rows * a.row,
+                                            a.row * static_cast<int64_t>(sizeof(T)),
+                                            kernels.group * static_cast<int64_t>(sizeof(T)), count}
+                       : packed_strip(packed + (s - begin) * bytes, count);
+          kernels.multiply(strip, panels + j / width * panel_bytes, std::min(columns, cols - j),
+                           depth, target.from(s * rows, j));
+        }
+      }
+    }
+  }
+
+  kernels::GemmStrip packed_strip(const char* at, int64_t count) const {
+    const int64_t number = kernels.group * kernels.packed_bytes;
+    return {at, number, number * kernels.strip_rows, count};
+  }
+};
+
+template <class F>
+void for_range(int64_t count, bool serial, F f) {
+  if (serial) {
+    f(int64_t{0}, count);
+  } else {
+    at::parallel_for(0, count, 1, f);
+  }
+}
+
+template <class T>
+int64_t block_depth(const kernels::GemmKernels<T>& kernels) {
+  return kDepthBytes / kernels.packed_bytes;
+}
+
+template <class T>
+void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
+  const auto& kernels = kernels::gemm_kernels<T>();
+  const int64_t width = kernels.panel_cols;
+  const bool serial = p.m * p.n * p.k < kSerialNumbers;
+  const int64_t block = block_depth(kernels);
+  for (int64_t k = 0; k < p.k; k += block) {
+    const int64_t depth = std::min(block, p.k - k), panel_bytes = kernels.panel_bytes(depth);
+    const int64_t columns = std::max<int64_t>(1, kRightBytes / panel_bytes) * width;
+    for (int64_t j = 0; j < p.n; j += columns) {
+      const int64_t cols = std::min(columns, p.n - j), panels = (cols + width - 1) / width;
+      char* right = static_cast<char*>(right_buffer.get(panels * panel_bytes + kSpareBytes));
+      for_range(panels, serial, [&](int64_t first, int64_t last) {
+        kernels.pack_right(p.b.from(k, j + first * width), depth,
+                           std::min(cols, last * width) - first * width,
+                           right + first * panel_bytes);
+      });
+      auto to = target.from(0, j);
+      to.add = to.add || k > 0;
+      const Block<T> block{kernels, p.a.from(0, k), p.m, depth, right, cols, to};
+      for_range(block.strips(), serial,
+                [&](int64_t first, int64_t last) { block.run(first, last); });
+    }
+  }
+}
+
+// Depth in several blocks: their sums are kept in float32 until the last.
+template <class T>
+void run(const Product<T>& p) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.target.store == nullptr || (p.k <= block_depth(kernels::gemm_kernels<T>()) && p.k > 0))
+    return run_blocks(p, p.target);
+  float* sums = static_cast<float*>(sums_buffer.get(p.m * p.n * sizeof(float)));
+  kernels::GemmTarget<T> whole;
+  whole.sum = sums;
+  whole.stride = p.n;
+  if (p.k == 0) std::fill(sums, sums + p.m * p.n, 0.0f);
+  run_blocks(p, whole);
+  at::parallel_for(0, p.m, row_grain(p.n), [&](int64_t begin, int64_t end) {
+    kernels::gemm_kernels<T>().convert(sums + begin * p.n, (end - begin) * p.n,
+                                       p.target.from(begin, 0));
+  });
+}
+
+template <class T>
+kernels::MatrixView<T> view(const at::Tensor& x) {
+  return {data<T>(x), x.stride(0), x.stride(1)};
+}
+
+// One stride is 1; that of a dimension of one element is anything.
+bool in_order(const at::Tensor& x) {
+  return x.stride(0) == 1 || x.stride(1) == 1 || x.numel() == 0;
+}
+
+at::Tensor ordered(const at::Tensor& x) { return in_order(x) ? x : x.contiguous(); }
+
+void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  core::require(a.dim() == 2 && b.dim() == 2 && out.dim() == 2 && a.size(1) == b.size(0) &&
+                    out.size(0) == a.size(0) && out.size(1) == b.size(1) && out.is_contiguous() &&
+                    a.scalar_type() == b.scalar_type(),
+                "product takes [m, k] and [k, n] of one type into [m, n], not ", a.sizes(), " and ",
+                b.sizes(), " into ", out.sizes(), ".");
+}
+
+}  // namespace
+
+void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                 const at::Tensor& residual) {
+  check(out, a, b);
+  const at::Tensor left = ordered(a), right = ordered(b);
+  by_dtype(out, "product", [&]<class T>(T*) {
+    kernels::GemmTarget<T> target;
+    target.store = data<T>(out);
+    target.residual = residual.defined() ? data<T>(residual) : nullptr;
+    target.stride = out.size(1);
+    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
+  });
+}
+
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  check(sum, a, b);
+  const at::Tensor left = ordered(a), right = ordered(b);
+  by_dtype(a, "product", [&]<class T>(T*) {
+    kernels::GemmTarget<T> target;
+    target.sum = sum.data_ptr<float>();
+    target.add = true;
+    target.stride = sum.size(1);
+    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
+  });
+}
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual) {
+  if (!a.is_cpu() || reference_mode()) {
+    const at::Tensor c = at::mm(a, b);
+    return residual.defined() ? c + residual : c;
+  }
+  const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+  product_out(out, a, b, residual);
+  return out;
+}
+
+}  // namespace omnima::ops

@@ -1,0 +1,19 @@
+// Matrix products of two dimensions on the CPU, on kernels of our own and all threads. Every
+// element is summed in the same order on any number of threads.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace omnima::ops {
+
+// out = a b + residual: a [m, k], b [k, n], out and residual [m, n], all float32 or all bfloat16.
+// a and b are rows or columns that lie in order (a transposed view will do); out and the residual
+// (which may be undefined) are contiguous. float32 sums.
+void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                 const at::Tensor& residual = {});
+// sum += a b, where sum [m, n] is float32 and contiguous.
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// A new tensor a b + residual, of the type of a; with plain ATen on other devices than the CPU.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual = {});
+
+}  // namespace omnima::ops
