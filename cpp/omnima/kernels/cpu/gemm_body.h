@@ -8,8 +8,9 @@
 
 namespace omnima::kernels::OMNIMA_LEVEL {
 
-// A block of sums fills the registers: 24 of 32 wide ones, 12 of 16 narrower ones.
-constexpr int kStripRows = kLanes == 16 ? 12 : 6;
+// A block of sums fills the registers: 24 of 32 wide ones, 12 or 16 narrower ones. A strip is at
+// most one vector wide, or whole vectors.
+constexpr int kStripRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 8;
 constexpr int kVectors = 2;
 constexpr int kPanelCols = kVectors * kLanes;
 constexpr std::int64_t kPrefetchBytes = 512;
