@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 3
+STEPS = 4
 VALUES = {
     "vocab_size": 64,
     "hidden_size": 64,
@@ -38,19 +38,22 @@ def stage(build: Path) -> Path:
     return place
 
 
-def losses(device: str) -> list[float]:
+def losses(device: str, precision: str = "fp32") -> list[float]:
     """Losses of a few steps from one seed on one batch."""
     core = importlib.import_module("omnima._core")
     decoder = core.Decoder(core.DecoderConfig(VALUES), 0, device)
     options = core.StepOptions()
-    options.precision = "fp32"
+    options.precision = precision
     options.total_steps = STEPS
     step = core.TrainStep(decoder, options)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(VALUES["vocab_size"], (4, VALUES["max_position_embeddings"] + 1),
                         generator=generator)
     batch = [(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())]
-    return [float(step.run_batches(batch).loss) for _ in range(STEPS)]
+    found = [float(step.run_batches(batch).loss) for _ in range(STEPS)]
+    if device == "cuda" and step.graph != "captured":
+        raise SystemExit(f"the step on the GPU was not captured as a graph: {step.graph}")
+    return found
 
 
 def main() -> None:
@@ -61,6 +64,7 @@ def main() -> None:
     print(f"torch {torch.__version__}: loads, and trains on the CPU ({on_cpu[-1]:.4f})")
     if torch.cuda.is_available():
         torch.testing.assert_close(losses("cuda"), on_cpu, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(losses("cuda", "bf16"), on_cpu, rtol=3e-2, atol=3e-2)
         print(f"{torch.cuda.get_device_name()}: trains to the same losses")
     else:
         print("no GPU here: compiled and linked, device code not run")

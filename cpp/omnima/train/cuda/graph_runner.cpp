@@ -5,6 +5,7 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -47,6 +48,7 @@ class Slot {
   void fill(const std::vector<Batch>& batches, const StepShape& shape, const at::Device& device,
             const CUDAStream& stream) {
     moved_.synchronize();  // the pinned memory may still be read
+    const CUDAStreamGuard guard(stream);
     if (shape_ != shape) {
       const std::vector<std::int64_t> sizes{2, shape.batches, shape.rows, shape.time};
       host_ = pinned(sizes, at::kLong);
@@ -61,7 +63,6 @@ class Slot {
         std::memcpy(at + part++ * part_bytes(), values.data(), part_bytes());
       }
     }
-    const CUDAStreamGuard guard(stream);
     device_.copy_(host_, /*non_blocking=*/true);
     moved_.record(stream);
   }
@@ -147,6 +148,7 @@ class GraphRunner final : public StepBackend {
     graph_.reset();
     inputs_ = at::empty_like(slots_[current_].device());
     steps_.synchronize();
+    c10::cuda::CUDACachingAllocator::emptyCache();  // the graph has a pool of its own to fill
     auto graph = std::make_unique<at::cuda::CUDAGraph>();
     // Other threads may go on using the device in ways that a capture in global mode forbids.
     graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
