@@ -89,5 +89,6 @@ def describe_machine(threads: int, limits: dict[str, float]) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
         **{name: round(value, 1) for name, value in limits.items()},
     }
