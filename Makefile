@@ -169,11 +169,12 @@ $(CUDA_VENV)/.torch-$(CUDA_TORCH):
 cuda-check: $(CUDA_VENV)/.torch-$(CUDA_TORCH)
 	@$(NVCC_THERE)
 	mkdir -p build
-	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DOMNIMA_TESTS=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+	$(CUDA_VENV)/bin/cmake -S . -B build/cuda -DOMNIMA_CUDA=ON -DOMNIMA_TESTS=ON \
+	  -DOMNIMA_SANITIZE_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
 	  -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(CUDA_VENV)/bin/ninja" \
 	  -DPython_EXECUTABLE="$(CURDIR)/$(CUDA_VENV)/bin/python" > build/cuda.log || (cat build/cuda.log; exit 1)
 	$(CUDA_VENV)/bin/cmake --build build/cuda --target _core omnima_cuda_tests
-	build/cuda/tests/cpp/omnima_cuda_tests --gtest_brief=1
+	ASAN_OPTIONS=detect_leaks=0 build/cuda/tests/cpp/omnima_cuda_tests --gtest_brief=1 --gtest_filter=-*DeathTest*
 	$(CUDA_VENV)/bin/python tools/cuda_check.py build/cuda
 
 # Outside CI: ARM's vectors are part of every 64-bit ARM, so the generic level is compiled to them.

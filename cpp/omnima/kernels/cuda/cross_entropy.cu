@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kMostThreads) loss_rows(CrossEntropyTask<T> ta
     const float target = to_float(logits[label]);  // before the barriers: it is overwritten after
     const Online seen = read_row<T, W>(logits, task.vocab);
     const float most = block_max(seen.most, shared);
-    const float own = seen.most == -INFINITY ? seen.sum : seen.sum * __expf(seen.most - most);
+    const float own = seen.sum * __expf(seen.most - most);  // nothing seen: a factor of zero
     const float sum = block_sum(own, shared);
     if (threadIdx.x == 0) task.losses[row] = logf(sum) + (most - target);
     if (!task.with_gradient) continue;
