@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "omnima/core/buffer.h"
 #include "omnima/kernels/cpu/attention.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
@@ -22,6 +23,8 @@ double attention_flops(const at::Tensor& qkv, const AttentionShape& shape, doubl
   const double batch = qkv.size(0), time = qkv.size(1);
   return products * batch * time * (time + 1) * static_cast<double>(shape.heads * shape.head_dim);
 }
+
+thread_local core::Buffer scratch_buffer;  // kept between calls
 
 struct Saved {
   at::Tensor qkv, out, logsumexp;  // logsumexp [batch, kv_heads, heads / kv_heads, time]
@@ -60,12 +63,11 @@ template <class T, class F>
 void for_tasks(const Saved& s, F f) {
   const int64_t kv_heads = s.shape.kv_heads;
   at::parallel_for(0, s.qkv.size(0) * kv_heads, 1, [&](int64_t begin, int64_t end) {
-    const at::Tensor scratch =
-        at::empty({kernels::attention_scratch(s.qkv.size(1), s.shape.head_dim)},
-                  at::TensorOptions(at::kFloat));
+    void* scratch = scratch_buffer.get(
+        kernels::attention_kernels<T>().scratch_bytes(s.qkv.size(1), s.shape.head_dim));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / kv_heads, kv_head = i % kv_heads;
-      f(task_of<T>(s, row, kv_head), row, kv_head, scratch.data_ptr<float>());
+      f(task_of<T>(s, row, kv_head), row, kv_head, scratch);
     }
   });
 }
@@ -86,7 +88,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                    positions.cos, positions.sin},
                   shape};
     by_dtype(qkv, "attention", [&]<class T>(T*) {
-      for_tasks<T>(s, [](const auto& task, int64_t, int64_t, float* scratch) {
+      for_tasks<T>(s, [](const auto& task, int64_t, int64_t, void* scratch) {
         kernels::attention_kernels<T>().forward(task, scratch);
       });
     });
@@ -113,7 +115,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                             2 * bytes_of(s.qkv, s.out));
     const at::Tensor dout = grads[0].contiguous(), dqkv = at::empty_like(s.qkv);
     by_dtype(s.qkv, "attention", [&]<class T>(T*) {
-      for_tasks<T>(s, [&](const auto& task, int64_t row, int64_t kv_head, float* scratch) {
+      for_tasks<T>(s, [&](const auto& task, int64_t row, int64_t kv_head, void* scratch) {
         const int64_t group = s.shape.heads / s.shape.kv_heads, dim = s.shape.head_dim;
         T* at = data<T>(dqkv) + row * task.time * task.stride;
         kernels::attention_kernels<T>().backward(

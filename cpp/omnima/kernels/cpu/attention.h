@@ -1,5 +1,6 @@
 // Causal attention of one key-value head and the query heads that share it, forward and backward.
-// Scores are held for 64 queries at a time, so memory grows linearly with the context.
+// Scores are held for a tile of queries and a block of keys at a time, so memory grows linearly
+// with the context. The products take numbers of the storage type and sum in float32.
 #pragma once
 
 #include <cstdint>
@@ -39,13 +40,12 @@ struct AttentionGradients {
 
 template <class T>
 struct AttentionKernels {
-  void (*forward)(const AttentionTask<T>& task, float* scratch);
+  // scratch: scratch_bytes(time, head_dim) aligned to 64.
+  void (*forward)(const AttentionTask<T>& task, void* scratch);
   void (*backward)(const AttentionTask<T>& task, const AttentionGradients<T>& gradients,
-                   float* scratch);
+                   void* scratch);
+  std::int64_t (*scratch_bytes)(std::int64_t time, std::int64_t head_dim);
 };
-
-// Floats of scratch memory that a task needs, for either direction.
-std::int64_t attention_scratch(std::int64_t time, std::int64_t head_dim);
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.
 template <class T>

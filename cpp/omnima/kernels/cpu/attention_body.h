@@ -1,36 +1,75 @@
-// The body of attention_<level>.cpp: one source, compiled once for each instruction set.
+// The body of attention_<level>.cpp: one source, compiled once for each instruction set. Products
+// run on the level's gemm kernels, in the storage type with float32 sums; the softmax is float32.
 #include <algorithm>
 
 #include "omnima/kernels/cpu/attention.h"
-#include "omnima/kernels/cpu/small_gemm.h"
+#include "omnima/kernels/cpu/gemm.h"
+#include "omnima/kernels/cpu/vector.h"
+#include "omnima/kernels/cpu/vector_exp.h"
 #include "omnima/kernels/cpu/vector_math.h"
 
 namespace omnima::kernels::OMNIMA_LEVEL {
 
-constexpr std::int64_t kTile = 64;  // queries of a tile, and keys of a panel
+template <class T>
+const GemmKernels<T>& gemm_table();
 
-// The matrices of a task in float32, rows padded to a multiple of 16 with zeros.
+constexpr std::int64_t kQueries = 48;  // of a tile: whole strips at every level
+constexpr std::int64_t kKeys = 512;    // of a block: what is packed of it stays in the second cache
+constexpr float kMasked = -1e30f;
+constexpr float kLog2e = 1.44269504089f;
+
+inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
+
+// Where everything lies in a task's scratch memory.
+template <class T>
 struct Scratch {
-  Scratch(std::int64_t time, std::int64_t head_dim, float* memory)
-      : width((head_dim + 15) / 16 * 16), padded((time + kTile - 1) / kTile * kTile), at(memory) {
-    for (float** matrix : {&keys, &keys_by_panel, &values, &values_by_panel, &dkeys, &dvalues}) {
-      *matrix = take(padded * width);
-    }
-    for (float** tile : {&query, &dout, &result}) *tile = take(kTile * width);
-    for (float** tile : {&scores, &dscores}) *tile = take(kTile * padded);
+  Scratch(std::int64_t time, std::int64_t dim, char* memory) : at(memory) {
+    const auto& gemm = gemm_table<T>();
+    const std::int64_t keys = std::min(kKeys, round_up(time, gemm.panel_cols));
+    const std::int64_t columns = keys / gemm.panel_cols * gemm.panel_bytes(dim) + kSpare;
+    const std::int64_t wide = round_up(dim, gemm.panel_cols) / gemm.panel_cols;
+    const std::int64_t rows = wide * gemm.panel_bytes(keys) + kSpare;
+    const std::int64_t tile_rows = wide * gemm.panel_bytes(kQueries) + kSpare;
+    const std::int64_t strips = std::max(
+        round_up(keys, gemm.strip_rows) / gemm.strip_rows * gemm.strip_bytes(kQueries),
+        kQueries / gemm.strip_rows * std::max(gemm.strip_bytes(dim), gemm.strip_bytes(keys)));
+    take(queries, time * dim);
+    take(keys_turned, keys * dim);
+    take(key_columns, columns);
+    take(value_columns, columns);
+    take(key_rows, rows);
+    take(value_rows, rows);
+    take(query_rows, tile_rows);
+    take(dout_rows, tile_rows);
+    take(strip, strips + kSpare);
+    take(scores, kQueries * keys);
+    take(dscores, kQueries * keys);
+    take(weights, kQueries * keys);
+    take(dweights, kQueries * keys);
+    take(sums, time * dim);
+    take(dkeys, time * dim);
+    take(dvalues, time * dim);
+    take(top, time);
+    take(total, time);
   }
 
-  float* take(std::int64_t count) {
-    float* taken = at;
-    at += count;
-    return taken;
+  template <class X>
+  void take(X*& part, std::int64_t count) {
+    part = reinterpret_cast<X*>(at);
+    at += round_up(count * static_cast<std::int64_t>(sizeof(X)), 64);
   }
 
-  std::int64_t width, padded;
-  float* at;
-  float *keys, *keys_by_panel, *values, *values_by_panel, *dkeys, *dvalues;
-  float *query, *dout, *result;  // of a tile
-  float *scores, *dscores;       // [tile, keys]
+  static constexpr std::int64_t kSpare = 64;  // packing writes whole vectors
+  char* at;
+  T *queries, *keys_turned;              // [time, dim], [keys, dim]: turned by their positions
+  char *key_columns, *value_columns;     // packed: depth dim, columns keys
+  char *key_rows, *value_rows;           // packed: depth keys, columns dim
+  char *query_rows, *dout_rows, *strip;  // packed, of a tile
+  float *scores, *dscores;               // [tile, keys]
+  T *weights, *dweights;                 // the same in the storage type
+  float* sums;                           // [time, dim]: out, or the gradient of the queries
+  float *dkeys, *dvalues;                // [time, dim]
+  float *top, *total;                    // [time]: of the scores, in units of log 2; backward: dot
 };
 
 template <class T>
@@ -38,212 +77,339 @@ std::int64_t place(const AttentionTask<T>& task, std::int64_t token) {
   return task.places == nullptr ? token : task.places[token];
 }
 
-// A head's vector in float32, times factor and, where asked, turned by its position.
+// A head's vector, turned by its position.
 template <class T>
-void load_row(const AttentionTask<T>& task, const T* from, std::int64_t token, bool turned,
-              float factor, float* to, std::int64_t width) {
+void turn(const AttentionTask<T>& task, const T* from, std::int64_t token, T* to) {
   const std::int64_t half = task.head_dim / 2;
-  if (turned && task.cos != nullptr) {
-    const float* cos = task.cos + place(task, token) * half;
-    const float* sin = task.sin + place(task, token) * half;
-#pragma omp simd
-    for (std::int64_t i = 0; i < half; ++i) {
-      const float a = to_float(from[i]) * factor, b = to_float(from[half + i]) * factor;
-      to[i] = a * cos[i] - b * sin[i];
-      to[half + i] = b * cos[i] + a * sin[i];
-    }
-  } else {
-#pragma omp simd
-    for (std::int64_t i = 0; i < task.head_dim; ++i) to[i] = to_float(from[i]) * factor;
+  if (task.cos == nullptr) {
+    std::copy(from, from + task.head_dim, to);
+    return;
   }
-  for (std::int64_t i = task.head_dim; i < width; ++i) to[i] = 0;
+  const float* cos = task.cos + place(task, token) * half;
+  const float* sin = task.sin + place(task, token) * half;
+#pragma omp simd
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float a = to_float(from[i]), b = to_float(from[half + i]);
+    to[i] = from_float<T>(a * cos[i] - b * sin[i]);
+    to[half + i] = from_float<T>(b * cos[i] + a * sin[i]);
+  }
 }
 
-// The gradient of load_row: turns back and writes.
+// The gradient of turn: turns back and writes.
 template <class T>
-void store_row(const AttentionTask<T>& task, const float* from, std::int64_t token, bool turned,
-               float factor, T* to) {
+void turn_back(const AttentionTask<T>& task, const float* from, std::int64_t token, T* to) {
   const std::int64_t half = task.head_dim / 2;
-  if (turned && task.cos != nullptr) {
-    const float* cos = task.cos + place(task, token) * half;
-    const float* sin = task.sin + place(task, token) * half;
+  if (task.cos == nullptr) {
+    for (std::int64_t i = 0; i < task.head_dim; ++i) to[i] = from_float<T>(from[i]);
+    return;
+  }
+  const float* cos = task.cos + place(task, token) * half;
+  const float* sin = task.sin + place(task, token) * half;
 #pragma omp simd
-    for (std::int64_t i = 0; i < half; ++i) {
-      const float a = from[i] * factor, b = from[half + i] * factor;
-      to[i] = from_float<T>(a * cos[i] + b * sin[i]);
-      to[half + i] = from_float<T>(b * cos[i] - a * sin[i]);
-    }
-  } else {
-#pragma omp simd
-    for (std::int64_t i = 0; i < task.head_dim; ++i) to[i] = from_float<T>(from[i] * factor);
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float a = from[i], b = from[half + i];
+    to[i] = from_float<T>(a * cos[i] + b * sin[i]);
+    to[half + i] = from_float<T>(b * cos[i] - a * sin[i]);
   }
 }
 
-// All keys or values of the task as rows [padded, width] and as panels [padded / 64][head_dim][64].
-template <class T>
-void load_matrix(const AttentionTask<T>& task, const T* from, bool turned, const Scratch& s,
-                 float* rows, float* panels) {
-  for (std::int64_t token = 0; token < s.padded; ++token) {
-    float* row = rows + token * s.width;
-    if (token < task.time) {
-      load_row(task, from + token * task.stride, token, turned, 1.0f, row, s.width);
-    } else {
-      std::fill(row, row + s.width, 0.0f);
-    }
-  }
-  if (panels == nullptr) return;
-  for (std::int64_t first = 0; first < s.padded; first += kTile) {
-    float* panel = panels + first * task.head_dim;
-    for (std::int64_t i = 0; i < task.head_dim; ++i) {
-      for (std::int64_t j = 0; j < kTile; ++j)
-        panel[i * kTile + j] = rows[(first + j) * s.width + i];
-    }
-  }
-}
+// Some queries against some keys of a block: [begin, end) are the block's keys that any of the
+// queries may see, `width` their number in whole panels.
+struct Tile {
+  std::int64_t start, queries;  // of the row's tokens
+  std::int64_t begin, end, width;
+};
 
-// The keys that the queries of a tile may see, in whole panels: [first, last).
-struct Window {
-  std::int64_t queries, first, last;
+struct KeyBlock {
+  std::int64_t first, count;
 };
 
 template <class T>
-Window window_of(const AttentionTask<T>& task, std::int64_t start) {
-  Window window{std::min(kTile, task.time - start), start, 0};
-  for (std::int64_t i = start; i < start + window.queries; ++i) {
-    window.first = std::min(window.first, i - place(task, i));
+Tile tile_of(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t start) {
+  const std::int64_t panel = gemm_table<T>().panel_cols;
+  Tile tile{start, std::min(kQueries, task.time - start), block.count, 0, 0};
+  for (std::int64_t i = start; i < start + tile.queries; ++i) {
+    tile.begin = std::min(tile.begin, i - place(task, i) - block.first);
   }
-  window.first = window.first / kTile * kTile;
-  window.last = (start + window.queries + kTile - 1) / kTile * kTile;
-  return window;
+  tile.begin = std::max<std::int64_t>(0, tile.begin) / panel * panel;
+  tile.end = std::min(block.count, start + tile.queries - block.first);
+  tile.width = tile.end > tile.begin ? round_up(tile.end - tile.begin, panel) : 0;
+  return tile;
 }
 
-// scores [queries, keys of the window] = left [queries, width] times a matrix given by panels.
-inline void multiply_panels(const Window& window, std::int64_t head_dim, const float* left,
-                            std::int64_t width, const float* panels, float* scores) {
-  const std::int64_t keys = window.last - window.first;
-  for (std::int64_t key = window.first; key < window.last; key += kTile) {
-    small_gemm(window.queries, kTile, head_dim, {left, width, 1}, panels + key * head_dim, kTile,
-               scores + key - window.first, keys, false);
-  }
-}
-
-// Turns a row of scores into exp(score - top) between the document's start and the query, zero
-// elsewhere; returns the sum.
-inline float exponentials(float* row, std::int64_t begin, std::int64_t end, std::int64_t keys,
-                          float top) {
-  float sum = 0;
-  for (std::int64_t j = 0; j < begin; ++j) row[j] = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t j = begin; j < end; ++j) {
-    const float e = fast_exp(row[j] - top);
-    row[j] = e;
-    sum += e;
-  }
-  for (std::int64_t j = end; j < keys; ++j) row[j] = 0;
-  return sum;
-}
-
-template <class T>
-void attention_forward(const AttentionTask<T>& task, float* memory) {
-  const Scratch s(task.time, task.head_dim, memory);
-  load_matrix(task, task.k, true, s, s.keys, s.keys_by_panel);
-  load_matrix(task, task.v, false, s, s.values, nullptr);
-  for (std::int64_t head = 0; head < task.group; ++head) {
-    for (std::int64_t start = 0; start < task.time; start += kTile) {
-      const Window window = window_of(task, start);
-      const std::int64_t keys = window.last - window.first;
-      for (std::int64_t i = 0; i < window.queries; ++i) {
-        load_row(task, task.q + (start + i) * task.stride + head * task.head_dim, start + i, true,
-                 task.scale, s.query + i * s.width, s.width);
-      }
-      multiply_panels(window, task.head_dim, s.query, s.width, s.keys_by_panel, s.scores);
-      float sums[kTile];
-      for (std::int64_t i = 0; i < window.queries; ++i) {
-        float* row = s.scores + i * keys;
-        const std::int64_t token = start + i, end = token + 1 - window.first;
-        const std::int64_t begin = token - place(task, token) - window.first;
-        float top = row[begin];
-#pragma omp simd reduction(max : top)
-        for (std::int64_t j = begin; j < end; ++j) top = row[j] > top ? row[j] : top;
-        sums[i] = exponentials(row, begin, end, keys, top);
-        task.logsumexp[head * task.time + token] = top + std::log(sums[i]);
-      }
-      small_gemm(window.queries, s.width, keys, {s.scores, keys, 1},
-                 s.values + window.first * s.width, s.width, s.result, s.width, false);
-      for (std::int64_t i = 0; i < window.queries; ++i) {
-        store_row(task, s.result + i * s.width, start + i, false, 1.0f / sums[i],
-                  task.out + (start + i) * task.out_stride + head * task.head_dim);
-      }
+// Calls f(strip, its first row) for the strips of a [rows, depth].
+template <class T, class F>
+void for_strips(const MatrixView<T>& a, std::int64_t rows, std::int64_t depth, char* packed, F f) {
+  const auto& gemm = gemm_table<T>();
+  const bool in_place = gemm.reads_rows && a.col == 1 && depth % gemm.group == 0;
+  if (!in_place) gemm.pack_left(a, rows, depth, packed);
+  const std::int64_t size = sizeof(T), number = gemm.group * gemm.packed_bytes;
+  const std::int64_t bytes = gemm.strip_bytes(depth);
+  for (std::int64_t i = 0; i < rows; i += gemm.strip_rows) {
+    const std::int64_t count = std::min(gemm.strip_rows, rows - i);
+    if (in_place) {
+      f(GemmStrip{a.data + i * a.row, a.row * size, gemm.group * size, count}, i);
+    } else {
+      f(GemmStrip{packed + i / gemm.strip_rows * bytes, number, number * gemm.strip_rows, count},
+        i);
     }
   }
 }
 
-// dscores = p * (dout v^T - sum(dout * out)), with p made anew from the kept logsumexp (Dao 2023).
+// scores [queries, width] = left [queries, dim] times packed columns.
 template <class T>
-void score_gradients(const AttentionTask<T>& task, const T* dout, std::int64_t head,
-                     std::int64_t start, const Window& window, const Scratch& s) {
-  const std::int64_t keys = window.last - window.first;
-  for (std::int64_t i = 0; i < window.queries; ++i) {
-    const std::int64_t token = start + i, end = token + 1 - window.first;
-    const std::int64_t begin = token - place(task, token) - window.first;
+void score(const Tile& tile, const MatrixView<T>& left, std::int64_t dim, const char* columns,
+           char* strip_memory, float* scores) {
+  const auto& gemm = gemm_table<T>();
+  GemmTarget<T> target;
+  target.sum = scores;
+  target.stride = tile.width;
+  const char* panels = columns + tile.begin / gemm.panel_cols * gemm.panel_bytes(dim);
+  for_strips(left, tile.queries, dim, strip_memory, [&](const GemmStrip& strip, std::int64_t row) {
+    gemm.multiply(strip, panels, tile.width, dim, target.from(row, 0));
+  });
+}
+
+// sums [queries, dim] += weights [queries, the tile's keys] times rows packed over a block's keys.
+template <class T>
+void add_weighted(const Tile& tile, const T* weights, std::int64_t dim, const KeyBlock& block,
+                  const char* rows, char* strip_memory, float* sums) {
+  const auto& gemm = gemm_table<T>();
+  GemmTarget<T> target;
+  target.sum = sums;
+  target.add = true;
+  target.stride = dim;
+  const std::int64_t depth = round_up(tile.end - tile.begin, gemm.group);
+  const char* from = rows + tile.begin * gemm.panel_cols * gemm.packed_bytes;
+  for_strips(MatrixView<T>{weights, tile.width, 1}, tile.queries, depth, strip_memory,
+             [&](const GemmStrip& strip, std::int64_t row) {
+               for (std::int64_t j = 0; j < dim; j += gemm.panel_cols) {
+                 gemm.multiply(strip, from + j / gemm.panel_cols * gemm.panel_bytes(block.count),
+                               std::min(gemm.panel_cols, dim - j), depth, target.from(row, j));
+               }
+             });
+}
+
+// sums [keys, dim] += weights^T times rows packed over the tile's queries.
+template <class T>
+void add_transposed(const Tile& tile, const T* weights, std::int64_t dim, const char* rows,
+                    char* strip_memory, float* sums) {
+  const auto& gemm = gemm_table<T>();
+  GemmTarget<T> target;
+  target.sum = sums + tile.begin * dim;
+  target.add = true;
+  target.stride = dim;
+  for_strips(MatrixView<T>{weights, 1, tile.width}, tile.end - tile.begin, tile.queries,
+             strip_memory, [&](const GemmStrip& strip, std::int64_t row) {
+               gemm.multiply(strip, rows, dim, tile.queries, target.from(row, 0));
+             });
+}
+
+// Masks what the query of `token` may not see in its row of scores.
+template <class T>
+void mask_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
+              std::int64_t token, float* row) {
+  const std::int64_t origin = block.first + tile.begin;
+  const std::int64_t begin = std::max<std::int64_t>(0, token - place(task, token) - origin);
+  const std::int64_t end = std::clamp<std::int64_t>(token + 1 - origin, 0, tile.width);
+  std::fill(row, row + std::min(begin, tile.width), kMasked);
+  std::fill(row + end, row + tile.width, kMasked);
+}
+
+inline float maximum(const float* row, std::int64_t count) {
+  Vector top = load(row);
+  for (std::int64_t j = kLanes; j < count; j += kLanes) {
+    const Vector x = load(row + j);
+    top = x > top ? x : top;
+  }
+  float best = top[0];
+  for (int i = 1; i < kLanes; ++i) best = top[i] > best ? top[i] : best;
+  return best;
+}
+
+// One tile of forward: the running softmax of Milakov and Gimelshein 2018 over the key blocks.
+template <class T>
+void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
+                  const Scratch<T>& s) {
+  const std::int64_t dim = task.head_dim;
+  score(tile, MatrixView<T>{s.queries + tile.start * dim, dim, 1}, dim, s.key_columns, s.strip,
+        s.scores);
+  const float unit = task.scale * kLog2e;
+  for (std::int64_t i = 0; i < tile.queries; ++i) {
+    const std::int64_t token = tile.start + i;
+    float* row = s.scores + i * tile.width;
+    mask_row(task, block, tile, token, row);
+    const float before = s.top[token], here = maximum(row, tile.width) * unit;
+    const float top = here > before || here != here ? here : before;
+    Vector sum{};
+    for (std::int64_t j = 0; j < tile.width; j += kLanes) {
+      const Vector e = exp2_for<T>(load(row + j) * unit - top);
+      sum += e;
+      store(s.weights + i * tile.width + j, e);
+    }
+    float total = 0;
+    for (int j = 0; j < kLanes; ++j) total += sum[j];
+    const float keep = before == top ? 1.0f : std::exp2(before - top);
+    s.top[token] = top;
+    s.total[token] = s.total[token] * keep + total;
+    if (keep == 1.0f) continue;
+    for (std::int64_t j = 0; j < dim; ++j) s.sums[token * dim + j] *= keep;
+  }
+  add_weighted(tile, s.weights, dim, block, s.value_rows, s.strip, s.sums + tile.start * dim);
+}
+
+// The keys of a block, turned and packed as columns.
+template <class T>
+void pack_keys(const AttentionTask<T>& task, const KeyBlock& block, const Scratch<T>& s) {
+  const std::int64_t dim = task.head_dim;
+  for (std::int64_t i = 0; i < block.count; ++i) {
+    turn(task, task.k + (block.first + i) * task.stride, block.first + i, s.keys_turned + i * dim);
+  }
+  gemm_table<T>().pack_right({s.keys_turned, 1, dim}, dim, block.count, s.key_columns);
+}
+
+template <class T>
+void turn_queries(const AttentionTask<T>& task, std::int64_t head, const Scratch<T>& s) {
+  for (std::int64_t token = 0; token < task.time; ++token) {
+    turn(task, task.q + token * task.stride + head * task.head_dim, token,
+         s.queries + token * task.head_dim);
+  }
+}
+
+// Calls pack(block) and f(block, tile) for every block of keys and the tiles of queries that see
+// some of it. A single block stays packed for all heads that share it.
+template <class T, class G, class F>
+void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
+  for (std::int64_t first = 0; first < task.time; first += kKeys) {
+    const KeyBlock block{first, std::min(kKeys, task.time - first)};
+    if (head == 0 || task.time > kKeys) pack(block);
+    for (std::int64_t start = first / kQueries * kQueries; start < task.time; start += kQueries) {
+      const Tile tile = tile_of(task, block, start);
+      if (tile.width > 0) f(block, tile);
+    }
+  }
+}
+
+template <class T>
+void attention_forward(const AttentionTask<T>& task, void* memory) {
+  const Scratch<T> s(task.time, task.head_dim, static_cast<char*>(memory));
+  const std::int64_t dim = task.head_dim;
+  const auto pack = [&](const KeyBlock& block) {
+    pack_keys(task, block, s);
+    gemm_table<T>().pack_right({task.v + block.first * task.stride, task.stride, 1}, block.count,
+                               dim, s.value_rows);
+  };
+  for (std::int64_t head = 0; head < task.group; ++head) {
+    turn_queries(task, head, s);
+    std::fill(s.sums, s.sums + task.time * dim, 0.0f);
+    std::fill(s.top, s.top + task.time, kMasked);
+    std::fill(s.total, s.total + task.time, 0.0f);
+    for_tiles(task, head, pack,
+              [&](const KeyBlock& block, const Tile& tile) { forward_tile(task, block, tile, s); });
+    for (std::int64_t token = 0; token < task.time; ++token) {
+      const float scale = 1.0f / s.total[token];
+      T* out = task.out + token * task.out_stride + head * dim;
+#pragma omp simd
+      for (std::int64_t j = 0; j < dim; ++j) {
+        out[j] = from_float<T>(s.sums[token * dim + j] * scale);
+      }
+      task.logsumexp[head * task.time + token] = s.top[token] / kLog2e + std::log(s.total[token]);
+    }
+  }
+}
+
+// weights = p and dweights = p * (dout v^T - sum(dout * out)) * scale, with p made anew from the
+// kept logsumexp (Dao 2023).
+template <class T>
+void weight_gradients(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t head,
+                      const Tile& tile, const Scratch<T>& s) {
+  const float unit = task.scale * kLog2e;
+  for (std::int64_t i = 0; i < tile.queries; ++i) {
+    const std::int64_t token = tile.start + i, at = i * tile.width;
+    mask_row(task, block, tile, token, s.scores + at);
+    const float top = task.logsumexp[head * task.time + token] * kLog2e, dot = s.total[token];
+    for (std::int64_t j = at; j < at + tile.width; j += kLanes) {
+      const Vector p = exp2_for<T>(load(s.scores + j) * unit - top);
+      store(s.weights + j, p);
+      store(s.dweights + j, p * (load(s.dscores + j) - dot) * task.scale);
+    }
+  }
+}
+
+template <class T>
+void backward_tile(const AttentionTask<T>& task, const T* dout, const KeyBlock& block,
+                   std::int64_t head, const Tile& tile, const Scratch<T>& s) {
+  const auto& gemm = gemm_table<T>();
+  const std::int64_t dim = task.head_dim;
+  const MatrixView<T> query{s.queries + tile.start * dim, dim, 1};
+  const MatrixView<T> grad{dout + tile.start * task.out_stride + head * dim, task.out_stride, 1};
+  score(tile, query, dim, s.key_columns, s.strip, s.scores);
+  score(tile, grad, dim, s.value_columns, s.strip, s.dscores);
+  weight_gradients(task, block, head, tile, s);
+  gemm.pack_right(grad, tile.queries, dim, s.dout_rows);
+  add_transposed(tile, s.weights, dim, s.dout_rows, s.strip, s.dvalues + block.first * dim);
+  gemm.pack_right(query, tile.queries, dim, s.query_rows);
+  add_transposed(tile, s.dweights, dim, s.query_rows, s.strip, s.dkeys + block.first * dim);
+  add_weighted(tile, s.dweights, dim, block, s.key_rows, s.strip, s.sums + tile.start * dim);
+}
+
+// The sums of dout * out of every token, which its score gradients have in common.
+template <class T>
+void output_products(const AttentionTask<T>& task, const T* dout, std::int64_t head, float* dots) {
+  for (std::int64_t token = 0; token < task.time; ++token) {
     const std::int64_t at = token * task.out_stride + head * task.head_dim;
     float dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (std::int64_t j = 0; j < task.head_dim; ++j) {
       dot += to_float(dout[at + j]) * to_float(task.out[at + j]);
     }
-    float *row = s.scores + i * keys, *drow = s.dscores + i * keys;
-    exponentials(row, begin, end, keys, task.logsumexp[head * task.time + token]);
-#pragma omp simd
-    for (std::int64_t j = 0; j < keys; ++j) drow[j] = row[j] * (drow[j] - dot);
+    dots[token] = dot;
   }
 }
 
 template <class T>
 void attention_backward(const AttentionTask<T>& task, const AttentionGradients<T>& gradients,
-                        float* memory) {
-  const Scratch s(task.time, task.head_dim, memory);
-  load_matrix(task, task.k, true, s, s.keys, s.keys_by_panel);
-  load_matrix(task, task.v, false, s, s.values, s.values_by_panel);
-  std::fill(s.dkeys, s.dkeys + s.padded * s.width, 0.0f);
-  std::fill(s.dvalues, s.dvalues + s.padded * s.width, 0.0f);
+                        void* memory) {
+  const Scratch<T> s(task.time, task.head_dim, static_cast<char*>(memory));
+  const std::int64_t dim = task.head_dim;
+  const auto pack = [&](const KeyBlock& block) {
+    const auto& gemm = gemm_table<T>();
+    pack_keys(task, block, s);
+    gemm.pack_right({s.keys_turned, dim, 1}, block.count, dim, s.key_rows);
+    gemm.pack_right({task.v + block.first * task.stride, 1, task.stride}, dim, block.count,
+                    s.value_columns);
+  };
+  std::fill(s.dkeys, s.dkeys + task.time * dim, 0.0f);
+  std::fill(s.dvalues, s.dvalues + task.time * dim, 0.0f);
   for (std::int64_t head = 0; head < task.group; ++head) {
-    for (std::int64_t start = 0; start < task.time; start += kTile) {
-      const Window window = window_of(task, start);
-      const std::int64_t keys = window.last - window.first, shift = window.first * s.width;
-      for (std::int64_t i = 0; i < window.queries; ++i) {
-        const std::int64_t token = start + i, offset = head * task.head_dim;
-        load_row(task, task.q + token * task.stride + offset, token, true, task.scale,
-                 s.query + i * s.width, s.width);
-        load_row(task, gradients.dout + token * task.out_stride + offset, token, false, 1.0f,
-                 s.dout + i * s.width, s.width);
-      }
-      multiply_panels(window, task.head_dim, s.query, s.width, s.keys_by_panel, s.scores);
-      multiply_panels(window, task.head_dim, s.dout, s.width, s.values_by_panel, s.dscores);
-      score_gradients(task, gradients.dout, head, start, window, s);
-      small_gemm(keys, s.width, window.queries, {s.scores, 1, keys}, s.dout, s.width,
-                 s.dvalues + shift, s.width, true);
-      small_gemm(keys, s.width, window.queries, {s.dscores, 1, keys}, s.query, s.width,
-                 s.dkeys + shift, s.width, true);
-      small_gemm(window.queries, s.width, keys, {s.dscores, keys, 1}, s.keys + shift, s.width,
-                 s.result, s.width, false);
-      for (std::int64_t i = 0; i < window.queries; ++i) {
-        store_row(task, s.result + i * s.width, start + i, true, task.scale,
-                  gradients.dq + (start + i) * task.stride + head * task.head_dim);
-      }
+    turn_queries(task, head, s);
+    output_products(task, gradients.dout, head, s.total);
+    std::fill(s.sums, s.sums + task.time * dim, 0.0f);
+    for_tiles(task, head, pack, [&](const KeyBlock& block, const Tile& tile) {
+      backward_tile(task, gradients.dout, block, head, tile, s);
+    });
+    for (std::int64_t token = 0; token < task.time; ++token) {
+      turn_back(task, s.sums + token * dim, token, gradients.dq + token * task.stride + head * dim);
     }
   }
   for (std::int64_t token = 0; token < task.time; ++token) {
-    store_row(task, s.dkeys + token * s.width, token, true, 1.0f,
-              gradients.dk + token * task.stride);
-    store_row(task, s.dvalues + token * s.width, token, false, 1.0f,
-              gradients.dv + token * task.stride);
+    const float* dvalue = s.dvalues + token * dim;
+    T* dv = gradients.dv + token * task.stride;
+    turn_back(task, s.dkeys + token * dim, token, gradients.dk + token * task.stride);
+#pragma omp simd
+    for (std::int64_t j = 0; j < dim; ++j) dv[j] = from_float<T>(dvalue[j]);
   }
 }
 
 template <class T>
+std::int64_t attention_scratch(std::int64_t time, std::int64_t head_dim) {
+  return Scratch<T>(time, head_dim, nullptr).at - static_cast<char*>(nullptr);
+}
+
+template <class T>
 const AttentionKernels<T>& attention_table() {
-  static const AttentionKernels<T> table{attention_forward<T>, attention_backward<T>};
+  static const AttentionKernels<T> table{attention_forward<T>, attention_backward<T>,
+                                         attention_scratch<T>};
   return table;
 }
 template const AttentionKernels<float>& attention_table<float>();

@@ -8,6 +8,9 @@
 #include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
+// Level files include this header: no copy of a function compiled for one level may serve another.
+#define OMNIMA_INLINE inline __attribute__((always_inline))
+
 namespace omnima::kernels {
 
 // Element (i, j) lies at data[i * row + j * col]; one of the strides is 1.
@@ -16,7 +19,7 @@ struct MatrixView {
   const T* data;
   std::int64_t row;
   std::int64_t col;
-  MatrixView from(std::int64_t i, std::int64_t j) const {
+  OMNIMA_INLINE MatrixView from(std::int64_t i, std::int64_t j) const {
     return {data + i * row + j * col, row, col};
   }
 };
@@ -37,7 +40,7 @@ struct GemmTarget {
   float* sum = nullptr;         // C = A B, or C += A B with `add`; used when `store` is null
   bool add = false;
   std::int64_t stride = 0;  // from row to row of C (and of the residual)
-  GemmTarget from(std::int64_t i, std::int64_t j) const {
+  OMNIMA_INLINE GemmTarget from(std::int64_t i, std::int64_t j) const {
     const std::int64_t at = i * stride + j;
     return {store == nullptr ? nullptr : store + at, residual == nullptr ? nullptr : residual + at,
             sum == nullptr ? nullptr : sum + at, add, stride};
@@ -62,11 +65,13 @@ struct GemmKernels {
   // target.store = sums + target.residual over `count` numbers in a row.
   void (*convert)(const float* sums, std::int64_t count, const GemmTarget<T>& target);
 
-  std::int64_t groups(std::int64_t depth) const { return (depth + group - 1) / group; }
-  std::int64_t strip_bytes(std::int64_t depth) const {
+  OMNIMA_INLINE std::int64_t groups(std::int64_t depth) const {
+    return (depth + group - 1) / group;
+  }
+  OMNIMA_INLINE std::int64_t strip_bytes(std::int64_t depth) const {
     return groups(depth) * group * strip_rows * packed_bytes;
   }
-  std::int64_t panel_bytes(std::int64_t depth) const {
+  OMNIMA_INLINE std::int64_t panel_bytes(std::int64_t depth) const {
     return groups(depth) * group * panel_cols * packed_bytes;
   }
 };

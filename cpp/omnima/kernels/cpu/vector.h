@@ -1,5 +1,7 @@
 // The widest float vector of a level, by the compiler's vector extension. Included by level files
 // only.
+#pragma once
+
 #ifndef OMNIMA_LEVEL
 #error "vector.h is for <kernel>_<level>.cpp files, which define OMNIMA_LEVEL"
 #endif

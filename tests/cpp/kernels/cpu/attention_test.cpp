@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::int64_t kKvHeads = 2, kKvHead = 1;  // the task reads the second of two heads
 constexpr float kUntouched = -77.0f;
+constexpr std::initializer_list<Level> kLevelsOfAttention{Level::kGeneric, Level::kAvx2,
+                                                          Level::kAvx512, Level::kAvx512Bf16};
 
 double wide(float x) { return x; }
 double wide(bfloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
@@ -195,7 +197,8 @@ void check_level(const Inputs<T>& in, const Plain& plain, Level level, double to
   std::vector<float> logsumexp(s.group * s.time);
   // Scratch memory comes as it is, so nothing may depend on what it held; and it ends where it
   // ends.
-  const std::int64_t floats = attention_scratch(s.time, s.head_dim);
+  const auto& kernels = attention_kernels<T>(level);
+  const std::int64_t floats = kernels.scratch_bytes(s.time, s.head_dim) / 4;
   std::vector<float> scratch(floats + 16, std::numeric_limits<float>::quiet_NaN());
   std::fill(scratch.begin() + floats, scratch.end(), kUntouched);
   const AttentionTask<T> task{s.time,
@@ -212,10 +215,10 @@ void check_level(const Inputs<T>& in, const Plain& plain, Level level, double to
                               s.rotary ? in.cos.data() : nullptr,
                               s.rotary ? in.sin.data() : nullptr,
                               static_cast<float>(in.scale())};
-  const auto& kernels = attention_kernels<T>(level);
   kernels.forward(task, scratch.data());
   EXPECT_LE(distance(out, plain.out), tolerance);
-  EXPECT_LE(distance(logsumexp, plain.logsumexp), 1e-5);
+  // Queries and keys are rounded once more when their positions have turned them.
+  EXPECT_LE(distance(logsumexp, plain.logsumexp), sizeof(T) == 2 ? 5e-3 : 1e-5);
   std::fill(scratch.begin(), scratch.begin() + floats, std::numeric_limits<float>::quiet_NaN());
   kernels.backward(
       task, {in.dout.data() + s.q(), dqkv.data() + s.q(), dqkv.data() + s.k(), dqkv.data() + s.v()},
@@ -228,7 +231,7 @@ template <class T>
 void check_shape(const Shape& shape, double tolerance) {
   const Inputs<T> in(shape);
   const Plain plain = plain_attention(in);
-  for (const Level level : {Level::kGeneric, Level::kAvx2, Level::kAvx512}) {
+  for (const Level level : kLevelsOfAttention) {
     if (level > detected_level()) continue;
     SCOPED_TRACE(level_name(level));
     check_level(in, plain, level, tolerance);
@@ -256,7 +259,7 @@ TEST_P(AttentionKernel, Float32EqualsThePlainLoop) { check_all<float>(1e-5); }
 TEST_P(AttentionKernel, Bfloat16EqualsThePlainLoop) { check_all<bfloat16>(1.5e-2); }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionKernel,
-                         ::testing::Combine(::testing::Values(1, 2, 63, 64, 65, 130),
+                         ::testing::Combine(::testing::Values(1, 2, 47, 48, 97, 130, 541),
                                             ::testing::Values(7, 20, 24, 64),
                                             ::testing::Values(1, 3)));
 
@@ -271,7 +274,7 @@ TEST(AttentionKernelPacking, ADocumentDoesNotSeeItsNeighbour) {
   for (std::int64_t i = 30 * shape.out_stride(); i < shape.time * shape.out_stride(); ++i) {
     EXPECT_EQ(before.out[i], after.out[i]);
   }
-  for (const Level level : {Level::kGeneric, Level::kAvx2, Level::kAvx512}) {
+  for (const Level level : kLevelsOfAttention) {
     if (level <= detected_level()) check_level(in, after, level, 1e-5);
   }
 }
@@ -282,7 +285,7 @@ TEST(AttentionKernelRange, LargeScoresStayFinite) {
   Inputs<float> in(shape);
   for (float& x : in.qkv) x *= 6.0f;
   const Plain plain = plain_attention(in);
-  for (const Level level : {Level::kGeneric, Level::kAvx2, Level::kAvx512}) {
+  for (const Level level : kLevelsOfAttention) {
     if (level <= detected_level()) check_level(in, plain, level, 5e-4);
   }
 }
@@ -292,8 +295,8 @@ TEST(AttentionKernelRange, NanIsNotHidden) {
   Inputs<float> in(shape);
   in.qkv[3 * shape.stride() + shape.k()] = NAN;
   std::vector<float> out(shape.time * shape.out_stride()), logsumexp(shape.time);
-  std::vector<float> scratch(attention_scratch(shape.time, shape.head_dim));
-  for (const Level level : {Level::kGeneric, Level::kAvx2, Level::kAvx512}) {
+  std::vector<float> scratch(1 << 20);
+  for (const Level level : kLevelsOfAttention) {
     if (level > detected_level()) continue;
     const AttentionTask<float> task{shape.time,
                                     shape.head_dim,
