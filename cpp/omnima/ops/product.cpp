@@ -155,6 +155,11 @@ bool in_order(const at::Tensor& x) {
 
 at::Tensor ordered(const at::Tensor& x) { return in_order(x) ? x : x.contiguous(); }
 
+// Tiles multiply several times as many bfloat16 as our kernels do, and ATen has kernels for them.
+bool on_tiles(const at::Tensor& a) {
+  return a.scalar_type() == at::kBFloat16 && kernels::active_level() == kernels::Level::kAmx;
+}
+
 void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   core::require(a.dim() == 2 && b.dim() == 2 && out.dim() == 2 && a.size(1) == b.size(0) &&
                     out.size(0) == a.size(0) && out.size(1) == b.size(1) && out.is_contiguous() &&
@@ -168,6 +173,7 @@ void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                  const at::Tensor& residual) {
   check(out, a, b);
+  if (on_tiles(a)) return product_by_aten(out, a, b, residual);
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(out, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
@@ -180,6 +186,7 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
 
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   check(sum, a, b);
+  if (on_tiles(a)) return add_product_by_aten(sum, a, b);
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(a, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
@@ -188,6 +195,17 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
     target.stride = sum.size(1);
     run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
   });
+}
+
+void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                     const at::Tensor& residual) {
+  at::Tensor c = out;
+  at::mm_out(c, a, b);
+  if (residual.defined()) c.add_(residual);
+}
+
+void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  sum.add_(at::mm(a, b));
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual) {

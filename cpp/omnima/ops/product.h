@@ -13,6 +13,10 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
                  const at::Tensor& residual = {});
 // sum += a b, where sum [m, n] is float32 and contiguous.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// The two above by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
+void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                     const at::Tensor& residual = {});
+void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 // A new tensor a b + residual, of the type of a; with plain ATen on other devices than the CPU.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual = {});
 

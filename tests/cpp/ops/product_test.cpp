@@ -67,6 +67,21 @@ INSTANTIATE_TEST_SUITE_P(Types, ProductOf,
                          testing::Combine(testing::Values(at::kFloat, at::kBFloat16),
                                           testing::Bool(), testing::Bool()));
 
+// What a CPU with AMX runs for bfloat16, here on whatever ATen has.
+TEST(ProductOf, ByAtenIsTheSame) {
+  const at::Tensor a = at::randn({37, 65}).to(at::kBFloat16);
+  const at::Tensor b = at::randn({29, 65}).to(at::kBFloat16).t();
+  const at::Tensor r = at::randn({37, 29}).to(at::kBFloat16), out = at::empty_like(r);
+  product_by_aten(out, a, b, r);
+  EXPECT_LT((out - product(a, b, r)).abs().max().item<double>(), 0.3);  // roundings near 20
+  product_by_aten(out, a, b);
+  EXPECT_LT((out - product(a, b)).abs().max().item<double>(), 0.3);
+  const at::Tensor sum = at::ones({37, 29}), same = sum.clone();
+  add_product_by_aten(sum, a, b);
+  add_product(same, a, b);
+  EXPECT_LT((sum - same).abs().max().item<double>(), 0.3);
+}
+
 TEST(ProductOf, AnEmptyDepthIsZero) {
   EXPECT_TRUE(product(at::empty({3, 0}), at::empty({0, 5})).equal(at::zeros({3, 5})));
   EXPECT_EQ(product(at::empty({0, 4}), at::empty({4, 5})).sizes(), (std::vector<int64_t>{0, 5}));

@@ -1,30 +1,47 @@
 // The body of activation_<level>.cpp: one source, compiled once for each instruction set.
 #include "omnima/kernels/cpu/activation.h"
+#include "omnima/kernels/cpu/vector.h"
+#include "omnima/kernels/cpu/vector_exp.h"
 #include "omnima/kernels/cpu/vector_math.h"
 
 namespace omnima::kernels::OMNIMA_LEVEL {
+
+constexpr float kLog2e = 1.44269504089f;
+
+inline Vector sigmoid(Vector x) {
+  const Vector power = x * -kLog2e;
+  return 1.0f / (1.0f + exp2_for<float>(power > 126.0f ? broadcast(126.0f) : power));
+}
 
 template <class T>
 void swiglu_forward(const T* gate_up, T* y, std::int64_t rows, std::int64_t width) {
   for (std::int64_t row = 0; row < rows; ++row, gate_up += 2 * width, y += width) {
     const T* up = gate_up + width;
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) {
+      const Vector g = load(gate_up + i);
+      store(y + i, g * sigmoid(g) * load(up + i));
+    }
+    for (; i < width; ++i) {
       const float g = to_float(gate_up[i]);
       y[i] = from_float<T>(g * fast_sigmoid(g) * to_float(up[i]));
     }
   }
 }
 
-// With s = sigmoid(g): d silu = s * (1 + g * (1 - s)).
 template <class T>
 void swiglu_backward(const T* gate_up, const T* dy, T* dgate_up, std::int64_t rows,
                      std::int64_t width) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const T* up = gate_up + width;
     T* dup = dgate_up + width;
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) {
+      const Vector g = load(gate_up + i), u = load(up + i), d = load(dy + i), s = sigmoid(g);
+      store(dgate_up + i, d * u * s * (1.0f + g * (1.0f - s)));
+      store(dup + i, d * g * s);
+    }
+    for (; i < width; ++i) {
       const float g = to_float(gate_up[i]), u = to_float(up[i]), d = to_float(dy[i]);
       const float s = fast_sigmoid(g);
       dgate_up[i] = from_float<T>(d * u * s * (1.0f + g * (1.0f - s)));

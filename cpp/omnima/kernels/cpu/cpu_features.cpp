@@ -8,7 +8,7 @@
 namespace omnima::kernels {
 namespace {
 
-constexpr std::array<const char*, kLevels> kNames{"generic", "avx2", "avx512", "avx512bf16"};
+constexpr std::array<const char*, kLevels> kNames{"generic", "avx2", "avx512", "avx512bf16", "amx"};
 
 struct Feature {
   const char* name;
@@ -20,10 +20,11 @@ std::vector<Feature> probe() {
 #ifdef OMNIMA_X86
   __builtin_cpu_init();
 #define OMNIMA_FEATURE(name) {name, __builtin_cpu_supports(name) != 0}
-  return {OMNIMA_FEATURE("sse4.2"),     OMNIMA_FEATURE("avx"),       OMNIMA_FEATURE("avx2"),
-          OMNIMA_FEATURE("fma"),        OMNIMA_FEATURE("f16c"),      OMNIMA_FEATURE("avx512f"),
-          OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"),  OMNIMA_FEATURE("avx512vl"),
-          OMNIMA_FEATURE("avx512vnni"), OMNIMA_FEATURE("avx512bf16")};
+  return {OMNIMA_FEATURE("sse4.2"),     OMNIMA_FEATURE("avx"),        OMNIMA_FEATURE("avx2"),
+          OMNIMA_FEATURE("fma"),        OMNIMA_FEATURE("f16c"),       OMNIMA_FEATURE("avx512f"),
+          OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"),   OMNIMA_FEATURE("avx512vl"),
+          OMNIMA_FEATURE("avx512vnni"), OMNIMA_FEATURE("avx512bf16"), OMNIMA_FEATURE("amx-tile"),
+          OMNIMA_FEATURE("amx-bf16")};
 #undef OMNIMA_FEATURE
 #elif defined(__aarch64__)
   return {{"neon", true}};  // part of every 64-bit ARM: what the generic level is compiled to
@@ -45,7 +46,8 @@ Level probe_level() {
   const auto all = probe();
   if (!has(all, {"avx2", "fma", "f16c"})) return Level::kGeneric;
   if (!has(all, {"avx512f", "avx512bw", "avx512dq", "avx512vl"})) return Level::kAvx2;
-  return has(all, {"avx512bf16"}) ? Level::kAvx512Bf16 : Level::kAvx512;
+  if (!has(all, {"avx512bf16"})) return Level::kAvx512;
+  return has(all, {"amx-tile", "amx-bf16"}) ? Level::kAmx : Level::kAvx512Bf16;
 }
 
 Level choose_level() {

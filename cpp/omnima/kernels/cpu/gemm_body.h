@@ -197,6 +197,7 @@ void pack_across(const T* from, std::int64_t stride, std::int64_t lines, std::in
   if (lines == Width && stride >= kLanes) {
     for (; g < last && (g + 1) * kSize < depth; ++g) {
       const T* even = from + g * kSize * stride;
+      for (int k = 0; k < kSize; ++k) __builtin_prefetch(even + (8 * kSize + k) * stride);
       for (int j = 0; j < kWhole; ++j) {
         Numbers<P> numbers;
         if constexpr (std::is_same_v<P, Pair>) {
@@ -252,6 +253,7 @@ void pack_along(const T* from, std::int64_t stride, std::int64_t lines, std::int
           const T* at = from + (first + i) * stride + g * kSize;
           rows[i] = Numbers<P>{};
           if (first + i >= Width) continue;
+          __builtin_prefetch(at + 2 * kLanes * kSize);
           if constexpr (std::is_same_v<P, Pair>) {
             std::memcpy(&rows[i], at, sizeof(rows[i]));
           } else {

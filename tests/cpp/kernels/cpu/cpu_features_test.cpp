@@ -17,6 +17,7 @@ int two() { return 2; }
 TEST(CpuFeatures, LevelsHaveTheNamesOfTheirFiles) {
   EXPECT_STREQ(level_name(Level::kGeneric), "generic");
   EXPECT_STREQ(level_name(Level::kAvx512Bf16), "avx512bf16");
+  EXPECT_STREQ(level_name(Level::kAmx), "amx");
 }
 
 TEST(CpuFeatures, TheActiveLevelNeverExceedsTheCpus) {
