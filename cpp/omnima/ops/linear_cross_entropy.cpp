@@ -23,10 +23,11 @@ using torch::autograd::variable_list;
 
 constexpr int64_t kIgnored = -100;
 
-// Rows a chunk: at most 2^22 logits, but enough rows that the weight's gradient is not rewritten
-// often.
+// Rows a chunk: the logits of a chunk are held at a time, but the weight is packed and its gradient
+// rewritten once a chunk. Where threads work side by side, each holds a chunk of its own.
 int64_t chunk_rows(int64_t vocab) {
-  return std::clamp<int64_t>((int64_t{1} << 22) / vocab, 512, 4096);
+  if (at::in_parallel_region()) return std::clamp<int64_t>((int64_t{1} << 22) / vocab, 512, 4096);
+  return std::clamp<int64_t>((int64_t{1} << 23) / vocab, 1024, 4096);
 }
 
 // The losses of a chunk's rows; with a scale, the logits become their gradient.
