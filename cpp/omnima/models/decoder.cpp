@@ -55,6 +55,7 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
   head_ = c.tie_word_embeddings
               ? tokens_
               : arena_.add({"lm_head.weight", {c.vocab_size, c.hidden_size}, std});
+  arena_.add_factor(head_);
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
     // In float32 exactly as transformers' LlamaRotaryEmbedding: 1 / theta^(2i / head_dim).

@@ -9,8 +9,15 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/huge_pages.h"
+#include "omnima/ops/product.h"
 
 namespace omnima::nn {
+namespace {
+
+// In bfloat16 the packed copies of so many parameters take 128 MiB.
+constexpr int64_t kLargestPacked = 32 << 20;
+
+}  // namespace
 
 int64_t Parameter::size() const {
   return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>());
@@ -83,6 +90,20 @@ const at::Tensor& Arena::shadow() {
   return shadow_;
 }
 
+void Arena::pack(at::ScalarType type, bool with_backward) {
+  if (!weights_.is_cpu() || size() > kLargestPacked || ops::reference_mode()) return;
+  const at::Tensor& flat = type == at::kBFloat16 ? shadow() : weights_;
+  if (type != packed_type_) {
+    for (auto& factor : factors_) factor.forward = factor.backward = at::Tensor();
+    packed_type_ = type;
+  }
+  for (auto& factor : factors_) {
+    const at::Tensor matrix = view(flat, factor.slot);
+    factor.forward = ops::pack_right(matrix.t(), factor.forward);
+    if (with_backward) factor.backward = ops::pack_right(matrix, factor.backward);
+  }
+}
+
 at::Tensor Arena::view(const at::Tensor& flat, Slot slot) const {
   const auto& first = parameters_[slot.first];
   int64_t rows = 0, count = 0;
@@ -102,6 +123,13 @@ ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
     weight.leaves.push_back(leaves_[i]);
   const bool narrow = compute.dtype == at::kBFloat16 && parameters_[slot.first].is_matrix();
   weight.compute = view(narrow ? shadow_ : weights_, slot);
+  if (compute.packed) {
+    for (const auto& factor : factors_) {
+      if (factor.slot.first != slot.first) continue;
+      weight.packed_forward = factor.forward;
+      weight.packed_backward = factor.backward;
+    }
+  }
   if (compute.direct_gradients) weight.grad = view(gradients_[compute.worker], slot);
   return weight;
 }

@@ -34,12 +34,15 @@ struct Compute {
   at::ScalarType dtype = at::kFloat;
   bool direct_gradients = false;  // true: added to a gradient buffer, past Python's autograd
   int64_t worker = 0;             // which buffer: passes that run at the same time have one each
+  bool packed = false;  // products read the weights as Arena::pack left them: they are unchanged
 };
 
 class Arena {
  public:
   // Declares a parameter; all are declared before build().
   Slot add(Parameter parameter);
+  // Declares that products multiply by this matrix, or these as one.
+  void add_factor(Slot slot) { factors_.push_back({slot, {}, {}}); }
   // Lays matrices first (they decay), then vectors, keeping the order of declaration, and draws the
   // initial values from `seed`.
   void build(std::uint64_t seed, const at::Device& device);
@@ -55,12 +58,23 @@ class Arena {
   // Sets the buffers of the first `workers` workers to zero, making those that are new.
   void zero_gradients(int64_t workers);
   void sum_gradients(int64_t workers);  // adds those of workers 1, 2, … to worker 0's
+  // Packs the factors in a number format, for forward and, where asked, for backward; to be called
+  // again whenever the weights have changed. Larger models are packed piece by piece as they are
+  // multiplied: there it costs little beside the products, and copies would cost memory.
+  void pack(at::ScalarType type, bool with_backward);
   const at::Tensor& shadow();  // bfloat16, refreshed when the weights were changed through tensors
 
  private:
   at::Tensor view(const at::Tensor& flat, Slot slot) const;
 
+  struct Factor {
+    Slot slot;
+    at::Tensor forward, backward;
+  };
+
   std::vector<Parameter> parameters_;
+  std::vector<Factor> factors_;
+  at::ScalarType packed_type_ = at::kFloat;
   std::vector<at::Tensor> leaves_;
   at::Tensor weights_, shadow_;
   std::vector<at::Tensor> gradients_;  // one for each worker

@@ -11,6 +11,7 @@ Linear::Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, 
     const Slot slot = arena.add({output.name + ".weight", {output.size, input}, output.init_std});
     if (weight_.count++ == 0) weight_.first = slot.first;
   }
+  arena.add_factor(weight_);
   if (!bias) return;
   for (const auto& output : outputs) {
     const Slot slot = arena.add({output.name + ".bias", {output.size}});

@@ -1,5 +1,6 @@
 #include "omnima/ops/linear.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -22,19 +23,28 @@ core::Scope product_scope(const char* name, const at::Tensor& x, const at::Tenso
                      products * (bytes_of(x, weight) + rows * out * x.element_size()));
 }
 
+at::Tensor times_weight(const at::Tensor& rows, const at::Tensor& weight,
+                        const at::Tensor& packed) {
+  if (!packed.defined()) return product(rows, weight);
+  const at::Tensor y = at::empty({rows.size(0), weight.size(1)}, rows.options());
+  product_out_packed(y, rows, weight, packed);
+  return y;
+}
+
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList weights,
                             at::TensorList biases, const Weight& weight, const Weight& bias) {
     const auto scope = product_scope("linear.forward", x, weight.compute, 1);
     context->save_for_backward({x});
     context->saved_data["weight"] = weight.compute;
+    context->saved_data["packed"] = weight.packed_backward;
     context->saved_data["weight_grad"] = weight.grad;
     context->saved_data["bias_grad"] = bias.grad;
     context->saved_data["weight_sizes"] = leaf_sizes(weight);
     context->saved_data["bias_sizes"] = leaf_sizes(bias);
     auto sizes = x.sizes().vec();
     sizes.back() = weight.compute.size(0);
-    at::Tensor y = product(as_rows(x), weight.compute.t());
+    at::Tensor y = times_weight(as_rows(x), weight.compute.t(), weight.packed_forward);
     if (!bias.leaves.empty()) y.add_(bias.compute);
     return y.view(sizes);
   }
@@ -48,7 +58,8 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const auto bias_sizes = context->saved_data["bias_sizes"].toIntVector();
     const at::Tensor dy = as_rows(grads[0]);
     variable_list result;
-    result.push_back(context->needs_input_grad(0) ? product(dy, weight).view(x.sizes())
+    const at::Tensor packed = context->saved_data["packed"].toTensor();
+    result.push_back(context->needs_input_grad(0) ? times_weight(dy, weight, packed).view(x.sizes())
                                                   : at::Tensor());
     at::Tensor fused;
     if (weight_grad.defined()) {

@@ -85,14 +85,14 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       const int64_t count = std::min(share, rows - start);
       const at::Tensor x = hidden.narrow(0, start, count);
       at::Tensor logits = buffer.narrow(0, 0, count);
-      product_out(logits, x, weight.compute.t());
+      product_out_packed(logits, x, weight.compute.t(), weight.packed_forward);
       const auto* label = labels.const_data_ptr<int64_t>() + start;
       total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
         return chunk_loss<T>(logits, label, with_gradient, static_cast<float>(scale));
       });
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
-      product_out(dx, logits, weight.compute);
+      product_out_packed(dx, logits, weight.compute, weight.packed_backward);
       add_outer(dweight, logits, x);
     }
     context->saved_data["dhidden"] = dhidden;

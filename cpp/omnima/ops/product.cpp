@@ -30,6 +30,7 @@ struct Product {
   kernels::MatrixView<T> a, b;
   int64_t m, n, k;
   kernels::GemmTarget<T> target;
+  const char* packed = nullptr;  // b as pack_right left it
 };
 
 // One block of depth: the rows and columns of C from the packed panels of B.
@@ -100,28 +101,48 @@ int64_t block_depth(const kernels::GemmKernels<T>& kernels) {
 }
 
 template <class T>
+int64_t block_bytes(const kernels::GemmKernels<T>& kernels, int64_t depth, int64_t cols) {
+  return (cols + kernels.panel_cols - 1) / kernels.panel_cols * kernels.panel_bytes(depth);
+}
+
+// Columns first to first + cols - 1 of b over one block of depth, on all threads.
+template <class T>
+void pack_columns(const kernels::GemmKernels<T>& kernels, const kernels::MatrixView<T>& b,
+                  int64_t depth, int64_t cols, bool serial, char* right) {
+  const int64_t width = kernels.panel_cols, panels = (cols + width - 1) / width;
+  for_range(panels, serial, [&](int64_t first, int64_t last) {
+    kernels.pack_right(b.from(0, first * width), depth,
+                       std::min(cols, last * width) - first * width,
+                       right + first * kernels.panel_bytes(depth));
+  });
+}
+
+template <class T>
 void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
   const auto& kernels = kernels::gemm_kernels<T>();
-  const int64_t width = kernels.panel_cols;
-  const bool serial = p.m * p.n * p.k < kSerialNumbers;
   const int64_t block = block_depth(kernels);
+  const bool serial = p.m * p.n * p.k < kSerialNumbers;
+  const char* packed = p.packed;
   for (int64_t k = 0; k < p.k; k += block) {
     const int64_t depth = std::min(block, p.k - k), panel_bytes = kernels.panel_bytes(depth);
-    const int64_t columns = std::max<int64_t>(1, kRightBytes / panel_bytes) * width;
+    const int64_t columns =
+        packed != nullptr ? p.n
+                          : std::max<int64_t>(1, kRightBytes / panel_bytes) * kernels.panel_cols;
     for (int64_t j = 0; j < p.n; j += columns) {
-      const int64_t cols = std::min(columns, p.n - j), panels = (cols + width - 1) / width;
-      char* right = static_cast<char*>(right_buffer.get(panels * panel_bytes + kSpareBytes));
-      for_range(panels, serial, [&](int64_t first, int64_t last) {
-        kernels.pack_right(p.b.from(k, j + first * width), depth,
-                           std::min(cols, last * width) - first * width,
-                           right + first * panel_bytes);
-      });
+      const int64_t cols = std::min(columns, p.n - j);
+      const char* right = packed;
+      if (packed == nullptr) {
+        const int64_t bytes = block_bytes(kernels, depth, cols) + kSpareBytes;
+        char* own = static_cast<char*>(right_buffer.get(bytes));
+        pack_columns(kernels, p.b.from(k, j), depth, cols, serial, own);
+        right = own;
+      }
       auto to = target.from(0, j);
       to.add = to.add || k > 0;
-      const Block<T> block{kernels, p.a.from(0, k), p.m, depth, right, cols, to};
-      for_range(block.strips(), serial,
-                [&](int64_t first, int64_t last) { block.run(first, last); });
+      const Block<T> part{kernels, p.a.from(0, k), p.m, depth, right, cols, to};
+      for_range(part.strips(), serial, [&](int64_t first, int64_t last) { part.run(first, last); });
     }
+    if (packed != nullptr) packed += block_bytes(kernels, depth, p.n);
   }
 }
 
@@ -168,20 +189,55 @@ void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
                 b.sizes(), " into ", out.sizes(), ".");
 }
 
-}  // namespace
-
-void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                 const at::Tensor& residual) {
-  check(out, a, b);
-  if (on_tiles(a)) return product_by_aten(out, a, b, residual);
+void store_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                   const at::Tensor& residual, const char* packed) {
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(out, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
     target.store = data<T>(out);
     target.residual = residual.defined() ? data<T>(residual) : nullptr;
     target.stride = out.size(1);
-    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
+    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, packed});
   });
+}
+
+}  // namespace
+
+void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                 const at::Tensor& residual) {
+  check(out, a, b);
+  if (on_tiles(a)) return product_by_aten(out, a, b, residual);
+  store_product(out, a, b, residual, nullptr);
+}
+
+void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                        const at::Tensor& packed) {
+  if (!packed.defined()) return product_out(out, a, b);
+  check(out, a, b);
+  store_product(out, a, b, {}, static_cast<const char*>(packed.const_data_ptr()));
+}
+
+at::Tensor pack_right(const at::Tensor& b, const at::Tensor& into) {
+  if (on_tiles(b)) return {};
+  const at::Tensor right = ordered(b);
+  at::Tensor packed = into;
+  by_dtype(b, "pack_right", [&]<class T>(T*) {
+    const auto& kernels = kernels::gemm_kernels<T>();
+    const int64_t block = block_depth(kernels), k = b.size(0), n = b.size(1);
+    int64_t bytes = kSpareBytes;
+    for (int64_t i = 0; i < k; i += block) {
+      bytes += block_bytes(kernels, std::min(block, k - i), n);
+    }
+    if (!packed.defined()) packed = at::empty({bytes}, b.options().dtype(at::kByte));
+    core::require(packed.numel() == bytes, "pack_right was given the memory of another matrix.");
+    char* to = static_cast<char*>(packed.data_ptr());
+    for (int64_t i = 0; i < k; i += block) {
+      const int64_t depth = std::min(block, k - i);
+      pack_columns(kernels, view<T>(right).from(i, 0), depth, n, false, to);
+      to += block_bytes(kernels, depth, n);
+    }
+  });
+  return packed;
 }
 
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
@@ -193,7 +249,7 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
     target.sum = sum.data_ptr<float>();
     target.add = true;
     target.stride = sum.size(1);
-    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
+    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, nullptr});
   });
 }
 

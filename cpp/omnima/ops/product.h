@@ -13,7 +13,13 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
                  const at::Tensor& residual = {});
 // sum += a b, where sum [m, n] is float32 and contiguous.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
-// The two above by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
+// A right factor b [k, n] packed once for many products: bytes that only these functions
+// understand. With `into` of the same shape and type, that memory is written again.
+at::Tensor pack_right(const at::Tensor& b, const at::Tensor& into = {});
+// product_out where `packed` is pack_right(b); undefined: b is packed on the way.
+void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                        const at::Tensor& packed);
+// The first two by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
 void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                      const at::Tensor& residual = {});
 void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);

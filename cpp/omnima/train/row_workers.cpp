@@ -17,7 +17,7 @@ namespace {
 // costs memory (measured at 2M: 16% faster cut, at 14M: 2%).
 constexpr std::int64_t kLargestModel = 8 << 20;
 
-constexpr std::int64_t kSliceTokens = 1024;
+const std::int64_t kSliceTokens = getenv("ST") ? atoi(getenv("ST")) : 1024;
 
 }  // namespace
 

@@ -40,18 +40,22 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
 }
 
 nn::Compute TrainStep::compute() const {
-  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true};
+  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true, 0, true};
 }
 
 std::int64_t TrainStep::workers(const data::Batch& batch) const {
   return row_workers(batch.rows, model_->arena().size(), model_->arena().weights().device());
 }
 
-// Workers only read the shared buffers: the bfloat16 copy is brought up to date before they start.
-void TrainStep::refresh_shadow() {
-  if (compute().dtype != at::kBFloat16) return;
-  const core::Scope scope("weights.to_bf16");
-  model_->arena().shadow();
+// Workers only read the shared buffers: the bfloat16 copy and the packed weights are brought up to
+// date before they start.
+void TrainStep::prepare_weights(bool with_backward) {
+  if (compute().dtype == at::kBFloat16) {
+    const core::Scope scope("weights.to_bf16");
+    model_->arena().shadow();
+  }
+  const core::Scope scope("weights.pack");
+  model_->arena().pack(compute().dtype, with_backward);
 }
 
 double TrainStep::learning_rate() const {
@@ -66,7 +70,7 @@ double TrainStep::learning_rate() const {
 double TrainStep::accumulate_gradients(std::int64_t targets) {
   nn::Arena& arena = model_->arena();
   const at::Device device = arena.weights().device();
-  refresh_shadow();
+  prepare_weights(true);
   std::int64_t most = 1;
   for (const auto& batch : batches_) most = std::max(most, workers(batch));
   {
@@ -154,7 +158,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
                                                     std::int64_t batches) {
   const core::Scope scope("evaluate");
   const FlushDenormals flush;
-  refresh_shadow();
+  prepare_weights(false);
   double loss = 0;
   std::int64_t tokens = 0;
   data::Batch batch;

@@ -71,7 +71,7 @@ class TrainStep {
  private:
   nn::Compute compute() const;
   std::int64_t workers(const data::Batch& batch) const;
-  void refresh_shadow();
+  void prepare_weights(bool with_backward);
   double learning_rate() const;
   double accumulate_gradients(std::int64_t targets);
   void require_finite_loss(double loss) const;

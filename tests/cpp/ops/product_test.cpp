@@ -67,6 +67,21 @@ INSTANTIATE_TEST_SUITE_P(Types, ProductOf,
                          testing::Combine(testing::Values(at::kFloat, at::kBFloat16),
                                           testing::Bool(), testing::Bool()));
 
+TEST(ProductOf, APackedFactorGivesTheSameBits) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    at::Tensor packed;
+    for (const bool transposed : {false, true}) {
+      const at::Tensor a = random(45, 2100, type, false);
+      const at::Tensor b = random(2100, 83, type, transposed), out = at::empty({45, 83}, type);
+      packed =
+          pack_right(b, packed);  // the second matrix of this shape takes the first one's memory
+      product_out_packed(out, a, b, packed);
+      EXPECT_TRUE(out.equal(product(a, b)));
+    }
+    EXPECT_ANY_THROW(pack_right(at::ones({7, 5}, type), packed));
+  }
+}
+
 // What a CPU with AMX runs for bfloat16, here on whatever ATen has.
 TEST(ProductOf, ByAtenIsTheSame) {
   const at::Tensor a = at::randn({37, 65}).to(at::kBFloat16);
