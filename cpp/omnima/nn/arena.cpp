@@ -90,8 +90,12 @@ const at::Tensor& Arena::shadow() {
   return shadow_;
 }
 
+bool Arena::packs() const {
+  return weights_.is_cpu() && size() <= kLargestPacked && !ops::reference_mode();
+}
+
 void Arena::pack(at::ScalarType type, bool with_backward) {
-  if (!weights_.is_cpu() || size() > kLargestPacked || ops::reference_mode()) return;
+  if (!packs()) return;
   const at::Tensor& flat = type == at::kBFloat16 ? shadow() : weights_;
   if (type != packed_type_) {
     for (auto& factor : factors_) factor.forward = factor.backward = at::Tensor();

@@ -62,6 +62,7 @@ class Arena {
   // again whenever the weights have changed. Larger models are packed piece by piece as they are
   // multiplied: there it costs little beside the products, and copies would cost memory.
   void pack(at::ScalarType type, bool with_backward);
+  bool packs() const;          // whether pack() does anything for this model
   const at::Tensor& shadow();  // bfloat16, refreshed when the weights were changed through tensors
 
  private:

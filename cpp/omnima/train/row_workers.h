@@ -31,10 +31,16 @@ struct Slice {
   std::int64_t worker;  // that computes it
 };
 
+struct Slicing {
+  std::int64_t workers = 1;
+  std::int64_t tokens = 1024;  // about so many in a slice, but one row at least
+};
+
 // The sum of part(slice) over a batch, added in order. Each worker takes its share of the rows in
-// slices of about a thousand tokens: what a slice's layers keep for backward stays small, whatever
-// the batch, and mostly in the cache. Runs with gradients recorded or not, as asked.
-double sum_over_rows(const BatchTensors& batch, std::int64_t workers, bool with_gradients,
+// slices: what a slice's layers keep for backward stays small, whatever the batch, and mostly in
+// the cache. On other devices than the CPU a batch is one slice. Runs with gradients recorded or
+// not, as asked.
+double sum_over_rows(const BatchTensors& batch, const Slicing& slicing, bool with_gradients,
                      const std::function<double(const Slice&)>& part);
 
 }  // namespace omnima::train

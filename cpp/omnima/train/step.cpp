@@ -47,6 +47,12 @@ std::int64_t TrainStep::workers(const data::Batch& batch) const {
   return row_workers(batch.rows, model_->arena().size(), model_->arena().weights().device());
 }
 
+// A slice pays for packing the weights unless they are packed already (13.8M parameters in bf16:
+// the same speed with 512 and 1,024 tokens, and 60 MiB less memory).
+Slicing TrainStep::slicing(const data::Batch& batch) const {
+  return {workers(batch), model_->arena().packs() ? 512 : 1024};
+}
+
 // Workers only read the shared buffers: the bfloat16 copy and the packed weights are brought up to
 // date before they start.
 void TrainStep::prepare_weights(bool with_backward) {
@@ -83,7 +89,7 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
     const auto seed =
         mix(mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
     loss += sum_over_rows(
-        batch_tensors(batches_[i], device), workers(batches_[i]), true, [&](const Slice& slice) {
+        batch_tensors(batches_[i], device), slicing(batches_[i]), true, [&](const Slice& slice) {
           const BatchTensors& rows = slice.rows;
           nn::Compute how = compute();
           how.worker = slice.worker;
@@ -168,7 +174,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     nn::Compute how = compute();
     how.direct_gradients = false;
     loss += sum_over_rows(
-        batch_tensors(batch, model_->arena().weights().device()), workers(batch), false,
+        batch_tensors(batch, model_->arena().weights().device()), slicing(batch), false,
         [&](const Slice& slice) {
           const core::Scope pass("pass.forward");
           const BatchTensors& rows = slice.rows;

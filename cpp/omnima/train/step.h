@@ -12,6 +12,7 @@
 #include "omnima/models/decoder.h"
 #include "omnima/optim/adamw.h"
 #include "omnima/optim/schedule.h"
+#include "omnima/train/row_workers.h"
 #include "omnima/train/step_graph.h"
 
 namespace omnima::train {
@@ -71,6 +72,7 @@ class TrainStep {
  private:
   nn::Compute compute() const;
   std::int64_t workers(const data::Batch& batch) const;
+  Slicing slicing(const data::Batch& batch) const;
   void prepare_weights(bool with_backward);
   double learning_rate() const;
   double accumulate_gradients(std::int64_t targets);
