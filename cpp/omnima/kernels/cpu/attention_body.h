@@ -14,7 +14,7 @@ template <class T>
 const GemmKernels<T>& gemm_table();
 
 constexpr std::int64_t kQueries = 48;  // of a tile: whole strips at every level
-constexpr std::int64_t kKeys = 512;    // of a block: what is packed of it stays in the second cache
+constexpr std::int64_t kKeys = 256;    // of a block: what is packed of it stays in the second cache
 constexpr float kMasked = -1e30f;
 constexpr float kLog2e = 1.44269504089f;
 
