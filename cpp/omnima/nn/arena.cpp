@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <numeric>
+#include <utility>
 
 #include "omnima/core/error.h"
 #include "omnima/core/huge_pages.h"
@@ -94,17 +95,38 @@ bool Arena::packs() const {
   return weights_.is_cpu() && size() <= kLargestPacked && !ops::reference_mode();
 }
 
+void Arena::make_packed(at::ScalarType type, bool with_backward) {
+  if (packed_.defined() && type == packed_type_ && packed_backward_ >= with_backward) return;
+  packed_ = at::Tensor();
+  packed_type_ = type;
+  packed_backward_ = with_backward;
+  const at::Tensor& flat = type == at::kBFloat16 ? shadow_ : weights_;
+  int64_t bytes = 0;
+  for (const auto& factor : factors_) {
+    const at::Tensor matrix = view(flat, factor.slot);
+    bytes += ops::packed_size(matrix.t()) + (with_backward ? ops::packed_size(matrix) : 0);
+  }
+  packed_ = at::empty({bytes}, at::kByte);
+  core::prefer_huge_pages(packed_.mutable_data_ptr(), packed_.nbytes());
+  int64_t used = 0;
+  const auto take = [&](int64_t size) {
+    return packed_.narrow(0, std::exchange(used, used + size), size);
+  };
+  for (auto& factor : factors_) {
+    const at::Tensor matrix = view(flat, factor.slot);
+    factor.forward = take(ops::packed_size(matrix.t()));
+    factor.backward = with_backward ? take(ops::packed_size(matrix)) : at::Tensor();
+  }
+}
+
 void Arena::pack(at::ScalarType type, bool with_backward) {
   if (!packs()) return;
   const at::Tensor& flat = type == at::kBFloat16 ? shadow() : weights_;
-  if (type != packed_type_) {
-    for (auto& factor : factors_) factor.forward = factor.backward = at::Tensor();
-    packed_type_ = type;
-  }
-  for (auto& factor : factors_) {
+  make_packed(type, with_backward);
+  for (const auto& factor : factors_) {
     const at::Tensor matrix = view(flat, factor.slot);
-    factor.forward = ops::pack_right(matrix.t(), factor.forward);
-    if (with_backward) factor.backward = ops::pack_right(matrix, factor.backward);
+    ops::pack_right(factor.forward, matrix.t());
+    if (with_backward) ops::pack_right(factor.backward, matrix);
   }
 }
 

@@ -70,12 +70,16 @@ class Arena {
 
   struct Factor {
     Slot slot;
-    at::Tensor forward, backward;
+    at::Tensor forward, backward;  // parts of packed_
   };
+  // Makes room for the factors packed in a number format, in one piece.
+  void make_packed(at::ScalarType type, bool with_backward);
 
   std::vector<Parameter> parameters_;
   std::vector<Factor> factors_;
+  at::Tensor packed_;  // bytes
   at::ScalarType packed_type_ = at::kFloat;
+  bool packed_backward_ = false;
   std::vector<at::Tensor> leaves_;
   at::Tensor weights_, shadow_;
   std::vector<at::Tensor> gradients_;  // one for each worker

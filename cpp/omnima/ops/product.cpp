@@ -117,14 +117,20 @@ void pack_columns(const kernels::GemmKernels<T>& kernels, const kernels::MatrixV
   });
 }
 
+// Calls f(first, depth) for the blocks of a depth of `k`.
+template <class T, class F>
+void for_depths(int64_t k, F f) {
+  const int64_t block = block_depth(kernels::gemm_kernels<T>());
+  for (int64_t first = 0; first < k; first += block) f(first, std::min(block, k - first));
+}
+
 template <class T>
 void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
   const auto& kernels = kernels::gemm_kernels<T>();
-  const int64_t block = block_depth(kernels);
   const bool serial = p.m * p.n * p.k < kSerialNumbers;
   const char* packed = p.packed;
-  for (int64_t k = 0; k < p.k; k += block) {
-    const int64_t depth = std::min(block, p.k - k), panel_bytes = kernels.panel_bytes(depth);
+  for_depths<T>(p.k, [&](int64_t k, int64_t depth) {
+    const int64_t panel_bytes = kernels.panel_bytes(depth);
     const int64_t columns =
         packed != nullptr ? p.n
                           : std::max<int64_t>(1, kRightBytes / panel_bytes) * kernels.panel_cols;
@@ -143,7 +149,7 @@ void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
       for_range(part.strips(), serial, [&](int64_t first, int64_t last) { part.run(first, last); });
     }
     if (packed != nullptr) packed += block_bytes(kernels, depth, p.n);
-  }
+  });
 }
 
 // Depth in several blocks: their sums are kept in float32 until the last.
@@ -212,32 +218,35 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
 
 void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                         const at::Tensor& packed) {
-  if (!packed.defined()) return product_out(out, a, b);
+  if (!packed.defined() || packed.numel() == 0) return product_out(out, a, b);
   check(out, a, b);
   store_product(out, a, b, {}, static_cast<const char*>(packed.const_data_ptr()));
 }
 
-at::Tensor pack_right(const at::Tensor& b, const at::Tensor& into) {
-  if (on_tiles(b)) return {};
+int64_t packed_size(const at::Tensor& b) {
+  if (on_tiles(b)) return 0;
+  int64_t bytes = kSpareBytes;
+  by_dtype(b, "packed_size", [&]<class T>(T*) {
+    const auto& kernels = kernels::gemm_kernels<T>();
+    for_depths<T>(b.size(0),
+                  [&](int64_t, int64_t depth) { bytes += block_bytes(kernels, depth, b.size(1)); });
+  });
+  return (bytes + kSpareBytes - 1) / kSpareBytes * kSpareBytes;
+}
+
+void pack_right(const at::Tensor& packed, const at::Tensor& b) {
+  core::require(packed.numel() == packed_size(b), "pack_right was given the memory of another ",
+                "matrix: ", packed.numel(), " bytes for ", b.sizes(), ".");
+  if (packed.numel() == 0) return;
   const at::Tensor right = ordered(b);
-  at::Tensor packed = into;
   by_dtype(b, "pack_right", [&]<class T>(T*) {
     const auto& kernels = kernels::gemm_kernels<T>();
-    const int64_t block = block_depth(kernels), k = b.size(0), n = b.size(1);
-    int64_t bytes = kSpareBytes;
-    for (int64_t i = 0; i < k; i += block) {
-      bytes += block_bytes(kernels, std::min(block, k - i), n);
-    }
-    if (!packed.defined()) packed = at::empty({bytes}, b.options().dtype(at::kByte));
-    core::require(packed.numel() == bytes, "pack_right was given the memory of another matrix.");
     char* to = static_cast<char*>(packed.data_ptr());
-    for (int64_t i = 0; i < k; i += block) {
-      const int64_t depth = std::min(block, k - i);
-      pack_columns(kernels, view<T>(right).from(i, 0), depth, n, false, to);
-      to += block_bytes(kernels, depth, n);
-    }
+    for_depths<T>(b.size(0), [&](int64_t first, int64_t depth) {
+      pack_columns(kernels, view<T>(right).from(first, 0), depth, b.size(1), false, to);
+      to += block_bytes(kernels, depth, b.size(1));
+    });
   });
-  return packed;
 }
 
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {

@@ -13,10 +13,11 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
                  const at::Tensor& residual = {});
 // sum += a b, where sum [m, n] is float32 and contiguous.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
-// A right factor b [k, n] packed once for many products: bytes that only these functions
-// understand. With `into` of the same shape and type, that memory is written again.
-at::Tensor pack_right(const at::Tensor& b, const at::Tensor& into = {});
-// product_out where `packed` is pack_right(b); undefined: b is packed on the way.
+// A right factor b [k, n] packed once for many products: bytes [packed_size(b)] that only these
+// functions understand; packed_size is a multiple of a cache line, and 0 where b is not packed.
+int64_t packed_size(const at::Tensor& b);
+void pack_right(const at::Tensor& packed, const at::Tensor& b);
+// product_out where `packed` holds b; undefined or empty: b is packed on the way.
 void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                         const at::Tensor& packed);
 // The first two by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
