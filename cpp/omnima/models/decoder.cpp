@@ -115,10 +115,6 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   const auto dropped = [&](const at::Tensor& x) {
     return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
   };
-  const auto residual = [&](const at::Tensor& x, const at::Tensor& change) {
-    const core::Scope scope("residual.forward", 0, 3.0 * x.nbytes());
-    return x.add(dropped(change));
-  };
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -127,12 +123,16 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
             : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
     x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
   }
-  x = dropped(x);
+  nn::Stream stream{dropped(x), {}};
   for (const auto& block : blocks_) {
-    x = residual(x, block.attention.forward(block.input_norm.forward(x, pass), pass));
-    x = residual(x, block.mlp.forward(block.mlp_norm.forward(x, pass), pass));
+    stream.change = dropped(block.attention.forward(stream, block.input_norm, pass));
+    stream.change = dropped(block.mlp.forward(stream, block.mlp_norm, pass));
   }
-  return final_norm_.forward(x, pass);
+  const auto sum = [](const nn::Stream& stream) {
+    const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
+    return stream.x.add(stream.change);
+  };
+  return final_norm_.forward(sum(stream), pass);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& ids) {

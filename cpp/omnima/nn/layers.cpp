@@ -1,8 +1,7 @@
 #include "omnima/nn/layers.h"
 
-#include "omnima/ops/activation.h"
+#include "omnima/ops/fused_linear.h"
 #include "omnima/ops/linear.h"
-#include "omnima/ops/norm.h"
 
 namespace omnima::nn {
 
@@ -23,14 +22,29 @@ at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
   return ops::linear(x, pass.weight(weight_), pass.weight(bias_));
 }
 
+at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
+  const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
+                                         pass.weight(weight_), pass.weight(bias_));
+  stream = {sum, {}};
+  return y;
+}
+
+at::Tensor Linear::forward(const at::Tensor& x, ops::Activation activation,
+                           const Pass& pass) const {
+  return ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_));
+}
+
 Norm::Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps)
     : weight_(arena.add({name + ".weight", {size}, 0.0, 1.0})), eps_(eps) {
   if (layer_norm) bias_ = arena.add({name + ".bias", {size}});
 }
 
+ops::NormWeight Norm::weights(const Pass& pass) const {
+  return {pass.weight(weight_), pass.weight(bias_), eps_};
+}
+
 at::Tensor Norm::forward(const at::Tensor& x, const Pass& pass) const {
-  if (bias_.count == 0) return ops::rms_norm(x, pass.weight(weight_), eps_);
-  return ops::layer_norm(x, pass.weight(weight_), pass.weight(bias_), eps_);
+  return ops::norm(x, weights(pass));
 }
 
 Attention::Attention(Arena& arena, const std::string& name, const Options& options)
@@ -46,14 +60,15 @@ Attention::Attention(Arena& arena, const std::string& name, const Options& optio
              options.bias);
 }
 
-at::Tensor Attention::forward(const at::Tensor& x, const Pass& pass) const {
-  return output_.forward(ops::attention(input_.forward(x, pass), shape_, pass.positions), pass);
+at::Tensor Attention::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
+  const at::Tensor qkv = input_.forward(stream, norm, pass);
+  return output_.forward(ops::attention(qkv, shape_, pass.positions), pass);
 }
 
 Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
-    : activation_(options.activation) {
+    : activation_(ops::activation_of(options.activation)) {
   std::vector<Linear::Output> inputs;
-  if (activation_ == "swiglu") {
+  if (activation_ == ops::Activation::kSwiglu) {
     inputs.push_back({name + ".gate_proj", options.intermediate_size, options.init_std});
   }
   inputs.push_back({name + ".up_proj", options.intermediate_size, options.init_std});
@@ -63,11 +78,8 @@ Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
              {{name + ".down_proj", options.hidden_size, options.output_init_std}}, options.bias);
 }
 
-at::Tensor Mlp::forward(const at::Tensor& x, const Pass& pass) const {
-  const at::Tensor inner = input_.forward(x, pass);
-  return output_.forward(
-      activation_ == "swiglu" ? ops::swiglu(inner) : ops::gelu(inner, activation_ == "gelu_tanh"),
-      pass);
+at::Tensor Mlp::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
+  return output_.forward(input_.forward(stream, norm, pass), activation_, pass);
 }
 
 }  // namespace omnima::nn

@@ -4,8 +4,30 @@
 #include <string>
 
 #include "omnima/nn/pass.h"
+#include "omnima/ops/activation.h"
+#include "omnima/ops/norm.h"
 
 namespace omnima::nn {
+
+// RMSNorm, or LayerNorm with a bias.
+class Norm {
+ public:
+  Norm() = default;
+  Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps);
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+  ops::NormWeight weights(const Pass& pass) const;
+
+ private:
+  Slot weight_, bias_;
+  double eps_ = 1e-5;
+};
+
+// The residual stream of a block: what layers read, and what the last of them adds to it. The sum
+// is made where the next norm reads it.
+struct Stream {
+  at::Tensor x;       // [batch, time, hidden]
+  at::Tensor change;  // of the same shape, or undefined
+};
 
 // y = x W^T + b. Several outputs that share the input (q, k, v; gate, up) are one product.
 class Linear {
@@ -18,24 +40,16 @@ class Linear {
   Linear() = default;
   Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, bool bias);
   at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+  // Of the norm of the stream, which then holds its sum.
+  at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
+  // Of the activation of x.
+  at::Tensor forward(const at::Tensor& x, ops::Activation activation, const Pass& pass) const;
 
  private:
   Slot weight_, bias_;
 };
 
-// RMSNorm, or LayerNorm with a bias.
-class Norm {
- public:
-  Norm() = default;
-  Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps);
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
-
- private:
-  Slot weight_, bias_;
-  double eps_ = 1e-5;
-};
-
-// Causal self-attention with grouped heads.
+// Causal self-attention with grouped heads, of a norm of the stream.
 class Attention {
  public:
   struct Options {
@@ -47,14 +61,15 @@ class Attention {
   };
   Attention() = default;
   Attention(Arena& arena, const std::string& name, const Options& options);
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;  // [batch, time, hidden]
+  // What is to be added to the stream: [batch, time, hidden].
+  at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
 
  private:
   ops::AttentionShape shape_;
   Linear input_, output_;
 };
 
-// The feed-forward part: swiglu (with a gate) or gelu.
+// The feed-forward part, of a norm of the stream: swiglu (with a gate) or gelu.
 class Mlp {
  public:
   struct Options {
@@ -67,10 +82,10 @@ class Mlp {
   };
   Mlp() = default;
   Mlp(Arena& arena, const std::string& name, const Options& options);
-  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+  at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
 
  private:
-  std::string activation_;
+  ops::Activation activation_ = ops::Activation::kSwiglu;
   Linear input_, output_;
 };
 

@@ -9,4 +9,7 @@ namespace omnima::ops {
 // x [..., in] -> [..., out] in x's dtype. bias may have no leaves.
 at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias);
 
+// Refuses an input that has not the weight's number of features and number format.
+void check_linear(int64_t features, const at::Tensor& x, const Weight& weight);
+
 }  // namespace omnima::ops

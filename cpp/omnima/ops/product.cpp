@@ -166,7 +166,7 @@ void run(const Product<T>& p) {
   run_blocks(p, whole);
   at::parallel_for(0, p.m, row_grain(p.n), [&](int64_t begin, int64_t end) {
     kernels::gemm_kernels<T>().convert(sums + begin * p.n, (end - begin) * p.n,
-                                       p.target.from(begin, 0));
+                                       p.target.store + begin * p.n);
   });
 }
 
@@ -196,12 +196,11 @@ void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 }
 
 void store_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                   const at::Tensor& residual, const char* packed) {
+                   const char* packed) {
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(out, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
     target.store = data<T>(out);
-    target.residual = residual.defined() ? data<T>(residual) : nullptr;
     target.stride = out.size(1);
     run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, packed});
   });
@@ -209,18 +208,17 @@ void store_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor&
 
 }  // namespace
 
-void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                 const at::Tensor& residual) {
+void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   check(out, a, b);
-  if (on_tiles(a)) return product_by_aten(out, a, b, residual);
-  store_product(out, a, b, residual, nullptr);
+  if (on_tiles(a)) return product_by_aten(out, a, b);
+  store_product(out, a, b, nullptr);
 }
 
 void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                         const at::Tensor& packed) {
   if (!packed.defined() || packed.numel() == 0) return product_out(out, a, b);
   check(out, a, b);
-  store_product(out, a, b, {}, static_cast<const char*>(packed.const_data_ptr()));
+  store_product(out, a, b, static_cast<const char*>(packed.const_data_ptr()));
 }
 
 int64_t packed_size(const at::Tensor& b) {
@@ -262,24 +260,19 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
   });
 }
 
-void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                     const at::Tensor& residual) {
+void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   at::Tensor c = out;
   at::mm_out(c, a, b);
-  if (residual.defined()) c.add_(residual);
 }
 
 void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   sum.add_(at::mm(a, b));
 }
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual) {
-  if (!a.is_cpu() || reference_mode()) {
-    const at::Tensor c = at::mm(a, b);
-    return residual.defined() ? c + residual : c;
-  }
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.is_cpu() || reference_mode()) return at::mm(a, b);
   const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
-  product_out(out, a, b, residual);
+  product_out(out, a, b);
   return out;
 }
 

@@ -6,11 +6,9 @@
 
 namespace omnima::ops {
 
-// out = a b + residual: a [m, k], b [k, n], out and residual [m, n], all float32 or all bfloat16.
-// a and b are rows or columns that lie in order (a transposed view will do); out and the residual
-// (which may be undefined) are contiguous. float32 sums.
-void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                 const at::Tensor& residual = {});
+// out = a b: a [m, k], b [k, n], out [m, n], all float32 or all bfloat16. a and b are rows or
+// columns that lie in order (a transposed view will do); out is contiguous. float32 sums.
+void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 // sum += a b, where sum [m, n] is float32 and contiguous.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 // A right factor b [k, n] packed once for many products: bytes [packed_size(b)] that only these
@@ -21,10 +19,9 @@ void pack_right(const at::Tensor& packed, const at::Tensor& b);
 void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                         const at::Tensor& packed);
 // The first two by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
-void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
-                     const at::Tensor& residual = {});
+void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
-// A new tensor a b + residual, of the type of a; with plain ATen on other devices than the CPU.
-at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& residual = {});
+// A new tensor a b, of the type of a; with plain ATen on other devices than the CPU.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace omnima::ops

@@ -12,10 +12,10 @@ namespace omnima::ops {
 struct Weight {
   std::vector<at::Tensor> leaves;  // float32, [out_i, in] or [out_i]
   at::Tensor compute;  // [sum of out_i, in]: the leaves themselves or their bfloat16 copy
-  at::Tensor grad;     // float32 view for direct accumulation; undefined: through autograd
+  at::Tensor grad{};   // float32 view for direct accumulation; undefined: through autograd
   // compute^T and compute as pack_right leaves them, where a step packed its weights; else
   // undefined.
-  at::Tensor packed_forward, packed_backward;
+  at::Tensor packed_forward{}, packed_backward{};
 
   bool direct() const { return grad.defined(); }
 };

@@ -108,6 +108,23 @@ TEST(Layers, Norms) {
   }
 }
 
+// A layer that reads the norm of a stream whose sum is not made yet: here half of x and half of it.
+template <class L>
+Layer of_stream(const L& layer, const Norm& norm) {
+  return [&](const at::Tensor& x, const Pass& pass) {
+    Stream stream{x * 0.5, x * 0.5};
+    const at::Tensor change = layer.forward(stream, norm, pass);
+    EXPECT_FALSE(stream.change.defined());
+    return stream.x + change;
+  };
+}
+
+Plain plain_of_stream(const Plain& plain) {
+  return [=](const at::Tensor& x, const Leaves& p) {
+    return x + plain(reference::rms_norm(x, p.at("norm.weight"), 1e-4), p);
+  };
+}
+
 TEST(Layers, AttentionWithGroupedHeads) {
   const at::Tensor angle = at::arange(12, at::kFloat).view({6, 2}) * 0.4;
   for (const bool bias : {false, true}) {
@@ -115,21 +132,20 @@ TEST(Layers, AttentionWithGroupedHeads) {
     const ops::Positions positions{{}, angle.cos(), angle.sin()};
     Arena arena;
     const Attention layer(arena, "attn", {8, shape, bias, kStd, kStd / 2});
+    const Norm norm(arena, "norm", 8, false, 1e-4);
     const Leaves leaves = build(arena);
     EXPECT_EQ(leaves.at("attn.q_proj.weight").size(0), 16);
     EXPECT_EQ(leaves.at("attn.v_proj.weight").size(0), 8);
-    expect_plain(
-        arena, leaves,
-        [&](const at::Tensor& x, const Pass& pass) { return layer.forward(x, pass); },
-        [&](const at::Tensor& x, const Leaves& p) {
-          const auto part = [&](const at::Tensor& of, const std::string& name) {
-            const at::Tensor y = at::linear(of, p.at("attn." + name + "_proj.weight"));
-            return bias ? y + p.at("attn." + name + "_proj.bias") : y;
-          };
-          const at::Tensor qkv = at::cat({part(x, "q"), part(x, "k"), part(x, "v")}, -1);
-          return part(reference::attention(qkv, shape, positions), "o");
-        },
-        positions);
+    expect_plain(arena, leaves, of_stream(layer, norm),
+                 plain_of_stream([&](const at::Tensor& x, const Leaves& p) {
+                   const auto part = [&](const at::Tensor& of, const std::string& name) {
+                     const at::Tensor y = at::linear(of, p.at("attn." + name + "_proj.weight"));
+                     return bias ? y + p.at("attn." + name + "_proj.bias") : y;
+                   };
+                   const at::Tensor qkv = at::cat({part(x, "q"), part(x, "k"), part(x, "v")}, -1);
+                   return part(reference::attention(qkv, shape, positions), "o");
+                 }),
+                 positions);
   }
 }
 
@@ -139,22 +155,22 @@ TEST(Layers, MlpOfEveryActivation) {
       SCOPED_TRACE(activation);
       Arena arena;
       const Mlp layer(arena, "mlp", {8, 12, activation, bias, kStd, kStd / 2});
+      const Norm norm(arena, "norm", 8, false, 1e-4);
       const Leaves leaves = build(arena);
       EXPECT_EQ(leaves.count("mlp.gate_proj.weight"), activation == "swiglu" ? 1u : 0u);
-      expect_plain(
-          arena, leaves,
-          [&](const at::Tensor& x, const Pass& pass) { return layer.forward(x, pass); },
-          [&](const at::Tensor& x, const Leaves& p) {
-            const auto part = [&](const at::Tensor& of, const std::string& name) {
-              const at::Tensor y = at::linear(of, p.at("mlp." + name + "_proj.weight"));
-              return bias ? y + p.at("mlp." + name + "_proj.bias") : y;
-            };
-            const at::Tensor up = part(x, "up");
-            const at::Tensor inner = activation == "swiglu"
-                                         ? reference::swiglu(at::cat({part(x, "gate"), up}, -1))
-                                         : reference::gelu(up, activation == "gelu_tanh");
-            return part(inner, "down");
-          });
+      expect_plain(arena, leaves, of_stream(layer, norm),
+                   plain_of_stream([&](const at::Tensor& x, const Leaves& p) {
+                     const auto part = [&](const at::Tensor& of, const std::string& name) {
+                       const at::Tensor y = at::linear(of, p.at("mlp." + name + "_proj.weight"));
+                       return bias ? y + p.at("mlp." + name + "_proj.bias") : y;
+                     };
+                     const at::Tensor up = part(x, "up");
+                     const at::Tensor inner =
+                         activation == "swiglu"
+                             ? reference::swiglu(at::cat({part(x, "gate"), up}, -1))
+                             : reference::gelu(up, activation == "gelu_tanh");
+                     return part(inner, "down");
+                   }));
     }
   }
 }

@@ -94,7 +94,7 @@ TEST(NormErrors, NameWhatWasExpected) {
                     "rms_norm has a weight for rows of 7 elements"));
   EXPECT_TRUE(
       holds(message_of([&] { layer_norm(at::zeros({2, 7}, at::kFloat), seven, six, kEps); }),
-            "rows of 6 elements, but its input has the shape [2, 7]"));
+            "rows of 7 elements, but a bias for rows of 6"));
   EXPECT_TRUE(holds(message_of([&] { rms_norm(at::zeros({2, 6}, at::kDouble), six, kEps); }),
                     "rms_norm takes float32 or bfloat16, not Double"));
   EXPECT_TRUE(holds(message_of([&] { layer_norm(at::zeros({2, 6}, at::kLong), six, six, kEps); }),

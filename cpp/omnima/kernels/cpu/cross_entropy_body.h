@@ -8,12 +8,6 @@ namespace omnima::kernels::OMNIMA_LEVEL {
 
 constexpr float kLog2e = 1.44269504089f;
 
-inline float sum_of_lanes(Vector v) {
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += v[i];
-  return sum;
-}
-
 template <class T>
 float row_maximum(const T* logits, std::int64_t vocab) {
   float top = -INFINITY;

@@ -35,15 +35,14 @@ struct GemmStrip {
 // Where a product goes: to numbers of the storage type, or to float32 sums.
 template <class T>
 struct GemmTarget {
-  T* store = nullptr;           // C = A B + residual, or null
-  const T* residual = nullptr;  // of the layout of `store`, or null
-  float* sum = nullptr;         // C = A B, or C += A B with `add`; used when `store` is null
+  T* store = nullptr;    // C = A B, or null
+  float* sum = nullptr;  // C = A B, or C += A B with `add`; used when `store` is null
   bool add = false;
-  std::int64_t stride = 0;  // from row to row of C (and of the residual)
+  std::int64_t stride = 0;  // from row to row of C
   OMNIMA_INLINE GemmTarget from(std::int64_t i, std::int64_t j) const {
     const std::int64_t at = i * stride + j;
-    return {store == nullptr ? nullptr : store + at, residual == nullptr ? nullptr : residual + at,
-            sum == nullptr ? nullptr : sum + at, add, stride};
+    return {store == nullptr ? nullptr : store + at, sum == nullptr ? nullptr : sum + at, add,
+            stride};
   }
 };
 
@@ -62,8 +61,8 @@ struct GemmKernels {
   // The strip times `cols` columns in panels that lie one after another.
   void (*multiply)(const GemmStrip& strip, const void* panels, std::int64_t cols,
                    std::int64_t depth, const GemmTarget<T>& target);
-  // target.store = sums + target.residual over `count` numbers in a row.
-  void (*convert)(const float* sums, std::int64_t count, const GemmTarget<T>& target);
+  // Rounds `count` sums to the storage type.
+  void (*convert)(const float* sums, std::int64_t count, T* out);
 
   OMNIMA_INLINE std::int64_t groups(std::int64_t depth) const {
     return (depth + group - 1) / group;

@@ -82,11 +82,6 @@ inline void finish_part(const Vector* sums, std::int64_t cols, const GemmTarget<
     for (std::int64_t j = 0; j < cols; ++j) {
       target.sum[j] = target.add ? target.sum[j] + row[j] : row[j];
     }
-  } else if (target.residual != nullptr) {
-#pragma omp simd
-    for (std::int64_t j = 0; j < cols; ++j) {
-      target.store[j] = from_float<T>(row[j] + to_float(target.residual[j]));
-    }
   } else {
 #pragma omp simd
     for (std::int64_t j = 0; j < cols; ++j) target.store[j] = from_float<T>(row[j]);
@@ -99,8 +94,6 @@ inline void finish_whole(const Vector* sums, const GemmTarget<T>& target) {
     const int at = j * kLanes;
     if (target.store == nullptr) {
       store(target.sum + at, target.add ? load(target.sum + at) + sums[j] : sums[j]);
-    } else if (target.residual != nullptr) {
-      store(target.store + at, sums[j] + load(target.residual + at));
     } else {
       store(target.store + at, sums[j]);
     }
@@ -310,16 +303,8 @@ void pack_right(MatrixView<T> b, std::int64_t depth, std::int64_t cols, void* pa
 }
 
 template <class T>
-void convert(const float* sums, std::int64_t count, const GemmTarget<T>& target) {
-  if (target.residual == nullptr) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < count; ++i) target.store[i] = from_float<T>(sums[i]);
-  } else {
-#pragma omp simd
-    for (std::int64_t i = 0; i < count; ++i) {
-      target.store[i] = from_float<T>(sums[i] + to_float(target.residual[i]));
-    }
-  }
+void convert(const float* sums, std::int64_t count, T* out) {
+  for_vectors(count, [&](std::int64_t i, auto part) { part.store(out + i, part.load(sums + i)); });
 }
 
 template <class T>

@@ -16,6 +16,10 @@ namespace avx512 {
 template <class T>
 const NormKernels<T>& norm_table();
 }
+namespace avx512bf16 {
+template <class T>
+const NormKernels<T>& norm_table();
+}
 #endif
 
 template <class T>
@@ -25,6 +29,7 @@ const NormKernels<T>& norm_kernels(Level level) {
 #ifdef OMNIMA_X86
       {Level::kAvx2, avx2::norm_table<T>},
       {Level::kAvx512, avx512::norm_table<T>},
+      {Level::kAvx512Bf16, avx512bf16::norm_table<T>},
 #endif
   };
   return variants.at(level)();

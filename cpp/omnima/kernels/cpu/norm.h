@@ -1,4 +1,5 @@
-// RMSNorm and LayerNorm over rows, forward and backward. Statistics and weights are float32.
+// RMSNorm and LayerNorm over rows, forward and backward, and the sums of the residual stream beside
+// them. Statistics and weights are float32.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,8 @@ struct NormKernels {
   // Writes dx, adds to dweight and (unless null) dbias.
   void (*layer_backward)(const T* x, const float* weight, const float* mean, const float* rstd,
                          const T* dy, T* dx, float* dweight, float* dbias, NormShape shape);
+  // sum = a + b over `count` numbers; it may be the same memory as either.
+  void (*add)(const T* a, const T* b, T* sum, std::int64_t count);
 };
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.

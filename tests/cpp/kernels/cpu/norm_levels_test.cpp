@@ -112,6 +112,23 @@ TYPED_TEST(NormLevels, NoRowsOneRowManyRowsAndAHugeOne) {
   this->check(1, (1 << 17) + 5, 1, true);
 }
 
+TYPED_TEST(NormLevels, SumsOfAnyLength) {
+  for (const std::int64_t count : odd_sizes()) {
+    const auto a = draw<TypeParam>(count, 1), b = draw<TypeParam>(count, 2);
+    for (const Level level : levels()) {
+      SCOPED_TRACE(testing::Message() << level_name(level) << " " << count);
+      Guarded<TypeParam> left(a, count % 3), right(b, 1), sum(count, 2);
+      norm_kernels<TypeParam>(level).add(left.data(), right.data(), sum.data(), count);
+      norm_kernels<TypeParam>(level).add(left.data(), right.data(), left.data(), count);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const double exact = double{widened(a[i])} + widened(b[i]);
+        ASSERT_NEAR(sum[i], exact, allowed<TypeParam>(exact, 1)) << i;
+        ASSERT_EQ(left[i], sum[i]) << i;
+      }
+    }
+  }
+}
+
 TYPED_TEST(NormLevels, WhatIsNotFiniteSpoilsItsRowAndNoOther) {
   constexpr std::int64_t kCols = 37;
   for (const Level level : levels()) {

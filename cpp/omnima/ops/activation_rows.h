@@ -1,0 +1,12 @@
+// The arithmetic of the activations on the CPU, without autograd: for the operators that hold one.
+#pragma once
+
+#include "omnima/ops/activation.h"
+
+namespace omnima::ops {
+
+// Both take contiguous tensors.
+at::Tensor activate_rows(const at::Tensor& x, Activation activation);
+at::Tensor activation_gradient(const at::Tensor& x, const at::Tensor& dy, Activation activation);
+
+}  // namespace omnima::ops
