@@ -47,8 +47,9 @@ def losses(device: str, precision: str = "fp32") -> list[float]:
     options.total_steps = STEPS
     step = core.TrainStep(decoder, options)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(VALUES["vocab_size"], (4, VALUES["max_position_embeddings"] + 1),
-                        generator=generator)
+    ids = torch.randint(
+        VALUES["vocab_size"], (4, VALUES["max_position_embeddings"] + 1), generator=generator
+    )
     batch = [(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())]
     found = [float(step.run_batches(batch).loss) for _ in range(STEPS)]
     if device == "cuda" and step.graph != "captured":

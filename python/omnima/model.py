@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omnima import _core
+from omnima._device import check_device
 from omnima.config import ModelConfig, model_preset
 from omnima.errors import DataError, OmnimaError
 
@@ -29,7 +30,7 @@ class Model:
     tokenizer
         Kept beside the model for :meth:`generate` with text and for saving; may be None.
     device
-        ``"cpu"`` or ``"cuda"``.
+        Where the weights live: ``"cpu"``, ``"cuda"`` or one GPU such as ``"cuda:1"``.
 
     Examples
     --------
@@ -48,7 +49,9 @@ class Model:
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        self._decoder: _core.Decoder | None = _core.Decoder(config.core(), seed, device)
+        self._decoder: _core.Decoder | None = _core.Decoder(
+            config.core(), seed, check_device(device)
+        )
 
     @property
     def core(self) -> _core.Decoder:
@@ -70,22 +73,30 @@ class Model:
 
     @classmethod
     def from_preset(
-        cls, name: str, vocab_size: int | None = None, seed: int = 0, **changes: Any
+        cls,
+        name: str,
+        vocab_size: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        **changes: Any,
     ) -> Model:
         """Make a model of a named shape with fresh weights."""
-        return cls(model_preset(name, vocab_size=vocab_size, **changes), seed=seed)
+        return cls(model_preset(name, vocab_size=vocab_size, **changes), seed=seed, device=device)
 
     @classmethod
-    def from_config(cls, config: ModelConfig | Mapping[str, Any], seed: int = 0) -> Model:
+    def from_config(
+        cls, config: ModelConfig | Mapping[str, Any], seed: int = 0, device: str = "cpu"
+    ) -> Model:
         """Make a model of a given shape with fresh weights."""
         fields = config if isinstance(config, ModelConfig) else ModelConfig.from_dict(config)
-        return cls(fields, seed=seed)
+        return cls(fields, seed=seed, device=device)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "cpu") -> Model:
         """Load a Hugging Face directory: config, weights and, if there, the tokenizer."""
         from omnima import hub
 
+        check_device(device)
         fields, tensors = hub.load_pretrained(directory)
         model = cls(ModelConfig.from_dict(fields), device=device)
         with torch.no_grad():
@@ -133,6 +144,11 @@ class Model:
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor."""
         return self.core.named_parameters()
+
+    @property
+    def device(self) -> str:
+        """Where the weights live: ``"cpu"``, or a GPU such as ``"cuda:0"``."""
+        return str(self.named_parameters()[0][1].device)
 
     @property
     def num_parameters(self) -> int:

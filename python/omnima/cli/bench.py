@@ -5,17 +5,24 @@ from __future__ import annotations
 import typer
 
 from omnima.cli.output import print_json
+from omnima.cli.shape_options import (
+    BatchSize,
+    Context,
+    Json,
+    Markdown,
+    Params,
+    Preset,
+    VocabSize,
+)
 
 
 def bench(
     task: str = typer.Argument(..., metavar="TASK", help="train, evaluate or tokenize"),
-    preset: str | None = typer.Option(
-        None, help="a preset, or a shape of the tables: bench-1.9m, bench-13.9m, …"
-    ),
-    params: str | None = typer.Option(None, help="a number of parameters, such as 20M"),
-    vocab_size: int | None = typer.Option(None, help="tokens of the vocabulary"),
-    context: int | None = typer.Option(None, help="tokens in a row"),
-    batch_size: int | None = typer.Option(None, help="rows of a batch"),
+    preset: Preset = None,
+    params: Params = None,
+    vocab_size: VocabSize = None,
+    context: Context = None,
+    batch_size: BatchSize = None,
     precision: str = typer.Option("bf16,fp32", help="bf16, fp32, or both"),
     peers: str | None = typer.Option(
         None,
@@ -28,8 +35,8 @@ def bench(
     data: str = typer.Option("pystdlib", help="tokenize: the text"),
     kind: str = typer.Option("bpe", help="tokenize: bpe or unigram"),
     gate: str | None = typer.Option(None, help="a JSON file of ratios that must be reached"),
-    markdown: bool = typer.Option(False, "--markdown", help="print a Markdown table"),
-    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+    markdown: Markdown = False,
+    json: Json = False,
 ) -> None:
     """Measure training, evaluation or tokenization beside PyTorch, transformers and others."""
     from omnima.benchmarking import benchmark as measure

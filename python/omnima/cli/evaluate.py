@@ -15,12 +15,13 @@ def evaluate(
     field: str | None = typer.Option(None, help="the field of JSON records that holds the text"),
     on_error: str = typer.Option("raise", help="what a bad line does: raise or skip"),
     batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
+    device: str = typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
     """Measure a model on text it has not seen."""
     from omnima.evaluation.directory import evaluate_directory
 
     result = evaluate_directory(
-        directory, data, field=field, on_error=on_error, batch_size=batch_size
+        directory, data, field=field, on_error=on_error, batch_size=batch_size, device=device
     ).as_dict()
     print_json(result) if json else print_facts(result)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from omnima._device import check_device
 from omnima.errors import ConfigError
 from omnima.evaluation.held_out import Score, score
 
 
-def open_model(directory: str | Path) -> tuple[Any, Any]:
+def open_model(directory: str | Path, device: str = "cpu") -> tuple[Any, Any]:
     """Return the model of a directory and its tokenizer, which must be there.
 
     Raises
@@ -22,7 +23,7 @@ def open_model(directory: str | Path) -> tuple[Any, Any]:
     check_directory(directory)
     from omnima import Model
 
-    model = Model.from_pretrained(directory)
+    model = Model.from_pretrained(directory, device)
     if model.tokenizer is None:
         raise ConfigError(
             f"{directory} holds a model but no tokenizer, so text cannot become tokens. Copy the "
@@ -55,6 +56,7 @@ def evaluate_directory(
     field: str | None = None,
     on_error: str = "raise",
     batch_size: int = 8,
+    device: str = "cpu",
 ) -> Score:
     """Measure the model of a directory on all of a text.
 
@@ -68,10 +70,12 @@ def evaluate_directory(
         How JSON records and bad lines are read.
     batch_size
         Rows measured at once.
+    device
+        Where the model computes: cpu, cuda or one GPU such as cuda:1.
     """
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {on_error!r}, but must be raise or skip.")
-    model, tokenizer = open_model(directory)
+    model, tokenizer = open_model(directory, check_device(device))
     from omnima import _core
     from omnima.data import open_source, prepare
 

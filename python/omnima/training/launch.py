@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from omnima._device import check_device
 from omnima._durable import sync_directory
 from omnima.errors import ConfigError
 from omnima.training.display import Display
@@ -40,6 +41,7 @@ def train(
     stop_after
         Stop and save after so many steps; the run stays unfinished.
     """
+    check_device(recipe.device)
     display = display if display is not None else Display()
     directory = RunDirectory(out_of(recipe.train))
     directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
@@ -73,7 +75,7 @@ def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Train
     if getattr(source, "skipped", 0):
         display.note(f"Skipped {source.skipped} bad lines of the text.")
     model_config = size_of(recipe, tokenizer.vocab_size)
-    model = Model.from_config(model_config, seed=recipe.train.seed)
+    model = Model.from_config(model_config, seed=recipe.train.seed, device=recipe.device)
     model.tokenizer = tokenizer
     display.note(
         f"{model.core.num_parameters():,} parameters, {tokens.train_tokens:,} training and "

@@ -53,7 +53,7 @@ class PrecisionChoice:
             ) from error
 
 
-def choose_precision(model_config: Any, context: int) -> PrecisionChoice:
+def choose_precision(model_config: Any, context: int, device: str = "cpu") -> PrecisionChoice:
     """Measure both formats on this machine and choose.
 
     Parameters
@@ -62,8 +62,10 @@ def choose_precision(model_config: Any, context: int) -> PrecisionChoice:
         The model to be trained; the stand-in has its widths, with one block and few rows.
     context
         Tokens in a row.
+    device
+        Where it is to be trained: there the stand-in is measured, too.
     """
-    took = measure_formats(model_config, min(context, 256))
+    took = measure_formats(model_config, min(context, 256), device)
     gain = took["fp32"] / max(took["bf16"], 1e-9)
     chosen = "bf16" if gain >= _WORTH_IT else "fp32"
     return PrecisionChoice(
@@ -75,7 +77,7 @@ def choose_precision(model_config: Any, context: int) -> PrecisionChoice:
     )
 
 
-def measure_formats(model_config: Any, time_steps: int) -> dict[str, float]:
+def measure_formats(model_config: Any, time_steps: int, device: str = "cpu") -> dict[str, float]:
     """Return the milliseconds of a stand-in's training step in each format.
 
     The formats take turns and the fastest step counts, so that another program that runs for a
@@ -83,7 +85,7 @@ def measure_formats(model_config: Any, time_steps: int) -> dict[str, float]:
     """
     import torch
 
-    steps = {name: _stand_in(model_config, time_steps, name) for name in ("fp32", "bf16")}
+    steps = {name: _stand_in(model_config, time_steps, name, device) for name in ("fp32", "bf16")}
     ids = torch.arange(_ROWS * time_steps).remainder(model_config.vocab_size)
     batch = [(ids.view(_ROWS, time_steps), ids.view(_ROWS, time_steps))]
     for step in steps.values():
@@ -100,7 +102,7 @@ def measure_formats(model_config: Any, time_steps: int) -> dict[str, float]:
     return best
 
 
-def _stand_in(model_config: Any, time_steps: int, precision: str) -> Any:
+def _stand_in(model_config: Any, time_steps: int, precision: str, device: str) -> Any:
     from omnima import _core
 
     values = {
@@ -112,4 +114,4 @@ def _stand_in(model_config: Any, time_steps: int, precision: str) -> Any:
     options = _core.StepOptions()
     options.precision = precision
     options.total_steps = _STEPS + 1
-    return _core.TrainStep(_core.Decoder(_core.DecoderConfig(values), 0), options)
+    return _core.TrainStep(_core.Decoder(_core.DecoderConfig(values), 0, device), options)

@@ -60,6 +60,7 @@ class Recipe:
     val_fraction: float = option(
         0.05, "share of documents held out for validation", minimum=0.0, maximum=0.9
     )
+    device: str = option("cpu", "where to train: cpu, cuda or one GPU: cuda:1", identity=False)
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -127,7 +128,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """Return the keys a resumed run must keep."""
-        own = {name: getattr(self, name) for name in fields_of(Recipe)}
+        own = {name: getattr(self, name) for name, key in fields_of(Recipe).items() if key.identity}
         return {**own, "data": list(self.data), **self.train.identity()}
 
 

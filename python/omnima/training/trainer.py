@@ -183,7 +183,7 @@ class Trainer:
             choice = PrecisionChoice.read(path)
         else:
             context = self.config.context or self.model.config.max_position_embeddings
-            choice = choose_precision(self.model.config, context)
+            choice = choose_precision(self.model.config, context, self.model.device)
         write_text(path, json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
         self.display.note(choice.reason)
         return choice.precision

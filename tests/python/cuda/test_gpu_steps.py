@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import omnima
 from omnima import _core
 from omnima.errors import DataError, NonFiniteError
+from omnima.training.launch import train
+from omnima.training.recipe import Recipe
 
 WHY_NOT = (
     "there is no GPU that torch can use"
@@ -195,3 +199,15 @@ def test_evaluation_follows_the_cpu() -> None:
         loss, tokens = trainer(LLAMA, device, "bf16").evaluate_batches([batch(1), batch(2)])
         found[device] = loss / tokens
     assert found["cuda"] == pytest.approx(found["cpu"], abs=2e-2)
+
+
+def test_a_run_on_the_gpu_from_text_to_a_model(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = {"data": ["tinyworld:20k"], "preset": "nima", "steps": 6, "context": 32}
+    recipe = Recipe.from_layers({**flags, "device": "cuda", "samples": 1, "out": str(out)})
+    run = train(recipe, stop_after=3)
+    run = train(recipe, resume=True)
+    assert run.summary["steps"] == 6
+    again = omnima.Model.from_pretrained(out, device="cuda")
+    assert again.device == "cuda:0"
+    assert again.generate("The", max_new_tokens=4).text

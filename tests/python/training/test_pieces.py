@@ -163,7 +163,7 @@ def test_precision_is_chosen_by_speed_and_says_why(monkeypatch):
 
     for bf16, chosen in ((10.0, "bf16"), (18.0, "bf16"), (18.5, "fp32"), (40.0, "fp32")):
         took = {"fp32": 20.0, "bf16": bf16}
-        monkeypatch.setattr(precision, "measure_formats", lambda config, time, took=took: took)
+        monkeypatch.setattr(precision, "measure_formats", lambda *_, took=took: took)
         choice = precision.choose_precision(None, 64)
         assert choice.precision == chosen and choice.milliseconds == took
         for part in (f"precision {chosen}", f"{bf16:.1f} ms in bf16", "20.0 ms in fp32", "1.1x"):
