@@ -34,11 +34,12 @@ CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
-BASE = {"", "errors", "_durable", "_core", "_torch_guard"}
+BASE = {"", "errors", "_device", "_durable", "_core", "_torch_guard"}
 PYTHON = {
     "errors": set(),
     "_torch_guard": set(),
     "_durable": set(),
+    "_device": {"errors"},
     "config": BASE,
     "tokenizers": BASE,
     "data": BASE | {"tokenizers"},

@@ -74,11 +74,14 @@ void bind_train(py::module_& module) {
       .def_readwrite("eps", &StepOptions::eps)
       .def_readwrite("weight_decay", &StepOptions::weight_decay)
       .def_readwrite("clip_norm", &StepOptions::clip_norm)
+      .def_readwrite("label_smoothing", &StepOptions::label_smoothing)
+      .def_readwrite("z_loss", &StepOptions::z_loss)
       .def_readwrite("schedule", &StepOptions::schedule)
       .def_readwrite("warmup_steps", &StepOptions::warmup_steps)
       .def_readwrite("total_steps", &StepOptions::total_steps)
       .def_readwrite("min_lr_ratio", &StepOptions::min_lr_ratio)
       .def_readwrite("accumulate", &StepOptions::accumulate)
+      .def_readwrite("checkpoint_layers", &StepOptions::checkpoint_layers)
       .def_readwrite("seed", &StepOptions::seed);
 
   py::class_<StepResult>(module, "StepResult", "What a step did.")

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "omnima/core/error.h"
+#include "omnima/core/mix.h"
 #include "omnima/data/permutation.h"
 
 namespace omnima::data {
@@ -18,7 +19,7 @@ namespace {
 
 constexpr std::int64_t kIgnored = -100;
 
-std::uint64_t epoch_key(std::uint64_t seed, std::uint64_t epoch) { return mix(mix(seed) ^ epoch); }
+std::uint64_t epoch_key(std::uint64_t seed, std::uint64_t epoch) { return core::mix(seed, epoch); }
 
 }  // namespace
 
@@ -83,7 +84,7 @@ void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row
     const auto time = static_cast<std::uint64_t>(options_.time);
     index = Permutation(count, key)(index);
     if (!documents_ && stream_.size() >= time)
-      phase = mix(key) % std::min(time, stream_.size() - count * time + 1);
+      phase = core::mix(key) % std::min(time, stream_.size() - count * time + 1);
   }
   if (documents_) {
     fill_documents(index, batch, row);

@@ -1,14 +1,11 @@
 // A balanced Feistel network over the smallest even number of bits that holds the domain.
 #include "omnima/data/permutation.h"
 
+#include "omnima/core/mix.h"
+
 namespace omnima::data {
 
-std::uint64_t mix(std::uint64_t value) {
-  value += 0x9E3779B97F4A7C15ULL;
-  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  value = (value ^ (value >> 27)) * 0x94D049BB133111EBULL;
-  return value ^ (value >> 31);
-}
+using core::mix;
 
 Permutation::Permutation(std::uint64_t count, std::uint64_t key) : count_(count) {
   while (half_bits_ < 31 && (1ULL << (2 * half_bits_)) < count) ++half_bits_;

@@ -6,9 +6,6 @@
 
 namespace omnima::data {
 
-// Mixes all bits of a number (the finalizer of SplitMix64).
-std::uint64_t mix(std::uint64_t value);
-
 class Permutation {
  public:
   Permutation(std::uint64_t count, std::uint64_t key);

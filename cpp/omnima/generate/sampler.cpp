@@ -8,20 +8,13 @@
 #include <limits>
 
 #include "omnima/core/error.h"
+#include "omnima/core/mix.h"
 #include "omnima/kernels/cpu/logits.h"
 
 namespace omnima::generate {
 namespace {
 
 constexpr float kDropped = -std::numeric_limits<float>::infinity();
-
-// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves all others.
-std::uint64_t mix(std::uint64_t bits) {
-  bits += 0x9e3779b97f4a7c15u;
-  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
-  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
-  return bits ^ (bits >> 31);
-}
 
 float largest(std::span<const float> logits) {
   return kernels::logit_kernels().largest(logits.data(), std::ssize(logits));
@@ -34,7 +27,7 @@ constexpr float kBandsPerUnit = 64;
 }  // namespace
 
 double uniform(std::uint64_t seed, std::uint64_t step) {
-  return static_cast<double>(mix(mix(seed) ^ mix(~step)) >> 11) * 0x1p-53;
+  return static_cast<double>(core::mix(seed, core::mix(~step)) >> 11) * 0x1p-53;
 }
 
 Sampler::Sampler(const GenerateOptions& options, std::uint64_t seed, std::int64_t vocab_size)

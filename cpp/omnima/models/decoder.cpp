@@ -10,11 +10,11 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
+#include "omnima/nn/checkpoint.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dropout.h"
 #include "omnima/ops/embedding.h"
 #include "omnima/ops/linear.h"
-#include "omnima/ops/linear_cross_entropy.h"
 
 namespace omnima::models {
 
@@ -111,10 +111,15 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
   return positions;
 }
 
+namespace {
+
+at::Tensor dropped(const at::Tensor& x, nn::Pass& pass) {
+  return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
+}
+
+}  // namespace
+
 at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
-  const auto dropped = [&](const at::Tensor& x) {
-    return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
-  };
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -123,10 +128,15 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
             : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
     x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
   }
-  nn::Stream stream{dropped(x), {}};
-  for (const auto& block : blocks_) {
-    stream.change = dropped(block.attention.forward(stream, block.input_norm, pass));
-    stream.change = dropped(block.mlp.forward(stream, block.mlp_norm, pass));
+  nn::Stream stream{dropped(x, pass), {}};
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const nn::Stage block = [&block = blocks_[i]](nn::Stream stream, nn::Pass& pass) {
+      stream.change = dropped(block.attention.forward(stream, block.input_norm, pass), pass);
+      stream.change = dropped(block.mlp.forward(stream, block.mlp_norm, pass), pass);
+      return stream;
+    };
+    const bool again = static_cast<int64_t>(i) < pass.compute.checkpointed;
+    stream = again ? nn::checkpointed(block, stream, pass) : block(stream, pass);
   }
   const auto sum = [](const nn::Stream& stream) {
     const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
@@ -152,7 +162,7 @@ at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
                 options.training ? config_.dropout : 0.0, options.dropout_seed};
   const at::Tensor x = hidden(ids, pass);
   return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
-                                   labels.reshape({-1}), options.scale);
+                                   labels.reshape({-1}), options.scale, options.terms);
 }
 
 at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,

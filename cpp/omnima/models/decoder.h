@@ -7,6 +7,7 @@
 
 #include "omnima/models/decoder_config.h"
 #include "omnima/nn/layers.h"
+#include "omnima/ops/linear_cross_entropy.h"
 
 namespace omnima::models {
 
@@ -32,6 +33,7 @@ class Decoder {
     bool training = false;
     std::uint64_t dropout_seed = 0;
     bool ids_checked = false;  // by the caller, on the host: a device need not be asked
+    ops::LossTerms terms{};
   };
   at::Tensor loss_sum(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
                       const LossOptions& options);

@@ -35,6 +35,7 @@ struct Compute {
   bool direct_gradients = false;  // true: added to a gradient buffer, past Python's autograd
   int64_t worker = 0;             // which buffer: passes that run at the same time have one each
   bool packed = false;  // products read the weights as Arena::pack left them: they are unchanged
+  int64_t checkpointed = 0;  // so many of the first blocks keep only their input for backward
 };
 
 class Arena {

@@ -30,10 +30,10 @@ int64_t chunk_rows(int64_t vocab) {
   return std::clamp<int64_t>((int64_t{1} << 23) / vocab, 1024, 4096);
 }
 
-// The losses of a chunk's rows; with a scale, the logits become their gradient.
+// The losses of a chunk's rows; by the rule, the logits become their gradient.
 template <class T>
 double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient,
-                  float scale) {
+                  const kernels::CrossEntropyRule& rule) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   std::vector<double> losses(rows);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
@@ -44,7 +44,7 @@ double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gra
       if (labels[row] == kIgnored) {
         if (with_gradient) std::fill(at, at + vocab, T{});
       } else if (with_gradient) {
-        losses[row] = kernels.loss_and_gradient(at, vocab, labels[row], scale, scratch.data());
+        losses[row] = kernels.loss_and_gradient(at, vocab, labels[row], rule, scratch.data());
       } else {
         losses[row] = kernels.loss(at, vocab, labels[row]);
       }
@@ -66,7 +66,7 @@ void check_labels(const at::Tensor& labels, int64_t vocab) {
 struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& leaf, const Weight& weight, const at::Tensor& labels,
-                            double scale, bool with_gradient) {
+                            double scale, const LossTerms& terms, bool with_gradient) {
     const int64_t rows = hidden.size(0), vocab = weight.compute.size(0);
     const core::Scope scope("linear_cross_entropy.forward",
                             (with_gradient ? 6.0 : 2.0) * hidden.numel() * vocab,
@@ -78,6 +78,9 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                     ? weight.grad
                     : at::zeros(weight.compute.sizes(), weight.compute.options().dtype(at::kFloat));
     }
+    const kernels::CrossEntropyRule rule{static_cast<float>(scale),
+                                         static_cast<float>(terms.label_smoothing),
+                                         static_cast<float>(terms.z_loss)};
     const int64_t share = std::min(rows, chunk_rows(vocab));
     at::Tensor buffer = at::empty({share, vocab}, hidden.options());
     double total = 0;
@@ -88,7 +91,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       product_out_packed(logits, x, weight.compute.t(), weight.packed_forward);
       const auto* label = labels.const_data_ptr<int64_t>() + start;
       total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
-        return chunk_loss<T>(logits, label, with_gradient, static_cast<float>(scale));
+        return chunk_loss<T>(logits, label, with_gradient || !terms.none(), rule);
       });
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
@@ -111,6 +114,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
             at::Tensor(),
             at::Tensor(),
             at::Tensor(),
+            at::Tensor(),
             at::Tensor()};
   }
 };
@@ -118,24 +122,25 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
-                                const at::Tensor& labels, double scale) {
+                                const at::Tensor& labels, double scale, const LossTerms& terms) {
   core::require(hidden.dim() == 2 && hidden.size(1) == weight.compute.size(1) &&
                     labels.scalar_type() == at::kLong && labels.dim() == 1 &&
                     labels.size(0) == hidden.size(0),
                 "linear_cross_entropy takes hidden states [rows, ", weight.compute.size(1),
                 "] and an int64 label a row, not the shapes ", hidden.sizes(), " and ",
                 labels.sizes(), ".");
-  if (const auto* device = device_ops(hidden)) {
+  const auto* device = device_ops(hidden);
+  if (device != nullptr && terms.none()) {
     return device->linear_cross_entropy(hidden, weight, labels, scale);
   }
   if (!hidden.is_cpu() || reference_mode()) {
-    return reference::linear_cross_entropy(hidden, plain_leaf(weight), labels, scale);
+    return reference::linear_cross_entropy(hidden, plain_leaf(weight), labels, scale, terms);
   }
   check_labels(labels, weight.compute.size(0));
   const bool with_gradient =
       at::GradMode::is_enabled() && (hidden.requires_grad() || weight.leaves[0].requires_grad());
   return LinearCrossEntropyFunction::apply(hidden.contiguous(), weight.leaves[0], weight,
-                                           labels.contiguous(), scale, with_gradient);
+                                           labels.contiguous(), scale, terms, with_gradient);
 }
 
 }  // namespace omnima::ops

@@ -7,6 +7,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -79,9 +80,15 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
 }
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
-                                const at::Tensor& labels, double scale) {
+                                const at::Tensor& labels, double scale, const LossTerms& terms) {
   const at::Tensor logits = at::linear(hidden, weight.to(hidden.scalar_type())).to(at::kFloat);
-  return at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum, -100) * scale;
+  at::Tensor loss =
+      at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum, -100, terms.label_smoothing);
+  if (terms.z_loss > 0) {
+    const at::Tensor counted = labels.ne(-100).to(at::kFloat);
+    loss = loss + terms.z_loss * (at::logsumexp(logits, {1}).square() * counted).sum();
+  }
+  return loss * scale;
 }
 
 }  // namespace omnima::ops::reference

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "omnima/ops/attention.h"
+#include "omnima/ops/linear_cross_entropy.h"
 
 namespace omnima::ops::reference {
 
@@ -15,8 +16,10 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor gelu(const at::Tensor& x, bool by_tanh);
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
                      const Positions& positions);
-// Sum over rows whose label is not -100 of -log softmax(hidden weight^T)[label], times scale.
+// Sum over rows whose label is not -100 of -log softmax(hidden weight^T)[label] and the terms,
+// times scale.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
-                                const at::Tensor& labels, double scale);
+                                const at::Tensor& labels, double scale,
+                                const LossTerms& terms = {});
 
 }  // namespace omnima::ops::reference

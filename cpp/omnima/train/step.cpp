@@ -8,9 +8,9 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
+#include "omnima/core/mix.h"
 #include "omnima/core/scope.h"
 #include "omnima/train/flush_denormals.h"
-#include "omnima/train/mix.h"
 #include "omnima/train/row_workers.h"
 
 namespace omnima::train {
@@ -24,9 +24,14 @@ void StepOptions::check() const {
       precision);
   core::check_field({"optimizer", std::string("adamw"), "optimizer", 0, 0, {"adamw"}}, optimizer);
   core::check_field({"clip_norm", 1.0, "largest gradient norm; 0: no clipping", 0, 1e9}, clip_norm);
+  core::check_field({"label_smoothing", 0.0, "share of the target spread out", 0, 0.999999},
+                    label_smoothing);
+  core::check_field({"z_loss", 0.0, "weight of the squared log-sum of logits", 0, 1e3}, z_loss);
   core::check_field({"total_steps", std::int64_t{0}, "steps of the schedule", 0, 1e12},
                     total_steps);
   core::check_field({"accumulate", std::int64_t{1}, "batches a step", 1, 1e6}, accumulate);
+  core::check_field({"checkpoint_layers", std::int64_t{0}, "blocks that compute twice", 0, 1e6},
+                    checkpoint_layers);
 }
 
 TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options)
@@ -40,7 +45,8 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
 }
 
 nn::Compute TrainStep::compute() const {
-  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true, 0, true};
+  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true, 0, true,
+          options_.checkpoint_layers};
 }
 
 std::int64_t TrainStep::workers(const data::Batch& batch) const {
@@ -86,8 +92,8 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
   double loss = 0;
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
-    const auto seed =
-        mix(mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
+    const auto seed = core::mix(
+        core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
     loss += sum_over_rows(
         batch_tensors(batches_[i], device), slicing(batches_[i]), true, [&](const Slice& slice) {
           const BatchTensors& rows = slice.rows;
@@ -96,9 +102,13 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
           at::Tensor part;
           {
             const core::Scope scope("pass.forward");
-            part = model_->loss_sum(
-                rows.ids, rows.labels, rows.segments,
-                {how, 1.0 / static_cast<double>(targets), true, mix(seed, slice.first)});
+            part = model_->loss_sum(rows.ids, rows.labels, rows.segments,
+                                    {how,
+                                     1.0 / static_cast<double>(targets),
+                                     true,
+                                     core::mix(seed, slice.first),
+                                     false,
+                                     {options_.label_smoothing, options_.z_loss}});
           }
           const core::Scope scope("pass.backward");
           torch::autograd::backward({part}, {});
@@ -173,6 +183,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     if (batch.targets == 0) continue;
     nn::Compute how = compute();
     how.direct_gradients = false;
+    how.checkpointed = 0;
     loss += sum_over_rows(
         batch_tensors(batch, model_->arena().weights().device()), slicing(batch), false,
         [&](const Slice& slice) {

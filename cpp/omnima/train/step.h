@@ -26,12 +26,15 @@ struct StepOptions {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;  // 0: no clipping
+  double label_smoothing = 0.0;
+  double z_loss = 0.0;
   std::string schedule = "cosine";
   std::int64_t warmup_steps = 0;
   std::int64_t total_steps = 0;  // 0: the schedule follows set_progress()
   double min_lr_ratio = 0.1;
   std::int64_t accumulate = 1;
-  std::int64_t seed = 0;  // of dropout
+  std::int64_t checkpoint_layers = 0;  // so many blocks keep only their input for backward
+  std::int64_t seed = 0;               // of dropout
 
   void check() const;
 };

@@ -2,7 +2,7 @@
 // comes back.
 #include <cmath>
 
-#include "omnima/train/mix.h"
+#include "omnima/core/mix.h"
 #include "omnima/train/step.h"
 
 namespace omnima::train {
@@ -10,9 +10,9 @@ namespace omnima::train {
 StepResult TrainStep::run_on_device(std::int64_t targets) {
   StepNumbers numbers{step_ + 1, targets, learning_rate(), {}};
   const auto base =
-      mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_));
+      core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_));
   for (std::size_t i = 0; i < batches_.size(); ++i) {
-    numbers.dropout_seeds.push_back(mix(mix(base, i), 0));
+    numbers.dropout_seeds.push_back(core::mix(core::mix(base, i), 0));
   }
   const auto lookahead = [this](std::vector<data::Batch>& ahead) {
     return source_ != nullptr && source_->peek(batches_.size(), ahead);

@@ -39,6 +39,13 @@ class TrainConfig:
     )
     batch_size: int = option(16, "rows in a micro-batch", minimum=1, maximum=1 << 20)
     accumulate: int = option(1, "micro-batches in a step", minimum=1, maximum=1 << 20)
+    checkpoint_layers: int = option(
+        0,
+        "blocks that keep only their input and compute twice, to save memory; 0: none",
+        minimum=0,
+        maximum=1_000_000,
+        identity=False,
+    )
     packing: str = option(
         "windows",
         "windows of the whole text, or packed documents that cannot see each other",
@@ -68,6 +75,15 @@ class TrainConfig:
     )
     clip_norm: float = option(
         1.0, "largest norm of the gradient; 0: no clipping", minimum=0.0, maximum=1e9
+    )
+    label_smoothing: float = option(
+        0.0, "share of the target spread over the vocabulary", minimum=0.0, maximum=0.999
+    )
+    z_loss: float = option(
+        0.0,
+        "weight of the squared log of the softmax's sum: keeps logits small",
+        minimum=0.0,
+        maximum=10.0,
     )
     precision: str = option(
         "auto", "number format of the products", choices=("auto", "fp32", "bf16", "fp16")

@@ -32,12 +32,15 @@ def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
         "eps": config.eps,
         "weight_decay": config.weight_decay,
         "clip_norm": config.clip_norm,
+        "label_smoothing": config.label_smoothing,
+        "z_loss": config.z_loss,
         "schedule": config.schedule,
         "warmup_steps": budget.warmup(config),
         # 0: the schedule follows set_progress, for a budget on the clock.
         "total_steps": 0 if budget.seconds is not None else budget.total_steps,
         "min_lr_ratio": config.min_lr_ratio,
         "accumulate": config.accumulate,
+        "checkpoint_layers": config.checkpoint_layers,
         "seed": config.seed,
     }
     for name, value in values.items():

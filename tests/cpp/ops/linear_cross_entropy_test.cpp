@@ -44,6 +44,20 @@ TEST_P(LinearCrossEntropy, EqualsTheReference) {
   expect_close(outcome(fast, inputs()), outcome(plain, inputs()), 2e-5);
 }
 
+TEST_P(LinearCrossEntropy, SmoothedTargetsAndZLossEqualTheReference) {
+  for (const LossTerms terms : {LossTerms{0.1, 0.0}, {0.0, 0.03}, {0.4, 0.2}}) {
+    const auto fast = [&](const Tensors& x) {
+      return linear_cross_entropy(x[0], weight_of(x[1]), labels(), kScale, terms);
+    };
+    const auto plain = [&](const Tensors& x) {
+      return reference::linear_cross_entropy(x[0], x[1], labels(), kScale, terms);
+    };
+    const Outcome expected = outcome(plain, inputs());
+    expect_close(outcome(fast, inputs()), expected, 2e-5);
+    EXPECT_LE(distance(fast(inputs()), expected.output), 2e-5);  // and without gradients
+  }
+}
+
 TEST_P(LinearCrossEntropy, EqualsTheReferenceInBfloat16) {
   Tensors in = inputs(), wide = in;
   in[0] = in[0].to(at::kBFloat16);

@@ -209,6 +209,48 @@ TEST(TrainStep, DropoutFollowsItsSeed) {
 // --- evaluation and timing
 // ------------------------------------------------------------------------
 
+// Blocks that compute twice draw the same masks and give the same bits, on any number of workers.
+TEST(TrainStep, CheckpointedBlocksGiveTheSameBits) {
+  for (const bool plain : {false, true}) {
+    if (plain) ::setenv("OMNIMA_REFERENCE", "1", 1);
+    for (const std::string precision : {"fp32", "bf16"}) {
+      for (const double dropout : {0.0, 0.2}) {
+        std::vector<at::Tensor> weights;
+        for (const std::int64_t layers : {0, 1, 2, 9}) {
+          auto model = small(5, {{"dropout", dropout}, {"attention_bias", true}});
+          StepOptions options = options_with(precision);
+          options.checkpoint_layers = layers;
+          TrainStep step(model, options);
+          for (int i = 0; i < 3; ++i) step.run_batches({some_batch(4, 16, i), some_batch(1, 9, 2)});
+          weights.push_back(model->arena().weights());
+        }
+        for (const auto& each : weights) EXPECT_TRUE(same_bits(each, weights[0]));
+      }
+    }
+    ::unsetenv("OMNIMA_REFERENCE");
+  }
+}
+
+// Terms of the loss are for training: what evaluation says stays comparable.
+TEST(TrainStep, LossTermsAreTheReferencesAndNotEvaluations) {
+  StepOptions options = options_with("fp32");
+  options.label_smoothing = 0.2;
+  options.z_loss = 0.05;
+  const data::Batch batch = some_batch(3, 16, 4);
+  TrainStep fast(small(), options), plain(small(), options), without(small(), options_with("fp32"));
+  const auto result = fast.run_batches({batch});
+  ::setenv("OMNIMA_REFERENCE", "1", 1);
+  const auto expected = plain.run_batches({batch});
+  ::unsetenv("OMNIMA_REFERENCE");
+  EXPECT_NEAR(result.loss, expected.loss, 1e-5);
+  EXPECT_NEAR(result.grad_norm, expected.grad_norm, 1e-5);
+  EXPECT_GT(std::abs(result.loss - without.run_batches({batch}).loss), 0.01);
+  Counting one, other;
+  auto model = small();
+  EXPECT_EQ(TrainStep(model, options).evaluate(one, 2).first,
+            TrainStep(model, options_with("fp32")).evaluate(other, 2).first);
+}
+
 TEST(TrainStep, EvaluateSumsLossesAndChangesNothing) {
   for (const char* precision : {"fp32", "bf16"}) {
     auto model = small(5, {{"dropout", 0.5}});  // evaluation does not drop

@@ -213,3 +213,33 @@ def test_a_damaged_precision_record_is_an_error(tmp_path):
         path.write_text(text)
         with pytest.raises(CheckpointError, match="precision.json does not say"):
             PrecisionChoice.read(path)
+
+
+def test_blocks_that_compute_twice_change_nothing(tmp_path):
+    from omnima.training.launch import train
+    from omnima.training.recipe import Recipe
+
+    weights = []
+    for layers in (0, 1, 50):
+        out = tmp_path / str(layers)
+        flags = {"data": ["tinyworld:20k"], "preset": "nima", "steps": 3, "context": 32}
+        flags |= {"batch_size": 2, "checkpoint_layers": layers, "samples": 0, "out": str(out)}
+        train(Recipe.from_layers({**flags, "precision": "fp32", "model": {"dropout": 0.1}}))
+        weights.append((out / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] == weights[2]
+
+
+def test_terms_of_the_loss_are_trained_with_and_not_evaluated(tmp_path):
+    from omnima.training.launch import train
+    from omnima.training.recipe import Recipe
+
+    found = {}
+    for name, more in (
+        ("plain", {}),
+        ("terms", {"label_smoothing": 0.2, "z_loss": 0.01}),
+    ):
+        flags = {"data": ["tinyworld:20k"], "preset": "nima", "steps": 1, "context": 32, "lr": 0.0}
+        flags |= {"precision": "fp32", "samples": 0, "out": str(tmp_path / name), **more}
+        found[name] = train(Recipe.from_layers(flags)).summary
+    assert found["terms"]["val_loss"] == found["plain"]["val_loss"]
+    assert found["terms"]["train_loss"] > found["plain"]["train_loss"]

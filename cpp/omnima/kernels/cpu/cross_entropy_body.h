@@ -45,18 +45,29 @@ float loss(const T* logits, std::int64_t vocab, std::int64_t label) {
   return std::log(sum) + top - to_float(logits[label]);
 }
 
+// With p = softmax, L = log sum exp and s = label_smoothing: the loss is L - (1 - s) logit[label] -
+// s mean(logits) + z_loss L^2 (Szegedy et al. 2016; Chowdhery et al. 2022), its slope
+// p (1 + 2 z_loss L) - s / vocab - (1 - s) one_hot.
 template <class T>
-float loss_and_gradient(T* logits, std::int64_t vocab, std::int64_t label, float scale,
-                        float* scratch) {
+float loss_and_gradient(T* logits, std::int64_t vocab, std::int64_t label,
+                        const CrossEntropyRule& rule, float* scratch) {
   const float top = row_maximum(logits, vocab);
   const float sum = sum_of_exponentials(
       logits, vocab, top, [&](std::int64_t i, auto e) { std::memcpy(scratch + i, &e, sizeof(e)); });
-  const float row_loss = std::log(sum) + top - to_float(logits[label]);
-  const float factor = scale / sum;
-  std::int64_t i = 0;
-  for (; i + kLanes <= vocab; i += kLanes) store(logits + i, load(scratch + i) * factor);
-  for (; i < vocab; ++i) logits[i] = from_float<T>(scratch[i] * factor);
-  logits[label] = from_float<T>(scratch[label] * factor - scale);
+  const float log_sum = std::log(sum) + top;
+  const float target = 1.0f - rule.label_smoothing, count = static_cast<float>(vocab);
+  float row_loss = log_sum - target * to_float(logits[label]) + rule.z_loss * log_sum * log_sum;
+  if (rule.label_smoothing > 0) {
+    const float all =
+        sum_over_vectors(vocab, [&](std::int64_t j, auto part) { return part.load(logits + j); });
+    row_loss -= rule.label_smoothing * all / count;
+  }
+  const float factor = rule.scale * (1.0f + 2.0f * rule.z_loss * log_sum) / sum;
+  const float shift = rule.scale * rule.label_smoothing / count;
+  for_vectors(vocab, [&](std::int64_t i, auto part) {
+    part.store(logits + i, part.load(scratch + i) * factor - shift);
+  });
+  logits[label] = from_float<T>(scratch[label] * factor - shift - rule.scale * target);
   return row_loss;
 }
 

@@ -54,11 +54,13 @@ void StepBody::enqueue(const std::vector<BatchTensors>& batches,
   loss_.zero_();
   for (std::size_t i = 0; i < batches.size(); ++i) {
     models::Decoder::LossOptions how;
-    how.compute = {narrow_ ? at::kBFloat16 : at::kFloat, true};
+    how.compute = {narrow_ ? at::kBFloat16 : at::kFloat, true, 0, false,
+                   options_.checkpoint_layers};
     how.scale = 1.0 / static_cast<double>(places);
     how.training = true;
     how.dropout_seed = seeds[i];
     how.ids_checked = true;
+    how.terms = {options_.label_smoothing, options_.z_loss};
     const at::Tensor part =
         model_.loss_sum(batches[i].ids, batches[i].labels, batches[i].segments, how);
     torch::autograd::backward({part}, {});

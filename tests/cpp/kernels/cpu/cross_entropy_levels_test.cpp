@@ -24,7 +24,7 @@ class CrossEntropyLevels : public testing::Test {
       // A float's sum of many terms is off by some of its last digits.
       const double near = 2e-6 * (2 + std::abs(expected) + std::abs(most)) + 6e-10 * double(vocab);
       EXPECT_NEAR(kernels.loss(work.data(), vocab, label), expected, near);
-      EXPECT_NEAR(kernels.loss_and_gradient(work.data(), vocab, label, scale, scratch.data()),
+      EXPECT_NEAR(kernels.loss_and_gradient(work.data(), vocab, label, {scale}, scratch.data()),
                   expected, near);
       for (std::int64_t i = 0; i < vocab; ++i) {
         const double slope = scale * (std::exp(widened(logits[i]) - most) / sum - (i == label));
@@ -46,6 +46,35 @@ TYPED_TEST(CrossEntropyLevels, OddVocabulariesEqualPlainArithmetic) {
   }
   this->check(draw<TypeParam>(50257, 2, 2.0f), 50256, 1.0f, 1);
   this->check(draw<TypeParam>((1 << 18) + 3, 3, 2.0f), 12345, 1e-3f, 0);
+}
+
+TYPED_TEST(CrossEntropyLevels, SmoothedTargetsAndZLossEqualPlainArithmetic) {
+  for (const std::int64_t vocab : odd_sizes()) {
+    const auto logits = draw<TypeParam>(vocab, 9, 2.0f);
+    const std::int64_t label = vocab / 3;
+    double sum = 0, all = 0;
+    for (const auto v : logits) sum += std::exp(widened(v)), all += widened(v);
+    const double log_sum = std::log(sum);
+    for (const auto& [smoothing, z] : {std::pair{0.1f, 0.0f}, {0.0f, 0.01f}, {0.3f, 0.2f}}) {
+      const CrossEntropyRule rule{0.5f, smoothing, z};
+      const double expected = log_sum - (1 - smoothing) * widened(logits[label]) -
+                              smoothing * all / double(vocab) + z * log_sum * log_sum;
+      for (const Level level : levels()) {
+        SCOPED_TRACE(testing::Message() << level_name(level) << " " << vocab);
+        Guarded<TypeParam> work(logits, vocab % 3);
+        Guarded<float> scratch(vocab, 1);
+        const float loss = cross_entropy_kernels<TypeParam>(level).loss_and_gradient(
+            work.data(), vocab, label, rule, scratch.data());
+        EXPECT_NEAR(loss, expected, 1e-5 * (1 + std::abs(expected)));
+        for (std::int64_t i = 0; i < vocab; ++i) {
+          const double p = std::exp(widened(logits[i]) - log_sum);
+          const double slope = 0.5 * (p * (1 + 2 * z * log_sum) - smoothing / double(vocab) -
+                                      (i == label ? 1 - smoothing : 0));
+          ASSERT_NEAR(work[i], slope, allowed<TypeParam>(slope, 0.25)) << i;
+        }
+      }
+    }
+  }
 }
 
 TYPED_TEST(CrossEntropyLevels, LogitsFarApartAndFarFromZero) {
@@ -73,8 +102,8 @@ TYPED_TEST(CrossEntropyLevels, WhatIsNotFiniteIsNotHidden) {
       std::vector<float> scratch(logits.size());
       const auto vocab = static_cast<std::int64_t>(logits.size());
       const float alone = kernels.loss(work.data(), vocab, label);
-      return std::array{alone,
-                        kernels.loss_and_gradient(work.data(), vocab, label, 1.0f, scratch.data())};
+      return std::array{
+          alone, kernels.loss_and_gradient(work.data(), vocab, label, {1.0f}, scratch.data())};
     };
     for (const std::int64_t place : {0, 16, 36}) {
       SCOPED_TRACE(testing::Message() << level_name(level) << " at " << place);

@@ -1,0 +1,5 @@
+// dropout for the instruction-set level avx512.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx512
+#include "omnima/kernels/cpu/dropout_body.h"
+#endif

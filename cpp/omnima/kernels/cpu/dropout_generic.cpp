@@ -1,0 +1,3 @@
+// dropout for the instruction-set level generic.
+#define OMNIMA_LEVEL generic
+#include "omnima/kernels/cpu/dropout_body.h"

@@ -1,0 +1,76 @@
+#include "omnima/nn/checkpoint.h"
+
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "omnima/core/error.h"
+#include "omnima/core/scope.h"
+#include "omnima/ops/saved.h"
+
+namespace omnima::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Again {
+  Stage stage;
+  Pass pass;  // as it was before the stage
+};
+
+Stream stream_of(const variable_list& parts) {
+  return {parts[0], parts.size() > 1 ? parts[1] : at::Tensor()};
+}
+
+variable_list parts_of(const Stream& stream) {
+  if (stream.change.defined()) return {stream.x, stream.change};
+  return {stream.x};
+}
+
+struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
+  static variable_list forward(AutogradContext* context, at::TensorList input, const Again& again,
+                               Pass* pass) {
+    const variable_list parts = input.vec();
+    context->save_for_backward(parts);
+    context->set_materialize_grads(false);
+    ops::keep(context, again);
+    return parts_of(again.stage(stream_of(parts), *pass));
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    variable_list input;
+    for (const auto& part : context->get_saved_variables()) {
+      input.push_back(part.detach().set_requires_grad(true));
+    }
+    Again again = ops::kept<Again>(context);
+    variable_list output, given;
+    {
+      const core::Scope scope("checkpoint.backward");
+      const c10::AutoGradMode recording(true);
+      const variable_list made = parts_of(again.stage(stream_of(input), again.pass));
+      for (std::size_t i = 0; i < made.size(); ++i) {
+        if (!grads[i].defined()) continue;
+        output.push_back(made[i]);
+        given.push_back(grads[i]);
+      }
+    }
+    torch::autograd::backward(output, given);
+    variable_list result;
+    for (const auto& part : input) result.push_back(part.grad());
+    result.emplace_back();  // again
+    result.emplace_back();  // pass
+    return result;
+  }
+};
+
+}  // namespace
+
+Stream checkpointed(const Stage& stage, const Stream& input, Pass& pass) {
+  core::require(pass.compute.direct_gradients,
+                "Checkpointing is for training steps: gradients through autograd would be lost.");
+  const variable_list parts = parts_of(input);
+  return stream_of(CheckpointFunction::apply(at::TensorList(parts), Again{stage, pass}, &pass));
+}
+
+}  // namespace omnima::nn
