@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -316,6 +316,44 @@ class TrainStep:
     def step(self) -> int:
         """
         Updates done.
+        """
+class LayerNorm:
+    """
+    The 2-norms of one layer in one step.
+    """
+    @property
+    def gradient(self) -> float:
+        """
+        Before clipping.
+        """
+    @property
+    def layer(self) -> str:
+        """
+        Such as layers.0, embed_tokens or norm.
+        """
+    @property
+    def update(self) -> float:
+        """
+        Weights after the step minus those before it.
+        """
+    @property
+    def weight(self) -> float:
+        """
+        After the step.
+        """
+class LayerNorms:
+    """
+    Measures one step layer by layer: before(), the step, after().
+    """
+    def __init__(self, decoder: Decoder) -> None:
+        ...
+    def after(self) -> list[LayerNorm]:
+        """
+        Norms of every layer, in order of declaration; drops the copy.
+        """
+    def before(self) -> None:
+        """
+        Keep a copy of the weights.
         """
 class Span:
     """

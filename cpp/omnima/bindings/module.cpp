@@ -11,6 +11,7 @@ OMNIMA_SUBJECT(text);
 OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
 OMNIMA_SUBJECT(train);
+OMNIMA_SUBJECT(layer_norms);
 OMNIMA_SUBJECT(safetensors);
 OMNIMA_SUBJECT(profile);
 
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_core, module) {
   bind_batch_source(module);
   bind_data(module);
   bind_train(module);
+  bind_layer_norms(module);
   bind_safetensors(module);
   bind_profile(module);
   bind_generate(module);
