@@ -21,3 +21,7 @@ class CheckpointError(OmnimaError, RuntimeError):
 
 class NonFiniteError(OmnimaError, ArithmeticError):
     """A loss or a gradient that is NaN or infinite; the weights were not changed."""
+
+
+class CallbackError(OmnimaError, RuntimeError):
+    """A callback raised; names it and its line, and says what was saved."""

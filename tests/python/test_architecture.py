@@ -57,7 +57,16 @@ PYTHON["cli"] = EVERYTHING
 PYTHON["__main__"] = {"cli"}
 PYTHON[""] = EVERYTHING
 # Never imported when a module loads: only inside the function that needs them.
-LAZY = {"transformers", "matplotlib", "tokenizers", "safetensors", "sphinx", "litgpt"}
+LAZY = {
+    "transformers",
+    "matplotlib",
+    "tokenizers",
+    "safetensors",
+    "sphinx",
+    "litgpt",
+    "wandb",
+    "mlflow",
+}
 
 
 def cpp_violations(root: Path) -> list[str]:

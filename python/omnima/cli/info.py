@@ -11,7 +11,7 @@ def info(
     directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
-    """Show a model's parameters by part, its config, its tokenizer and its files."""
+    """Show a model's parameters by part, config, tokenizer, training, provenance and files."""
     from omnima.evaluation.inventory import describe_directory
 
     facts = describe_directory(directory)

@@ -41,6 +41,10 @@ def print_facts(result: dict[str, Any], indent: int = 0) -> None:
         if isinstance(value, dict):
             print(f"{' ' * indent}{key}")
             print_facts(value, indent + 2)
+        elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            for number, each in enumerate(value, start=1):
+                print(f"{' ' * indent}{key} {number}")
+                print_facts(each, indent + 2)
         elif isinstance(value, list):
             print(f"{' ' * indent}{key!s:<{width}}  {', '.join(_said(each) for each in value)}")
         else:

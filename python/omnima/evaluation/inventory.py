@@ -40,7 +40,7 @@ def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
 
 
 def describe_directory(directory: str | Path) -> dict[str, Any]:
-    """Return parameters (by part), config, tokenizer, training and files with sizes."""
+    """Return parameters (by part), config, tokenizer, training, provenance and files with sizes."""
     check_directory(directory)
     from omnima import Model
 
@@ -52,24 +52,22 @@ def describe_directory(directory: str | Path) -> dict[str, Any]:
         "parts": parts,
         "config": dataclasses.asdict(model.config),
         "tokenizer": _tokenizer_facts(model.tokenizer),
-        "training": _training_facts(path),
+        "training": (_read(path / "summary.json") | _read(path / "precision.json")) or None,
+        "provenance": _read(path / "provenance.json") or None,
         "files": {
             each.name: each.stat().st_size for each in sorted(path.iterdir()) if each.is_file()
         },
     }
 
 
-def _training_facts(path: Path) -> dict[str, Any] | None:
-    """Return what a run of ours wrote beside its model: its result and its number format."""
-    facts: dict[str, Any] = {}
-    for name in ("summary", "precision"):
-        record = path / f"{name}.json"
-        if record.exists():
-            try:
-                facts |= json.loads(record.read_text(encoding="utf-8"))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{record} is damaged ({error}): restore or remove it.") from error
-    return facts or None
+def _read(record: Path) -> dict[str, Any]:
+    """Return what a run of ours wrote beside its model; nothing for another's directory."""
+    if not record.exists():
+        return {}
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{record} is damaged ({error}): restore or remove it.") from error
 
 
 def _tokenizer_facts(tokenizer: Any) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ import dataclasses
 from typing import Any
 
 from omnima.errors import ConfigError
-from omnima.training.schema import check_bounds, fields_of, option, unknown_key
+from omnima.training.callbacks.trackers import TRACKERS
+from omnima.training.schema import check_bounds, fields_of, option, split_names, unknown_key
 
 _MANY = 1 << 40
 
@@ -118,13 +119,56 @@ class TrainConfig:
     log_every: int = option(
         1, "steps between lines in metrics.jsonl", minimum=1, maximum=_MANY, identity=False
     )
+    track: tuple[str, ...] = option(
+        (),
+        "where the records go besides metrics.jsonl, separated by commas",
+        choices=tuple(TRACKERS),
+        identity=False,
+    )
+    track_project: str = option("omnima", "project at wandb, experiment at mlflow", identity=False)
+    monitor_every: float = option(
+        1.0,
+        "seconds between readings of processor, memory and GPU into the records; 0: none",
+        minimum=0.0,
+        maximum=1e6,
+        identity=False,
+    )
+    norms_every: int = option(
+        0,
+        "steps between norms of gradient, weights and update by layer in the records; 0: none",
+        minimum=0,
+        maximum=_MANY,
+        identity=False,
+    )
+    samples_every: int = option(
+        0, "steps between samples into samples/; 0: none", minimum=0, maximum=_MANY, identity=False
+    )
+    alerts: tuple[str, ...] = option(
+        ("spike", "divergence", "plateau", "stall"),
+        "what is warned of, separated by commas",
+        choices=("spike", "divergence", "plateau", "stall", "off"),
+        identity=False,
+    )
+    alert_webhook: str | None = option(
+        None, "web address that gets each alert as JSON", identity=False
+    )
+    stall_after: float = option(
+        120.0,
+        "seconds without a finished step that are a stall; ten usual steps where that is more",
+        minimum=0.1,
+        maximum=1e7,
+        identity=False,
+    )
     out: str | None = option(
         None, "directory of the run; default: runs/ and the time of day", identity=False
     )
 
     def __post_init__(self) -> None:
+        for name in ("track", "alerts"):
+            object.__setattr__(self, name, split_names(getattr(self, name)))
         check_bounds(self)
         self._check_budget()
+        self._check_records()
         if self.precision == "fp16":
             raise ConfigError(
                 "precision is 'fp16', which this core does not train in: bf16 costs the "
@@ -136,6 +180,18 @@ class TrainConfig:
                 f"warmup is {self.warmup} but the run has {self.steps} steps: the "
                 f"learning rate would "
                 "never reach lr. Give a warmup below steps."
+            )
+
+    def _check_records(self) -> None:
+        if "off" in self.alerts and len(self.alerts) > 1:
+            raise ConfigError(
+                f"alerts is {','.join(self.alerts)}: off cannot stand beside others. Name those "
+                "you want, or off alone."
+            )
+        where = self.alert_webhook
+        if where is not None and not where.startswith(("http://", "https://")):
+            raise ConfigError(
+                "alert_webhook must be a web address that begins with http:// or https://."
             )
 
     def _check_budget(self) -> None:
@@ -163,7 +219,10 @@ class TrainConfig:
 
     def values(self) -> dict[str, Any]:
         """Return all fields by name."""
-        return {name: getattr(self, name) for name in fields_of(type(self))}
+        return {
+            name: list(value) if isinstance(value := getattr(self, name), tuple) else value
+            for name in fields_of(type(self))
+        }
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that a resumed run must keep, because the weights depend on them."""

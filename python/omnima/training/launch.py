@@ -5,12 +5,15 @@ builds the model.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from omnima._device import check_device
 from omnima._durable import sync_directory
 from omnima.errors import ConfigError
+from omnima.training.callbacks.handler import named
+from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.display import Display
 from omnima.training.recipe import Recipe, parse_count
 from omnima.training.run import Run
@@ -27,6 +30,7 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
     stop_after: int | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """Do everything a recipe says.
 
@@ -40,22 +44,28 @@ def train(
         Where progress goes.
     stop_after
         Stop and save after so many steps; the run stays unfinished.
+    callbacks
+        Objects with methods named after events, see `omnima.training.callbacks.Callback`.
     """
     check_device(recipe.device)
     display = display if display is not None else Display()
+    # Before the text is read: a misspelt event, a package that is missing.
+    named([*callbacks, *make_trackers(recipe.train.track)])
     directory = RunDirectory(out_of(recipe.train))
     directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
     try:
         if resume and directory.summary.exists():
             display.note(f"The run in {directory.path} is already finished.")
             return Run.load(directory.path)
-        trainer = assemble(recipe, directory, display)
+        trainer = assemble(recipe, directory, display, callbacks)
         return trainer.fit(resume=resume, stop_after=stop_after)
     finally:
         directory.release()
 
 
-def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Trainer:
+def assemble(
+    recipe: Recipe, directory: RunDirectory, display: Display, callbacks: Sequence[Any] = ()
+) -> Trainer:
     """Build what a recipe names, up to a trainer that is ready to fit."""
     from omnima import Model, data
 
@@ -89,6 +99,7 @@ def assemble(recipe: Recipe, directory: RunDirectory, display: Display) -> Train
         recipe=recipe.values(),
         directory=directory,
         display=display,
+        callbacks=callbacks,
     )
 
 

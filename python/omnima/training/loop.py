@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omnima.errors import CheckpointError, NonFiniteError
+from omnima.errors import CallbackError, CheckpointError, NonFiniteError
 from omnima.evaluation import Score, score
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.nonfinite import explain, save_batches
+from omnima.training.observers import Observers
 from omnima.training.records import Records
+from omnima.training.run import perplexity
 from omnima.training.rundir import RunDirectory
 from omnima.training.signals import Interrupts, RunInterrupted
 from omnima.training.stepper import Stepper
@@ -57,11 +59,13 @@ class Loop:
         precision: str,
         directory: RunDirectory,
         display: Display,
+        observers: Observers,
     ) -> None:
         from omnima.training.checkpoint import CheckpointStore
 
         self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
         self.display, self.directory, self.precision = display, directory, precision
+        self.observers = observers
         self.context = config.context or model.config.max_position_embeddings
         self.loader = self._training_loader()
         per_epoch = self.loader.batches_per_epoch / config.accumulate
@@ -112,6 +116,7 @@ class Loop:
         self.loader.seek(position)
         self.val_loss = state["val_loss"]
         self.saved_at = number
+        self.observers.load_state_dict(state.get("observers", {}), number)
         before, now = state.get("machine"), order_of_sums()
         if before not in (None, now):
             self.display.note(
@@ -124,8 +129,11 @@ class Loop:
     def run(self, interrupts: Interrupts, stop_after: int | None = None) -> None:
         """Train to the end of the budget, or to `stop_after` steps, and save there."""
         self.records = Records(self.directory.metrics, keep_until=self.step)
+        self.observers.state.log_history = self.records.history
+        control = self.observers.control
         try:
-            while not self.budget.done(self.step, self.elapsed):
+            self.observers.begin()
+            while not (self.budget.done(self.step, self.elapsed) or control.should_stop):
                 if stop_after is not None and self.step >= stop_after:
                     break
                 self._one_step()
@@ -136,28 +144,68 @@ class Loop:
                     )
             if self.saved_at != self.step:
                 self.save()
+        except CallbackError as error:
+            raise self._saved_after(error) from error.__cause__
         finally:
+            self.observers.steps_over()
             self.records.close()
             self.store.close()
 
+    def _saved_after(self, error: CallbackError) -> CallbackError:
+        if self.step == 0:
+            return CallbackError(f"{error} No step was done yet, so nothing is lost.")
+        if self.saved_at != self.step:
+            self._write_checkpoint(rescue=True)
+        return CallbackError(
+            f"{error} The run is saved at step {self.step}: mend the callback, or leave it out, "
+            "and continue with --resume."
+        )
+
     def _one_step(self) -> None:
         started = time.perf_counter()
+        self.observers.step_begin(self._epoch())
+        result, seconds = self._update()
+        self.tokens += result.tokens
+        self.observers.step_end(
+            self.step, float(result.loss), self.tokens, self.elapsed, self._planned()
+        )
+        wanted = self.observers.control
+        due = self._is_due(self.config.eval_every) or wanted.should_evaluate
+        evaluated = due and self._evaluate()
+        self.elapsed += time.perf_counter() - started
+        self._report(result, seconds, evaluated)
+        started = time.perf_counter()
+        with self.observers.pause():
+            self.observers.sample()
+            if self._must_save() or wanted.should_save:
+                self.save()
+        self.observers.step_over(self._epoch())
+        self.elapsed += time.perf_counter() - started
+        if self.budget.replan(self.step, self.elapsed, seconds):
+            self.stepper.replan(self.budget)
+
+    def _update(self) -> tuple[Any, float]:
+        """Do the core's step; return its result and its seconds."""
         position = self.loader.position
         if self.budget.seconds is not None:
             self.stepper.step.set_progress(self.budget.fraction(self.step, self.elapsed))
+        self.observers.before_update(self.step + 1)
+        started = time.perf_counter()
         try:
             result = self.stepper.step.run(self.loader)
         except NonFiniteError as error:
             raise self._keep_evidence(error, position) from error
         seconds = time.perf_counter() - started
-        self.tokens += result.tokens
-        evaluated = self._is_due(self.config.eval_every) and self._evaluate()
-        if self._must_save():
-            self.save()
-        self.elapsed += time.perf_counter() - started
-        self._report(result, seconds, bool(evaluated))
-        if self.budget.replan(self.step, self.elapsed, seconds):
-            self.stepper.replan(self.budget)
+        self.observers.updated(self.step)
+        return result, seconds
+
+    def _epoch(self) -> float:
+        return float(self.loader.position) / float(self.loader.batches_per_epoch)
+
+    def _planned(self) -> int | None:
+        """Return the steps of the whole run; None while a budget on the clock is not planned."""
+        known = self.budget.planned_at or not self.budget.seconds
+        return self.budget.total_steps if known else None
 
     def _is_due(self, every: int) -> bool:
         total = self.budget.total_steps
@@ -174,8 +222,12 @@ class Loop:
     def _evaluate(self) -> bool:
         if self.data.val_tokens < 1:
             return False
-        self.val_loss = self.score(self.config.eval_batches).loss
+        with self.observers.pause():
+            self.val_loss = self.score(self.config.eval_batches).loss
         self.evaluated_at = self.step
+        self.observers.evaluated(
+            {"eval_loss": self.val_loss, "eval_perplexity": perplexity(self.val_loss)}
+        )
         return True
 
     def score(self, batches: int) -> Score:
@@ -194,25 +246,24 @@ class Loop:
         assert self.records is not None
         speed = result.tokens / max(seconds, 1e-9)
         fraction = self.budget.fraction(self.step, self.elapsed)
-        if self.step % self.config.log_every == 0 or evaluated or fraction >= 1.0:
-            self.records.add(
-                {
-                    "step": self.step,
-                    "loss": float(result.loss),
-                    "val_loss": self.val_loss if evaluated else None,
-                    "lr": float(result.lr),
-                    "grad_norm": float(result.grad_norm),
-                    "tokens": self.tokens,
-                    "tokens_per_s": round(speed, 1),
-                    "seconds": round(self.elapsed, 3),
-                }
-            )
-        planned = (
-            self.budget.total_steps if self.budget.planned_at or not self.budget.seconds else None
-        )
+        asked = self.observers.want_record
+        if self.step % self.config.log_every == 0 or evaluated or asked or fraction >= 1.0:
+            record = {
+                "step": self.step,
+                "loss": float(result.loss),
+                "val_loss": self.val_loss if evaluated else None,
+                "lr": float(result.lr),
+                "grad_norm": float(result.grad_norm),
+                "tokens": self.tokens,
+                "tokens_per_s": round(speed, 1),
+                "seconds": round(self.elapsed, 3),
+                **self.observers.measurements(),
+            }
+            self.records.add(record)
+            self.observers.logged(record)
         state = {
             "step": self.step,
-            "of": planned,
+            "of": self._planned(),
             "loss": float(result.loss),
             "val_loss": self.val_loss,
             "floor": self.floor,
@@ -233,6 +284,9 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint; a failing disk leaves the ones before as they were."""
+        self.observers.saved(self._write_checkpoint())
+
+    def _write_checkpoint(self, rescue: bool = False) -> Path:
         step, budget = self.step, self.budget
         state = {
             "step": step,
@@ -243,6 +297,7 @@ class Loop:
             "val_loss": self.val_loss,
             "precision": self.precision,
             "machine": order_of_sums(),
+            "observers": self.observers.state_dict(rescue=rescue),
             "budget": {
                 "total_steps": budget.total_steps,
                 "seconds": budget.seconds,
@@ -258,9 +313,10 @@ class Loop:
 
         # The best is chosen by figures of its own weights only, never by those of an earlier step.
         metric = self.val_loss if self.evaluated_at == step else None
-        self.store.save(step, write, {"precision": self.precision}, metric)
+        written = self.store.save(step, write, {"precision": self.precision}, metric)
         self.saved_at = step
         self.saved_time = time.monotonic()
+        return Path(written.path)
 
     def model_values(self) -> dict[str, Any]:
         """Return the model's config by name."""

@@ -21,6 +21,14 @@ _OURS = (
     "summary.json",
     "checkpoints",
     "samples.txt",
+    "samples",
+    "alerts.jsonl",
+    "provenance.json",
+    "uncommitted.patch",
+    "trackers.json",
+    "tensorboard",
+    "wandb",
+    "mlruns",
     "loss.png",
     "model.safetensors",
 )
@@ -35,7 +43,8 @@ class RunDirectory:
     """One run's place on disk. `claim` it before writing; `release` it at the end.
 
     Layout: config.yaml (the recipe, usable with --config), run.json (identity), precision.json
-    (the number format and why), metrics.jsonl, checkpoints/, tokenizer/, data/ (token shards),
+    (the number format and why), provenance.json (what it takes to repeat the run), metrics.jsonl,
+    alerts.jsonl, samples/ (on the way), checkpoints/, tokenizer/, data/ (token shards),
     loss.png, samples.txt, summary.json, and at the end the model itself as a Hugging Face directory
     at the top.
     """

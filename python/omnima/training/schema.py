@@ -35,7 +35,7 @@ def option(
     minimum, maximum
         Inclusive bounds of a number.
     choices
-        What a string may be; empty when anything goes.
+        What a string, or each of a list of names, may be; empty when anything goes.
     identity
         Whether the field shapes the weights, so that a resumed run must keep it.
     """
@@ -123,12 +123,23 @@ def read_value(field: Field, value: Any, where: str) -> Any:
             return None
         raise ConfigError(f"{where}: {field.name} needs a value ({field.meaning}).")
     try:
-        return _READERS[field.kind](value)
+        read = _READERS[field.kind](value)
+        return split_names(read) if field.kind is tuple and field.choices else read
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"{where}: {field.name} is {value!r}, but {_EXPECTED[field.kind]} is expected "
             f"({field.meaning})."
         ) from error
+
+
+def split_names(value: Any) -> tuple[str, ...]:
+    """Return names that were given as a list, or as one text with commas.
+
+    >>> split_names("tensorboard, wandb")
+    ('tensorboard', 'wandb')
+    """
+    names = [part.strip() for each in _read_texts(value) for part in each.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _read_bool(value: Any) -> bool:
@@ -201,11 +212,12 @@ def check_bounds(config: Any) -> None:
         if value is None and field.default is None:
             continue
         _check_type(field, value)
-        if field.choices and value not in field.choices:
-            raise ConfigError(
-                f"{name} is {value!r}, but must be one of {', '.join(field.choices)} "
-                f"({field.meaning})."
-            )
+        for each in value if field.kind is tuple else (value,):
+            if field.choices and each not in field.choices:
+                raise ConfigError(
+                    f"{name} is {each!r}, but must be one of {', '.join(field.choices)} "
+                    f"({field.meaning})."
+                )
         if field.kind not in (int, float):
             continue
         low, high = field.minimum, field.maximum

@@ -7,18 +7,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omnima.errors import ConfigError, OmnimaError
+from omnima.training.callbacks.handler import named
+from omnima.training.callbacks.samples import write_samples
+from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.loop import Loop, peak_memory
+from omnima.training.observers import Observers
 from omnima.training.precision import PrecisionChoice, choose_precision
+from omnima.training.provenance import record_provenance
 from omnima.training.run import Run, perplexity
 from omnima.training.rundir import RunDirectory, write_text
-from omnima.training.signals import Interrupts
+from omnima.training.signals import Interrupts, RunInterrupted
 
 
 class Trainer:
@@ -41,6 +46,8 @@ class Trainer:
         A run directory that is already claimed; else `config.out` is claimed by `fit`.
     display
         Where progress goes; standard error when None.
+    callbacks
+        Objects with methods named after events, see `omnima.training.callbacks.Callback`.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Trainer:
         recipe: Mapping[str, Any] | None = None,
         directory: RunDirectory | None = None,
         display: Display | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
         self.config = (
@@ -60,6 +68,7 @@ class Trainer:
         )
         self.recipe = recipe
         self.display = display if display is not None else Display()
+        self.callbacks = (*make_trackers(self.config.track), *named(callbacks).values())
         self._directory = directory
         self._check_sizes()
         if model.tokenizer is None:
@@ -81,10 +90,11 @@ class Trainer:
                 f"Build the model "
                 "with vocab_size=tokenizer.vocab_size."
             )
-        if self.config.samples and self._prompt_tokens() >= limit:
+        if (self.config.samples or self.config.samples_every) and self._prompt_tokens() >= limit:
             raise ConfigError(
                 f"sample_prompt has {self._prompt_tokens()} tokens, but the model's context is "
-                f"{limit}: no sample could be written. Shorten it, or set samples=0."
+                f"{limit}: no sample could be written. Shorten it, or set samples=0 and "
+                "samples_every=0."
             )
 
     def _prompt_tokens(self) -> int:
@@ -112,6 +122,8 @@ class Trainer:
             The directory holds another run, or the resumed run was started differently.
         NonFiniteError
             A loss or gradient is not finite; the weights are as before the step.
+        CallbackError
+            A callback raised; the message names it, and the run is saved.
         RunInterrupted
             Ctrl-C or SIGTERM; the state was saved first.
         """
@@ -148,15 +160,35 @@ class Trainer:
         directory.remember("facts", facts)
         precision = self._precision(directory, resume)
         with self.display, Interrupts() as interrupts:
+            observers = Observers(
+                self.callbacks, self.config, directory, self.model, self.tokenizer, self.display
+            )
             loop = Loop(
-                self.model, self.tokenizer, data, self.config, precision, directory, self.display
+                self.model,
+                self.tokenizer,
+                data,
+                self.config,
+                precision,
+                directory,
+                self.display,
+                observers,
             )
             if resume:
                 loop.restore()
-            loop.run(interrupts, stop_after)
-            if stop_after is not None and loop.step < loop.budget.total_steps:
-                return Run(directory.path, _history(loop), self._summary(loop, directory))
-            return self._finish(loop, directory)
+            record_provenance(directory, self.config, self.model, self.tokenizer, data, loop.step)
+            try:
+                loop.run(interrupts, stop_after)
+                if stop_after is not None and loop.step < loop.budget.total_steps:
+                    observers.failed(RunInterrupted(f"Stopped after {loop.step} steps."))
+                    return Run(directory.path, _history(loop), self._summary(loop, directory))
+                run = self._finish(loop, directory)
+                observers.finished(run.summary)
+                return run
+            except BaseException as error:
+                observers.failed(error)
+                raise
+            finally:
+                observers.close()
 
     def _prepared(self, directory: RunDirectory) -> Any:
         if hasattr(self.data, "loader"):
@@ -224,23 +256,8 @@ class Trainer:
     def _write_samples(self, directory: RunDirectory) -> tuple[str, ...]:
         if not self.config.samples:
             return ()
-        from omnima.generation import generate
-
-        room = self.model.config.max_position_embeddings
-        prompt = self.config.sample_prompt
-        written = generate(
-            self.model,
-            self.tokenizer,
-            [prompt] * self.config.samples,
-            max_new_tokens=min(self.config.sample_tokens, room - self._prompt_tokens()),
-            temperature=0.8,
-            top_p=0.95,
-            seed=self.config.seed,
-        )
-        texts = tuple(prompt + each.text for each in written)
-        rule = "\n" + "-" * 40 + "\n"
-        write_text(directory.path / "samples.txt", rule.join(texts) + "\n")
-        return texts
+        path = directory.path / "samples.txt"
+        return write_samples(self.model, self.tokenizer, self.config, self.config.samples, path)
 
     def _draw(self, run: Run) -> None:
         try:

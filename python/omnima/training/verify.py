@@ -55,6 +55,10 @@ def _short(recipe: Recipe, steps: int, out: Path) -> Recipe:
         warmup=None if recipe.train.warmup is None else min(recipe.train.warmup, steps),
         eval_batches=1,
         samples=0,
+        samples_every=0,
+        track=(),
+        alerts=("off",),
+        alert_webhook=None,
         out=str(out),
     )
     return dataclasses.replace(recipe, train=training)

@@ -123,7 +123,9 @@ def test_tokenize_keeps_its_contract(model: Path) -> None:
 
 def test_info_says_what_was_trained_and_why_so(model: Path) -> None:
     facts = the_object(omnima("info", model, "--json"))
-    assert set(facts) == {"parameters", "parts", "config", "tokenizer", "training", "files"}
+    parts = {"parameters", "parts", "config", "tokenizer", "training", "provenance", "files"}
+    assert set(facts) == parts
+    assert "train" in facts["provenance"]["sessions"][0]["command"]
     assert sum(facts["parts"].values()) == facts["parameters"]
     assert facts["training"]["precision"] == "fp32" and "asked" in facts["training"]["reason"]
     assert facts["training"]["steps"] == 6 and facts["files"]["model.safetensors"] > 0
