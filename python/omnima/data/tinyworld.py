@@ -165,17 +165,21 @@ class TinyWorld:
         walk = _Walk(text)
         while True:
             walk.start()
-            try:
-                self._document(walk, walk.say)
-            except _Mismatch:
-                pass
-            else:
+            if self._spells(walk):
                 if text is None:
                     yield "".join(walk.said), walk.log_probability
                 elif walk.position == len(text):
                     yield text, walk.log_probability
             if not walk.advance():
                 return
+
+    def _spells(self, walk: _Walk) -> bool:
+        """Say a document by a walk; False where it leaves the text that is looked for."""
+        try:
+            self._document(walk, walk.say)
+        except _Mismatch:
+            return False
+        return True
 
     def log_probability(self, text: str) -> float:
         """Natural logarithm of the probability that a document is `text`.
