@@ -29,6 +29,7 @@ _EXPORTS = {
     "evaluation": "",
     "generation": "",
     "hub": "",
+    "planning": "",
     "profile": "omnima.profiling",
     "profiling": "",
     "tokenizers": "",

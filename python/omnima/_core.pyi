@@ -282,6 +282,10 @@ class TrainStep:
         """
         Copy the buffers in and continue after `step`.
         """
+    def replan(self, warmup_steps: typing.SupportsInt | typing.SupportsIndex, accumulate: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Take another warmup, or another number of batches a step, from the next step on.
+        """
     def run(self, source: BatchSource) -> StepResult:
         """
         Pull options.accumulate batches and update the weights once.

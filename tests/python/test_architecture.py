@@ -47,10 +47,13 @@ PYTHON = {
     "generation": BASE | {"config", "tokenizers", "model"},
     "model": BASE | {"config", "tokenizers", "hub", "generation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
-    "training": BASE | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"},
+    "training": BASE
+    | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
+    | {"planning", "profiling"},
     "doctor": BASE | {"config"},
     "benchmarking": BASE | {"config", "tokenizers", "data", "doctor"},
     "profiling": BASE | {"benchmarking"},
+    "planning": BASE | {"config", "doctor", "benchmarking", "profiling"},
 }
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING

@@ -125,6 +125,8 @@ void bind_train(py::module_& module) {
            "Copy the buffers in and continue after `step`.")
       .def("set_progress", &TrainStep::set_progress, py::arg("progress"),
            "Fraction of the run that is done; the schedule follows it instead of total_steps.")
+      .def("replan", &TrainStep::replan, py::arg("warmup_steps"), py::arg("accumulate"),
+           "Take another warmup, or another number of batches a step, from the next step on.")
       .def_property_readonly("step", &TrainStep::step, "Updates done.")
       .def_property_readonly("graph", &TrainStep::graph,
                              "On a GPU \"captured\" or \"eager\" with the reason; empty elsewhere.")

@@ -70,6 +70,18 @@ void TrainStep::prepare_weights(bool with_backward) {
   model_->arena().pack(compute().dtype, with_backward);
 }
 
+void TrainStep::replan(std::int64_t warmup_steps, std::int64_t accumulate) {
+  StepOptions changed = options_;
+  changed.warmup_steps = warmup_steps;
+  changed.accumulate = accumulate;
+  changed.check();
+  optim::Schedule schedule = schedule_;
+  schedule.warmup_steps = warmup_steps;
+  schedule.check();
+  options_ = changed;
+  schedule_ = schedule;
+}
+
 double TrainStep::learning_rate() const {
   double progress = std::max(0.0, progress_);
   if (progress_ < 0 && options_.total_steps > 0) {

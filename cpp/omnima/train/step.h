@@ -68,6 +68,8 @@ class TrainStep {
   std::string graph() const { return device_step_ ? device_step_->policy().describe() : ""; }
   std::int64_t step() const { return step_; }
   void set_progress(double progress) { progress_ = progress; }
+  // Another warmup, or another number of batches a step, from the next step on.
+  void replan(std::int64_t warmup_steps, std::int64_t accumulate);
   const StepOptions& options() const { return options_; }
   // The batches of the step that threw NonFiniteError, for inspection.
   const std::vector<data::Batch>& last_batches() const { return batches_; }

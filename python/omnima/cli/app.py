@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import typer
 
-from omnima.cli import bench, doctor, evaluate, generate, info, profile, tokenize, train
+from omnima.cli import bench, doctor, evaluate, generate, info, plan, profile, tokenize, train
 from omnima.errors import OmnimaError
 
 _INTERRUPTED = 130
 # Options that take every value up to the next option: --data a.txt b.txt.
-_GREEDY = {"train": ("--data",), "eval": ("--data",)}
+_GREEDY = {"train": ("--data",), "plan": ("--data", "--from-runs"), "eval": ("--data",)}
 
 app = typer.Typer(
     name="omnima",
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("tokenize")(tokenize.tokenize)

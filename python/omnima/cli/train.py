@@ -15,7 +15,8 @@ _AT_ONCE = "Stopped at once. The same command with --resume goes on from what is
 _NOT_FLAGS = ("model",)  # set with --set model.FIELD=value
 
 
-def _flag(field: Field) -> inspect.Parameter:
+def flag_of(field: Field) -> inspect.Parameter:
+    """Return the flag of a recipe key."""
     kind: Any = list[str] if field.kind is tuple else field.kind
     meaning = field.meaning
     if field.choices:
@@ -30,7 +31,8 @@ def _flag(field: Field) -> inspect.Parameter:
     )
 
 
-def _own(name: str, kind: Any, default: Any, meaning: str) -> inspect.Parameter:
+def own_flag(name: str, kind: Any, default: Any, meaning: str) -> inspect.Parameter:
+    """Return a flag that is a command's own."""
     flag = "--" + name.replace("_", "-")
     option = typer.Option(default, flag, help=meaning, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
@@ -64,19 +66,24 @@ def train(**flags: Any) -> None:
         typer.echo(f"\n{sample}")
 
 
-_PARAMETERS = [
-    *(_flag(field) for name, field in Recipe.schema().items() if name not in _NOT_FLAGS),
-]
+def take_flags(command: Any, own: list[inspect.Parameter]) -> None:
+    """Give a command the flags of every recipe key, and its own.
+
+    Typer reads a signature: this one is made from the schema, so that flags and recipes cannot
+    differ.
+    """
+    keys = [flag_of(field) for name, field in Recipe.schema().items() if name not in _NOT_FLAGS]
+    command.__signature__ = inspect.Signature([*keys, *own])
+    command.__annotations__ = {each.name: each.annotation for each in [*keys, *own]}
+
+
 _OWN_PARAMETERS = [
-    _own("config", str | None, None, "a YAML recipe; flags and --set go before it"),
-    _own("set", list[str] | None, None, "any recipe key or model field, as key=value"),
-    _own("resume", bool, False, "continue the run in --out from its newest valid checkpoint"),
-    _own("overwrite", bool, False, "replace a run that is already in --out"),
-    _own("verify_resume", bool, False, "prove that this run resumes bit for bit, then leave"),
-    _own("json", bool, False, "print the result as one JSON object"),
+    own_flag("config", str | None, None, "a YAML recipe; flags and --set go before it"),
+    own_flag("set", list[str] | None, None, "any recipe key or model field, as key=value"),
+    own_flag("resume", bool, False, "continue the run in --out from its newest valid checkpoint"),
+    own_flag("overwrite", bool, False, "replace a run that is already in --out"),
+    own_flag("verify_resume", bool, False, "prove that this run resumes bit for bit, then leave"),
+    own_flag("json", bool, False, "print the result as one JSON object"),
 ]
 _OWN = [each.name for each in _OWN_PARAMETERS]
-# Typer reads a signature: this one is made from the schema, so that flags and recipes cannot
-# differ.
-train.__signature__ = inspect.Signature([*_PARAMETERS, *_OWN_PARAMETERS])  # type: ignore[attr-defined]
-train.__annotations__ = {each.name: each.annotation for each in [*_PARAMETERS, *_OWN_PARAMETERS]}
+take_flags(train, _OWN_PARAMETERS)

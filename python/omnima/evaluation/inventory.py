@@ -40,7 +40,9 @@ def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
 
 
 def describe_directory(directory: str | Path) -> dict[str, Any]:
-    """Return parameters (by part), config, tokenizer, training, provenance and files with sizes."""
+    """Return parameters (by part), config, tokenizer, training, foresight, provenance and
+    files with sizes.
+    """
     check_directory(directory)
     from omnima import Model
 
@@ -53,6 +55,7 @@ def describe_directory(directory: str | Path) -> dict[str, Any]:
         "config": dataclasses.asdict(model.config),
         "tokenizer": _tokenizer_facts(model.tokenizer),
         "training": (_read(path / "summary.json") | _read(path / "precision.json")) or None,
+        "foresight": _read(path / "foresight.json") or None,
         "provenance": _read(path / "provenance.json") or None,
         "files": {
             each.name: each.stat().st_size for each in sorted(path.iterdir()) if each.is_file()

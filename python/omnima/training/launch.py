@@ -15,6 +15,7 @@ from omnima.errors import ConfigError
 from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.display import Display
+from omnima.training.foresight import require_memory
 from omnima.training.recipe import Recipe, parse_count
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
@@ -85,6 +86,7 @@ def assemble(
     if getattr(source, "skipped", 0):
         display.note(f"Skipped {source.skipped} bad lines of the text.")
     model_config = size_of(recipe, tokenizer.vocab_size)
+    require_memory(model_config, recipe.train, device=recipe.device)
     model = Model.from_config(model_config, seed=recipe.train.seed, device=recipe.device)
     model.tokenizer = tokenizer
     display.note(

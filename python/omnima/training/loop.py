@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import statistics
@@ -20,6 +21,7 @@ from omnima.training.observers import Observers
 from omnima.training.records import Records
 from omnima.training.run import perplexity
 from omnima.training.rundir import RunDirectory
+from omnima.training.shortage import divided, is_shortage
 from omnima.training.signals import Interrupts, RunInterrupted
 from omnima.training.stepper import Stepper
 
@@ -106,11 +108,16 @@ class Loop:
             number, position = int(state["step"]), int(state["position"])
             self.elapsed, self.tokens = float(state["elapsed"]), int(state["tokens"])
             self.budget = Budget(**state["budget"])
+            rows = int(state.get("batch_size", self.config.batch_size))
+            accumulate = int(state.get("accumulate", self.config.accumulate))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{state_path} is not the state of a run ({error!r}). Remove that checkpoint to "
                 "continue from the one before it."
             ) from error
+        # Other micro-batches than the recipe's, where memory ran out before.
+        self.config = dataclasses.replace(self.config, batch_size=rows, accumulate=accumulate)
+        self.loader = self._training_loader()
         self.stepper = Stepper(self.model.core, self.config, self.precision, self.budget)
         self.stepper.restore(Path(found.path), number)
         self.loader.seek(position)
@@ -182,17 +189,15 @@ class Loop:
         self.observers.step_over(self._epoch())
         self.elapsed += time.perf_counter() - started
         if self.budget.replan(self.step, self.elapsed, seconds):
-            self.stepper.replan(self.budget)
+            self.stepper.replan(self.config, self.budget)
 
     def _update(self) -> tuple[Any, float]:
         """Do the core's step; return its result and its seconds."""
         position = self.loader.position
-        if self.budget.seconds is not None:
-            self.stepper.step.set_progress(self.budget.fraction(self.step, self.elapsed))
         self.observers.before_update(self.step + 1)
         started = time.perf_counter()
         try:
-            result = self.stepper.step.run(self.loader)
+            result = self._run_step(position)
         except NonFiniteError as error:
             raise self._keep_evidence(error, position) from error
         seconds = time.perf_counter() - started
@@ -206,6 +211,33 @@ class Loop:
         """Return the steps of the whole run; None while a budget on the clock is not planned."""
         known = self.budget.planned_at or not self.budget.seconds
         return self.budget.total_steps if known else None
+
+    def _run_step(self, position: int) -> Any:
+        """Run one step; where memory runs out, with smaller micro-batches from then on."""
+        while True:
+            if self.budget.seconds is not None:
+                self.stepper.step.set_progress(self.budget.fraction(self.step, self.elapsed))
+            try:
+                return self.stepper.step.run(self.loader)
+            except (MemoryError, RuntimeError) as error:
+                if not is_shortage(error):
+                    raise
+                smaller, times = divided(self.config)
+                reason = " ".join(str(error).split())[:120] or type(error).__name__
+            position *= times
+            self._take_shape(smaller, position)
+            self.display.note(
+                f"Memory ran out at step {self.step + 1} ({reason}): micro-batches of "
+                f"{smaller.batch_size} rows from now on, {smaller.accumulate} a step, so that the "
+                f"step stays one of {smaller.batch_size * smaller.accumulate} rows."
+            )
+
+    def _take_shape(self, config: TrainConfig, position: int) -> None:
+        """Go on with other micro-batches, at a position counted in them."""
+        self.config = config
+        self.loader = self._training_loader()
+        self.loader.seek(position)
+        self.stepper.replan(config, self.budget)
 
     def _is_due(self, every: int) -> bool:
         total = self.budget.total_steps
@@ -292,6 +324,8 @@ class Loop:
             "step": step,
             "position": self.loader.position,
             "seed": self.config.seed,
+            "batch_size": self.config.batch_size,
+            "accumulate": self.config.accumulate,
             "tokens": self.tokens,
             "elapsed": self.elapsed,
             "val_loss": self.val_loss,
@@ -320,8 +354,6 @@ class Loop:
 
     def model_values(self) -> dict[str, Any]:
         """Return the model's config by name."""
-        import dataclasses
-
         return dataclasses.asdict(self.model.config)
 
     def train_loss(self) -> float:

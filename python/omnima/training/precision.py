@@ -15,7 +15,7 @@ from omnima.errors import CheckpointError
 _STEPS = 4  # of which the first warms up
 _ENOUGH = 1.0  # seconds; a large model is measured on fewer steps
 _ROWS = 4
-_WORTH_IT = 1.1  # bf16 rounds: it must earn that with speed
+WORTH_IT = 1.1  # bf16 rounds: it must earn that with speed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +67,12 @@ def choose_precision(model_config: Any, context: int, device: str = "cpu") -> Pr
     """
     took = measure_formats(model_config, min(context, 256), device)
     gain = took["fp32"] / max(took["bf16"], 1e-9)
-    chosen = "bf16" if gain >= _WORTH_IT else "fp32"
+    chosen = "bf16" if gain >= WORTH_IT else "fp32"
     return PrecisionChoice(
         chosen,
         f"precision {chosen}: on this machine a step of a one-block stand-in takes "
         f"{took['bf16']:.1f} ms in bf16 and {took['fp32']:.1f} ms in fp32. bf16 rounds, and is "
-        f"taken where it is {_WORTH_IT}x as fast; here it is {gain:.2f}x.",
+        f"taken where it is {WORTH_IT}x as fast; here it is {gain:.2f}x.",
         {name: round(value, 3) for name, value in took.items()},
     )
 

@@ -87,6 +87,7 @@ class Recipe:
         flags: Mapping[str, Any],
         sets: Sequence[str] = (),
         config: str | Path | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Recipe:
         """Merge flags over `--set` pairs over a YAML file over the defaults.
 
@@ -98,6 +99,8 @@ class Recipe:
             Texts `key=value`; a key may be a recipe key, a model field or `model.FIELD`.
         config
             A YAML file with the same keys.
+        defaults
+            Values below all others, in the place of the fields' own.
 
         Raises
         ------
@@ -105,7 +108,8 @@ class Recipe:
             Unknown key (names the nearest), unreadable value, or values that contradict each other.
         """
         given = {key: value for key, value in flags.items() if value is not None}
-        layers = [_read_yaml(Path(config))] if config is not None else []
+        layers = [_read_mapping(defaults or {}, "the defaults")]
+        layers += [_read_yaml(Path(config))] if config is not None else []
         layers += [_read_sets(sets), _read_mapping(given, "the flags")]
         merged: dict[str, Any] = {}
         for layer in layers:

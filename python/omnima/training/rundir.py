@@ -17,6 +17,7 @@ _OURS = (
     "config.yaml",
     "run.json",
     "precision.json",
+    "foresight.json",
     "metrics.jsonl",
     "summary.json",
     "checkpoints",
@@ -43,8 +44,8 @@ class RunDirectory:
     """One run's place on disk. `claim` it before writing; `release` it at the end.
 
     Layout: config.yaml (the recipe, usable with --config), run.json (identity), precision.json
-    (the number format and why), provenance.json (what it takes to repeat the run), metrics.jsonl,
-    alerts.jsonl, samples/ (on the way), checkpoints/, tokenizer/, data/ (token shards),
+    (the number format and why), foresight.json (what was predicted and what came), provenance.json
+    (what it takes to repeat the run), metrics.jsonl, alerts.jsonl, samples/ (on the way), checkpoints/, tokenizer/, data/ (token shards),
     loss.png, samples.txt, summary.json, and at the end the model itself as a Hugging Face directory
     at the top.
     """

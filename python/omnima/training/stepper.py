@@ -54,18 +54,12 @@ class Stepper:
     def __init__(self, decoder: Any, config: TrainConfig, precision: str, budget: Budget) -> None:
         from omnima import _core
 
-        self._make = _core.TrainStep
         self._decoder = decoder
-        self._config = config
-        self._precision = precision
-        self.step = self._make(decoder, step_options(config, precision, budget))
+        self.step = _core.TrainStep(decoder, step_options(config, precision, budget))
 
-    def replan(self, budget: Budget) -> None:
-        """Take the warmup of a new plan; weights and moments stay as they are."""
-        state = {name: each.clone() for name, each in self.step.state().items()}
-        number = self.step.step
-        self.step = self._make(self._decoder, step_options(self._config, self._precision, budget))
-        self.step.load_state(state, number)
+    def replan(self, config: TrainConfig, budget: Budget) -> None:
+        """Take the warmup of a new plan, or another number of micro-batches a step."""
+        self.step.replan(budget.warmup(config), config.accumulate)
 
     def save(self, directory: Path, decoder_values: dict[str, Any], tokenizer: Any) -> None:
         """Write the weights as a Hugging Face directory and the optimizer's moments beside it."""

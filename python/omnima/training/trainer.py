@@ -17,6 +17,7 @@ from omnima.training.callbacks.samples import write_samples
 from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
+from omnima.training.foresight import Foresight
 from omnima.training.loop import Loop, peak_memory
 from omnima.training.observers import Observers
 from omnima.training.precision import PrecisionChoice, choose_precision
@@ -159,6 +160,8 @@ class Trainer:
             directory.check_identity("facts", facts)
         directory.remember("facts", facts)
         precision = self._precision(directory, resume)
+        foresight = Foresight.make(self.model, data, self.config, precision, directory.path)
+        self.display.note(foresight.sentence())
         with self.display, Interrupts() as interrupts:
             observers = Observers(
                 self.callbacks, self.config, directory, self.model, self.tokenizer, self.display
@@ -181,7 +184,7 @@ class Trainer:
                 if stop_after is not None and loop.step < loop.budget.total_steps:
                     observers.failed(RunInterrupted(f"Stopped after {loop.step} steps."))
                     return Run(directory.path, _history(loop), self._summary(loop, directory))
-                run = self._finish(loop, directory)
+                run = self._finish(loop, directory, foresight)
                 observers.finished(run.summary)
                 return run
             except BaseException as error:
@@ -220,10 +223,12 @@ class Trainer:
         self.display.note(choice.reason)
         return choice.precision
 
-    def _finish(self, loop: Loop, directory: RunDirectory) -> Run:
+    def _finish(self, loop: Loop, directory: RunDirectory, foresight: Foresight) -> Run:
         from omnima import hub
 
         summary = self._summary(loop, directory)
+        foresight.keep(directory.path, loop.tokens, loop.elapsed)
+        summary["peak_memory_bytes"] = max(foresight.peak_before, summary["peak_memory_bytes"])
         hub.save_pretrained(
             loop.model_values(),
             self.model.core.named_parameters(),

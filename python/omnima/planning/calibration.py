@@ -1,0 +1,180 @@
+"""How long a step takes here: some passes of the real shape, or of stand-ins with fewer layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnima.planning.core_facts import PACKED_PARAMETERS, packs, slices_of
+
+if TYPE_CHECKING:
+    from omnima.planning.job import Job
+    from omnima.planning.machine import Machine
+
+# A micro-batch of so many operations is measured whole; of a longer one, a slice.
+_WHOLE_FLOPS = 60e9
+_ENOUGH = 0.4  # seconds of passes after which a median is known well enough
+_MOST = 9
+_STREAM_BYTES = 32 << 20
+_FILE_BYTES = 8 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Seconds of the pieces of a run on this machine.
+
+    Parameters
+    ----------
+    pass_seconds
+        Forward and backward of one micro-batch.
+    fixed_seconds
+        What a step takes beside its passes: gradients set to zero and added up, weights packed,
+        norm and update.
+    evaluate_seconds
+        The loss of one micro-batch.
+    save_bytes_per_s
+        Writing and hashing a file.
+    """
+
+    pass_seconds: float
+    fixed_seconds: float
+    evaluate_seconds: float
+    save_bytes_per_s: float
+
+    def step_seconds(self, job: Job) -> float:
+        """Return the seconds of one optimizer step."""
+        return job.accumulate * self.pass_seconds + self.fixed_seconds
+
+
+def calibrate(
+    job: Job, machine: Machine, decoder: Any = None, directory: str | Path | None = None
+) -> Calibration:
+    """Measure a job on this machine, within some seconds.
+
+    Parameters
+    ----------
+    job
+        The model and its batches.
+    machine
+        This machine.
+    decoder
+        The job's own `_core.Decoder` where there is one; its weights stay as they are. A model of
+        more than 32M parameters is measured on stand-ins with one block and with two all the same.
+    directory
+        Where the rate of writing is measured; None: the system's place for temporary files.
+    """
+    rate = _stream_bytes_per_s(machine.device)
+    slices = slices_of(job, machine.threads, machine.device)
+    unit = slices.rows * slices.workers
+    micro_flops = job.flops_per_token() * job.rows * job.context
+    rows = job.rows if micro_flops <= _WHOLE_FLOPS else min(unit, job.rows)
+    depths = _depths(job, machine.device)
+    whole_model = depths == [job.model.num_hidden_layers]
+    passes, evaluation = [], 0.0
+    for depth in depths:
+        own = decoder if whole_model else None
+        taken, evaluation_taken = _measure(job, depth, rows, own, machine.device)
+        count = job.model.replace(num_hidden_layers=depth).num_parameters
+        before = _pass_bytes(count, slices.workers, job, machine) / rate
+        passes.append(max(0.1 * taken, taken - before))
+        evaluation = evaluation or evaluation_taken / passes[0]
+    one = passes[0]
+    if len(depths) > 1:
+        by_layer = max(0.0, passes[1] - passes[0]) / (depths[1] - depths[0])
+        one += by_layer * (job.model.num_hidden_layers - depths[0])
+    # Of the rows that workers share, the one with the most decides.
+    shared = -(-job.rows // slices.workers) * slices.workers
+    one *= shared / (-(-rows // slices.workers) * slices.workers)
+    count = job.model.num_parameters
+    fixed = _pass_bytes(count, slices.workers, job, machine) + _update_bytes(count, job)
+    return Calibration(one, fixed / rate, one * evaluation, _save_bytes_per_s(directory))
+
+
+def _depths(job: Job, device: str = "cpu") -> list[int]:
+    """Layers of the models to measure: the whole one, or two stand-ins that are cut as it is."""
+    layers = job.model.num_hidden_layers
+    if device != "cpu" or packs(job.model.num_parameters):
+        return [layers]
+    for depth in range(1, layers - 1):
+        if job.model.replace(num_hidden_layers=depth).num_parameters > PACKED_PARAMETERS:
+            return [depth, depth + 1]
+    return [layers]
+
+
+def _measure(job: Job, depth: int, rows: int, decoder: Any, device: str) -> tuple[float, float]:
+    """Return the seconds of a pass with its preparation, and of an evaluation."""
+    import torch
+
+    from omnima import _core
+
+    if decoder is None:
+        model = job.model.replace(num_hidden_layers=depth)
+        decoder = _core.Decoder(model.core(), 0, device)
+    options = _core.StepOptions()
+    options.precision = job.precision
+    # Of a stand-in's blocks as many compute twice as of the whole model's.
+    options.checkpoint_layers = round(job.checkpoint_layers * depth / job.model.num_hidden_layers)
+    step = _core.TrainStep(decoder, options)
+    # A fixed mixture of ids: one id all over would stay in the cache.
+    ids = torch.arange(rows * job.context).mul(7919).remainder(job.model.vocab_size)
+    ids = ids.view(rows, job.context)
+    first = time.perf_counter()
+    best = step.time_pass(ids, ids, 1)  # a warm-up and a pass
+    spent = time.perf_counter() - first
+    repeats = min(_MOST, int(_ENOUGH / max(best, 1e-9)))
+    if spent < _ENOUGH and repeats > 0:
+        best = step.time_pass(ids, ids, repeats)
+    start = time.perf_counter()
+    step.evaluate_batches([(ids, ids)])
+    return best, time.perf_counter() - start
+
+
+def _pass_bytes(count: int, workers: int, job: Job, machine: Machine) -> float:
+    """Bytes moved before the first pass and after the last: zeros, sums, packed weights."""
+    moved = 4.0 * workers * count
+    if workers > 1:
+        moved += 4.0 * (workers + 1) * count
+    if packs(count, machine.device):
+        moved += 4.0 * job.element * count  # read and written, for forward and for backward
+    return moved
+
+
+def _update_bytes(count: int, job: Job) -> float:
+    """Bytes moved by the norm and the update: gradient, weight, state, bfloat16 copy."""
+    from omnima.planning.memory import optimizer_bytes
+
+    state = 2.0 * optimizer_bytes(job.model, job.optimizer)
+    return (4.0 + 12.0 + (2.0 if job.precision == "bf16" else 0.0)) * count + state
+
+
+def _stream_bytes_per_s(device: str = "cpu") -> float:
+    """Return the rate at which this machine reads two arrays and writes a third."""
+    import torch
+
+    left, right = (torch.ones(_STREAM_BYTES // 4, device=device) for _ in range(2))
+    out = torch.empty_like(left)
+    torch.add(left, right, out=out)[0].item()
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.add(left, right, out=out)[0].item()  # a GPU has finished when a number comes back
+        best = min(best, time.perf_counter() - start)
+    return 3 * _STREAM_BYTES / best
+
+
+def _save_bytes_per_s(directory: str | Path | None) -> float:
+    block = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        start = time.perf_counter()
+        digest = hashlib.sha256()
+        for _ in range(_FILE_BYTES >> 20):
+            file.write(block)
+            digest.update(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return _FILE_BYTES / (time.perf_counter() - start)

@@ -1,0 +1,84 @@
+"""What is to be predicted: a model, its batches and how long they go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from omnima.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omnima.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training run, as far as its cost depends on it.
+
+    Parameters
+    ----------
+    model
+        The shape of the model.
+    rows, context, accumulate
+        Rows of a micro-batch, tokens of a row, micro-batches of a step.
+    checkpoint_layers
+        Blocks that keep only their input and compute twice.
+    precision
+        "fp32" or "bf16".
+    optimizer
+        Its name; the bytes it keeps follow from that.
+    steps, seconds
+        The budget: one of them, or neither when only memory and speed are asked for.
+    evaluations, eval_batches
+        Evaluations on the way and micro-batches in each.
+    save_every
+        Steps between checkpoints; 0: when evaluating, twice a minute at most.
+    samples, sample_tokens
+        Texts written at the end, which need a cache of keys and values.
+    text_bytes
+        Bytes of the token shards that lie in memory while they are read.
+    """
+
+    model: ModelConfig
+    rows: int
+    context: int
+    accumulate: int = 1
+    checkpoint_layers: int = 0
+    precision: str = "fp32"
+    optimizer: str = "adamw"
+    steps: int | None = None
+    seconds: float | None = None
+    evaluations: int = 0
+    eval_batches: int = 0
+    save_every: int = 0
+    samples: int = 0
+    sample_tokens: int = 0
+    text_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"A plan is of one precision, fp32 or bf16, not {self.precision!r}.")
+        for name in ("rows", "context", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise ConfigError(f"seconds is {self.seconds}, but must be more than 0.")
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one optimizer step."""
+        return self.rows * self.context * self.accumulate
+
+    @property
+    def element(self) -> int:
+        """Bytes of a number that passes through the layers."""
+        return 2 if self.precision == "bf16" else 4
+
+    def flops_per_token(self) -> float:
+        """Return the floating-point operations of the products of forward and backward."""
+        from omnima.benchmarking.shapes import Shape
+
+        model = {**self.model.to_dict(), "max_position_embeddings": self.context}
+        shape = Shape("plan", model, 1)
+        return shape.flops("train") / shape.tokens

@@ -1,0 +1,204 @@
+"""The memory of a training step by part, from the shapes alone (docs/explanation/memory.md)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from omnima.planning.core_facts import (
+    BATCHES_AHEAD,
+    DEPTH_BYTES,
+    PANEL_COLS,
+    RIGHT_BYTES,
+    Slices,
+    chunk_rows,
+    packed_number_bytes,
+    packs,
+    slices_of,
+)
+
+if TYPE_CHECKING:
+    from omnima.config import ModelConfig
+    from omnima.planning.job import Job
+    from omnima.planning.machine import Machine
+
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "bf16_shadow",
+    "packed_weights",
+    "activations",
+    "logits",
+    "workspace",
+    "data",
+    "cache",
+    "runtime",
+)
+
+# Bytes that an optimizer keeps for each parameter; others are measured on stand-ins.
+OPTIMIZER_BYTES = {"adamw": 8}
+# A batch holds int64 ids and labels and int32 segments.
+_BATCH_BYTES = 20
+
+
+def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
+    """Return the bytes of each part while a step runs; their sum is the peak.
+
+    Parameters
+    ----------
+    job
+        The model and its batches.
+    machine
+        Its threads, level and device decide how the core cuts a batch; its `runtime_bytes` is what
+        a process holds before there is a model.
+    """
+    model = job.model
+    count, slices = model.num_parameters, slices_of(job, machine.threads, machine.device)
+    buffers = slices.workers
+    return {
+        "weights": 4 * count,
+        "gradients": 4 * count * buffers,
+        "optimizer": optimizer_bytes(model, job.optimizer),
+        "bf16_shadow": 2 * count if job.precision == "bf16" else 0,
+        "packed_weights": packed_bytes(job, machine),
+        "activations": buffers * activation_bytes(job, slices, machine.device),
+        "logits": buffers * logits_bytes(job, slices),
+        "workspace": workspace_bytes(job, slices, machine),
+        "data": _data_bytes(job),
+        "cache": _cache_bytes(job),
+        "runtime": machine.runtime_bytes,
+    }
+
+
+def optimizer_bytes(model: ModelConfig, name: str) -> int:
+    """Return the bytes of an optimizer's state for a model."""
+    if name in OPTIMIZER_BYTES:
+        return OPTIMIZER_BYTES[name] * model.num_parameters
+    return measured_optimizer_bytes(model, name)
+
+
+def measured_optimizer_bytes(model: ModelConfig, name: str) -> int:
+    """Return the bytes of an optimizer's state, drawn from the states of three small stand-ins.
+
+    The state of every optimizer grows with the layers and with the vocabulary along straight lines.
+    """
+    vocab, layers = min(model.vocab_size, 64), 1
+    base = _state_bytes(model.replace(vocab_size=vocab, num_hidden_layers=layers), name)
+    deeper = _state_bytes(model.replace(vocab_size=vocab, num_hidden_layers=layers + 1), name)
+    wider = _state_bytes(model.replace(vocab_size=2 * vocab, num_hidden_layers=layers), name)
+    by_layer, by_token = deeper - base, (wider - base) / vocab
+    return int(
+        base + by_layer * (model.num_hidden_layers - layers) + by_token * (model.vocab_size - vocab)
+    )
+
+
+@lru_cache(maxsize=32)
+def _state_bytes(model: ModelConfig, name: str) -> int:
+    from omnima import _core
+
+    options = _core.StepOptions()
+    options.optimizer = name
+    state = _core.TrainStep(_core.Decoder(model.core(), 0), options).state()
+    return sum(
+        each.numel() * each.element_size() for key, each in state.items() if key != "weights"
+    )
+
+
+def packed_bytes(job: Job, machine: Machine) -> int:
+    """Return the bytes of the weights as products read them, for forward and for backward."""
+    number = packed_number_bytes(job.precision, machine.level)
+    if not packs(job.model.num_parameters, machine.device):
+        return 0
+
+    def panels(columns: int) -> int:
+        return -(-columns // PANEL_COLS) * PANEL_COLS
+
+    numbers = sum(
+        times * (rows * panels(columns) + columns * panels(rows))
+        for rows, columns, times in factors(job.model)
+    )
+    return number * numbers
+
+
+def factors(model: ModelConfig) -> list[tuple[int, int, int]]:
+    """Return the matrices that products multiply by: outputs, inputs, how many."""
+    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
+    queries, keys = _widths(model)
+    return [
+        (queries + 2 * keys, hidden, layers),
+        (hidden, queries, layers),
+        (_gate(model) * inner, hidden, layers),
+        (hidden, inner, layers),
+        (model.vocab_size, hidden, 1),
+    ]
+
+
+def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
+    """Return what one slice's layers keep for the backward pass, and what that needs beside it."""
+    model, element = job.model, job.element
+    hidden, inner = model.hidden_size, model.intermediate_size
+    queries, keys = _widths(model)
+    # A block keeps the residual sum twice (before each norm), queries, keys and values, what
+    # attention gave and what the activation read; the rest is made again.
+    kept = 2 * hidden + 2 * queries + 2 * keys + _gate(model) * inner
+    if device != "cpu":  # there nothing is made again: the norms' and the activation's results stay
+        kept += 2 * hidden + inner
+    statistics = 4 * (model.num_attention_heads + 2 * (2 if model.norm == "layer_norm" else 1))
+    by_layer = element * kept + statistics
+    # The last sum and its norm, the hidden states and their gradient.
+    ends = 4 * hidden * element
+    # One block's backward pass: gradients of the stream, of the activation and of its input.
+    passing = element * (2 * hidden + (1 + _gate(model)) * inner)
+    layers = model.num_hidden_layers
+    if model.dropout and device != "cpu":  # on the CPU masks are drawn again
+        by_layer += 2 * hidden * element
+    again = min(layers, job.checkpoint_layers)
+    whole = layers - again + (again > 0)  # one of those that compute twice is there at a time
+    blocks = whole * by_layer + again * 2 * hidden * element
+    return int(slices.tokens * (blocks + ends + passing))
+
+
+def logits_bytes(job: Job, slices: Slices) -> int:
+    """Return the bytes of the logits of one chunk of the loss."""
+    vocab = job.model.vocab_size
+    return int(min(slices.tokens, chunk_rows(vocab, slices.side_by_side)) * vocab * job.element)
+
+
+def workspace_bytes(job: Job, slices: Slices, machine: Machine) -> int:
+    """Return what the threads of products keep between calls."""
+    if machine.device != "cpu":
+        return 0
+    model, number = job.model, packed_number_bytes(job.precision, machine.level) or job.element
+    block = DEPTH_BYTES // number
+    chunk = min(slices.tokens, chunk_rows(model.vocab_size, slices.side_by_side))
+    sums = 0  # a product deeper than a block sums in float32 first
+    for outputs, inputs, _ in factors(model):
+        rows = chunk if outputs == model.vocab_size else slices.tokens
+        if inputs > block:
+            sums = max(sums, 4 * rows * outputs)
+        if outputs > block:
+            sums = max(sums, 4 * rows * inputs)
+    right = min(RIGHT_BYTES, number * slices.tokens * max(f[1] for f in factors(model)))
+    return slices.workers * (sums + right)
+
+
+def _data_bytes(job: Job) -> int:
+    batches = BATCHES_AHEAD + 1 + job.accumulate
+    return batches * _BATCH_BYTES * job.rows * job.context + job.text_bytes
+
+
+def _cache_bytes(job: Job) -> int:
+    model = job.model
+    _, keys = _widths(model)
+    tokens = job.samples * min(job.sample_tokens, model.max_position_embeddings)
+    return int(2 * 4 * model.num_hidden_layers * keys * tokens)
+
+
+def _widths(model: ModelConfig) -> tuple[int, int]:
+    heads = model.num_attention_heads, model.num_key_value_heads
+    return heads[0] * model.head_dim, heads[1] * model.head_dim
+
+
+def _gate(model: ModelConfig) -> int:
+    return 2 if model.activation == "swiglu" else 1

@@ -1,0 +1,191 @@
+"""The memory model: its facts are the core's, and it meets what real steps hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omnima.config import ModelConfig, model_preset
+from omnima.errors import ConfigError
+from omnima.planning import Job, Machine, core_facts, largest_rows, memory_by_part
+from omnima.planning.memory import PARTS, factors, measured_optimizer_bytes, optimizer_bytes
+from omnima.planning.prediction import needed_bytes
+from omnima.training.config import TrainConfig
+from omnima.training.schema import fields_of
+
+CPP = Path(__file__).resolve().parents[3] / "cpp" / "omnima"
+BOX = Machine("box", threads=2, memory_bytes=8 << 30, runtime_bytes=200 << 20)
+MODEL = ModelConfig(
+    vocab_size=96,
+    hidden_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    max_position_embeddings=64,
+)
+
+
+def number(file: str, pattern: str) -> int:
+    """The constant that a source defines, such as `8 << 20`."""
+    found = re.search(pattern, (CPP / file).read_text(encoding="utf-8"))
+    assert found, f"{file} no longer says {pattern}"
+    left, _, right = found[1].replace("int64_t{1}", "1").partition("<<")
+    return int(left) << int(right or 0)
+
+
+def test_the_facts_are_those_of_the_core() -> None:
+    workers = number("train/row_workers.cpp", r"kLargestModel = ([^;]+);")
+    assert workers == core_facts.SIDE_BY_SIDE_PARAMETERS
+    assert number("nn/arena.cpp", r"kLargestPacked = ([^;]+);") == core_facts.PACKED_PARAMETERS
+    step = r"packs\(\) \? (\d+) : \d+"
+    assert number("train/step.cpp", step) == core_facts.SLICE_TOKENS_PACKED
+    assert number("train/step.cpp", r"packs\(\) \? \d+ : (\d+)") == core_facts.SLICE_TOKENS
+    loss = (CPP / "ops/linear_cross_entropy.cpp").read_text(encoding="utf-8")
+    for line, side_by_side in zip(re.findall(r"std::clamp.*", loss), (True, False), strict=True):
+        shift, low, high = map(int, re.findall(r"<< (\d+).*?(\d+), (\d+)\)", line)[0])
+        assert 1 << shift == core_facts.CHUNK_NUMBERS[side_by_side]
+        assert (low, high) == core_facts.CHUNK_ROWS[side_by_side]
+    assert number("ops/product.cpp", r"kDepthBytes = ([^;]+);") == core_facts.DEPTH_BYTES
+    assert number("ops/product.cpp", r"kRightBytes = ([^;]+);") == core_facts.RIGHT_BYTES
+    assert number("data/loader.h", r"kAhead = ([^;]+);") == core_facts.BATCHES_AHEAD
+
+
+@pytest.mark.parametrize("name", fields_of(TrainConfig)["optimizer"].choices)
+def test_the_state_of_each_optimizer_is_what_the_core_holds(name: str) -> None:
+    from omnima import _core
+
+    options = _core.StepOptions()
+    options.optimizer = name
+    state = _core.TrainStep(_core.Decoder(MODEL.core(), 0), options).state()
+    held = sum(each.nbytes for key, each in state.items() if key != "weights")
+    assert optimizer_bytes(MODEL, name) == held
+    assert measured_optimizer_bytes(MODEL, name) == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "name, tied, bias", [("nima", True, False), ("nima", False, False), ("gpt2", True, True)]
+)
+def test_factors_are_all_matrices_but_the_embedding(name: str, tied: bool, bias: bool) -> None:
+    model = model_preset(name, vocab_size=1000, tie_word_embeddings=tied)
+    parts = model.parameter_parts
+    matrices = sum(outputs * inputs * times for outputs, inputs, times in factors(model))
+    biases = model.num_hidden_layers * (5 * 768 + 3072) if bias else 0
+    looked_up = 0 if tied else parts["embedding"]
+    total = parts["embedding"] + parts["attention"] + parts["mlp"] + parts["head"] - looked_up
+    assert matrices == total - biases
+
+
+def test_parts_follow_the_shape() -> None:
+    job = Job(MODEL, rows=4, context=64, precision="bf16", samples=2, sample_tokens=10)
+    parts = memory_by_part(job, BOX)
+    count = MODEL.num_parameters
+    assert tuple(parts) == PARTS
+    assert parts["weights"] == 4 * count and parts["bf16_shadow"] == 2 * count
+    assert parts["gradients"] == 2 * 4 * count  # one for each of the two threads
+    assert parts["runtime"] == BOX.runtime_bytes and parts["cache"] > 0
+    alone = memory_by_part(dataclasses.replace(job, rows=1), BOX)
+    assert alone["gradients"] == 4 * count
+    assert alone["activations"] < parts["activations"]
+    plain = memory_by_part(dataclasses.replace(job, precision="fp32"), BOX)
+    assert plain["bf16_shadow"] == 0 and plain["activations"] > parts["activations"]
+    twice = dataclasses.replace(job, checkpoint_layers=3)
+    assert memory_by_part(twice, BOX)["activations"] < parts["activations"]
+    gpu = dataclasses.replace(BOX, device="cuda")
+    dropped = dataclasses.replace(job, model=MODEL.replace(dropout=0.1))
+    masks = memory_by_part(dropped, gpu)["activations"] - memory_by_part(job, gpu)["activations"]
+    assert masks == 4 * 64 * 3 * 2 * 64 * 2
+
+
+def test_large_models_are_not_packed_and_go_in_longer_slices() -> None:
+    large = Job(model_preset("125m", vocab_size=50257), rows=8, context=256)
+    assert memory_by_part(large, BOX)["packed_weights"] == 0
+    assert core_facts.slices_of(large, 2) == core_facts.Slices(1, 4, 1024)
+    small = Job(model_preset("1m", vocab_size=512), rows=8, context=256)
+    assert core_facts.slices_of(small, 2) == core_facts.Slices(2, 2, 512)
+    gpu = core_facts.slices_of(large, 2, "cuda")
+    assert gpu.tokens == 8 * 256
+
+
+def test_on_the_cpu_memory_hardly_follows_the_batch_on_a_gpu_it_does() -> None:
+    job = Job(model_preset("10m", vocab_size=2048), rows=8, context=512)
+    twice = dataclasses.replace(job, rows=16)
+    assert needed_bytes(twice, BOX) < 1.01 * needed_bytes(job, BOX)
+    gpu = dataclasses.replace(BOX, device="cuda")
+    growth = memory_by_part(twice, gpu)["activations"] / memory_by_part(job, gpu)["activations"]
+    assert growth == pytest.approx(2)
+    rows = largest_rows(job, gpu)
+    assert needed_bytes(dataclasses.replace(job, rows=rows), gpu) <= gpu.memory_bytes
+    assert needed_bytes(dataclasses.replace(job, rows=rows + 1), gpu) > gpu.memory_bytes
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [({"rows": 0}, "rows"), ({"precision": "auto"}, "fp32"), ({"seconds": 0}, "sec")],
+)
+def test_a_job_that_makes_no_sense_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Job(**{"model": MODEL, "rows": 1, "context": 8, **change})  # type: ignore[arg-type]
+
+
+MEASURE = """
+import json, sys
+import torch
+from omnima import _core
+from omnima.benchmarking.worker import peak_memory
+from omnima.config import ModelConfig
+from omnima.planning import Job, memory_by_part, this_machine
+told = json.loads(sys.argv[1])
+torch.set_num_threads(2)
+
+def steps(model, rows, context, count):
+    options = _core.StepOptions()
+    options.precision = told["precision"]
+    step = _core.TrainStep(_core.Decoder(model.core(), 0), options)
+    for seed in range(count):
+        dice = torch.Generator().manual_seed(seed)
+        ids = torch.randint(model.vocab_size, (rows, context), generator=dice)
+        step.run_batches([(ids, ids)])
+
+small = ModelConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1,
+                    num_attention_heads=1, max_position_embeddings=16)
+steps(small, 2, 16, 1)  # the code of a step is part of the runtime
+job = Job(ModelConfig(**told["model"]), told["rows"], told["context"], precision=told["precision"])
+parts = memory_by_part(job, this_machine())
+steps(job.model, job.rows, job.context, 2)
+print(json.dumps([sum(parts.values()), peak_memory(), parts]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' view of memory")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden": 256, "layers": 6, "vocab": 4096, "rows": 4, "context": 512},  # side by side
+        {"hidden": 384, "layers": 6, "vocab": 8192, "rows": 2, "context": 512},  # packed
+        {"hidden": 256, "layers": 2, "vocab": 32768, "rows": 2, "context": 1024},
+    ],
+)
+def test_the_model_meets_real_steps_within_a_tenth(shape: dict[str, int], precision: str) -> None:
+    model = {
+        "vocab_size": shape["vocab"],
+        "hidden_size": shape["hidden"],
+        "num_hidden_layers": shape["layers"],
+        "num_attention_heads": shape["hidden"] // 64,
+        "max_position_embeddings": shape["context"],
+    }
+    told = {"model": model, "precision": precision, **shape}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(told)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    predicted, peak, parts = json.loads(done.stdout)
+    assert predicted == pytest.approx(peak, rel=0.1), parts

@@ -1,0 +1,93 @@
+"""Scaling: curves are found again, intervals hold the truth, bad sets of runs are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnima.errors import CheckpointError, ConfigError
+from omnima.planning.scaling import RunPoint, as_dict, fit_runs, read_run
+
+SIZES, LENGTHS = (3 * 10**5, 10**6, 3 * 10**6), (10**6, 4 * 10**6, 16 * 10**6)
+
+
+def runs(loss: Callable[[int, int], float], sizes=SIZES, lengths=LENGTHS) -> list[RunPoint]:
+    return [RunPoint(n, d, loss(n, d)) for n in sizes for d in lengths]
+
+
+def test_an_exact_curve_is_found_again() -> None:
+    fit = fit_runs(runs(lambda n, d: 1.7 + 40 / n**0.3 + 400 / d**0.4))
+    assert (fit.alpha, fit.beta) == (0.3, 0.4)
+    assert fit.irreducible == pytest.approx(1.7) and fit.size == pytest.approx(40)
+    assert fit.data == pytest.approx(400)
+    truth = 1.7 + 40 / 1e8**0.3 + 400 / 1e9**0.4
+    found = fit.predict(10**8, 10**9)
+    assert found.loss == pytest.approx(truth) and found.low < truth < found.high
+    plain = as_dict(fit, found)
+    assert plain["curve"]["alpha"] == 0.3 and len(plain["runs"]) == 9
+    json.dumps(plain)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    dice = np.random.default_rng(0)
+    held = 0
+    for _ in range(20):
+        a, b = dice.uniform(0.2, 0.5, size=2)
+        e, size, data = 1.5, dice.uniform(0.3, 1.0) * 1e6**a, dice.uniform(0.3, 2.0) * 4e6**b
+
+        def loss(n: float, d: float, of=(e, size, a, data, b)) -> float:
+            return of[0] + of[1] / n ** of[2] + of[3] / d ** of[4]
+
+        noisy = runs(lambda n, d: loss(n, d) + dice.normal(0, 0.01), lengths=LENGTHS[:3])
+        found = fit_runs(noisy).predict(10**7, 10**8)
+        held += found.low <= loss(1e7, 1e8) <= found.high
+        assert found.high - found.low < 1.0  # and says something
+    assert held >= 17
+
+
+def test_runs_of_one_size_give_a_curve_in_tokens_and_the_other_way_round() -> None:
+    lengths = (10**5, 3 * 10**5, 10**6, 3 * 10**6)
+    fit = fit_runs(runs(lambda n, d: 1.2 + 90 / d**0.5, sizes=(10**6,), lengths=lengths))
+    assert fit.size == 0 and fit.beta == 0.5
+    found = fit.predict(10**6, 10**7)
+    assert found.low < 1.2 + 90 / 1e7**0.5 < found.high
+    sizes = (10**5, 10**6, 10**7)
+    fit = fit_runs(runs(lambda n, d: 1.2 + 90 / n**0.4, sizes=sizes, lengths=(10**6,)))
+    assert fit.data == 0 and fit.irreducible == pytest.approx(1.2, abs=0.05)
+
+
+def test_farther_away_is_less_certain() -> None:
+    dice = np.random.default_rng(1)
+    fit = fit_runs(runs(lambda n, d: 1.7 + 40 / n**0.3 + 400 / d**0.4 + dice.normal(0, 0.01)))
+    near, far = fit.predict(10**7, 10**8), fit.predict(10**10, 10**11)
+    assert far.high - far.low > near.high - near.low
+
+
+@pytest.mark.parametrize(
+    "points, said",
+    [
+        ([RunPoint(1, 1, 2.0)] * 2, "too few"),
+        ([RunPoint(1, 1, 2.0)] * 4, "alike"),
+        ([RunPoint(1, n, 2.0, tokenizer=str(n)) for n in (1, 2, 3)], "tokenizers"),
+    ],
+)
+def test_runs_that_give_no_curve_are_refused(points: list[RunPoint], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        fit_runs(points)
+
+
+def test_a_run_is_read_from_its_directory(tmp_path: Path) -> None:
+    summary = {"parameters": 10, "tokens": 20, "val_loss": 1.5}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert read_run(tmp_path) == RunPoint(10, 20, 1.5, str(tmp_path))
+    (tmp_path / "run.json").write_text('{"facts": {"tokenizer": "abc"}}')
+    assert read_run(tmp_path).tokenizer == "abc"
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "val_loss": None}))
+    with pytest.raises(CheckpointError, match="val-fraction"):
+        read_run(tmp_path)
+    with pytest.raises(CheckpointError, match="no finished run"):
+        read_run(tmp_path / "none")
