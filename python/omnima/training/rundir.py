@@ -45,9 +45,9 @@ class RunDirectory:
 
     Layout: config.yaml (the recipe, usable with --config), run.json (identity), precision.json
     (the number format and why), foresight.json (what was predicted and what came), provenance.json
-    (what it takes to repeat the run), metrics.jsonl, alerts.jsonl, samples/ (on the way), checkpoints/, tokenizer/, data/ (token shards),
-    loss.png, samples.txt, summary.json, and at the end the model itself as a Hugging Face directory
-    at the top.
+    (what it takes to repeat the run), metrics.jsonl, alerts.jsonl, samples/ (on the way),
+    checkpoints/, tokenizer/, data/ (token shards), loss.png, samples.txt, summary.json, and at the
+    end the model itself as a Hugging Face directory at the top.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -124,6 +124,7 @@ def test_tokenize_keeps_its_contract(model: Path) -> None:
 def test_info_says_what_was_trained_and_why_so(model: Path) -> None:
     facts = the_object(omnima("info", model, "--json"))
     parts = {"parameters", "parts", "config", "tokenizer", "training", "provenance", "files"}
+    parts |= {"foresight"}
     assert set(facts) == parts
     assert "train" in facts["provenance"]["sessions"][0]["command"]
     assert sum(facts["parts"].values()) == facts["parameters"]
