@@ -175,19 +175,7 @@ def _presets(free_bytes: int) -> dict[str, dict[str, Any]]:
 
 def count_parameters(config: Any) -> int:
     """Return the exact number of parameters of a decoder with these fields."""
-    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    norm = hidden * (2 if config.norm == "layer_norm" else 1)
-    attention = 2 * hidden * heads * width + 2 * hidden * groups * width
-    if config.attention_bias:
-        attention += (heads + 2 * groups) * width + hidden
-    gated = config.activation == "swiglu"
-    mlp = (3 if gated else 2) * hidden * inner
-    if config.mlp_bias:
-        mlp += (2 if gated else 1) * inner + hidden
-    embedding = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
-    learned = config.max_position_embeddings * hidden if config.positions == "learned" else 0
-    return int(embedding + learned + layers * (attention + mlp + 2 * norm) + norm)
+    return int(config.num_parameters)
 
 
 def training_bytes(config: Any, rows: int = _ROWS) -> int:

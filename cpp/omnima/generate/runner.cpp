@@ -13,6 +13,8 @@
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/kernels/cpu/norm.h"
+#include "omnima/models/relative.h"
+#include "omnima/ops/attention.h"
 
 namespace omnima::generate {
 namespace {
@@ -59,25 +61,26 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
       score_stride_((longest + 15) / 16 * 16) {
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
-  if (config.positions != "rotary") return;
-  const std::int64_t half = config.head_dim / 2;
-  for (std::int64_t position = 0; position < longest; ++position) {
-    for (std::int64_t i = 0; i < half; ++i) {
-      // In float32, as transformers computes them.
-      const auto exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
-      const float frequency =
-          1.0f / static_cast<float>(std::pow(config.rope_theta, static_cast<double>(exponent)));
-      const float angle = static_cast<float>(position) * frequency;
-      cos_.push_back(std::cos(angle));
-      sin_.push_back(std::sin(angle));
-    }
+  rotary_ = models::rotary_tables(config, longest, 0);
+  if (config.positions == "relative") buckets_ = models::relative_buckets(config, longest);
+  if (config.positions == "alibi") {
+    const at::Tensor slopes = ops::alibi_slopes(config.num_attention_heads);
+    slopes_.assign(slopes.const_data_ptr<float>(), slopes.const_data_ptr<float>() + slopes.numel());
   }
+}
+
+Runner::Row Runner::row_of(DecodeState& state, std::int64_t position) {
+  const std::int64_t room = state.capacity();
+  if (!models::rotary_follows_length(config_, room)) return {&state, position, &rotary_};
+  auto& tables = longer_[room];
+  if (!tables.cos.defined()) tables = models::rotary_tables(config_, room, room);
+  return {&state, position, &tables};
 }
 
 void Runner::prefill(DecodeState& state, std::span<const std::int64_t> tokens) {
   rows_.clear();
   const auto count = static_cast<std::int64_t>(tokens.size());
-  for (std::int64_t i = 0; i < count; ++i) rows_.push_back({&state, state.position() + i});
+  for (std::int64_t i = 0; i < count; ++i) rows_.push_back(row_of(state, state.position() + i));
   state.advance(count);
   wide_ = count >= kWideRows;
   forward(tokens);
@@ -87,7 +90,7 @@ void Runner::prefill(DecodeState& state, std::span<const std::int64_t> tokens) {
 void Runner::append(std::span<DecodeState* const> states, std::span<const std::int64_t> tokens) {
   rows_.clear();
   for (DecodeState* state : states) {
-    rows_.push_back({state, state->position()});
+    rows_.push_back(row_of(*state, state->position()));
     state->advance(1);
   }
   forward(tokens);
@@ -97,6 +100,9 @@ void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
   const core::FlushDenormals flush;
   normalise(weights_.norm, first, count);
   products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count);
+  if (config_.logit_softcap == 0) return;
+  kernels::activation_kernels<float>().soft_cap(out, out, count * config_.vocab_size,
+                                                static_cast<float>(config_.logit_softcap));
 }
 
 void Runner::forward(std::span<const std::int64_t> tokens) {
@@ -104,6 +110,7 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const auto& c = config_;
   for (auto* buffer : {&x_, &normed_, &projected_}) grow(*buffer, rows * c.hidden_size);
+  if (c.parallel_residual) grow(change_, rows * c.hidden_size);
   for (auto* buffer : {&q_, &attended_}) {
     grow(*buffer, rows * c.num_attention_heads * c.head_dim);
   }
@@ -114,6 +121,9 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     attention(i, weights_.layers[i]);
     mlp(weights_.layers[i]);
+    if (c.parallel_residual) {
+      for (std::int64_t j = 0; j < rows * c.hidden_size; ++j) x_[j] += change_[j];
+    }
   }
 }
 
@@ -135,7 +145,7 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   const Linear &q = weights.q, &k = weights.k, &v = weights.v;
   products({{&q, q_.data(), q.outputs}, {&k, k_.data(), k.outputs}, {&v, v_.data(), v.outputs}},
            normed_.data(), rows);
-  remember(layer);
+  remember(layer, weights);
   const std::int64_t heads = config_.num_key_value_heads;
   const std::int64_t scores = scores_.size() / team_.size();
   team_.run(rows * heads, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
@@ -143,21 +153,26 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
       attend(layer, i / heads, i % heads, &scores_[thread * scores]);
     }
   });
-  products({{&weights.o, projected_.data(), config_.hidden_size}}, attended_.data(), rows);
-  add_to_residual();
+  // Beside a parallel mlp the sum waits until that has read the stream.
+  auto& to = config_.parallel_residual ? change_ : projected_;
+  products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
+  if (!config_.parallel_residual) add_to_residual();
 }
 
 // Turns queries and keys to their positions; writes keys and values into the states.
-void Runner::remember(std::int64_t layer) {
+void Runner::remember(std::int64_t layer, const Layer& weights) {
   const std::int64_t width = config_.head_dim, heads = config_.num_key_value_heads;
-  const bool rotary = config_.positions == "rotary";
+  const std::int64_t shared = config_.num_attention_heads;
   for (std::size_t row = 0; row < rows_.size(); ++row) {
-    auto [state, position] = rows_[row];
-    float* keys = &k_[row * heads * width];
-    if (rotary) {
-      const std::int64_t queries = config_.num_attention_heads;
-      rotate(&q_[row * queries * width], queries, position);
-      rotate(keys, heads, position);
+    auto [state, position, rotary] = rows_[row];
+    float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
+    if (config_.qk_norm) {
+      normalise_heads(weights.query_norm, queries, shared);
+      normalise_heads(weights.key_norm, keys, heads);
+    }
+    if (rotary->cos.defined()) {
+      rotate(queries, shared, rows_[row]);
+      rotate(keys, heads, rows_[row]);
     }
     for (std::int64_t head = 0; head < heads; ++head) {
       const float* key = keys + head * width;
@@ -170,10 +185,10 @@ void Runner::remember(std::int64_t layer) {
 }
 
 // Turns the pairs (i, i + head_dim / 2), the convention of Hugging Face's Llama.
-void Runner::rotate(float* heads, std::int64_t count, std::int64_t position) const {
+void Runner::rotate(float* heads, std::int64_t count, const Row& row) const {
   const std::int64_t half = config_.head_dim / 2;
-  const float* cos = &cos_[position * half];
-  const float* sin = &sin_[position * half];
+  const float* cos = row.rotary->cos.const_data_ptr<float>() + row.position * half;
+  const float* sin = row.rotary->sin.const_data_ptr<float>() + row.position * half;
   for (std::int64_t head = 0; head < count; ++head) {
     float* first = heads + head * config_.head_dim;
     float* second = first + half;
@@ -189,24 +204,52 @@ void Runner::rotate(float* heads, std::int64_t count, std::int64_t position) con
 void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores) {
   const std::int64_t width = config_.head_dim;
   const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
-  const auto [state, position] = rows_[row];
-  const std::int64_t length = position + 1;
+  const auto [state, position, rotary] = rows_[row];
+  const std::int64_t window = config_.window_of(layer);
+  const std::int64_t begin = window > 0 ? std::max<std::int64_t>(0, position + 1 - window) : 0;
+  const std::int64_t length = position + 1 - begin;
   const std::int64_t first = (row * config_.num_attention_heads + head * shared) * width;
-  kernels::gemv({state->keys(layer, head), width, nullptr, width, &q_[first], width, shared, scores,
-                 score_stride_},
+  kernels::gemv({state->keys(layer, head) + begin * width, width, nullptr, width, &q_[first], width,
+                 shared, scores, score_stride_},
                 0, length);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(width));
-  for (std::int64_t i = 0; i < shared; ++i) softmax(scores + i * score_stride_, length, scale);
-  kernels::gemv({state->values(layer, head), state->stride(), nullptr, length, scores,
+  for (std::int64_t i = 0; i < shared; ++i) {
+    weigh(head * shared + i, begin, position, scores + i * score_stride_);
+  }
+  kernels::gemv({state->values(layer, head) + begin, state->stride(), nullptr, length, scores,
                  score_stride_, shared, &attended_[first], width},
                 0, width);
+}
+
+void Runner::weigh(std::int64_t head, std::int64_t begin, std::int64_t position,
+                   float* scores) const {
+  const std::int64_t count = position + 1 - begin;
+  float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  if (config_.attention_softcap > 0) {
+    for (std::int64_t j = 0; j < count; ++j) scores[j] *= scale;
+    scale = 1.0f;
+    kernels::activation_kernels<float>().soft_cap(scores, scores, count,
+                                                  static_cast<float>(config_.attention_softcap));
+  }
+  if (!slopes_.empty()) {
+    for (std::int64_t j = 0; j < count; ++j) {
+      scores[j] += slopes_[head] / scale * static_cast<float>(begin + j - position);
+    }
+  }
+  if (buckets_.defined()) {
+    const auto* bucket = buckets_.const_data_ptr<std::int64_t>();
+    const float* bias = weights_.relative_bias.data() + head;
+    for (std::int64_t j = 0; j < count; ++j) {
+      scores[j] += bias[bucket[count - 1 - j] * config_.num_attention_heads] / scale;
+    }
+  }
+  softmax(scores, count, scale);
 }
 
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   normalise(weights.mlp_norm, 0, rows);
   const std::int64_t inner = config_.intermediate_size;
-  if (config_.activation == "swiglu") {
+  if (config_.gated()) {
     products({{&weights.gate, inner_.data(), 2 * inner}, {&weights.up, &inner_[inner], 2 * inner}},
              normed_.data(), rows);
   } else {
@@ -220,12 +263,18 @@ void Runner::mlp(const Layer& weights) {
 void Runner::activate(std::int64_t begin, std::int64_t end) {
   const auto& table = kernels::activation_kernels<float>();
   const std::int64_t inner = config_.intermediate_size;
+  const std::string& name = config_.activation;
   for (std::int64_t row = begin; row < end; ++row) {
     float* y = &activated_[row * inner];
-    if (config_.activation == "swiglu") {
-      table.swiglu_forward(&inner_[row * 2 * inner], y, 1, inner);
+    const float* x = &inner_[row * (config_.gated() ? 2 : 1) * inner];
+    if (name == "swiglu") {
+      table.swiglu_forward(x, y, 1, inner);
+    } else if (name == "relu2") {
+      table.relu2_forward(x, y, inner);
+    } else if (config_.gated()) {
+      table.geglu_forward(x, y, 1, inner, name == "geglu_tanh");
     } else {
-      table.gelu_forward(&inner_[row * inner], y, inner, config_.activation == "gelu_tanh");
+      table.gelu_forward(x, y, inner, name == "gelu_tanh");
     }
   }
 }
@@ -243,6 +292,13 @@ void Runner::normalise(const Norm& norm, std::int64_t first, std::int64_t rows) 
       table.rms_forward(x, norm.weight.data(), y, &rstd, one);
     }
   }
+}
+
+void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) const {
+  std::vector<float> rstd(static_cast<std::size_t>(count));
+  kernels::norm_kernels<float>().rms_forward(
+      heads, norm.data(), heads, rstd.data(),
+      {count, config_.head_dim, static_cast<float>(config_.norm_eps)});
 }
 
 void Runner::add_to_residual() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
 #include "omnima/models/decoder_config.h"
+#include "omnima/models/rotary.h"
 
 namespace omnima::generate {
 
@@ -32,6 +34,7 @@ class Runner {
   struct Row {
     DecodeState* state;
     std::int64_t position;
+    const models::RotaryTables* rotary;
   };
   // Where a product goes: rows `stride` apart.
   struct Output {
@@ -44,8 +47,13 @@ class Runner {
   void embed(std::span<const std::int64_t> tokens);
   void attention(std::int64_t layer, const Layer& weights);
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
-  void remember(std::int64_t layer);
-  void rotate(float* heads, std::int64_t count, std::int64_t position) const;
+  void remember(std::int64_t layer, const Layer& weights);
+  // The norm of each query or key head of a row.
+  void normalise_heads(const Weight& norm, float* heads, std::int64_t count) const;
+  void rotate(float* heads, std::int64_t count, const Row& row) const;
+  // Scores of query head `head` with the keys from `begin` on, to weights that sum to 1.
+  void weigh(std::int64_t head, std::int64_t begin, std::int64_t position, float* scores) const;
+  Row row_of(DecodeState& state, std::int64_t position);
   void mlp(const Layer& weights);
   void activate(std::int64_t begin, std::int64_t end);
   // Rows of the residual stream, from row `first` on, into normed_.
@@ -60,10 +68,16 @@ class Runner {
   std::vector<Row> rows_;
   bool wide_ = false;
   std::int64_t score_stride_;
-  std::vector<float> cos_, sin_;  // [longest, head_dim / 2]
-  std::vector<float> scores_;     // [threads, heads that share keys, score_stride_]
+  models::RotaryTables rotary_;
+  // Of sequences that have tables of their own, by the number of tokens they have room for: what is
+  // written then is what training computes for a row of that length.
+  std::map<std::int64_t, models::RotaryTables> longer_;
+  at::Tensor buckets_;         // of distances, with relative positions
+  std::vector<float> slopes_;  // ALiBi, of each query head; empty: none
+  std::vector<float> scores_;  // [threads, heads that share keys, score_stride_]
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
+  std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
 };
 
 }  // namespace omnima::generate

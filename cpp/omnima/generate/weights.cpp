@@ -53,7 +53,11 @@ class Finder {
     layer.k = linear(at + "self_attn.k_proj", keys, c.hidden_size, c.attention_bias);
     layer.v = linear(at + "self_attn.v_proj", keys, c.hidden_size, c.attention_bias);
     layer.o = linear(at + "self_attn.o_proj", c.hidden_size, queries, c.attention_bias);
-    if (c.activation == "swiglu") {
+    if (c.qk_norm) {
+      layer.query_norm = weight(at + "self_attn.q_norm.weight", {c.head_dim});
+      layer.key_norm = weight(at + "self_attn.k_norm.weight", {c.head_dim});
+    }
+    if (c.gated()) {
       layer.gate = linear(at + "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
     }
     layer.up = linear(at + "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
@@ -75,6 +79,10 @@ Weights::Weights(const models::DecoderConfig& config,
   if (config.positions == "learned") {
     positions = find.weight("model.embed_positions.weight",
                             {config.max_position_embeddings, config.hidden_size});
+  }
+  if (config.positions == "relative") {
+    relative_bias = find.weight("model.relative_bias.weight",
+                                {config.relative_buckets, config.num_attention_heads});
   }
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) layers.push_back(find.layer(i));
   norm = find.norm("model.norm");

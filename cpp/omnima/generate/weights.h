@@ -30,6 +30,7 @@ struct Norm {
 
 struct Layer {
   Norm input_norm, mlp_norm;
+  Weight query_norm, key_norm;  // [head_dim]
   Linear q, k, v, o, gate, up, down;
 };
 
@@ -38,7 +39,7 @@ struct Weights {
   // one is missing, or is not a contiguous float32 tensor of its shape in the CPU's memory.
   Weights(const models::DecoderConfig& config, const std::map<std::string, at::Tensor>& parameters);
 
-  Weight embedding, positions;
+  Weight embedding, positions, relative_bias;
   std::vector<Layer> layers;
   Norm norm;
   Linear head;

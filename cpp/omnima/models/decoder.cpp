@@ -3,13 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/outer.h>
-#include <ATen/ops/pow.h>
 
 #include <cmath>
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
+#include "omnima/models/relative.h"
 #include "omnima/nn/checkpoint.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dropout.h"
@@ -20,6 +19,15 @@ namespace omnima::models {
 
 using core::DataError;
 using core::require;
+
+namespace {
+
+nn::DropRates drop_rates(const DecoderConfig& c) {
+  return {c.embedding_dropout < 0 ? c.dropout : c.embedding_dropout, c.attention_dropout, c.dropout,
+          c.layer_drop};
+}
+
+}  // namespace
 
 Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::string& device)
     : config_(config) {
@@ -33,6 +41,15 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     learned_positions_ = arena_.add(
         {"model.embed_positions.weight", {c.max_position_embeddings, c.hidden_size}, std});
   }
+  if (c.positions == "relative") {
+    relative_bias_ = arena_.add(
+        {"model.relative_bias.weight", {c.relative_buckets, c.num_attention_heads}, std});
+    buckets_ = relative_buckets(c, c.max_position_embeddings).to(at::Device(device));
+  }
+  at::Tensor slopes;
+  if (c.positions == "alibi") {
+    slopes = ops::alibi_slopes(c.num_attention_heads).to(at::Device(device));
+  }
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
     Block block;
@@ -43,7 +60,10 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
                                      {c.num_attention_heads, c.num_key_value_heads, c.head_dim},
                                      c.attention_bias,
                                      std,
-                                     output_std});
+                                     output_std,
+                                     {c.window_of(i), c.attention_softcap, slopes},
+                                     c.qk_norm,
+                                     c.norm_eps});
     block.mlp_norm =
         nn::Norm(arena_, name + ".post_attention_layernorm", c.hidden_size, layer_norm, c.norm_eps);
     block.mlp =
@@ -58,14 +78,9 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
   arena_.add_factor(head_);
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
-    // In float32 exactly as transformers' LlamaRotaryEmbedding: 1 / theta^(2i / head_dim).
-    const at::Tensor exponent =
-        at::arange(0, c.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(c.head_dim);
-    const at::Tensor frequency = at::pow(c.rope_theta, exponent).reciprocal();
-    const at::Tensor angle =
-        at::outer(at::arange(c.max_position_embeddings, at::kFloat), frequency);
-    cos_ = angle.cos().to(at::Device(device));
-    sin_ = angle.sin().to(at::Device(device));
+    // Those of a sequence in the original context; longer ones may have tables of their own.
+    rotary_ = rotary_tables(c, c.max_position_embeddings, 0);
+    rotary_ = {rotary_.cos.to(at::Device(device)), rotary_.sin.to(at::Device(device))};
   }
 }
 
@@ -94,9 +109,20 @@ void Decoder::check_ids(const at::Tensor& ids, bool values) const {
 
 ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segments) const {
   ops::Positions positions;
-  positions.cos = cos_;
-  positions.sin = sin_;
-  if (!segments.defined()) return positions;
+  const auto take_tables = [&](int64_t longest) {
+    if (!rotary_follows_length(config_, longest)) {
+      positions.cos = rotary_.cos;
+      positions.sin = rotary_.sin;
+      return;
+    }
+    const RotaryTables own = rotary_tables(config_, ids.size(1), longest);
+    positions.cos = own.cos.to(ids.device());
+    positions.sin = own.sin.to(ids.device());
+  };
+  if (!segments.defined()) {
+    take_tables(ids.size(1));
+    return positions;
+  }
   require<DataError>(segments.sizes() == ids.sizes(), "segments must have the shape of the ids.");
   const int64_t batch = ids.size(0), time = ids.size(1);
   const at::Tensor on_cpu = segments.to(at::kCPU, at::kInt).contiguous();
@@ -106,6 +132,7 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
   for (int64_t i = 0; i < batch * time; ++i) {
     at[i] = i % time != 0 && segment[i] == segment[i - 1] ? at[i - 1] + 1 : 0;
   }
+  take_tables(config_.rope_scaling == "dynamic" ? place.max().item<int64_t>() + 1 : 0);
   if (ops::device_ops(ids) != nullptr) ops::find_documents(place, ids.device(), positions);
   positions.ids = place.to(ids.device());
   return positions;
@@ -113,11 +140,27 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
 
 namespace {
 
-at::Tensor dropped(const at::Tensor& x, nn::Pass& pass) {
-  return pass.dropout > 0 ? ops::dropout(x, pass.dropout, pass.next_dropout_seed()) : x;
+at::Tensor dropped(const at::Tensor& x, double rate, nn::Pass& pass) {
+  return rate > 0 ? ops::dropout(x, rate, pass.next_dropout_seed()) : x;
 }
 
 }  // namespace
+
+nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t time,
+                              nn::Pass& pass) const {
+  // Read anew by every block: one that computes twice has a graph of its own.
+  if (relative_bias_.count > 0) {
+    const at::Tensor bias = ops::plain_leaf(pass.weight(relative_bias_));
+    pass.attention_bias = bias.index_select(0, buckets_.narrow(0, 0, time)).t().contiguous();
+  }
+  const at::Tensor attended =
+      dropped(block.attention.forward(stream, block.input_norm, pass), pass.drop.residual, pass);
+  if (!config_.parallel_residual) stream.change = attended;
+  stream.change =
+      dropped(block.mlp.forward(stream, block.mlp_norm, pass), pass.drop.residual, pass);
+  if (config_.parallel_residual) stream.change = stream.change.add(attended);
+  return stream;
+}
 
 at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
@@ -128,17 +171,17 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
             : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
     x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
   }
-  nn::Stream stream{dropped(x, pass), {}};
+  nn::Stream stream{dropped(x, pass.drop.embedding, pass), {}};
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const nn::Stage block = [&block = blocks_[i]](nn::Stream stream, nn::Pass& pass) {
-      stream.change = dropped(block.attention.forward(stream, block.input_norm, pass), pass);
-      stream.change = dropped(block.mlp.forward(stream, block.mlp_norm, pass), pass);
-      return stream;
+    if (pass.skips_layer()) continue;
+    const nn::Stage block = [this, i, time = ids.size(1)](nn::Stream stream, nn::Pass& pass) {
+      return run_block(blocks_[i], std::move(stream), time, pass);
     };
     const bool again = static_cast<int64_t>(i) < pass.compute.checkpointed;
     stream = again ? nn::checkpointed(block, stream, pass) : block(stream, pass);
   }
   const auto sum = [](const nn::Stream& stream) {
+    if (!stream.change.defined()) return stream.x;  // all blocks were left out
     const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
     return stream.x.add(stream.change);
   };
@@ -148,7 +191,8 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
 at::Tensor Decoder::logits(const at::Tensor& ids) {
   check_ids(ids);
   nn::Pass pass{arena_, {}, positions(ids, {})};
-  return ops::linear(hidden(ids, pass), pass.weight(head_), {});
+  return ops::soft_cap(ops::linear(hidden(ids, pass), pass.weight(head_), {}),
+                       config_.logit_softcap);
 }
 
 at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
@@ -159,10 +203,12 @@ at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
   if (options.compute.direct_gradients) arena_.gradients();
   if (options.compute.dtype == at::kBFloat16) arena_.shadow();
   nn::Pass pass{arena_, options.compute, positions(ids, segments),
-                options.training ? config_.dropout : 0.0, options.dropout_seed};
+                options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
   const at::Tensor x = hidden(ids, pass);
+  ops::LossTerms terms = options.terms;
+  terms.softcap = config_.logit_softcap;
   return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
-                                   labels.reshape({-1}), options.scale, options.terms);
+                                   labels.reshape({-1}), options.scale, terms);
 }
 
 at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "omnima/models/decoder_config.h"
+#include "omnima/models/rotary.h"
 #include "omnima/nn/layers.h"
 #include "omnima/ops/linear_cross_entropy.h"
 
@@ -47,14 +48,16 @@ class Decoder {
 
   void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
+  nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;
   at::Tensor hidden(const at::Tensor& ids, nn::Pass& pass) const;  // [batch, time, hidden]
 
   DecoderConfig config_;
   nn::Arena arena_;
-  nn::Slot tokens_, learned_positions_, head_;
+  nn::Slot tokens_, learned_positions_, relative_bias_, head_;
   std::vector<Block> blocks_;
   nn::Norm final_norm_;
-  at::Tensor cos_, sin_;  // [context, head_dim / 2]
+  RotaryTables rotary_;
+  at::Tensor buckets_;  // of distances, with relative positions
 };
 
 }  // namespace omnima::models

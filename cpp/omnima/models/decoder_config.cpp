@@ -1,6 +1,7 @@
 #include "omnima/models/decoder_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "omnima/core/error.h"
 
@@ -15,6 +16,69 @@ using core::require;
 constexpr double kMost = 1 << 24;
 constexpr std::int64_t kMostRotary = 1 << 26;  // cosines and sines: 256 MiB
 
+// What came after the plain Llama and GPT-2 shapes: all off by default.
+template <class Visit>
+void each_option(DecoderConfig& c, Visit& visit) {
+  visit(Field{"embedding_dropout", -1.0, "dropout after the embedding; -1: as dropout", -1, 0.95},
+        c.embedding_dropout);
+  visit(Field{"attention_dropout", 0.0, "probability of zeroing an attention weight in training", 0,
+              0.95},
+        c.attention_dropout);
+  visit(Field{"layer_drop", 0.0, "probability of leaving a block out of a training pass", 0, 0.95},
+        c.layer_drop);
+  visit(Field{"qk_norm", false, "RMSNorm of each query and key head before its rotary turn", 0, 1},
+        c.qk_norm);
+  visit(Field{"parallel_residual", false, "attention and mlp read the same stream, side by side", 0,
+              1},
+        c.parallel_residual);
+  visit(Field{"rope_scaling",
+              std::string("none"),
+              "how rotary frequencies stretch to a longer context",
+              0,
+              0,
+              {"none", "linear", "dynamic", "yarn", "llama3"}},
+        c.rope_scaling);
+  visit(Field{"rope_factor", 1.0, "how many times longer the context becomes", 1, 1024},
+        c.rope_factor);
+  visit(Field{"rope_original_context", std::int64_t{0},
+              "context the frequencies were made for; 0: max_position_embeddings / rope_factor", 0,
+              kMost},
+        c.rope_original_context);
+  visit(Field{"rope_beta_fast", 32.0, "yarn: turns in the context from which a pair stays", 1e-3,
+              1e4},
+        c.rope_beta_fast);
+  visit(Field{"rope_beta_slow", 1.0, "yarn: turns in the context below which a pair is stretched",
+              1e-3, 1e4},
+        c.rope_beta_slow);
+  visit(Field{"rope_attention_factor", 0.0,
+              "yarn: factor of cosines and sines; 0: 0.1 ln(rope_factor) + 1", 0, 100},
+        c.rope_attention_factor);
+  visit(Field{"rope_low_freq_factor", 1.0,
+              "llama3: turns in the context below which a pair is stretched", 1e-3, 1e4},
+        c.rope_low_freq_factor);
+  visit(Field{"rope_high_freq_factor", 4.0, "llama3: turns in the context from which a pair stays",
+              1e-3, 1e4},
+        c.rope_high_freq_factor);
+  visit(Field{"relative_buckets", std::int64_t{32},
+              "relative positions: distances that are told apart, the farther ones in groups", 2,
+              kMost},
+        c.relative_buckets);
+  visit(Field{"relative_max_distance", std::int64_t{128},
+              "relative positions: from here on all distances are one", 2, kMost},
+        c.relative_max_distance);
+  visit(Field{"sliding_window", std::int64_t{0},
+              "newest tokens that one sees, itself included; 0: the whole context", 0, kMost},
+        c.sliding_window);
+  visit(Field{"sliding_window_pattern", std::int64_t{0},
+              "every so-manieth layer sees the whole context; 0: none does", 0, kMost},
+        c.sliding_window_pattern);
+  visit(Field{"attention_softcap", 0.0, "attention scores become cap * tanh(score / cap); 0: off",
+              0, 1e6},
+        c.attention_softcap);
+  visit(Field{"logit_softcap", 0.0, "logits become cap * tanh(logit / cap); 0: off", 0, 1e6},
+        c.logit_softcap);
+}
+
 // One row a member: its description and where it lives. Member pointers keep both in one place.
 template <class Visit>
 void each_member(DecoderConfig& c, Visit visit) {
@@ -23,8 +87,8 @@ void each_member(DecoderConfig& c, Visit visit) {
   };
   visit(size("vocab_size", "number of token ids", 1), c.vocab_size);
   visit(size("hidden_size", "width of the residual stream", 1), c.hidden_size);
-  visit(size("intermediate_size", "width inside the mlp; 0: 8/3 of hidden_size for swiglu, else 4x",
-             0),
+  visit(size("intermediate_size",
+             "width inside the mlp; 0: 8/3 of hidden_size with a gate, else 4x", 0),
         c.intermediate_size);
   visit(size("num_hidden_layers", "number of blocks", 1), c.num_hidden_layers);
   visit(size("num_attention_heads", "number of query heads", 1), c.num_attention_heads);
@@ -40,7 +104,7 @@ void each_member(DecoderConfig& c, Visit visit) {
               "how positions enter",
               0,
               0,
-              {"rotary", "learned", "none"}},
+              {"rotary", "learned", "alibi", "relative", "none"}},
         c.positions);
   visit(Field{"rope_theta", 10000.0, "base of the rotary frequencies", 1, 1e9}, c.rope_theta);
   visit(Field{"activation",
@@ -48,7 +112,7 @@ void each_member(DecoderConfig& c, Visit visit) {
               "mlp activation",
               0,
               0,
-              {"swiglu", "gelu", "gelu_tanh"}},
+              {"swiglu", "gelu", "gelu_tanh", "geglu", "geglu_tanh", "relu2"}},
         c.activation);
   visit(Field{"attention_bias", false, "biases on q, k, v and the output projection", 0, 1},
         c.attention_bias);
@@ -62,6 +126,78 @@ void each_member(DecoderConfig& c, Visit visit) {
   visit(Field{"depth_scaled_init", true, "output projections drawn with std / sqrt(2 * layers)", 0,
               1},
         c.depth_scaled_init);
+  each_option(c, visit);
+}
+
+void check_rotary(const DecoderConfig& c) {
+  const DecoderConfig plain;
+  const bool scaled = c.rope_scaling != "none";
+  require<ConfigError>(!scaled || c.positions == "rotary", "rope_scaling ", c.rope_scaling,
+                       " stretches rotary positions, but positions is ", c.positions,
+                       ": set positions to rotary, or leave rope_scaling out.");
+  require<ConfigError>(scaled || (c.rope_factor == 1 && c.rope_original_context == 0),
+                       "rope_factor and rope_original_context have no effect without rope_scaling: "
+                       "set it to linear, dynamic, yarn or llama3, or leave them out.");
+  const bool yarn = c.rope_scaling == "yarn", llama3 = c.rope_scaling == "llama3";
+  require<ConfigError>(yarn || (c.rope_beta_fast == plain.rope_beta_fast &&
+                                c.rope_beta_slow == plain.rope_beta_slow &&
+                                c.rope_attention_factor == plain.rope_attention_factor),
+                       "rope_beta_fast, rope_beta_slow and rope_attention_factor belong to "
+                       "rope_scaling yarn, but it is ",
+                       c.rope_scaling, ": leave them out, or set rope_scaling to yarn.");
+  require<ConfigError>(llama3 || (c.rope_low_freq_factor == plain.rope_low_freq_factor &&
+                                  c.rope_high_freq_factor == plain.rope_high_freq_factor),
+                       "rope_low_freq_factor and rope_high_freq_factor belong to rope_scaling "
+                       "llama3, but it is ",
+                       c.rope_scaling, ": leave them out, or set rope_scaling to llama3.");
+  require<ConfigError>(!yarn || c.rope_beta_fast > c.rope_beta_slow, "rope_beta_fast ",
+                       c.rope_beta_fast, " must be greater than rope_beta_slow ", c.rope_beta_slow,
+                       ": between them the frequencies pass from kept to stretched.");
+  require<ConfigError>(!yarn || c.rope_theta > 1,
+                       "rope_theta 1 gives every pair the same frequency, which yarn cannot tell "
+                       "apart: take a larger one, such as 10000.");
+  require<ConfigError>(!llama3 || c.rope_high_freq_factor > c.rope_low_freq_factor,
+                       "rope_high_freq_factor ", c.rope_high_freq_factor,
+                       " must be greater than rope_low_freq_factor ", c.rope_low_freq_factor,
+                       ": between them the frequencies pass from stretched to kept.");
+  require<ConfigError>(!scaled || c.rope_original_context <= c.max_position_embeddings,
+                       "rope_original_context ", c.rope_original_context,
+                       " is longer than max_position_embeddings ", c.max_position_embeddings,
+                       ": scaling stretches to a longer context, never to a shorter one.");
+  require<ConfigError>(c.rope_scaling != "dynamic" || c.head_dim > 2,
+                       "rope_scaling dynamic needs a head_dim of at least 4, not ", c.head_dim,
+                       ": with a single pair there is nothing to spread the stretch over.");
+}
+
+void check_options(const DecoderConfig& c) {
+  require<ConfigError>(c.sliding_window_pattern == 0 || c.sliding_window > 0,
+                       "sliding_window_pattern ", c.sliding_window_pattern,
+                       " says which layers have no window, but there is no sliding_window: give "
+                       "its length in tokens.");
+  require<ConfigError>(c.sliding_window_pattern != 1,
+                       "sliding_window_pattern 1 takes the window from every layer: drop "
+                       "sliding_window, or let every second or later layer see the whole context.");
+  require<ConfigError>(c.sliding_window < c.max_position_embeddings || c.sliding_window == 0,
+                       "sliding_window ", c.sliding_window, " covers the whole context of ",
+                       c.max_position_embeddings,
+                       " tokens and would change nothing: make it smaller, or leave it out.");
+  const DecoderConfig plain;
+  require<ConfigError>(
+      c.positions == "relative" || (c.relative_buckets == plain.relative_buckets &&
+                                    c.relative_max_distance == plain.relative_max_distance),
+      "relative_buckets and relative_max_distance belong to positions relative, "
+      "but positions is ",
+      c.positions, ": leave them out, or set positions to relative.");
+  require<ConfigError>(c.relative_max_distance > c.relative_buckets / 2, "relative_max_distance ",
+                       c.relative_max_distance, " must be greater than half of relative_buckets ",
+                       c.relative_buckets,
+                       ": the nearer half of the buckets hold one distance each.");
+  require<ConfigError>(c.embedding_dropout >= 0 || c.embedding_dropout == -1, "embedding_dropout ",
+                       c.embedding_dropout,
+                       " is no probability: give 0 to 0.95, or -1 for the same as dropout.");
+  require<ConfigError>(c.layer_drop == 0 || c.num_hidden_layers > 1, "layer_drop ", c.layer_drop,
+                       " would leave the only block out, and with it everything between embedding "
+                       "and head: take at least 2 layers, or no layer_drop.");
 }
 
 }  // namespace
@@ -105,8 +241,11 @@ DecoderConfig DecoderConfig::from_values(const std::map<std::string, FieldValue>
     config.head_dim = config.hidden_size / config.num_attention_heads;
   }
   if (config.intermediate_size == 0) {
-    config.intermediate_size =
-        config.activation == "swiglu" ? config.hidden_size * 8 / 3 : config.hidden_size * 4;
+    config.intermediate_size = config.gated() ? config.hidden_size * 8 / 3 : config.hidden_size * 4;
+  }
+  if (config.rope_original_context == 0 && config.rope_scaling != "none") {
+    config.rope_original_context = std::max<std::int64_t>(
+        1, std::llround(static_cast<double>(config.max_position_embeddings) / config.rope_factor));
   }
   config.check();
   return config;
@@ -117,6 +256,19 @@ std::map<std::string, FieldValue> DecoderConfig::values() const {
   DecoderConfig copy = *this;
   each_member(copy, [&](const Field& field, auto& member) { all[field.name] = member; });
   return all;
+}
+
+bool DecoderConfig::gated() const {
+  return activation == "swiglu" || activation == "geglu" || activation == "geglu_tanh";
+}
+
+bool DecoderConfig::drops() const {
+  return dropout > 0 || embedding_dropout > 0 || attention_dropout > 0 || layer_drop > 0;
+}
+
+std::int64_t DecoderConfig::window_of(std::int64_t layer) const {
+  const bool whole = sliding_window_pattern > 0 && (layer + 1) % sliding_window_pattern == 0;
+  return whole ? 0 : sliding_window;
 }
 
 void DecoderConfig::check() const {
@@ -143,6 +295,8 @@ void DecoderConfig::check() const {
                        kMostRotary / head_dim, " here.");
   require<ConfigError>(positions != "rotary" || head_dim % 2 == 0, "head_dim ", head_dim,
                        " is odd, but rotary positions turn pairs: take an even head_dim.");
+  check_rotary(*this);
+  check_options(*this);
 }
 
 }  // namespace omnima::models

@@ -22,15 +22,40 @@ struct DecoderConfig {
   std::int64_t max_position_embeddings = 0;  // the context length in tokens
   std::string norm = "rms_norm";             // rms_norm | layer_norm (layer_norm carries a bias)
   double norm_eps = 1e-5;
-  std::string positions = "rotary";  // rotary | learned | none
+  std::string positions = "rotary";  // rotary | learned | alibi | relative | none
   double rope_theta = 10000.0;
-  std::string activation = "swiglu";  // swiglu | gelu | gelu_tanh (the latter two without a gate)
-  bool attention_bias = false;        // on q, k, v and the output projection
+  std::string activation =
+      "swiglu";                 // swiglu | geglu | geglu_tanh (gated); gelu | gelu_tanh | relu2
+  bool attention_bias = false;  // on q, k, v and the output projection
   bool mlp_bias = false;
   bool tie_word_embeddings = true;
   double dropout = 0.0;  // after the embedding, the attention and the mlp; in training only
+  double embedding_dropout = -1;  // after the embedding, where it is not `dropout`
+  double attention_dropout = 0.0;
+  double layer_drop = 0.0;
   double initializer_range = 0.02;
   bool depth_scaled_init = true;  // output projections drawn with std / sqrt(2 * layers)
+
+  bool qk_norm = false;
+  bool parallel_residual = false;
+  std::string rope_scaling = "none";  // none | linear | dynamic | yarn | llama3
+  double rope_factor = 1.0;
+  std::int64_t rope_original_context = 0;
+  double rope_beta_fast = 32.0;
+  double rope_beta_slow = 1.0;
+  double rope_attention_factor = 0.0;
+  double rope_low_freq_factor = 1.0;
+  double rope_high_freq_factor = 4.0;
+  std::int64_t relative_buckets = 32;
+  std::int64_t relative_max_distance = 128;
+  std::int64_t sliding_window = 0;
+  std::int64_t sliding_window_pattern = 0;
+  double attention_softcap = 0.0;
+  double logit_softcap = 0.0;
+
+  bool gated() const;
+  bool drops() const;  // whether training leaves anything out at random
+  std::int64_t window_of(std::int64_t layer) const;  // 0: the whole context
 
   static const std::vector<core::Field>& fields();
   // From named values; an unknown name is an error that names the nearest field. Checks bounds and
@@ -42,9 +67,10 @@ struct DecoderConfig {
 
 // Canonical parameter names are those of Hugging Face's Llama, weights [out, in]:
 //   model.embed_tokens.weight [vocab, hidden], model.embed_positions.weight [context, hidden]
-//   (learned), model.layers.N.input_layernorm.{weight,bias},
-//   .self_attn.{q,k,v,o}_proj.{weight,bias}, .post_attention_layernorm.{weight,bias},
-//   .mlp.{gate,up,down}_proj.{weight,bias} (gate: swiglu), model.norm.{weight,bias}, lm_head.weight
-//   (untied).
+//   (learned), model.relative_bias.weight [buckets, heads] (relative),
+//   model.layers.N.input_layernorm.{weight,bias}, .self_attn.{q,k,v,o}_proj.{weight,bias},
+//   .self_attn.{q,k}_norm.weight [head_dim] (qk_norm), .post_attention_layernorm.{weight,bias},
+//   .mlp.{gate,up,down}_proj.{weight,bias} (gate: where the activation has one),
+//   model.norm.{weight,bias}, lm_head.weight (untied).
 
 }  // namespace omnima::models

@@ -1,6 +1,7 @@
 #include "omnima/nn/layers.h"
 
 #include "omnima/ops/fused_linear.h"
+#include "omnima/ops/head_norm.h"
 #include "omnima/ops/linear.h"
 
 namespace omnima::nn {
@@ -48,7 +49,7 @@ at::Tensor Norm::forward(const at::Tensor& x, const Pass& pass) const {
 }
 
 Attention::Attention(Arena& arena, const std::string& name, const Options& options)
-    : shape_(options.shape) {
+    : shape_(options.shape), scores_(options.scores), qk_norm_(options.qk_norm) {
   const int64_t queries = shape_.heads * shape_.head_dim, keys = shape_.kv_heads * shape_.head_dim;
   input_ = Linear(arena, options.hidden_size,
                   {{name + ".q_proj", queries, options.init_std},
@@ -58,17 +59,29 @@ Attention::Attention(Arena& arena, const std::string& name, const Options& optio
   output_ =
       Linear(arena, queries, {{name + ".o_proj", options.hidden_size, options.output_init_std}},
              options.bias);
+  if (!qk_norm_) return;
+  query_norm_ = Norm(arena, name + ".q_norm", shape_.head_dim, false, options.norm_eps);
+  key_norm_ = Norm(arena, name + ".k_norm", shape_.head_dim, false, options.norm_eps);
 }
 
-at::Tensor Attention::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
-  const at::Tensor qkv = input_.forward(stream, norm, pass);
-  return output_.forward(ops::attention(qkv, shape_, pass.positions), pass);
+at::Tensor Attention::forward(Stream& stream, const Norm& norm, Pass& pass) const {
+  at::Tensor qkv = input_.forward(stream, norm, pass);
+  if (qk_norm_) {
+    qkv = ops::head_norm(qkv, shape_, query_norm_.weights(pass), key_norm_.weights(pass));
+  }
+  ops::AttentionOptions scores = scores_;
+  scores.bias = pass.attention_bias;
+  if (pass.drop.attention > 0) {
+    scores.dropout = pass.drop.attention;
+    scores.dropout_seed = pass.next_dropout_seed();
+  }
+  return output_.forward(ops::attention(qkv, shape_, pass.positions, scores), pass);
 }
 
 Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
     : activation_(ops::activation_of(options.activation)) {
   std::vector<Linear::Output> inputs;
-  if (activation_ == ops::Activation::kSwiglu) {
+  if (ops::is_gated(activation_)) {
     inputs.push_back({name + ".gate_proj", options.intermediate_size, options.init_std});
   }
   inputs.push_back({name + ".up_proj", options.intermediate_size, options.init_std});

@@ -58,18 +58,24 @@ class Attention {
     bool bias;
     double init_std;
     double output_init_std;
+    ops::AttentionOptions scores{};
+    bool qk_norm = false;  // queries and keys pass an RMSNorm of their own
+    double norm_eps = 1e-5;
   };
   Attention() = default;
   Attention(Arena& arena, const std::string& name, const Options& options);
   // What is to be added to the stream: [batch, time, hidden].
-  at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
+  at::Tensor forward(Stream& stream, const Norm& norm, Pass& pass) const;
 
  private:
   ops::AttentionShape shape_;
+  ops::AttentionOptions scores_;
+  bool qk_norm_ = false;
+  Norm query_norm_, key_norm_;
   Linear input_, output_;
 };
 
-// The feed-forward part, of a norm of the stream: swiglu (with a gate) or gelu.
+// The feed-forward part, of a norm of the stream, with or without a gate.
 class Mlp {
  public:
   struct Options {

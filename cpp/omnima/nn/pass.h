@@ -3,20 +3,37 @@
 
 #include <cstdint>
 
+#include "omnima/core/mix.h"
 #include "omnima/nn/arena.h"
 #include "omnima/ops/attention.h"
 
 namespace omnima::nn {
 
+// Probabilities of leaving something out; all 0 outside training.
+struct DropRates {
+  double embedding = 0.0;
+  double attention = 0.0;  // a weight of the softmax
+  double residual = 0.0;   // a number that attention or mlp adds to the stream
+  double layer = 0.0;      // a whole block (LayerDrop: Fan et al. 2020)
+};
+
 struct Pass {
   const Arena& arena;
   Compute compute;
   ops::Positions positions;
-  double dropout = 0.0;            // 0 outside training
+  DropRates drop{};
   std::uint64_t dropout_seed = 0;  // of this micro-batch; every use draws the next one
+  at::Tensor attention_bias{};     // float32 [heads, time], by distance: the same in all layers
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }
   std::uint64_t next_dropout_seed() { return dropout_seed += 0x9e3779b97f4a7c15ULL; }
+  // Whether this pass leaves the next block out.
+  bool skips_layer();
 };
+
+inline bool Pass::skips_layer() {
+  if (drop.layer == 0) return false;
+  return static_cast<double>(core::mix(next_dropout_seed()) >> 11) * 0x1p-53 < drop.layer;
+}
 
 }  // namespace omnima::nn

@@ -5,8 +5,10 @@
 
 namespace omnima::ops {
 
-// Both take contiguous tensors.
+// All take contiguous tensors.
 at::Tensor activate_rows(const at::Tensor& x, Activation activation);
 at::Tensor activation_gradient(const at::Tensor& x, const at::Tensor& dy, Activation activation);
+at::Tensor soft_cap_rows(const at::Tensor& x, double cap);
+at::Tensor soft_cap_gradient(const at::Tensor& y, const at::Tensor& dy, double cap);
 
 }  // namespace omnima::ops

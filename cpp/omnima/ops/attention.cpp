@@ -2,15 +2,20 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 
 #include "omnima/core/buffer.h"
+#include "omnima/core/mix.h"
 #include "omnima/kernels/cpu/attention.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/reference.h"
+#include "omnima/ops/saved.h"
 
 namespace omnima::ops {
 namespace {
@@ -18,10 +23,19 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The products of the lower triangle; backward makes the scores anew and four products of theirs.
-double attention_flops(const at::Tensor& qkv, const AttentionShape& shape, double products) {
+// The products of what is seen of the lower triangle; backward makes the scores anew and four
+// products of theirs.
+double attention_flops(const at::Tensor& qkv, const AttentionShape& shape, int64_t window,
+                       double products) {
   const double batch = qkv.size(0), time = qkv.size(1);
-  return products * batch * time * (time + 1) * static_cast<double>(shape.heads * shape.head_dim);
+  const double unseen = window > 0 ? std::max(0.0, time - static_cast<double>(window)) : 0.0;
+  return products * batch * (time * (time + 1) - unseen * (unseen + 1)) *
+         static_cast<double>(shape.heads * shape.head_dim);
+}
+
+// Of all heads of a row: a head adds its number.
+uint64_t dropout_seed(const AttentionOptions& options, int64_t row) {
+  return core::mix(options.dropout_seed, static_cast<uint64_t>(row));
 }
 
 thread_local core::Buffer scratch_buffer;  // kept between calls
@@ -30,6 +44,7 @@ struct Saved {
   at::Tensor qkv, out, logsumexp;  // logsumexp [batch, kv_heads, heads / kv_heads, time]
   Positions positions;
   AttentionShape shape;
+  AttentionOptions options;
 };
 
 // The task of one row and one key-value head.
@@ -55,7 +70,17 @@ kernels::AttentionTask<T> task_of(const Saved& s, int64_t row, int64_t kv_head) 
       s.positions.ids.defined() ? s.positions.ids.const_data_ptr<int64_t>() + row * time : nullptr,
       float_or_null(s.positions.cos),
       float_or_null(s.positions.sin),
-      static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)))};
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
+      s.options.window,
+      static_cast<float>(s.options.softcap),
+      s.options.slopes.defined() ? s.options.slopes.const_data_ptr<float>() + kv_head * group
+                                 : nullptr,
+      static_cast<float>(s.options.dropout),
+      s.options.bias.defined()
+          ? s.options.bias.const_data_ptr<float>() + kv_head * group * s.options.bias.size(1)
+          : nullptr,
+      s.options.bias.defined() ? s.options.bias.size(1) : 0,
+      dropout_seed(s.options, row) + static_cast<uint64_t>(kv_head * group)};
 }
 
 // Every row and key-value head is one task; f(task, row, kv_head, scratch).
@@ -72,12 +97,21 @@ void for_tasks(const Saved& s, F f) {
   });
 }
 
+at::Tensor bias_gradient(const at::Tensor& bias, const at::Tensor& by_row) {
+  if (!by_row.defined()) return {};
+  const at::Tensor all = at::zeros_like(bias);
+  all.narrow(1, 0, by_row.size(2)).copy_(by_row.sum(0));
+  return all;
+}
+
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
-                            const AttentionShape& shape, const Positions& positions) {
+  // The list holds the bias where there is one.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input, at::TensorList,
+                            const AttentionShape& shape, const Positions& positions,
+                            const AttentionOptions& options) {
     const double out_bytes = bytes_of(input) * static_cast<double>(shape.heads) /
                              static_cast<double>(shape.heads + 2 * shape.kv_heads);
-    const core::Scope scope("attention.forward", attention_flops(input, shape, 2),
+    const core::Scope scope("attention.forward", attention_flops(input, shape, options.window, 2),
                             bytes_of(input) + out_bytes);
     const at::Tensor qkv = input.contiguous();
     const int64_t batch = qkv.size(0), time = qkv.size(1);
@@ -86,7 +120,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                   at::empty({batch * shape.heads * time}, qkv.options().dtype(at::kFloat)),
                   {positions.ids.defined() ? positions.ids.contiguous() : at::Tensor(),
                    positions.cos, positions.sin},
-                  shape};
+                  shape,
+                  options};
     by_dtype(qkv, "attention", [&]<class T>(T*) {
       for_tasks<T>(s, [](const auto& task, int64_t, int64_t, void* scratch) {
         kernels::attention_kernels<T>().forward(task, scratch);
@@ -99,6 +134,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     saved["cos"] = positions.cos;
     saved["sin"] = positions.sin;
     saved["shape"] = std::vector<int64_t>{shape.heads, shape.kv_heads, shape.head_dim};
+    AttentionOptions kept_options = options;
+    if (options.bias.defined()) kept_options.bias = options.bias.detach();
+    keep(context, kept_options);
     return s.out;
   }
 
@@ -110,10 +148,17 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                   tensors[1],
                   saved["logsumexp"].toTensor(),
                   {saved["ids"].toTensor(), saved["cos"].toTensor(), saved["sin"].toTensor()},
-                  {dims[0], dims[1], dims[2]}};
-    const core::Scope scope("attention.backward", attention_flops(s.qkv, s.shape, 5),
+                  {dims[0], dims[1], dims[2]},
+                  kept<AttentionOptions>(context)};
+    const core::Scope scope("attention.backward",
+                            attention_flops(s.qkv, s.shape, s.options.window, 5),
                             2 * bytes_of(s.qkv, s.out));
     const at::Tensor dout = grads[0].contiguous(), dqkv = at::empty_like(s.qkv);
+    const bool learns_bias = s.options.bias.defined() && context->needs_input_grad(1);
+    at::Tensor dbias;  // of every row, so that sums do not depend on threads
+    if (learns_bias) {
+      dbias = at::zeros({s.qkv.size(0), s.shape.heads, s.qkv.size(1)}, s.options.bias.options());
+    }
     by_dtype(s.qkv, "attention", [&]<class T>(T*) {
       for_tasks<T>(s, [&](const auto& task, int64_t row, int64_t kv_head, void* scratch) {
         const int64_t group = s.shape.heads / s.shape.kv_heads, dim = s.shape.head_dim;
@@ -122,13 +167,33 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
             task,
             {data<T>(dout) + row * task.time * task.out_stride + kv_head * group * dim,
              at + kv_head * group * dim, at + (s.shape.heads + kv_head) * dim,
-             at + (s.shape.heads + s.shape.kv_heads + kv_head) * dim},
+             at + (s.shape.heads + s.shape.kv_heads + kv_head) * dim,
+             learns_bias
+                 ? dbias.data_ptr<float>() + (row * s.shape.heads + kv_head * group) * task.time
+                 : nullptr},
             scratch);
       });
     });
-    return {dqkv, at::Tensor(), at::Tensor()};
+    variable_list result{dqkv};
+    if (s.options.bias.defined()) result.push_back(bias_gradient(s.options.bias, dbias));
+    result.resize(result.size() + 3);  // shape, positions and options
+    return result;
   }
 };
+
+void check_options(int64_t time, const AttentionShape& shape, const AttentionOptions& options) {
+  const auto& [window, softcap, slopes, dropout, seed, bias] = options;
+  core::require(window >= 0 && softcap >= 0 && dropout >= 0 && dropout < 1,
+                "attention takes a window and a softcap of at least 0 and a dropout below 1, not ",
+                window, ", ", softcap, " and ", dropout, ".");
+  core::require(!slopes.defined() || (slopes.scalar_type() == at::kFloat && slopes.dim() == 1 &&
+                                      slopes.size(0) == shape.heads && slopes.is_contiguous()),
+                "attention takes one float32 slope a query head, ", shape.heads, " of them.");
+  core::require(!bias.defined() || (bias.scalar_type() == at::kFloat && bias.dim() == 2 &&
+                                    bias.size(0) == shape.heads && bias.size(1) >= time),
+                "attention takes a float32 bias of at least ", time, " distances for each of its ",
+                shape.heads, " query heads.");
+}
 
 void check(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions) {
   const auto& [heads, kv_heads, head_dim] = shape;
@@ -152,12 +217,49 @@ void check(const at::Tensor& qkv, const AttentionShape& shape, const Positions& 
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
-                     const Positions& positions) {
+at::Tensor alibi_slopes(int64_t heads) {
+  int64_t power = 1;
+  while (2 * power <= heads) power *= 2;
+  std::vector<float> slopes;
+  for (int64_t i = 1; i <= power; ++i) {
+    slopes.push_back(static_cast<float>(std::exp2(-8.0 * i / power)));
+  }
+  for (int64_t i = 1; power + i / 2 < heads; i += 2) {
+    slopes.push_back(static_cast<float>(std::exp2(-4.0 * i / power)));
+  }
+  return at::from_blob(slopes.data(), {heads}, at::kFloat).clone();
+}
+
+at::Tensor dropout_factors(const AttentionShape& shape, const AttentionOptions& options,
+                           int64_t batch, int64_t time) {
+  const at::Tensor factors = at::empty({batch, shape.heads, time, time}, at::kFloat);
+  float* at = factors.data_ptr<float>();
+  kernels::AttentionTask<float> task{};
+  task.dropout = static_cast<float>(options.dropout);
+  for (int64_t row = 0; row < batch; ++row) {
+    task.dropout_seed = dropout_seed(options, row);
+    for (int64_t i = 0; i < shape.heads * time; ++i, at += time) {
+      kernels::attention_kernels<float>().dropout_factors(task, i / time, i % time, 0, time, at);
+    }
+  }
+  return factors;
+}
+
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
+                     const AttentionOptions& options) {
   check(qkv, shape, positions);
-  if (const auto* device = device_ops(qkv)) return device->attention(qkv, shape, positions);
-  if (!qkv.is_cpu() || reference_mode()) return reference::attention(qkv, shape, positions);
-  return AttentionFunction::apply(qkv, shape, positions);
+  check_options(qkv.size(1), shape, options);
+  const auto* device = device_ops(qkv);
+  if (device != nullptr && options.plain()) return device->attention(qkv, shape, positions);
+  if (!qkv.is_cpu() || reference_mode()) {
+    return reference::attention(qkv, shape, positions, options);
+  }
+  if (!options.bias.defined()) {
+    return AttentionFunction::apply(qkv, at::TensorList(), shape, positions, options);
+  }
+  AttentionOptions whole = options;
+  whole.bias = options.bias.contiguous();
+  return AttentionFunction::apply(qkv, at::TensorList(whole.bias), shape, positions, whole);
 }
 
 }  // namespace omnima::ops

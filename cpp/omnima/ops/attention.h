@@ -1,4 +1,5 @@
-// Causal self-attention over a fused projection: rotary turn, grouped heads, document borders.
+// Causal self-attention over a fused projection: rotary turn, grouped heads, document borders,
+// sliding windows, caps, ALiBi and dropout.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,9 +25,32 @@ struct Positions {
   int64_t longest_document = 0;
 };
 
+// What changes the scores or the weights. The defaults change nothing.
+struct AttentionOptions {
+  int64_t window = 0;   // a token sees so many of the newest, itself included; 0: all
+  double softcap = 0;   // scores become softcap * tanh(score / softcap) (Gemma 2, 2024); 0: stay
+  at::Tensor slopes{};  // float32 [heads]: ALiBi (Press et al. 2022); undefined: none
+  double dropout = 0;   // probability of zeroing a weight
+  uint64_t dropout_seed = 0;  // the zeroed ones are a pure function of it
+  // float32 [heads, time or more], differentiable: added to the score of a key so many places back.
+  at::Tensor bias{};
+
+  bool plain() const {
+    return window == 0 && softcap == 0 && dropout == 0 && !slopes.defined() && !bias.defined();
+  }
+};
+
+// The slopes of ALiBi: a geometric sequence for powers of two; else those of the power below, then
+// every other one of the power above.
+at::Tensor alibi_slopes(int64_t heads);
+
+// What dropout multiplies the weights by: float32 [batch, heads, time, time] on the CPU.
+at::Tensor dropout_factors(const AttentionShape& shape, const AttentionOptions& options,
+                           int64_t batch, int64_t time);
+
 // qkv [batch, time, (heads + 2 kv_heads) * head_dim], q then k then v -> [batch, time, heads *
 // head_dim]. A token sees its document's tokens up to itself.
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
-                     const Positions& positions);
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
+                     const AttentionOptions& options = {});
 
 }  // namespace omnima::ops

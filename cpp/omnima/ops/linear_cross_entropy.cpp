@@ -9,6 +9,7 @@
 
 #include <numeric>
 
+#include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/cross_entropy.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
@@ -32,19 +33,24 @@ int64_t chunk_rows(int64_t vocab) {
 
 // The losses of a chunk's rows; by the rule, the logits become their gradient.
 template <class T>
-double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient,
+double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gradient, float cap,
                   const kernels::CrossEntropyRule& rule) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   std::vector<double> losses(rows);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(with_gradient ? vocab : 0);
+    std::vector<T> capped(with_gradient && cap > 0 ? vocab : 0);
     const auto& kernels = kernels::cross_entropy_kernels<T>();
+    const auto& caps = kernels::activation_kernels<T>();
     for (int64_t row = begin; row < end; ++row) {
       T* at = data<T>(logits) + row * vocab;
+      if (cap > 0) caps.soft_cap(at, at, vocab, cap);
+      std::copy_n(at, capped.size(), capped.data());
       if (labels[row] == kIgnored) {
         if (with_gradient) std::fill(at, at + vocab, T{});
       } else if (with_gradient) {
         losses[row] = kernels.loss_and_gradient(at, vocab, labels[row], rule, scratch.data());
+        if (cap > 0) caps.soft_cap_backward(capped.data(), at, at, vocab, cap);
       } else {
         losses[row] = kernels.loss(at, vocab, labels[row]);
       }
@@ -91,7 +97,8 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       product_out_packed(logits, x, weight.compute.t(), weight.packed_forward);
       const auto* label = labels.const_data_ptr<int64_t>() + start;
       total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
-        return chunk_loss<T>(logits, label, with_gradient || !terms.none(), rule);
+        return chunk_loss<T>(logits, label, with_gradient || terms.changes_loss(),
+                             static_cast<float>(terms.softcap), rule);
       });
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
@@ -129,6 +136,8 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
                 "linear_cross_entropy takes hidden states [rows, ", weight.compute.size(1),
                 "] and an int64 label a row, not the shapes ", hidden.sizes(), " and ",
                 labels.sizes(), ".");
+  core::require(terms.softcap >= 0, "linear_cross_entropy takes a softcap of at least 0, not ",
+                terms.softcap, ".");
   const auto* device = device_ops(hidden);
   if (device != nullptr && terms.none()) {
     return device->linear_cross_entropy(hidden, weight, labels, scale);

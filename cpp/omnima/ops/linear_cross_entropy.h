@@ -12,8 +12,11 @@ namespace omnima::ops {
 struct LossTerms {
   double label_smoothing = 0.0;
   double z_loss = 0.0;
+  // Before all: logits become softcap * tanh(logit / softcap) (Gemma 2, 2024); 0: they stay.
+  double softcap = 0.0;
 
-  bool none() const { return label_smoothing == 0.0 && z_loss == 0.0; }
+  bool changes_loss() const { return label_smoothing > 0.0 || z_loss > 0.0; }
+  bool none() const { return !changes_loss() && softcap == 0.0; }
 };
 
 // hidden [rows, width], labels int64 [rows] (-100 is ignored) -> float32 scalar: the sum of the

@@ -6,35 +6,12 @@
 
 #include "omnima/kernels/cpu/norm.h"
 #include "omnima/ops/dispatch.h"
+#include "omnima/ops/row_parts.h"
 
 namespace omnima::ops {
 namespace {
 
 int64_t rows_of(const at::Tensor& x) { return x.numel() / x.size(-1); }
-
-// Adds a [parts, cols] buffer of partial sums to the gradient: in order, so that sums are
-// repeatable.
-at::Tensor give_gradient(const at::Tensor& partial, const at::Tensor& grad) {
-  const at::Tensor sum = partial.sum(0);
-  if (!grad.defined()) return sum;
-  grad.add_(sum);
-  return {};
-}
-
-// Ranges of rows with a buffer of their own for the weight's gradient. Their number follows from
-// the rows alone: the same sums on any number of threads.
-int64_t parts_of(int64_t rows) { return std::clamp<int64_t>(rows / 256, 1, 64); }
-
-template <class F>
-void in_parts(int64_t rows, F f) {
-  const int64_t parts = parts_of(rows), share = (rows + parts - 1) / parts;
-  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
-    for (int64_t part = first; part < last; ++part) {
-      const int64_t begin = part * share, end = std::min(rows, begin + share);
-      if (begin < end) f(part, begin, end);
-    }
-  });
-}
 
 // Few enough rows that what one kernel writes is still in the first cache when the next reads it.
 constexpr int64_t kNumbersAtOnce = 4096;

@@ -9,9 +9,14 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/relu.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/softmax.h>
+
+#include <cmath>
+#include <limits>
 
 namespace omnima::ops::reference {
 
@@ -35,6 +40,17 @@ at::Tensor gelu(const at::Tensor& x, bool by_tanh) {
   return at::gelu(x, by_tanh ? "tanh" : "none");
 }
 
+at::Tensor geglu(const at::Tensor& gate_up, bool by_tanh) {
+  const int64_t width = gate_up.size(-1) / 2;
+  return gelu(gate_up.narrow(-1, 0, width), by_tanh) * gate_up.narrow(-1, width, width);
+}
+
+at::Tensor relu2(const at::Tensor& x) { return at::relu(x).square(); }
+
+at::Tensor soft_cap(const at::Tensor& x, double cap) {
+  return cap == 0 ? x : (x.to(at::kFloat) / cap).tanh().mul(cap).to(x.scalar_type());
+}
+
 namespace {
 
 // x [batch, heads, time, head_dim] turned by its positions, half-split layout.
@@ -51,10 +67,49 @@ at::Tensor turn(const at::Tensor& x, const Positions& positions) {
   return at::cat({a * cos - b * sin, b * cos + a * sin}, -1).to(x.scalar_type());
 }
 
+// Which keys the queries see: bool [batch or 1, 1, time, time].
+at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t window) {
+  const at::Tensor query =
+      at::arange(qkv.size(1), qkv.options().dtype(at::kLong)).unsqueeze(1);  // [time, 1]
+  const at::Tensor key = query.t();
+  at::Tensor mask = key.le(query);
+  if (window > 0) mask = mask.logical_and(key.gt(query - window));
+  mask = mask.unsqueeze(0);
+  if (positions.ids.defined()) mask = mask.logical_and(key.ge(query - positions.ids.unsqueeze(2)));
+  return mask.unsqueeze(1);
+}
+
+// Attention step by step, in float32: q, k and v are [batch, heads, time, head_dim].
+at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& seen, const AttentionOptions& options) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
+  at::Tensor scores = soft_cap(
+      at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(2, 3)) * scale, options.softcap);
+  if (options.slopes.defined()) {
+    const at::Tensor place = at::arange(q.size(2), scores.options());
+    scores = scores + options.slopes.view({1, -1, 1, 1}) * (place - place.unsqueeze(1));
+  }
+  if (options.bias.defined()) {
+    const at::Tensor place = at::arange(q.size(2), seen.options().dtype(at::kLong));
+    const at::Tensor distance = (place.unsqueeze(1) - place).clamp_min(0);
+    scores = scores +
+             options.bias.index_select(1, distance.flatten()).view({1, -1, q.size(2), q.size(2)});
+  }
+  at::Tensor weights = at::softmax(
+      scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+  if (options.dropout > 0) {
+    const auto sizes = weights.sizes();
+    weights =
+        weights * dropout_factors({sizes[1], sizes[1], q.size(3)}, options, sizes[0], sizes[2])
+                      .to(weights.device());
+  }
+  return at::matmul(weights, v.to(at::kFloat)).to(v.scalar_type());
+}
+
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
-                     const Positions& positions) {
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
+                     const AttentionOptions& options) {
   const int64_t batch = qkv.size(0), time = qkv.size(1);
   const auto part = [&](int64_t first, int64_t count) {
     return qkv.narrow(-1, first * shape.head_dim, count * shape.head_dim)
@@ -68,20 +123,21 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
     k = k.repeat_interleave(shape.heads / shape.kv_heads, 1);
     v = v.repeat_interleave(shape.heads / shape.kv_heads, 1);
   }
-  std::optional<at::Tensor> mask;
-  if (positions.ids.defined()) {
-    const at::Tensor query = at::arange(time, qkv.options().dtype(at::kLong)).unsqueeze(1);
-    const at::Tensor key = query.t(), start = query - positions.ids.unsqueeze(2);
-    mask = key.le(query).logical_and(key.ge(start)).unsqueeze(1);
+  at::Tensor y;
+  if (options.plain()) {
+    std::optional<at::Tensor> mask;
+    if (positions.ids.defined()) mask = visible(qkv, positions, 0);
+    y = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask.has_value());
+  } else {
+    y = explicit_attention(q, k, v, visible(qkv, positions, options.window), options);
   }
-  const at::Tensor y =
-      at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask.has_value());
   return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
 }
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                 const at::Tensor& labels, double scale, const LossTerms& terms) {
-  const at::Tensor logits = at::linear(hidden, weight.to(hidden.scalar_type())).to(at::kFloat);
+  const at::Tensor logits =
+      soft_cap(at::linear(hidden, weight.to(hidden.scalar_type())), terms.softcap).to(at::kFloat);
   at::Tensor loss =
       at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum, -100, terms.label_smoothing);
   if (terms.z_loss > 0) {

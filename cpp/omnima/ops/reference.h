@@ -14,10 +14,13 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
                       double eps);
 at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor gelu(const at::Tensor& x, bool by_tanh);
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
-                     const Positions& positions);
-// Sum over rows whose label is not -100 of -log softmax(hidden weight^T)[label] and the terms,
-// times scale.
+at::Tensor geglu(const at::Tensor& gate_up, bool by_tanh);
+at::Tensor relu2(const at::Tensor& x);
+at::Tensor soft_cap(const at::Tensor& x, double cap);
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
+                     const AttentionOptions& options = {});
+// Sum over rows whose label is not -100 of -log softmax(soft_cap(hidden weight^T))[label] and the
+// terms, times scale.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                 const at::Tensor& labels, double scale,
                                 const LossTerms& terms = {});

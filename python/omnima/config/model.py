@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from omnima import _core
+from omnima.config.activations import is_gated
 from omnima.config.presets import PRESETS, initializer_for
 from omnima.errors import ConfigError
 
@@ -39,7 +40,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
 
     The fields are those of Hugging Face's Llama configuration where it has them; each carries its
     meaning and bounds in ``dataclasses.fields(ModelConfig)[i].metadata``. Zeros are filled in:
-    ``intermediate_size`` (8/3 of ``hidden_size`` for swiglu, else four times),
+    ``intermediate_size`` (8/3 of ``hidden_size`` with a gate, else four times),
     ``num_key_value_heads`` (as many as query heads) and ``head_dim``.
 
     Raises
@@ -92,7 +93,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         hidden, layers = self.hidden_size, self.num_hidden_layers
         queries = self.num_attention_heads * self.head_dim
         keys = self.num_key_value_heads * self.head_dim
-        inputs = 2 if self.activation == "swiglu" else 1
+        inputs = 2 if is_gated(self.activation) else 1
         norm = hidden * (2 if self.norm == "layer_norm" else 1)
         attention = hidden * (queries + 2 * keys) + queries * hidden
         if self.attention_bias:
@@ -101,12 +102,17 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         if self.mlp_bias:
             mlp += inputs * self.intermediate_size + hidden
         context = self.max_position_embeddings
+        heads = 2 * self.head_dim if self.qk_norm else 0
+        positions = {
+            "learned": context * hidden,
+            "relative": self.relative_buckets * self.num_attention_heads,
+        }.get(self.positions, 0)
         return {
             "embedding": self.vocab_size * hidden,
-            "positions": context * hidden if self.positions == "learned" else 0,
+            "positions": positions,
             "attention": layers * attention,
             "mlp": layers * mlp,
-            "norms": (2 * layers + 1) * norm,
+            "norms": (2 * layers + 1) * norm + layers * heads,
             "head": 0 if self.tie_word_embeddings else self.vocab_size * hidden,
         }
 

@@ -1,168 +1,47 @@
-"""The fields of config.json, both ways: Llama's, GPT-2's and our own.
+"""The fields of config.json, both ways: Llama's and its kin's, GPT-2's and our own.
 
 A feature that would change a model's results and is not built here is refused by name.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omnima.errors import ConfigError, DataError
-
-# Every field of a decoder's configuration and its type.
-DECODER_FIELDS: dict[str, type] = {
-    "vocab_size": int,
-    "hidden_size": int,
-    "intermediate_size": int,
-    "num_hidden_layers": int,
-    "num_attention_heads": int,
-    "num_key_value_heads": int,
-    "head_dim": int,
-    "max_position_embeddings": int,
-    "norm": str,
-    "norm_eps": float,
-    "positions": str,
-    "rope_theta": float,
-    "activation": str,
-    "attention_bias": bool,
-    "mlp_bias": bool,
-    "tie_word_embeddings": bool,
-    "dropout": float,
-    "initializer_range": float,
-    "depth_scaled_init": bool,
-}
-SUPPORTED = ("LlamaForCausalLM", "GPT2LMHeadModel", "OmnimaForCausalLM")
-
-_ROPE_HARMLESS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
-# Keys of config.json that name, describe or speed up, and never change the logits.
-_HARMLESS = set(
-    """architectures model_type transformers_version torch_dtype dtype _name_or_path name_or_path
-    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
-    use_cache return_dict output_hidden_states output_attentions output_scores
-    return_dict_in_generate pretraining_tp id2label label2id num_labels
-    problem_type finetuning_task task_specific_params
-    tokenizer_class prefix _commit_hash _attn_implementation attn_implementation torchscript
-    gradient_checkpointing chunk_size_feed_forward is_decoder is_encoder_decoder n_ctx
-    summary_type summary_use_proj summary_activation summary_first_dropout summary_proj_to_labels
-    reorder_and_upcast_attn attention_dropout omnima note max_length min_length do_sample
-    early_stopping num_beams temperature top_k top_p typical_p repetition_penalty length_penalty
-    no_repeat_ngram_size num_return_sequences num_beam_groups diversity_penalty bad_words_ids
-    encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id remove_invalid_values
-    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens tf_legacy_loss
-    use_bfloat16""".split()
+from omnima.hub.config_reader import ConfigReader
+from omnima.hub.neox import from_neox, is_neox, to_neox
+from omnima.hub.options import (
+    field_defaults,
+    layer_types,
+    read_rotary,
+    read_windows,
+    write_rotary,
 )
-# Features that change the logits, and the values under which they do not. Absent or null is off.
-_INERT: dict[str, tuple[Any, ...]] = {
-    "rope_scaling": (),
-    "sliding_window": (),
-    "quantization_config": (),
-    "auto_map": ({},),
-    "partial_rotary_factor": (1, 1.0),
-    "attn_logit_softcapping": (),
-    "final_logit_softcapping": (),
-    "logit_scale": (1, 1.0),
-    "logits_scaling": (1, 1.0),
-    "embedding_multiplier": (1, 1.0),
-    "residual_multiplier": (1, 1.0),
-    "attention_multiplier": (),
-    "query_pre_attn_scalar": (),
-    "use_qk_norm": (False,),
-    "qk_layernorm": (False,),
-    "no_rope_layers": (),
-    "num_experts": (0, 1),
-    "num_local_experts": (0, 1),
-    "parallel_attn": (False,),
-    "use_parallel_residual": (False,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (),
-    "pruned_heads": ({},),
-    "qkv_bias": (),
-    "use_bias": (),
+
+# The fields that every file of ours has; those that came later are off where they are absent.
+_ALWAYS = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
+    num_key_value_heads head_dim max_position_embeddings norm norm_eps positions rope_theta
+    activation attention_bias mlp_bias tie_word_embeddings dropout initializer_range
+    depth_scaled_init""".split()
+# Architectures and their `model_type`.
+_MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen3ForCausalLM": "qwen3",
+    "GPT2LMHeadModel": "gpt2",
+    "GPTNeoXForCausalLM": "gpt_neox",
+    "OmnimaForCausalLM": "omnima",
 }
-
-
-class ConfigReader:
-    """Takes fields out of a config.json one by one; accounts for the rest at the end."""
-
-    def __init__(self, raw: Mapping[str, Any], path: Path) -> None:
-        self.raw = raw
-        self.path = path
-        self._taken: set[str] = set()
-
-    def take(self, name: str, kind: type, default: Any = None) -> Any:
-        """The field's value, checked for its type; absent or null gives the default."""
-        self._taken.add(name)
-        value = self.raw.get(name)
-        if value is None:
-            value = default
-        if value is None:
-            raise DataError(f'{self.path}: the field "{name}" is missing.')
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise DataError(f'{self.path}: "{name}" is {value!r}, but must be {_KINDS[kind]}.')
-        if kind is int and isinstance(value, int) and not 0 < value <= 1 << 24:
-            raise DataError(
-                f'{self.path}: "{name}" is {value}, but must lie between 1 and {1 << 24}.'
-            )
-        return value
-
-    def choice(self, name: str, choices: Mapping[str, str], default: str) -> str:
-        """The value's meaning here, or an error that lists what is supported."""
-        value = self.take(name, str, default)
-        if value not in choices:
-            raise self.refusal(name, value, f"supported: {', '.join(choices)}")
-        return choices[value]
-
-    def refusal(self, name: str, value: object, advice: str) -> DataError:
-        """The error for a feature whose neglect would change the model's results."""
-        return DataError(
-            f'{self.path}: "{name}" is {value!r}, which Omnima does not support ({advice}). '
-            "Loading without it would give other results, so the model is refused."
-        )
-
-    def finish(self) -> None:
-        """Refuse features that change results; name the fields that nobody knows."""
-        unknown = []
-        for name, value in self.raw.items():
-            if name in self._taken or name in _HARMLESS:
-                continue
-            if name in _INERT:
-                inert = value is None or any(
-                    value == one and type(value) is type(one) for one in _INERT[name]
-                )
-                if not inert and not self._switched_off(name):
-                    raise self.refusal(name, value, "it must be absent or off")
-            elif name == "layer_types":
-                plain = isinstance(value, list) and set(map(str, value)) <= {"full_attention"}
-                if value is not None and not plain:
-                    raise self.refusal(name, value, "every layer must be full_attention")
-            elif name not in ("use_sliding_window", "max_window_layers"):
-                unknown.append(name)
-        if unknown:
-            warnings.warn(
-                f"{self.path}: unknown fields {', '.join(sorted(unknown))}: no effect here. "
-                "If one of them changes the model's results, these will differ.",
-                stacklevel=5,
-            )
-
-    def _switched_off(self, name: str) -> bool:
-        return name == "sliding_window" and self.raw.get("use_sliding_window") is False
-
-
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+SUPPORTED = tuple(_MODEL_TYPES)
 
 
 def architecture(raw: Mapping[str, Any], path: Path) -> str:
     """Which of the supported architectures a config.json names."""
     named = raw.get("architectures")
     if not named:
-        by_type = {"llama": SUPPORTED[0], "gpt2": SUPPORTED[1], "omnima": SUPPORTED[2]}
+        by_type = {kind: name for name, kind in _MODEL_TYPES.items()}
         model_type = raw.get("model_type")
         named = [by_type.get(model_type, model_type) if isinstance(model_type, str) else model_type]
     if not isinstance(named, list) or len(named) != 1 or named[0] not in SUPPORTED:
@@ -178,11 +57,14 @@ def read_config(raw: Mapping[str, Any], path: Path) -> tuple[str, dict[str, Any]
     name = architecture(raw, path)
     reader = ConfigReader(raw, path)
     readers: dict[str, Callable[[ConfigReader], dict[str, Any]]] = {
-        "LlamaForCausalLM": _from_llama,
+        "LlamaForCausalLM": _from_plain_llama,
+        "MistralForCausalLM": _from_mistral,
+        "Qwen3ForCausalLM": _from_qwen3,
         "GPT2LMHeadModel": _from_gpt2,
+        "GPTNeoXForCausalLM": lambda reader: from_neox(reader, _own_extras(reader)),
         "OmnimaForCausalLM": _from_own,
     }
-    config = readers[name](reader)
+    config = {**field_defaults(), **readers[name](reader)}
     reader.finish()
     _check_heads(config, path)
     return name, config
@@ -211,62 +93,59 @@ def _own_extras(reader: ConfigReader) -> dict[str, Any]:
     inner = ConfigReader(extras if isinstance(extras, dict) else {}, reader.path)
     return {
         "dropout": inner.take("dropout", float, 0.0),
+        "embedding_dropout": inner.take("embedding_dropout", float, -1.0),
+        "layer_drop": inner.take("layer_drop", float, 0.0),
         "depth_scaled_init": inner.take("depth_scaled_init", bool, True),
     }
 
 
-def _rope_theta(reader: ConfigReader) -> float:
-    """From `rope_theta` (transformers 4) or `rope_parameters` (transformers 5)."""
-    theta = float(reader.take("rope_theta", float, 10000.0))
-    parameters = reader.take("rope_parameters", dict, {})
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    rest = set(parameters) - _ROPE_HARMLESS
-    if kind != "default" or rest or parameters.get("partial_rotary_factor", 1) != 1:
-        raise reader.refusal("rope_parameters", parameters, "only plain rotary positions")
-    scaling = reader.raw.get("rope_scaling")
-    if isinstance(scaling, dict) and set(scaling) <= _ROPE_HARMLESS:
-        kind = scaling.get("rope_type", scaling.get("type"))
-        if kind == "default" and scaling.get("partial_rotary_factor", 1) == 1:
-            reader.take("rope_scaling", dict)
-            parameters = {**scaling, **parameters}
-    if "rope_theta" not in parameters:
-        return theta
-    given = ConfigReader(parameters, reader.path).take("rope_theta", float)
-    if reader.raw.get("rope_theta") is not None and given != theta:
-        raise reader.refusal("rope_theta", theta, f"rope_parameters say {given}")
-    return float(given)
-
-
-def _from_llama(reader: ConfigReader) -> dict[str, Any]:
+def _from_llama(reader: ConfigReader, window: int = 0) -> dict[str, Any]:
+    """Llama's fields, which Mistral and Qwen3 share; `window` is the family's own default."""
     extras = _own_extras(reader)
-    if reader.raw.get("attention_dropout") and "omnima" not in reader.raw:
-        warnings.warn(
-            f"{reader.path}: attention_dropout acts in training only and is not taken over; "
-            "set dropout when you train this model.",
-            stacklevel=5,
-        )
     hidden = reader.take("hidden_size", int)
     heads = reader.take("num_attention_heads", int)
+    layers = reader.take("num_hidden_layers", int)
+    rotary = read_rotary(reader, reader.take("max_position_embeddings", int, 2048))
     return {
         "vocab_size": reader.take("vocab_size", int),
         "hidden_size": hidden,
         "intermediate_size": reader.take("intermediate_size", int),
-        "num_hidden_layers": reader.take("num_hidden_layers", int),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": reader.take("num_key_value_heads", int, heads),
         "head_dim": _head_dim(reader, hidden, heads),
-        "max_position_embeddings": reader.take("max_position_embeddings", int, 2048),
         "norm": "rms_norm",
         "norm_eps": reader.take("rms_norm_eps", float, 1e-6),
         "positions": "rotary",
-        "rope_theta": _rope_theta(reader),
+        **rotary,
+        **read_windows(reader, layers, rotary["max_position_embeddings"], window),
         "activation": reader.choice("hidden_act", {"silu": "swiglu", "swish": "swiglu"}, "silu"),
         "attention_bias": reader.take("attention_bias", bool, False),
         "mlp_bias": reader.take("mlp_bias", bool, False),
         "tie_word_embeddings": reader.take("tie_word_embeddings", bool, False),
+        "attention_dropout": reader.take("attention_dropout", float, 0.0),
         "initializer_range": reader.take("initializer_range", float, 0.02),
         **extras,
     }
+
+
+def _from_plain_llama(reader: ConfigReader) -> dict[str, Any]:
+    config = _from_llama(reader)
+    if config["sliding_window"]:
+        window = reader.raw["sliding_window"]
+        raise reader.refusal("sliding_window", window, "Llama has none; is this Mistral?")
+    return config
+
+
+def _from_mistral(reader: ConfigReader) -> dict[str, Any]:
+    return _from_llama(reader, window=4096)
+
+
+def _from_qwen3(reader: ConfigReader) -> dict[str, Any]:
+    config = _from_llama(reader)
+    if config["mlp_bias"]:
+        raise reader.refusal("mlp_bias", True, "Qwen3 has none")
+    return {**config, "qk_norm": True}
 
 
 _GPT2_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
@@ -274,15 +153,11 @@ _GPT2_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", 
 
 def _from_gpt2(reader: ConfigReader) -> dict[str, Any]:
     extras = _own_extras(reader)
-    drops = [reader.take(name, float, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")]
-    if "omnima" not in reader.raw:
-        extras["dropout"] = drops[0]
-        if len(set(drops)) > 1:
-            warnings.warn(
-                f"{reader.path}: three different dropouts {drops}; Omnima has one and takes "
-                f"resid_pdrop {drops[0]} (it acts in training only).",
-                stacklevel=5,
-            )
+    residual, embedding, attention = (
+        reader.take(name, float, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    )
+    extras["dropout"], extras["attention_dropout"] = residual, attention
+    extras["embedding_dropout"] = -1.0 if embedding == residual else embedding
     hidden, heads = reader.take("n_embd", int, 768), reader.take("n_head", int, 12)
     if hidden % heads:
         raise DataError(f"{reader.path}: n_embd {hidden} is not a multiple of n_head {heads}.")
@@ -309,7 +184,13 @@ def _from_gpt2(reader: ConfigReader) -> dict[str, Any]:
 
 
 def _from_own(reader: ConfigReader) -> dict[str, Any]:
-    return {name: reader.take(name, kind) for name, kind in DECODER_FIELDS.items()}
+    required = {name: reader.take(name, type(field_defaults()[name])) for name in _ALWAYS}
+    options = {
+        name: reader.take(name, type(default), default, least=0)
+        for name, default in field_defaults().items()
+        if name not in _ALWAYS
+    }
+    return {**required, **options}
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
@@ -320,16 +201,24 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     ConfigError
         When a field is missing or unknown.
     """
-    missing = [name for name in DECODER_FIELDS if name not in config]
-    unknown = [name for name in config if name not in DECODER_FIELDS]
+    defaults = field_defaults()
+    missing = [name for name in _ALWAYS if name not in config]
+    unknown = [name for name in config if name not in defaults]
     if missing or unknown:
         raise ConfigError(
-            f"A model's configuration has exactly the fields {', '.join(DECODER_FIELDS)}; missing: "
+            f"A model's configuration has the fields {', '.join(defaults)}; missing: "
             f"{', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}."
         )
+    config = {**defaults, **config}
+    if config["attention_softcap"] or config["logit_softcap"]:
+        return "OmnimaForCausalLM"
+    if is_neox(config):
+        return "GPTNeoXForCausalLM"
+    if config["parallel_residual"]:
+        return "OmnimaForCausalLM"
     kind = (config["norm"], config["positions"], config["activation"])
     if kind == ("rms_norm", "rotary", "swiglu"):
-        return "LlamaForCausalLM"
+        return _of_llamas(config)
     plain_heads = (
         config["num_key_value_heads"] == config["num_attention_heads"]
         and config["head_dim"] * config["num_attention_heads"] == config["hidden_size"]
@@ -339,24 +228,38 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         and config["attention_bias"]
         and config["mlp_bias"]
         and plain_heads
+        and not (config["qk_norm"] or config["sliding_window"])
     ):
         return "GPT2LMHeadModel"
     return "OmnimaForCausalLM"
+
+
+def _of_llamas(config: Mapping[str, Any]) -> str:
+    """Llama or one of those that add a single thing to it."""
+    if config["qk_norm"]:
+        return "OmnimaForCausalLM" if config["mlp_bias"] else "Qwen3ForCausalLM"
+    if not config["sliding_window"]:
+        return "LlamaForCausalLM"
+    plain = not (config["attention_bias"] or config["mlp_bias"] or config["sliding_window_pattern"])
+    return "MistralForCausalLM" if plain else "OmnimaForCausalLM"
 
 
 def write_config(
     config: Mapping[str, Any], name: str, special_ids: Mapping[str, int | None], dtype: str
 ) -> dict[str, Any]:
     """The contents of config.json for a decoder."""
+    config = {**field_defaults(), **config}
     writers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
         "LlamaForCausalLM": _to_llama,
+        "MistralForCausalLM": _to_mistral,
+        "Qwen3ForCausalLM": _to_qwen3,
         "GPT2LMHeadModel": _to_gpt2,
+        "GPTNeoXForCausalLM": _to_neox,
         "OmnimaForCausalLM": _to_own,
     }
-    model_types = dict(zip(SUPPORTED, ("llama", "gpt2", "omnima"), strict=True))
     return {
         "architectures": [name],
-        "model_type": model_types[name],
+        "model_type": _MODEL_TYPES[name],
         "torch_dtype": dtype,
         **writers[name](config),
         **special_ids,
@@ -364,25 +267,46 @@ def write_config(
 
 
 def _extras(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: config[key] for key in ("dropout", "depth_scaled_init")}
+    names = ("dropout", "embedding_dropout", "layer_drop", "depth_scaled_init")
+    return {key: config[key] for key in names}
 
 
 def _to_llama(config: Mapping[str, Any]) -> dict[str, Any]:
     same = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
-    num_key_value_heads head_dim max_position_embeddings attention_bias mlp_bias tie_word_embeddings
-    initializer_range rope_theta""".split()
+    num_key_value_heads head_dim attention_bias mlp_bias tie_word_embeddings initializer_range
+    attention_dropout""".split()
+    rotary = write_rotary(config)
     return {
         **{key: config[key] for key in same},
         "hidden_act": "silu",
         "rms_norm_eps": config["norm_eps"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]},
-        "attention_dropout": 0.0,
-        "omnima": _extras(config),
+        **rotary,
+        "omnima": {**_extras(config), **rotary["omnima"]},
+    }
+
+
+def _to_mistral(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields = _to_llama(config)
+    del fields["attention_bias"], fields["mlp_bias"]
+    return {**fields, "sliding_window": config["sliding_window"]}
+
+
+def _to_qwen3(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields = _to_llama(config)
+    del fields["mlp_bias"]
+    slides = config["sliding_window"] > 0
+    return {
+        **fields,
+        "use_sliding_window": slides,
+        "sliding_window": config["sliding_window"] if slides else None,
+        "max_window_layers": 0,
+        "layer_types": layer_types(config),
     }
 
 
 def _to_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
     functions = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
+    embedding = config["embedding_dropout"]
     return {
         "vocab_size": config["vocab_size"],
         "n_embd": config["hidden_size"],
@@ -393,14 +317,19 @@ def _to_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
         "layer_norm_epsilon": config["norm_eps"],
         "activation_function": functions[config["activation"]],
         "resid_pdrop": config["dropout"],
-        "embd_pdrop": config["dropout"],
-        "attn_pdrop": config["dropout"],
+        "embd_pdrop": config["dropout"] if embedding < 0 else embedding,
+        "attn_pdrop": config["attention_dropout"],
         "initializer_range": config["initializer_range"],
         "tie_word_embeddings": config["tie_word_embeddings"],
         "omnima": _extras(config),
     }
 
 
+def _to_neox(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields = to_neox(config)
+    return {**fields, "omnima": {**_extras(config), **fields["omnima"]}}
+
+
 def _to_own(config: Mapping[str, Any]) -> dict[str, Any]:
     note = "No architecture of transformers is exactly this model: it loads in Omnima only."
-    return {**{key: config[key] for key in DECODER_FIELDS}, "note": note}
+    return {**config, "note": note}

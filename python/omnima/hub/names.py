@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from omnima.config.activations import is_gated
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -54,6 +56,9 @@ def expected_shapes(config: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"model.embed_tokens.weight": (vocab, hidden)}
     if config["positions"] == "learned":
         shapes["model.embed_positions.weight"] = (config["max_position_embeddings"], hidden)
+    if config["positions"] == "relative":
+        buckets = config.get("relative_buckets", 32)
+        shapes["model.relative_bias.weight"] = (buckets, config["num_attention_heads"])
     for layer in range(config["num_hidden_layers"]):
         for name, shape in _block_shapes(config).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
@@ -82,7 +87,9 @@ def _block_shapes(config: Mapping[str, Any]) -> Shapes:
         "mlp.up_proj": (inner, hidden, config["mlp_bias"]),
         "mlp.down_proj": (hidden, inner, config["mlp_bias"]),
     }
-    if config["activation"] == "swiglu":
+    if config.get("qk_norm"):
+        shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (head,)
+    if is_gated(config["activation"]):
         linears["mlp.gate_proj"] = (inner, hidden, config["mlp_bias"])
     for name, (rows, columns, bias) in linears.items():
         shapes[f"{name}.weight"] = (rows, columns)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omnima._durable import write_durably
 from omnima.errors import ConfigError, DataError
-from omnima.hub import names
+from omnima.hub import names, neox
 from omnima.hub.fields import architecture_of, read_config, write_config
 from omnima.hub.strict_json import read_json_object
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# The names of embedding and head, by architecture.
+_PLAIN_ENDS = ("model.embed_tokens.weight", "lm_head.weight")
+_ENDS = {
+    "GPT2LMHeadModel": ("transformer.wte.weight", "lm_head.weight"),
+    "GPTNeoXForCausalLM": ("gpt_neox.embed_in.weight", "embed_out.weight"),
+}
 
 
 class SavesItself(Protocol):
@@ -66,8 +72,9 @@ def save_pretrained(
     Returns
     -------
     str
-        The architecture written: LlamaForCausalLM, GPT2LMHeadModel, or OmnimaForCausalLM for a
-        combination that no architecture of transformers is exactly; that loads here only.
+        The architecture written: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM,
+        GPT2LMHeadModel, GPTNeoXForCausalLM, or OmnimaForCausalLM for a combination that no
+        architecture of transformers is exactly; that loads here only.
 
     Raises
     ------
@@ -91,11 +98,14 @@ def save_pretrained(
     _report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
     if name == "GPT2LMHeadModel":
         tensors = names.to_gpt2(tensors, model_config["num_hidden_layers"])
+    if name == "GPTNeoXForCausalLM":
+        tensors = neox.tensors_to_neox(tensors, model_config)
     if name == "OmnimaForCausalLM":
         warnings.warn(
             "No architecture of transformers is exactly this model, so the directory is written as "
             'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary '
-            "and swiglu (Llama), or layer_norm, learned, gelu_tanh and both biases (GPT-2).",
+            "and swiglu (Llama; with qk_norm Qwen3, with sliding_window Mistral), or layer_norm, "
+            "learned (rotary: GPT-NeoX), gelu_tanh and both biases (GPT-2).",
             stacklevel=2,
         )
     folder = Path(directory)
@@ -127,7 +137,7 @@ def _special_ids(tokenizer: SavesItself | None) -> dict[str, int | None]:
 def load_pretrained(
     directory: str | Path, strict: bool = False
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a Hugging Face directory of LlamaForCausalLM, GPT2LMHeadModel, or one of our own.
+    """Read a Hugging Face directory of Llama, Mistral, Qwen3, GPT-2 or GPT-NeoX, or of our own.
 
     Parameters
     ----------
@@ -170,11 +180,10 @@ def load_pretrained(
     if name == "GPT2LMHeadModel":
         tensors = names.with_gpt2_prefix(tensors)
         shapes = names.gpt2_shapes(config)
-    embedding = (
-        "transformer.wte.weight" if name == "GPT2LMHeadModel" else "model.embed_tokens.weight"
-    )
+    if name == "GPTNeoXForCausalLM":
+        shapes = neox.neox_shapes(config)
     if config["tie_word_embeddings"]:
-        _drop_tied_head(tensors, embedding, folder)
+        _drop_tied_head(tensors, *_ENDS.get(name, _PLAIN_ENDS), folder)
     _check_tensors(tensors, shapes, str(folder))
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     for key, value in tensors.items():
@@ -187,6 +196,8 @@ def load_pretrained(
     tensors = {key: value.float() for key, value in tensors.items()}
     if name == "GPT2LMHeadModel":
         tensors = names.from_gpt2(tensors, config["num_hidden_layers"])
+    if name == "GPTNeoXForCausalLM":
+        tensors = neox.tensors_from_neox(tensors, config)
     return config, tensors
 
 
@@ -233,20 +244,22 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _drop_tied_head(tensors: dict[str, Tensor], embedding: str, folder: Path) -> None:
+def _drop_tied_head(
+    tensors: dict[str, Tensor], embedding: str, head_name: str, folder: Path
+) -> None:
     """A tied model needs no lm_head; one unlike the embedding means a wrong config."""
     import torch
 
-    head = tensors.get("lm_head.weight")
+    head = tensors.get(head_name)
     if head is None or embedding not in tensors:
         return
     if not torch.equal(head, tensors[embedding]):
         raise DataError(
-            f'{folder}: config.json says tie_word_embeddings, but "lm_head.weight" differs from '
+            f'{folder}: config.json says tie_word_embeddings, but "{head_name}" differs from '
             f'"{embedding}". One of the two is wrong; set tie_word_embeddings to false if '
             "the head is meant."
         )
-    del tensors["lm_head.weight"]
+    del tensors[head_name]
 
 
 def _check_tensors(
@@ -256,7 +269,7 @@ def _check_tensors(
     unexpected = [name for name in tensors if name not in shapes]
     if missing or unexpected:
         hint = ""
-        if "lm_head.weight" in missing:
+        if "lm_head.weight" in missing or "embed_out.weight" in missing:
             hint = " The head is untied by the configuration: is tie_word_embeddings right?"
         raise DataError(
             f"{where}: the tensors do not fit the configuration. Missing: {_some(missing)}. "

@@ -45,7 +45,21 @@ std::vector<Changes> families() {
            {"activation", S("gelu_tanh")},
            {"attention_bias", true},
            {"mlp_bias", true}},
-          {{"activation", S("gelu")}, {"norm", S("layer_norm")}}};
+          {{"activation", S("gelu")}, {"norm", S("layer_norm")}},
+          {{"qk_norm", true}, {"num_key_value_heads", std::int64_t{2}}, {"activation", S("geglu")}},
+          {{"parallel_residual", true}, {"activation", S("relu2")}, {"positions", S("alibi")}},
+          {{"sliding_window", std::int64_t{5}},
+           {"sliding_window_pattern", std::int64_t{2}},
+           {"activation", S("geglu_tanh")}},
+          {{"attention_softcap", 2.0}, {"logit_softcap", 1.5}, {"positions", S("alibi")}},
+          {{"positions", S("relative")},
+           {"relative_buckets", std::int64_t{6}},
+           {"relative_max_distance", std::int64_t{12}},
+           {"num_key_value_heads", std::int64_t{2}}},
+          {{"rope_scaling", S("linear")}, {"rope_factor", 2.0}},
+          {{"rope_scaling", S("dynamic")}, {"rope_factor", 3.0}},
+          {{"rope_scaling", S("yarn")}, {"rope_factor", 4.0}},
+          {{"rope_scaling", S("llama3")}, {"rope_factor", 4.0}}};
 }
 
 Parameters parameters_of(const models::Decoder& model) {

@@ -9,6 +9,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "omnima/core/error.h"
@@ -37,7 +39,21 @@ const std::vector<std::map<std::string, core::FieldValue>>& variants() {
        {"activation", S("gelu_tanh")},
        {"attention_bias", true},
        {"mlp_bias", true}},
-      {{"activation", S("gelu")}, {"norm", S("layer_norm")}}};
+      {{"activation", S("gelu")}, {"norm", S("layer_norm")}},
+      {{"qk_norm", true}, {"num_key_value_heads", std::int64_t{2}}, {"activation", S("geglu")}},
+      {{"parallel_residual", true}, {"activation", S("relu2")}, {"positions", S("alibi")}},
+      {{"sliding_window", std::int64_t{5}},
+       {"sliding_window_pattern", std::int64_t{2}},
+       {"activation", S("geglu_tanh")}},
+      {{"attention_softcap", 2.0}, {"logit_softcap", 1.5}, {"qk_norm", true}},
+      {{"positions", S("relative")},
+       {"relative_buckets", std::int64_t{6}},
+       {"relative_max_distance", std::int64_t{12}},
+       {"num_key_value_heads", std::int64_t{2}}},
+      {{"rope_scaling", S("linear")}, {"rope_factor", 2.0}},
+      {{"rope_scaling", S("dynamic")}, {"rope_factor", 3.0}},
+      {{"rope_scaling", S("yarn")}, {"rope_factor", 4.0}},
+      {{"rope_scaling", S("llama3")}, {"rope_factor", 4.0}}};
   return all;
 }
 
@@ -158,6 +174,91 @@ TEST(DecoderConfig, InconsistentFieldsAreNamed) {
   EXPECT_NE(message({{"dropout", 1.5}}).find("between"), std::string::npos);
   EXPECT_NE(message({{"norm", std::int64_t{1}}}).find("wrong type"), std::string::npos);
   EXPECT_EQ(message({{"dropout", std::int64_t{0}}}), "");
+}
+
+TEST(DecoderConfig, CombinationsWithoutSenseAreRefused) {
+  using S = std::string;
+  using I = std::int64_t;
+  const auto refused = [](const std::map<std::string, core::FieldValue>& changes,
+                          const std::string& part) {
+    try {
+      small(changes);
+      ADD_FAILURE() << "accepted: " << part;
+    } catch (const core::ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused({{"rope_scaling", S("yarn")}, {"positions", S("alibi")}}, "positions is alibi");
+  refused({{"rope_factor", 2.0}}, "no effect without rope_scaling");
+  refused({{"rope_original_context", I{8}}}, "no effect without rope_scaling");
+  refused({{"rope_scaling", S("linear")}, {"rope_beta_fast", 9.0}}, "belong to rope_scaling yarn");
+  refused({{"rope_scaling", S("yarn")}, {"rope_low_freq_factor", 2.0}}, "belong to rope_scaling");
+  refused({{"rope_scaling", S("yarn")}, {"rope_beta_slow", 32.0}}, "greater than rope_beta_slow");
+  refused({{"rope_scaling", S("yarn")}, {"rope_theta", 1.0}}, "take a larger one");
+  refused({{"rope_scaling", S("llama3")}, {"rope_low_freq_factor", 4.0}}, "must be greater");
+  refused({{"rope_scaling", S("linear")}, {"rope_original_context", I{99}}}, "is longer than");
+  refused({{"rope_scaling", S("dynamic")}, {"head_dim", I{2}}}, "at least 4");
+  refused({{"sliding_window_pattern", I{2}}}, "there is no sliding_window");
+  refused({{"sliding_window_pattern", I{1}}, {"sliding_window", I{4}}}, "from every layer");
+  refused({{"sliding_window", I{24}}}, "covers the whole context of 24");
+  refused({{"relative_buckets", I{8}}}, "belong to positions relative");
+  refused({{"positions", S("relative")}, {"relative_max_distance", I{16}}}, "greater than half");
+  refused({{"embedding_dropout", -0.5}}, "is no probability");
+  refused({{"layer_drop", 0.5}, {"num_hidden_layers", I{1}}}, "the only block");
+}
+
+// What training leaves out is a function of the seed, and nothing is left out elsewhere.
+TEST(Decoder, DropsBySeedInTrainingAlone) {
+  for (const std::string rate :
+       {"dropout", "embedding_dropout", "attention_dropout", "layer_drop"}) {
+    SCOPED_TRACE(rate);
+    const std::map<std::string, core::FieldValue> changes{{rate, 0.5}, {"initializer_range", 0.2}};
+    Decoder model(small(changes), 3), plain(small({{"initializer_range", 0.2}}), 3);
+    const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
+    const auto loss = [&](Decoder& decoder, bool training, std::uint64_t seed) {
+      return decoder.loss_sum(ids, ids, {}, {{}, 1.0, training, seed}).item<float>();
+    };
+    EXPECT_EQ(loss(model, false, 1), loss(plain, false, 1));
+    EXPECT_EQ(loss(model, true, 1), loss(model, true, 1));
+    float least = loss(model, true, 1), most = least;
+    for (std::uint64_t seed = 2; seed < 10; ++seed) {
+      least = std::min(least, loss(model, true, seed));
+      most = std::max(most, loss(model, true, seed));
+    }
+    EXPECT_LT(least, most);
+  }
+}
+
+// With attention dropout too the fast gradients are the reference's: both draw the same.
+TEST(Decoder, DropsTheSameInTheReference) {
+  Decoder model(small({{"attention_dropout", 0.3}, {"layer_drop", 0.2}, {"dropout", 0.1}}), 3);
+  const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
+  const auto loss = [&] { return model.loss_sum(ids, ids, {}, {{}, 1.0, true, 5}).item<float>(); };
+  const float fast = loss();
+  ::setenv("OMNIMA_REFERENCE", "1", 1);
+  const float plain = loss();
+  ::unsetenv("OMNIMA_REFERENCE");
+  EXPECT_NEAR(fast, plain, 1e-3f * std::abs(plain));
+}
+
+// LayerDrop: without a block a model is one with fewer blocks.
+TEST(Decoder, LeavesWholeBlocksOut) {
+  Decoder deep(small({{"layer_drop", 0.5}}), 3), flat(small({{"layer_drop", 0.5}}), 3);
+  for (auto& [name, leaf] : flat.named_parameters()) {
+    if (name.find("o_proj") != std::string::npos || name.find("down_proj") != std::string::npos) {
+      leaf.detach().zero_();
+    }
+  }
+  const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
+  int without = 0;
+  for (std::uint64_t seed = 0; seed < 32; ++seed) {
+    const auto loss = [&](Decoder& decoder) {
+      return decoder.loss_sum(ids, ids, {}, {{}, 1.0, true, seed}).item<float>();
+    };
+    without += loss(deep) == loss(flat);
+  }
+  EXPECT_GT(without, 1);  // both of 2 blocks: a quarter of the passes
+  EXPECT_LT(without, 20);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ namespace {
 
 namespace reference = ops::reference;
 using Leaves = std::map<std::string, at::Tensor>;
-using Layer = std::function<at::Tensor(const at::Tensor&, const Pass&)>;
+using Layer = std::function<at::Tensor(const at::Tensor&, Pass&)>;
 using Plain = std::function<at::Tensor(const at::Tensor&, const Leaves&)>;
 
 constexpr double kStd = 0.3;
@@ -55,7 +55,8 @@ void expect_plain(Arena& arena, const Leaves& leaves, const Layer& layer, const 
   Leaves wanted;
   for (const auto& [name, leaf] : leaves) wanted[name] = leaf.grad().clone();
 
-  const at::Tensor y = layer(b, Pass{arena, {}, positions});
+  Pass through_autograd{arena, {}, positions};
+  const at::Tensor y = layer(b, through_autograd);
   EXPECT_TRUE(at::allclose(y, expected, 1e-5, 1e-5));
   EXPECT_TRUE(at::allclose(gradients(b, y), dx, 1e-4, 1e-4));
   for (const auto& [name, leaf] : leaves) {
@@ -63,7 +64,8 @@ void expect_plain(Arena& arena, const Leaves& leaves, const Layer& layer, const 
   }
 
   at::Tensor(arena.gradients()).zero_();
-  const at::Tensor direct = layer(c, Pass{arena, {at::kFloat, true}, positions});
+  Pass added_directly{arena, {at::kFloat, true}, positions};
+  const at::Tensor direct = layer(c, added_directly);
   EXPECT_TRUE(at::allclose(gradients(c, direct), dx, 1e-4, 1e-4));
   for (const auto& parameter : arena.parameters()) {
     const at::Tensor grad = arena.gradients().narrow(0, parameter.offset, parameter.size());
@@ -80,8 +82,7 @@ TEST(Layers, LinearWithSeveralOutputs) {
     const Leaves leaves = build(arena);
     EXPECT_EQ(leaves.size(), bias ? 4u : 2u);
     expect_plain(
-        arena, leaves,
-        [&](const at::Tensor& x, const Pass& pass) { return layer.forward(x, pass); },
+        arena, leaves, [&](const at::Tensor& x, Pass& pass) { return layer.forward(x, pass); },
         [&](const at::Tensor& x, const Leaves& p) {
           const auto part = [&](const std::string& name) {
             const at::Tensor y = at::linear(x, p.at(name + ".weight"));
@@ -99,8 +100,7 @@ TEST(Layers, Norms) {
     const Leaves leaves = build(arena);
     EXPECT_EQ(leaves.count("norm.bias"), layer_norm ? 1u : 0u);
     expect_plain(
-        arena, leaves,
-        [&](const at::Tensor& x, const Pass& pass) { return layer.forward(x, pass); },
+        arena, leaves, [&](const at::Tensor& x, Pass& pass) { return layer.forward(x, pass); },
         [&](const at::Tensor& x, const Leaves& p) {
           return layer_norm ? reference::layer_norm(x, p.at("norm.weight"), p.at("norm.bias"), 1e-4)
                             : reference::rms_norm(x, p.at("norm.weight"), 1e-4);
@@ -111,7 +111,7 @@ TEST(Layers, Norms) {
 // A layer that reads the norm of a stream whose sum is not made yet: here half of x and half of it.
 template <class L>
 Layer of_stream(const L& layer, const Norm& norm) {
-  return [&](const at::Tensor& x, const Pass& pass) {
+  return [&](const at::Tensor& x, Pass& pass) {
     Stream stream{x * 0.5, x * 0.5};
     const at::Tensor change = layer.forward(stream, norm, pass);
     EXPECT_FALSE(stream.change.defined());

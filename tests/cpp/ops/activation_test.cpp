@@ -1,6 +1,7 @@
 // SwiGLU and GELU against their plain meaning, and their gradients against slopes.
 #include "omnima/ops/activation.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include "omnima/ops/reference.h"
@@ -67,6 +68,39 @@ TEST(ActivationErrors, NameWhatWasExpected) {
   EXPECT_TRUE(holds(message_of([] { swiglu(at::zeros({2, 4}, at::kDouble)); }), "not Double"));
   EXPECT_TRUE(holds(message_of([] { gelu(at::zeros({4}, at::kHalf), true); }),
                     "gelu takes float32 or bfloat16, not Half"));
+}
+
+TEST(Geglu, EqualsTheReference) {
+  for (const bool by_tanh : {false, true}) {
+    for (const int64_t width : {1, 7, 64, 100}) {
+      expect_reference([&](const Tensors& x) { return geglu(x[0], by_tanh); },
+                       [&](const Tensors& x) { return reference::geglu(x[0], by_tanh); },
+                       {drawn({3, 5, 2 * width}, 1, 2.0)});
+    }
+    expect_slopes([&](const Tensors& x) { return geglu(x[0], by_tanh); }, {drawn({2, 10}, 7, 2.0)});
+  }
+  EXPECT_TRUE(holds(message_of([] { geglu(at::zeros({2, 5}, at::kFloat), false); }), "[2, 5]"));
+}
+
+TEST(SquaredRelu, EqualsTheReferenceAndKeepsNaN) {
+  expect_reference([](const Tensors& x) { return relu2(x[0]); },
+                   [](const Tensors& x) { return reference::relu2(x[0]); },
+                   {drawn({3, 5, 33}, 1, 2.0)});
+  EXPECT_TRUE(relu2(at::full({40}, NAN, at::kFloat)).isnan().all().item<bool>());
+}
+
+TEST(SoftCap, EqualsTheReferenceAndStaysBelowTheCap) {
+  for (const double cap : {0.5, 3.0, 50.0}) {
+    expect_reference([&](const Tensors& x) { return soft_cap(x[0], cap); },
+                     [&](const Tensors& x) { return reference::soft_cap(x[0], cap); },
+                     {drawn({3, 5, 33}, 1, 4.0)});
+    const at::Tensor far = at::full({20}, 1e30, at::kFloat);
+    EXPECT_LE(soft_cap(far, cap).max().item<double>(), cap);
+    EXPECT_GE(soft_cap(-far, cap).min().item<double>(), -cap);
+  }
+  const at::Tensor x = drawn({4}, 1);
+  EXPECT_TRUE(soft_cap(x, 0).is_same(x));
+  EXPECT_TRUE(holds(message_of([&] { soft_cap(x, -1); }), "at least 0, not -1"));
 }
 
 }  // namespace

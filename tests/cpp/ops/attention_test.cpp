@@ -61,6 +61,92 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionOperator,
                                            Case{2, 65, {6, 2, 20}}, Case{2, 130, {4, 1, 24}},
                                            Case{5, 33, {3, 3, 64}}));
 
+std::vector<AttentionOptions> options_of(const Case& c) {
+  const at::Tensor slopes = alibi_slopes(c.shape.heads);
+  return {{1},
+          {7},
+          {50},
+          {0, 1.5},
+          {0, 0, slopes},
+          {0, 0, {}, 0.3, 42},
+          {9, 2.5, slopes, 0.2, (uint64_t{5} << 40) + 3}};
+}
+
+TEST_P(AttentionOperator, EqualsTheReferenceWithEveryOption) {
+  const Case& c = GetParam();
+  for (const bool packed : {false, true}) {
+    const Positions positions = positions_of(c, packed, true);
+    for (const AttentionOptions& options : options_of(c)) {
+      SCOPED_TRACE(::testing::Message() << packed << " window " << options.window << " cap "
+                                        << options.softcap << " dropout " << options.dropout);
+      expect_reference(
+          [&](const Tensors& x) { return attention(x[0], c.shape, positions, options); },
+          [&](const Tensors& x) { return reference::attention(x[0], c.shape, positions, options); },
+          {qkv_of(c)});
+    }
+  }
+}
+
+TEST_P(AttentionOperator, LearnsABiasByDistance) {
+  const Case& c = GetParam();
+  const Tensors inputs{qkv_of(c), drawn({c.shape.heads, c.time + 2}, 4)};
+  for (const bool packed : {false, true}) {
+    const Positions positions = positions_of(c, packed, true);
+    for (const AttentionOptions& given : {AttentionOptions{}, options_of(c).back()}) {
+      const auto with_bias = [&](const at::Tensor& bias) {
+        AttentionOptions options = given;
+        options.bias = bias.to(at::kFloat);
+        return options;
+      };
+      expect_reference(
+          [&](const Tensors& x) { return attention(x[0], c.shape, positions, with_bias(x[1])); },
+          [&](const Tensors& x) {
+            return reference::attention(x[0], c.shape, positions, with_bias(x[1]));
+          },
+          inputs, 2e-5);
+    }
+  }
+}
+
+// Many blocks of keys, of which a window leaves most out.
+TEST(AttentionOperatorWindow, LeavesOutWholeBlocks) {
+  const Case c{1, 700, {2, 1, 8}};
+  for (const int64_t window : {3, 200, 256, 300}) {
+    const AttentionOptions options{window};
+    expect_reference(
+        [&](const Tensors& x) { return attention(x[0], c.shape, {}, options); },
+        [&](const Tensors& x) { return reference::attention(x[0], c.shape, {}, options); },
+        {qkv_of(c)});
+  }
+}
+
+TEST(AttentionOperatorDropout, KeepsTheMeanAndDrawsAnewForEverySeedHeadAndRow) {
+  const AttentionShape shape{3, 3, 4};
+  AttentionOptions options;
+  options.dropout = 0.25;
+  options.dropout_seed = 7;
+  const at::Tensor one = dropout_factors(shape, options, 2, 64);
+  EXPECT_TRUE(one.equal(dropout_factors(shape, options, 2, 64)));
+  EXPECT_NEAR(one.mean().item<double>(), 1.0, 0.02);
+  EXPECT_NEAR(one.eq(0).to(at::kFloat).mean().item<double>(), 0.25, 0.02);
+  options.dropout_seed = 8;
+  const auto differ = [](const at::Tensor& a, const at::Tensor& b) {
+    return a.ne(b).to(at::kFloat).mean().item<double>();  // 2 * 0.25 * 0.75 where independent
+  };
+  EXPECT_NEAR(differ(one, dropout_factors(shape, options, 2, 64)), 0.375, 0.03);
+  EXPECT_NEAR(differ(one[0], one[1]), 0.375, 0.03);
+  EXPECT_NEAR(differ(one[0][0], one[0][1]), 0.375, 0.04);
+  EXPECT_NEAR(differ(one[0][0][0], one[0][0][1]), 0.375, 0.25);
+}
+
+TEST(AttentionOperatorAlibi, SlopesAreThoseOfThePaper) {
+  const auto slopes = [](int64_t heads, int64_t i) { return alibi_slopes(heads)[i].item<float>(); };
+  EXPECT_FLOAT_EQ(slopes(8, 0), 0.5f);
+  EXPECT_FLOAT_EQ(slopes(8, 7), 1.0f / 256);
+  EXPECT_FLOAT_EQ(slopes(12, 8), std::exp2(-0.5f));
+  EXPECT_EQ(alibi_slopes(12).size(0), 12);
+}
+
 TEST(AttentionOperatorSlopes, GradientsAreSlopes) {
   const Case c{2, 5, {2, 1, 4}};
   for (const bool packed : {false, true}) {
@@ -105,6 +191,16 @@ TEST(AttentionOperatorErrors, NameWhatWasExpected) {
   EXPECT_TRUE(holds(message(qkv[0], shape, {}), "not the shape [5, 64]"));
   EXPECT_TRUE(holds(message(qkv, shape, {at::zeros({2, 4}, at::kLong), {}, {}}), "positions"));
   EXPECT_TRUE(holds(message(qkv, shape, {at::zeros({2, 5}, at::kInt), {}, {}}), "int64"));
+  const auto refusal = [&](const AttentionOptions& options) {
+    return message_of([&] { attention(qkv, shape, {}, options); });
+  };
+  EXPECT_TRUE(holds(refusal({-1}), "a window"));
+  EXPECT_TRUE(holds(refusal({0, -2.0}), "a softcap"));
+  EXPECT_TRUE(holds(refusal({0, 0, {}, 1.0}), "a dropout below 1"));
+  AttentionOptions short_bias;
+  short_bias.bias = at::zeros({4, 4}, at::kFloat);
+  EXPECT_TRUE(holds(refusal(short_bias), "at least 5 distances for each of its 4"));
+  EXPECT_TRUE(holds(refusal({0, 0, alibi_slopes(3)}), "one float32 slope a query head, 4"));
   const at::Tensor low = table.narrow(0, 0, 4), thin = at::zeros({9, 3}, at::kFloat);
   EXPECT_TRUE(holds(message(qkv, shape, {{}, low, low}), "at least 5 rows"));
   EXPECT_TRUE(holds(message(qkv, shape, {{}, table, thin}), "8 / 2 columns"));

@@ -44,8 +44,9 @@ TEST_P(LinearCrossEntropy, EqualsTheReference) {
   expect_close(outcome(fast, inputs()), outcome(plain, inputs()), 2e-5);
 }
 
-TEST_P(LinearCrossEntropy, SmoothedTargetsAndZLossEqualTheReference) {
-  for (const LossTerms terms : {LossTerms{0.1, 0.0}, {0.0, 0.03}, {0.4, 0.2}}) {
+TEST_P(LinearCrossEntropy, SmoothedTargetsZLossAndCapEqualTheReference) {
+  for (const LossTerms terms :
+       {LossTerms{0.1, 0.0}, {0.0, 0.03}, {0.4, 0.2}, {0.0, 0.0, 2.5}, {0.1, 0.02, 1.5}}) {
     const auto fast = [&](const Tensors& x) {
       return linear_cross_entropy(x[0], weight_of(x[1]), labels(), kScale, terms);
     };

@@ -231,6 +231,25 @@ TEST(TrainStep, CheckpointedBlocksGiveTheSameBits) {
   }
 }
 
+// Also where blocks are left out or read a bias that all of them share.
+TEST(TrainStep, CheckpointedBlocksOfEveryKindGiveTheSameBits) {
+  const std::map<std::string, core::FieldValue> kinds[] = {
+      {{"positions", std::string("relative")}, {"attention_dropout", 0.2}},
+      {{"layer_drop", 0.4}, {"parallel_residual", true}, {"qk_norm", true}}};
+  for (const auto& kind : kinds) {
+    std::vector<at::Tensor> weights;
+    for (const std::int64_t layers : {0, 1, 9}) {
+      auto model = small(5, kind);
+      StepOptions options = options_with("bf16");
+      options.checkpoint_layers = layers;
+      TrainStep step(model, options);
+      for (int i = 0; i < 3; ++i) step.run_batches({some_batch(4, 16, i)});
+      weights.push_back(model->arena().weights());
+    }
+    for (const auto& each : weights) EXPECT_TRUE(same_bits(each, weights[0]));
+  }
+}
+
 // Terms of the loss are for training: what evaluation says stays comparable.
 TEST(TrainStep, LossTermsAreTheReferencesAndNotEvaluations) {
   StepOptions options = options_with("fp32");

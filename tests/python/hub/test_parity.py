@@ -21,6 +21,27 @@ LLAMAS: dict[str, dict[str, Any]] = {
     "head_dim": {"head_dim": 16},
     "theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
 }
+for kind, more in {
+    "linear": {},
+    "dynamic": {},
+    "yarn": {"original_max_position_embeddings": 32, "beta_fast": 8.0},
+    "llama3": {
+        "original_max_position_embeddings": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0
+    },
+}.items():  # fmt: skip
+    LLAMAS[kind] = {
+        "rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0, **more}
+    }
+MISTRALS: dict[str, dict[str, Any]] = {
+    "window": {"sliding_window": 5, "num_key_value_heads": 2},
+}
+QWENS: dict[str, dict[str, Any]] = {
+    "plain": {"num_key_value_heads": 2, "head_dim": 16, "attention_bias": True},
+    "windows": {
+        "sliding_window": 6, "use_sliding_window": True, "max_window_layers": 0, "head_dim": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}  # fmt: skip
 GPT2S: dict[str, dict[str, Any]] = {
     "plain": {},
     "untied": {"tie_word_embeddings": False},
@@ -37,6 +58,48 @@ def llama(**changes: Any) -> Any:
         num_attention_heads=4, max_position_embeddings=64,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**fields, **changes})).eval()
+
+
+def mistral(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    config = transformers.MistralConfig(**{**fields, **changes})
+    return transformers.MistralForCausalLM(config).eval()
+
+
+def qwen3(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64,
+    )  # fmt: skip
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**{**fields, **changes})).eval()
+
+
+def gpt_neox(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=64, rotary_pct=1.0,
+    )  # fmt: skip
+    config = transformers.GPTNeoXConfig(**{**fields, **changes})
+    return transformers.GPTNeoXForCausalLM(config).eval()
+
+
+NEOXES: dict[str, dict[str, Any]] = {
+    "parallel": {},
+    "in-turn": {"use_parallel_residual": False, "hidden_act": "gelu_new"},
+    "tied": {"tie_word_embeddings": True, "hidden_dropout": 0.1, "attention_dropout": 0.2},
+}
+FAMILIES = {
+    "llama": (llama, LLAMAS),
+    "mistral": (mistral, MISTRALS),
+    "qwen3": (qwen3, QWENS),
+    "gpt_neox": (gpt_neox, NEOXES),
+}
 
 
 def gpt2(**changes: Any) -> Any:
@@ -58,11 +121,18 @@ def logits(model: Any) -> torch.Tensor:
         return model(torch.arange(40).reshape(2, 20)).logits
 
 
-@pytest.mark.parametrize("name", [f"llama {k}" for k in LLAMAS] + [f"gpt2 {k}" for k in GPT2S])
+FAMILIES["gpt2"] = (gpt2, GPT2S)
+NAMES = [
+    f"{family} {variant}" for family, (_, variants) in FAMILIES.items() for variant in variants
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("error::UserWarning:omnima")
 def test_in_and_out_again_gives_identical_logits(name: str, tmp_path: Path) -> None:
     family, variant = name.split()
-    model = llama(**LLAMAS[variant]) if family == "llama" else gpt2(**GPT2S[variant])
+    make, variants = FAMILIES[family]
+    model = make(**variants[variant])
     randomise(model)
     model.save_pretrained(tmp_path / "theirs")
     config, tensors = hub.load_pretrained(tmp_path / "theirs")

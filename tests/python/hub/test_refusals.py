@@ -15,6 +15,7 @@ from omnima.errors import ConfigError, DataError
 from omnima.hub.names import expected_shapes
 
 BASE: dict[str, Any] = {
+    **{field.name: field.default for field in _core.DecoderConfig.fields()},
     "vocab_size": 11,
     "hidden_size": 8,
     "intermediate_size": 12,
@@ -76,7 +77,29 @@ def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> No
     _core.write_safetensors(folder / "model.safetensors", tensors)
 
 
-@pytest.mark.parametrize("config", [BASE, GPT2], ids=["llama", "gpt2"])
+KIN: dict[str, dict[str, Any]] = {
+    "llama": BASE,
+    "gpt2": GPT2,
+    "gpt2-dropouts": {**GPT2, "embedding_dropout": 0.125, "attention_dropout": 0.5},
+    "llama-drops": {**BASE, "layer_drop": 0.25, "embedding_dropout": 0.0, "attention_dropout": 0.1},
+    "mistral": {**BASE, "sliding_window": 4},
+    "qwen3": {**BASE, "qk_norm": True, "attention_bias": True},
+    "qwen3-windows": {**BASE, "qk_norm": True, "sliding_window": 4, "sliding_window_pattern": 2},
+    **{
+        kind: {**BASE, "rope_scaling": kind, "rope_factor": 2.0, "rope_original_context": 8}
+        for kind in ("linear", "dynamic", "yarn", "llama3")
+    },
+}
+NEOX = {**GPT2, "positions": "rotary", "parallel_residual": True, "tie_word_embeddings": False}
+KIN["gpt_neox"] = NEOX
+KIN["gpt_neox-in-turn"] = {**NEOX, "parallel_residual": False, "activation": "gelu"}
+KIN["gpt_neox-tied"] = {**NEOX, "tie_word_embeddings": True, "embedding_dropout": 0.0}
+KIN["yarn-own"] = {**KIN["yarn"], "rope_beta_fast": 16.0, "rope_attention_factor": 1.25}
+KIN["llama3-own"] = {**KIN["llama3"], "rope_low_freq_factor": 2.0, "rope_high_freq_factor": 8.0}
+
+
+@pytest.mark.parametrize("config", KIN.values(), ids=KIN)
+@pytest.mark.filterwarnings("error:No architecture")
 def test_every_field_comes_back(config: dict[str, Any], tmp_path: Path) -> None:
     hub.save_pretrained(config, parameters(config), tmp_path)
     found, tensors = hub.load_pretrained(tmp_path)
@@ -92,6 +115,11 @@ def test_every_field_comes_back(config: dict[str, Any], tmp_path: Path) -> None:
         {"activation": "gelu", "mlp_bias": True},
         {**GPT2, "num_key_value_heads": 1},
         {**GPT2, "mlp_bias": False},
+        {**GPT2, "qk_norm": True},
+        {"attention_softcap": 50.0, "logit_softcap": 30.0},
+        {"parallel_residual": True, "activation": "geglu"},
+        {"sliding_window": 8, "sliding_window_pattern": 2},
+        {"positions": "alibi", "activation": "relu2", "attention_dropout": 0.1},
     ],
 )
 def test_other_combinations_are_saved_for_omnima_and_it_is_said(
@@ -107,14 +135,32 @@ def test_other_combinations_are_saved_for_omnima_and_it_is_said(
     assert all(torch.equal(tensors[name], value) for name, value in parameters(config))
 
 
+def test_directories_from_before_the_options_load(tmp_path: Path) -> None:
+    config = {**BASE, "positions": "none"}
+    with pytest.warns(UserWarning, match="loads in Omnima only"):
+        hub.save_pretrained(config, parameters(config), tmp_path)
+    path = tmp_path / "config.json"
+    raw = json.loads(path.read_text())
+    for name in ("qk_norm", "rope_scaling", "sliding_window", "attention_dropout"):
+        del raw[name]
+    path.write_text(json.dumps(raw))
+    assert hub.load_pretrained(tmp_path)[0] == config
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+    ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters.*factor is missing"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}}, "mscale"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "truncate"),
+    ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "supported: default, linear"),
     ({"rope_scaling": {"rope_type": "default", "factor": 2.0}}, "rope_scaling"),
     ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters"),
     ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "rope_theta"),
     ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "rope_parameters"),
-    ({"sliding_window": 128}, "sliding_window"),
-    ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window"),
+    ({"sliding_window": 8}, "sliding_window.*is this Mistral"),
+    ({"sliding_window": 8, "use_sliding_window": True}, "sliding_window"),
+    ({"sliding_window": "8"}, "sliding_window.*whole number"),
+    ({"sliding_window": 8, "layer_types": ["chunked_attention"] * 2}, "layer_types.*every n-th"),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ({"layer_types": 3}, "layer_types"),
     ({"hidden_act": "gelu"}, "hidden_act"),
@@ -134,7 +180,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 10**6}, "claims 1000000 layers"),
     ({"num_attention_heads": 3, "num_key_value_heads": 2}, "equal groups"),
     ({"rms_norm_eps": [1]}, "rms_norm_eps.*a number"),
-    ({"architectures": ["MistralForCausalLM"]}, "Mistral.*LlamaForCausalLM, GPT2LMHeadModel"),
+    ({"architectures": ["FalconForCausalLM"]}, "Falcon.*LlamaForCausalLM, MistralForCausalLM"),
     ({"architectures": ["LlamaForCausalLM", "GPT2LMHeadModel"]}, "not supported"),
     ({"architectures": "LlamaForCausalLM"}, "not supported"),
     ({"architectures": [["LlamaForCausalLM"]]}, "not supported"),
@@ -185,7 +231,8 @@ def test_what_would_change_results_of_gpt2_is_refused(
     [
         {"architectures": None},
         {"sliding_window": None},
-        {"sliding_window": 128, "use_sliding_window": False},
+        {"sliding_window": 8, "use_sliding_window": False},
+        {"sliding_window": 128},
         {"rope_scaling": {"rope_type": "default"}},
         {"layer_types": ["full_attention"] * 2},
         {"rope_parameters": None},
@@ -205,17 +252,18 @@ def test_unknown_fields_are_said_aloud(model: Path) -> None:
         hub.load_pretrained(model)
 
 
-def test_dropouts_that_do_not_fit_are_said_aloud(model: Path, gpt2_model: Path) -> None:
+@pytest.mark.filterwarnings("error")
+def test_dropouts_of_others_are_taken_over(model: Path, gpt2_model: Path) -> None:
     raw = json.loads((gpt2_model / "config.json").read_text())
     del raw["omnima"]
     (gpt2_model / "config.json").write_text(json.dumps({**raw, "attn_pdrop": 0.5}))
-    with pytest.warns(UserWarning, match="three different dropouts"):
-        assert hub.load_pretrained(gpt2_model)[0]["dropout"] == 0.25
+    config = hub.load_pretrained(gpt2_model)[0]
+    assert [config[name] for name in ("dropout", "attention_dropout")] == [0.25, 0.5]
     raw = json.loads((model / "config.json").read_text())
     del raw["omnima"]
     (model / "config.json").write_text(json.dumps({**raw, "attention_dropout": 0.5}))
-    with pytest.warns(UserWarning, match="attention_dropout acts in training only"):
-        assert hub.load_pretrained(model)[0]["dropout"] == 0.0
+    config = hub.load_pretrained(model)[0]
+    assert [config[name] for name in ("dropout", "attention_dropout")] == [0.0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ SMALL = {
         {"num_key_value_heads": 2, "tie_word_embeddings": False},
         {"norm": "layer_norm", "positions": "learned", "activation": "gelu"},
         {"attention_bias": True, "mlp_bias": True, "head_dim": 8, "positions": "none"},
+        {"qk_norm": True, "activation": "geglu", "num_key_value_heads": 1},
+        {"positions": "relative", "relative_buckets": 8, "relative_max_distance": 20},
+        {"positions": "alibi", "activation": "relu2", "parallel_residual": True},
     ],
 )
 def test_counts_by_part_equal_the_core(changes: dict[str, object]) -> None:

@@ -1,4 +1,5 @@
-// The activations of the mlp, forward and backward: SwiGLU on a fused gate-up row, and GELU.
+// The activations of the mlp, forward and backward: SwiGLU and GEGLU on a fused gate-up row, GELU,
+// squared ReLU; and the soft cap of scores.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,17 @@ struct ActivationKernels {
   // GELU by the error function, or by tanh as GPT-2 has it (Hendrycks and Gimpel 2016).
   void (*gelu_forward)(const T* x, T* y, std::int64_t count, bool by_tanh);
   void (*gelu_backward)(const T* x, const T* dy, T* dx, std::int64_t count, bool by_tanh);
+  // As swiglu with GELU in silu's place (Shazeer 2020).
+  void (*geglu_forward)(const T* gate_up, T* y, std::int64_t rows, std::int64_t width,
+                        bool by_tanh);
+  void (*geglu_backward)(const T* gate_up, const T* dy, T* dgate_up, std::int64_t rows,
+                         std::int64_t width, bool by_tanh);
+  // max(x, 0)^2 (So et al. 2021).
+  void (*relu2_forward)(const T* x, T* y, std::int64_t count);
+  void (*relu2_backward)(const T* x, const T* dy, T* dx, std::int64_t count);
+  // y = cap * tanh(x / cap); backward reads y. Both may write where they read.
+  void (*soft_cap)(const T* x, T* y, std::int64_t count, float cap);
+  void (*soft_cap_backward)(const T* y, const T* dy, T* dx, std::int64_t count, float cap);
 };
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.

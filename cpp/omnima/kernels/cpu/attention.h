@@ -27,6 +27,13 @@ struct AttentionTask {
   const float* cos;            // [context, head_dim / 2]; null: no rotary turn
   const float* sin;
   float scale;
+  std::int64_t window = 0;        // the newest tokens that one sees, itself included; 0: all
+  float softcap = 0;              // scores become softcap * tanh(score / softcap); 0: they stay
+  const float* slopes = nullptr;  // [group]: added to a score times key's minus query's place
+  float dropout = 0;              // probability of zeroing a weight; others are divided by the rest
+  const float* bias = nullptr;    // [group, bias_stride]: added to the score of a key so many back
+  std::int64_t bias_stride = 0;   // at least time
+  std::uint64_t dropout_seed = 0;  // of this row and key-value head
 };
 
 // Gradients lie as q, k and v do; dout as out does.
@@ -36,6 +43,7 @@ struct AttentionGradients {
   T* dq;
   T* dk;
   T* dv;
+  float* dbias = nullptr;  // [group, time], to be added to; null: not asked for
 };
 
 template <class T>
@@ -45,6 +53,10 @@ struct AttentionKernels {
   void (*backward)(const AttentionTask<T>& task, const AttentionGradients<T>& gradients,
                    void* scratch);
   std::int64_t (*scratch_bytes)(std::int64_t time, std::int64_t head_dim);
+  // What dropout multiplies the weights of a token's query by, for `count` keys from `first` on:
+  // a pure function of seed, head within the group, token and key.
+  void (*dropout_factors)(const AttentionTask<T>& task, std::int64_t head, std::int64_t token,
+                          std::int64_t first, std::int64_t count, float* factors);
 };
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.

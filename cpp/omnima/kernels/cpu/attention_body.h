@@ -77,6 +77,13 @@ std::int64_t place(const AttentionTask<T>& task, std::int64_t token) {
   return task.places == nullptr ? token : task.places[token];
 }
 
+// The first token that one may see.
+template <class T>
+std::int64_t first_seen(const AttentionTask<T>& task, std::int64_t token) {
+  const std::int64_t document = token - place(task, token);
+  return task.window > 0 ? std::max(document, token + 1 - task.window) : document;
+}
+
 // A head's vector, turned by its position.
 template <class T>
 void turn(const AttentionTask<T>& task, const T* from, std::int64_t token, T* to) {
@@ -129,7 +136,7 @@ Tile tile_of(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t s
   const std::int64_t panel = gemm_table<T>().panel_cols;
   Tile tile{start, std::min(kQueries, task.time - start), block.count, 0, 0};
   for (std::int64_t i = start; i < start + tile.queries; ++i) {
-    tile.begin = std::min(tile.begin, i - place(task, i) - block.first);
+    tile.begin = std::min(tile.begin, first_seen(task, i) - block.first);
   }
   tile.begin = std::max<std::int64_t>(0, tile.begin) / panel * panel;
   tile.end = std::min(block.count, start + tile.queries - block.first);
@@ -210,10 +217,72 @@ template <class T>
 void mask_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
               std::int64_t token, float* row) {
   const std::int64_t origin = block.first + tile.begin;
-  const std::int64_t begin = std::max<std::int64_t>(0, token - place(task, token) - origin);
+  const std::int64_t begin = std::max<std::int64_t>(0, first_seen(task, token) - origin);
   const std::int64_t end = std::clamp<std::int64_t>(token + 1 - origin, 0, tile.width);
   std::fill(row, row + std::min(begin, tile.width), kMasked);
   std::fill(row + end, row + tile.width, kMasked);
+}
+
+inline std::uint32_t scrambled(std::uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+template <class T>
+void dropout_factors(const AttentionTask<T>& task, std::int64_t head, std::int64_t token,
+                     std::int64_t first, std::int64_t count, float* factors) {
+  const std::uint64_t seed = task.dropout_seed + static_cast<std::uint64_t>(head);
+  const std::uint32_t of_row = scrambled(
+      static_cast<std::uint32_t>(seed) ^
+      scrambled(static_cast<std::uint32_t>(seed >> 32) + static_cast<std::uint32_t>(token)));
+  const auto least = static_cast<std::uint32_t>(task.dropout * 4294967296.0);
+  const float kept = 1.0f / (1.0f - task.dropout);
+#pragma omp simd
+  for (std::int64_t j = 0; j < count; ++j) {
+    const std::uint32_t drawn = scrambled(of_row + static_cast<std::uint32_t>(first + j));
+    factors[j] = drawn < least ? 0.0f : kept;
+  }
+}
+
+// Calls f(j, how far back) for the keys of a tile that do not come after the query.
+template <class F>
+void for_distances(const KeyBlock& block, const Tile& tile, std::int64_t token, F f) {
+  const std::int64_t nearest = token - block.first - tile.begin;
+  const std::int64_t end = std::min(tile.width, nearest + 1);
+#pragma omp simd
+  for (std::int64_t j = 0; j < end; ++j) f(j, nearest - j);
+}
+
+// A query's scores as the softmax takes them, but for their scale: capped, with the slope of ALiBi
+// or a bias by distance, and masked. Where `slopes` is given, it receives the derivative of the
+// cap.
+template <class T>
+void shape_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
+               std::int64_t head, std::int64_t token, float* row, float* slopes) {
+  if (task.softcap > 0) {
+    const float inner = task.scale / task.softcap, outer = 1.0f / inner;
+#pragma omp simd
+    for (std::int64_t j = 0; j < tile.width; ++j) {
+      const float t = fast_tanh(row[j] * inner);
+      row[j] = t * outer;
+      if (slopes != nullptr) slopes[j] = 1.0f - t * t;
+    }
+  }
+  if (task.slopes != nullptr) {
+    const float slope = task.slopes[head] / task.scale;
+    const auto behind = static_cast<float>(token - block.first - tile.begin);
+#pragma omp simd
+    for (std::int64_t j = 0; j < tile.width; ++j)
+      row[j] += slope * (static_cast<float>(j) - behind);
+  }
+  if (task.bias != nullptr) {
+    const float* bias = task.bias + head * task.bias_stride;
+    for_distances(block, tile, token, [&](std::int64_t j, std::int64_t distance) {
+      row[j] += bias[distance] / task.scale;
+    });
+  }
+  mask_row(task, block, tile, token, row);
 }
 
 inline float maximum(const float* row, std::int64_t count) {
@@ -227,10 +296,22 @@ inline float maximum(const float* row, std::int64_t count) {
   return best;
 }
 
+// Drops weights of a query's row.
+template <class T>
+void drop_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
+              std::int64_t head, std::int64_t token, T* weights) {
+  float factors[kKeys];
+  dropout_factors(task, head, token, block.first + tile.begin, tile.width, factors);
+#pragma omp simd
+  for (std::int64_t j = 0; j < tile.width; ++j) {
+    weights[j] = from_float<T>(to_float(weights[j]) * factors[j]);
+  }
+}
+
 // One tile of forward: the running softmax of Milakov and Gimelshein 2018 over the key blocks.
 template <class T>
-void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
-                  const Scratch<T>& s) {
+void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t head,
+                  const Tile& tile, const Scratch<T>& s) {
   const std::int64_t dim = task.head_dim;
   score(tile, MatrixView<T>{s.queries + tile.start * dim, dim, 1}, dim, s.key_columns, s.strip,
         s.scores);
@@ -238,7 +319,7 @@ void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, const Til
   for (std::int64_t i = 0; i < tile.queries; ++i) {
     const std::int64_t token = tile.start + i;
     float* row = s.scores + i * tile.width;
-    mask_row(task, block, tile, token, row);
+    shape_row(task, block, tile, head, token, row, nullptr);
     const float before = s.top[token], here = maximum(row, tile.width) * unit;
     const float top = here > before || here != here ? here : before;
     Vector sum{};
@@ -247,6 +328,7 @@ void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, const Til
       sum += e;
       store(s.weights + i * tile.width + j, e);
     }
+    if (task.dropout > 0) drop_row(task, block, tile, head, token, s.weights + i * tile.width);
     float total = 0;
     for (int j = 0; j < kLanes; ++j) total += sum[j];
     const float keep = before == top ? 1.0f : std::exp2(before - top);
@@ -304,8 +386,9 @@ void attention_forward(const AttentionTask<T>& task, void* memory) {
     std::fill(s.sums, s.sums + task.time * dim, 0.0f);
     std::fill(s.top, s.top + task.time, kMasked);
     std::fill(s.total, s.total + task.time, 0.0f);
-    for_tiles(task, head, pack,
-              [&](const KeyBlock& block, const Tile& tile) { forward_tile(task, block, tile, s); });
+    for_tiles(task, head, pack, [&](const KeyBlock& block, const Tile& tile) {
+      forward_tile(task, block, head, tile, s);
+    });
     for (std::int64_t token = 0; token < task.time; ++token) {
       const float scale = 1.0f / s.total[token];
       T* out = task.out + token * task.out_stride + head * dim;
@@ -319,33 +402,56 @@ void attention_forward(const AttentionTask<T>& task, void* memory) {
 }
 
 // weights = p and dweights = p * (dout v^T - sum(dout * out)) * scale, with p made anew from the
-// kept logsumexp (Dao 2023).
+// kept logsumexp (Dao 2023). Dropout multiplies p where it meets v; a cap has a slope of its own.
 template <class T>
 void weight_gradients(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t head,
-                      const Tile& tile, const Scratch<T>& s) {
+                      const Tile& tile, float* dbias, const Scratch<T>& s) {
   const float unit = task.scale * kLog2e;
+  const bool plain = task.softcap == 0 && task.dropout == 0 && dbias == nullptr;
+  float slopes[kKeys], factors[kKeys], dscores[kKeys];
+  std::fill(slopes, slopes + (plain ? 0 : tile.width), 1.0f);
+  std::fill(factors, factors + (plain ? 0 : tile.width), 1.0f);
   for (std::int64_t i = 0; i < tile.queries; ++i) {
     const std::int64_t token = tile.start + i, at = i * tile.width;
-    mask_row(task, block, tile, token, s.scores + at);
+    shape_row(task, block, tile, head, token, s.scores + at, slopes);
     const float top = task.logsumexp[head * task.time + token] * kLog2e, dot = s.total[token];
-    for (std::int64_t j = at; j < at + tile.width; j += kLanes) {
-      const Vector p = exp2_for<T>(load(s.scores + j) * unit - top);
-      store(s.weights + j, p);
-      store(s.dweights + j, p * (load(s.dscores + j) - dot) * task.scale);
+    if (plain) {
+      for (std::int64_t j = at; j < at + tile.width; j += kLanes) {
+        const Vector p = exp2_for<T>(load(s.scores + j) * unit - top);
+        store(s.weights + j, p);
+        store(s.dweights + j, p * (load(s.dscores + j) - dot) * task.scale);
+      }
+      continue;
     }
+    if (task.dropout > 0) {
+      dropout_factors(task, head, token, block.first + tile.begin, tile.width, factors);
+    }
+    for (std::int64_t j = 0; j < tile.width; j += kLanes) {
+      const Vector p = exp2_for<T>(load(s.scores + at + j) * unit - top), kept = load(factors + j);
+      const Vector dscore = p * (load(s.dscores + at + j) * kept - dot);
+      store(dscores + j, dscore);
+      store(s.weights + at + j, p * kept);
+      store(s.dweights + at + j, dscore * task.scale * load(slopes + j));
+    }
+    if (dbias == nullptr) continue;
+    for_distances(block, tile, token,
+                  [&](std::int64_t j, std::int64_t distance) { dbias[distance] += dscores[j]; });
   }
 }
 
 template <class T>
-void backward_tile(const AttentionTask<T>& task, const T* dout, const KeyBlock& block,
-                   std::int64_t head, const Tile& tile, const Scratch<T>& s) {
+void backward_tile(const AttentionTask<T>& task, const AttentionGradients<T>& gradients,
+                   const KeyBlock& block, std::int64_t head, const Tile& tile,
+                   const Scratch<T>& s) {
   const auto& gemm = gemm_table<T>();
   const std::int64_t dim = task.head_dim;
   const MatrixView<T> query{s.queries + tile.start * dim, dim, 1};
-  const MatrixView<T> grad{dout + tile.start * task.out_stride + head * dim, task.out_stride, 1};
+  float* dbias = gradients.dbias == nullptr ? nullptr : gradients.dbias + head * task.time;
+  const MatrixView<T> grad{gradients.dout + tile.start * task.out_stride + head * dim,
+                           task.out_stride, 1};
   score(tile, query, dim, s.key_columns, s.strip, s.scores);
   score(tile, grad, dim, s.value_columns, s.strip, s.dscores);
-  weight_gradients(task, block, head, tile, s);
+  weight_gradients(task, block, head, tile, dbias, s);
   gemm.pack_right(grad, tile.queries, dim, s.dout_rows);
   add_transposed(tile, s.weights, dim, s.dout_rows, s.strip, s.dvalues + block.first * dim);
   gemm.pack_right(query, tile.queries, dim, s.query_rows);
@@ -386,7 +492,7 @@ void attention_backward(const AttentionTask<T>& task, const AttentionGradients<T
     output_products(task, gradients.dout, head, s.total);
     std::fill(s.sums, s.sums + task.time * dim, 0.0f);
     for_tiles(task, head, pack, [&](const KeyBlock& block, const Tile& tile) {
-      backward_tile(task, gradients.dout, block, head, tile, s);
+      backward_tile(task, gradients, block, head, tile, s);
     });
     for (std::int64_t token = 0; token < task.time; ++token) {
       turn_back(task, s.sums + token * dim, token, gradients.dq + token * task.stride + head * dim);
@@ -409,7 +515,7 @@ std::int64_t attention_scratch(std::int64_t time, std::int64_t head_dim) {
 template <class T>
 const AttentionKernels<T>& attention_table() {
   static const AttentionKernels<T> table{attention_forward<T>, attention_backward<T>,
-                                         attention_scratch<T>};
+                                         attention_scratch<T>, dropout_factors<T>};
   return table;
 }
 template const AttentionKernels<float>& attention_table<float>();

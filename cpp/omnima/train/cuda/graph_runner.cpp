@@ -210,8 +210,10 @@ class GraphRunner final : public StepBackend {
 std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Adamw& optimizer,
                                              const StepOptions& options) {
   if (!model.arena().weights().is_cuda() || ops::reference_mode()) return nullptr;
-  const std::string why_not =
-      model.config().dropout > 0 ? "dropout draws another mask in every step" : "";
+  const std::string why_not = model.config().drops() ? "dropout draws another mask in every step"
+                              : model.config().rope_scaling == "dynamic"
+                                  ? "rotary frequencies follow a step's documents"
+                                  : "";
   return std::make_unique<DeviceStep>(std::make_unique<GraphRunner>(model, optimizer, options),
                                       GraphPolicy(why_not));
 }
