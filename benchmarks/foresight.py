@@ -32,9 +32,10 @@ LIMITS = {"memory": 0.10, "time": 0.15}
 
 
 def train(shape: list[Any], seconds: float, place: Path) -> None:
-    """Train for so many seconds and print what the run kept."""
+    """Train for about so many seconds and print what the run kept."""
     from omnima import Model, Tokenizer
     from omnima.config import model_preset
+    from omnima.planning import Job, plan
     from omnima.training import TrainConfig, Trainer
     from omnima.training.display import Display
 
@@ -42,8 +43,9 @@ def train(shape: list[Any], seconds: float, place: Path) -> None:
     config = model_preset(preset, vocab_size=vocab, max_position_embeddings=context)
     text = place / "words.txt"
     text.write_text("The quick brown fox jumps over the lazy dog near the river.\n\n" * 20_000)
+    job = Job(config, rows, context, accumulate=accumulate, precision=precision)
     training = TrainConfig(
-        minutes=seconds / 60,
+        steps=max(4, round(seconds / plan(job).step_seconds)),
         batch_size=rows,
         accumulate=accumulate,
         precision=precision,
@@ -92,9 +94,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             train(asked.shape, asked.seconds, Path(place))
         return
-    print(
-        "| preset, vocabulary | context | rows | format | predicted MB | real MB | error ", end=""
-    )
+    print("| preset, vocabulary | context | rows | format | predicted MB | real MB ", end="")
     print("| error | predicted tokens/s | real tokens/s | error of time |")
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     missed = 0

@@ -32,6 +32,8 @@ class Job:
         The budget: one of them, or neither when only memory and speed are asked for.
     evaluations, eval_batches
         Evaluations on the way and micro-batches in each.
+    unplanned_steps
+        First steps of a budget in seconds, on which nothing is planned yet nor evaluated.
     save_every
         Steps between checkpoints; 0: when evaluating, twice a minute at most.
     samples, sample_tokens
@@ -51,6 +53,7 @@ class Job:
     seconds: float | None = None
     evaluations: int = 0
     eval_batches: int = 0
+    unplanned_steps: int = 0
     save_every: int = 0
     samples: int = 0
     sample_tokens: int = 0

@@ -129,9 +129,12 @@ def plan(
 def _duration(job: Job, calibration: Calibration) -> tuple[int | None, float | None]:
     """Steps and seconds of the whole run, its evaluations and checkpoints among them."""
     step = calibration.step_seconds(job)
-    evaluating = job.evaluations * job.eval_batches * calibration.evaluate_seconds
+    one = job.eval_batches * calibration.evaluate_seconds
+    evaluating = job.evaluations * one
     save = _save_seconds(job, calibration)
     if job.seconds is not None:
+        planned = max(0, int(job.seconds / step) - job.unplanned_steps)
+        evaluating = min(job.evaluations, planned) * one
         saving = min(job.evaluations, job.seconds // _REST_BETWEEN_SAVES) * save
         return max(1, int((job.seconds - evaluating - saving) / step)), job.seconds
     if job.steps is None:

@@ -10,7 +10,7 @@ import statistics
 
 from omnima.training.config import TrainConfig
 
-_FIRST_LOOK = 6  # steps after which the speed is known well enough to plan the schedule
+FIRST_LOOK = 6  # steps after which the speed is known well enough to plan the schedule
 _AT_FIRST = 1_000_000  # stands for "unknown yet": warmup is the same for any long run
 _LONGEST_WARMUP = 200
 _WARMUP_SHARE = 20
@@ -78,7 +78,7 @@ class Budget:
         if self.seconds is None:
             return False
         self.step_seconds.append(seconds)
-        first = self.planned_at == 0 and len(self.step_seconds) >= _FIRST_LOOK
+        first = self.planned_at == 0 and len(self.step_seconds) >= FIRST_LOOK
         again = self.planned_at > 0 and elapsed >= self._next_look(elapsed)
         if not (first or again):
             return False

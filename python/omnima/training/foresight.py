@@ -13,6 +13,7 @@ from omnima._device import check_device
 from omnima.errors import ConfigError
 from omnima.planning import Job, Machine, Plan, advice, memory_by_part, plan, this_machine
 from omnima.planning.machine import forget_peak, peak_memory
+from omnima.training.budget import FIRST_LOOK
 from omnima.training.config import TrainConfig
 from omnima.training.display import format_bytes, format_seconds
 from omnima.training.precision import WORTH_IT
@@ -80,6 +81,7 @@ def job_of(
         eval_batches=min(
             config.eval_batches, math.ceil(val_tokens / (config.batch_size * context))
         ),
+        unplanned_steps=FIRST_LOOK,
         save_every=config.save_every,
         samples=config.samples,
         sample_tokens=config.sample_tokens,

@@ -80,6 +80,8 @@ def test_a_budget_on_the_clock_gives_steps() -> None:
     timed = dataclasses.replace(JOB, steps=None, seconds=60.0, evaluations=2, eval_batches=5)
     found = plan(timed, here=HERE, calibration=MEASURED)
     assert found.seconds == 60.0 and found.steps == int((60 - 2 - 0.025) / 1.1)
+    short = dataclasses.replace(timed, seconds=6.7, unplanned_steps=6)
+    assert plan(short, here=HERE, calibration=MEASURED).steps == 6  # and no evaluation
     open_end = plan(dataclasses.replace(JOB, steps=None), here=HERE, calibration=MEASURED)
     assert open_end.seconds is open_end.steps is open_end.cost is None
     assert open_end.tokens_per_s == pytest.approx(JOB.step_tokens / 1.1)
