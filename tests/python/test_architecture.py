@@ -69,6 +69,10 @@ LAZY = {
     "litgpt",
     "wandb",
     "mlflow",
+    "pyarrow",
+    "datasets",
+    "rensa",
+    "py3langid",
 }
 
 

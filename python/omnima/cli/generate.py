@@ -26,6 +26,9 @@ def generate(
     stop: list[str] | None = typer.Option(  # noqa: B008 - Typer's way to say it
         None, help="end before this text; may be repeated"
     ),
+    language: str | None = typer.Option(
+        None, help="the language to write in, of a model trained with language tokens, such as fr"
+    ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -42,14 +45,15 @@ def generate(
         "stop": tuple(stop or ()),
         "seed": seed,
     }
-    writing.check_way(prompt, prompts_file, interactive, json)
+    writing.check_way(prompt, prompts_file, interactive, json, language)
     model, tokenizer = writing.open_model(directory)
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)
         return
     if prompts_file is not None:
         prompts = writing.read_prompts(prompts_file)
-        results = writing.write_all(model, tokenizer, prompts, sampling)
+        begun = writing.in_language(tokenizer, prompts, language)
+        results = writing.write_all(model, tokenizer, begun, sampling)
         if json:
             print_json({"generations": results})
             return
@@ -60,7 +64,8 @@ def generate(
     show = None if json or not stream else writing.echo
     if show is not None:
         show(prompt)
-    result = writing.write_all(model, tokenizer, [prompt], sampling, show)[0]
+    begun = writing.in_language(tokenizer, [prompt], language)
+    result = writing.write_all(model, tokenizer, begun, sampling, show)[0]
     if json:
         print_json(result)
     elif show is not None:

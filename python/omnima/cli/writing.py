@@ -10,8 +10,16 @@ from typing import Any
 from omnima.errors import ConfigError, DataError, OmnimaError
 
 
-def check_way(prompt: str | None, prompts_file: str | None, interactive: bool, json: bool) -> None:
+def check_way(
+    prompt: str | None,
+    prompts_file: str | None,
+    interactive: bool,
+    json: bool,
+    language: str | None = None,
+) -> None:
     """Refuse flags that contradict each other."""
+    if interactive and language is not None:
+        raise ConfigError("--language goes with --prompt or --prompts-file, not --interactive.")
     if prompts_file is not None and (prompt is not None or interactive):
         raise ConfigError("--prompts-file stands alone: drop --prompt and --interactive.")
     if interactive and json:
@@ -43,10 +51,30 @@ def read_prompts(path: str) -> list[str]:
     return prompts
 
 
+def in_language(
+    tokenizer: Any, prompts: list[str], language: str | None
+) -> list[str] | list[list[int]]:
+    """Begin each prompt with the token of a language, as documents in training do."""
+    if language is None:
+        return prompts
+    from omnima.data import language_token
+
+    token = language_token(language)
+    if token not in tokenizer.special_tokens:
+        known = [each[2:-2] for each in tokenizer.special_tokens if each.startswith("<|")]
+        raise ConfigError(
+            f"This model knows no language {language!r}; "
+            + (f"it knows {', '.join(known)}." if known else "it has no language tokens.")
+        )
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    start.append(tokenizer.special_tokens[token])
+    return [[*start, *tokenizer.encode(prompt)] for prompt in prompts]
+
+
 def write_all(
     model: Any,
     tokenizer: Any,
-    prompts: list[str],
+    prompts: list[str] | list[list[int]],
     sampling: dict[str, Any],
     show: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:

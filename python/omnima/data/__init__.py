@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from omnima.data.base import Piece, Source
-from omnima.data.prepare import PrepareProgress, prepare
-from omnima.data.sources import open_source
+from omnima.data.prepare import PrepareProgress, language_token, prepare
+from omnima.data.sources import open_mixture, open_source
 from omnima.data.tinyworld import TinyWorld
 from omnima.data.tokens import TokenData
 
@@ -14,6 +14,8 @@ __all__ = [
     "Source",
     "TinyWorld",
     "TokenData",
+    "language_token",
+    "open_mixture",
     "open_source",
     "prepare",
 ]

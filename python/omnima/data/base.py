@@ -21,6 +21,7 @@ class Piece(NamedTuple):
     text: str
     last: bool = True  # the document ends here
     log_probability: float | None = None  # of the whole document in nats, where it is known
+    language: str | None = None  # its token goes before the document; said with the first piece
 
 
 class FileState(NamedTuple):
@@ -39,6 +40,8 @@ class Source(ABC):
     skipped : int
         Bad records of the latest reading that were left out (``on_error="skip"``).
     """
+
+    repeats = False  # the same document may come twice, because it was asked for
 
     def __init__(self, on_error: OnError = "raise") -> None:
         self.on_error = on_error
@@ -67,14 +70,18 @@ class Source(ABC):
     def documents(self) -> Iterator[str]:
         """Yield every document whole."""
         parts: list[str] = []
-        for text, last, _ in self.pieces():
-            parts.append(text)
-            if last:
+        for piece in self.pieces():
+            parts.append(piece.text)
+            if piece.last:
                 yield parts[0] if len(parts) == 1 else "".join(parts)
                 parts.clear()
 
     def __iter__(self) -> Iterator[str]:
         return self.documents()
+
+    def languages(self) -> tuple[str, ...]:
+        """The languages whose tokens go before documents; none for most sources."""
+        return ()
 
     def file_states(self) -> list[FileState]:
         """Size and time of change of every file."""
@@ -110,12 +117,13 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-class MixtureSource(Source):
+class ChainSource(Source):
     """Several sources, one after the other."""
 
     def __init__(self, parts: list[Source]) -> None:
         super().__init__()
         self.parts = parts
+        self.repeats = any(part.repeats for part in parts)
 
     def pieces(self) -> Iterator[Piece]:
         self.skipped = 0
@@ -128,7 +136,7 @@ class MixtureSource(Source):
             self.skipped = before
 
     def identity(self) -> str:
-        return "mixture\n" + "\n".join(part.identity() for part in self.parts)
+        return "chain\n" + "\n".join(part.identity() for part in self.parts)
 
     def files(self) -> list[Path]:
         return [path for part in self.parts for path in part.files()]
@@ -136,3 +144,6 @@ class MixtureSource(Source):
     def size(self) -> int | None:
         sizes = [part.size() for part in self.parts]
         return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def languages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(code for part in self.parts for code in part.languages()))

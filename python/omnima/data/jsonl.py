@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from omnima.data.base import OnError, Piece, Source
-from omnima.data.text import lone_surrogate, read_blocks
+from omnima.data.fields import absent, check_text
+from omnima.data.text import read_blocks
 from omnima.errors import DataError
 
 
@@ -82,20 +82,5 @@ def read_field(line: bytes, field: str) -> str:
             f'{{"{field}": "…"}}. Write one object a line.'
         )
     if field not in record:
-        near = get_close_matches(field, record, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(
-            f"no field {field!r}; {hint}there are {', '.join(map(repr, record)) or 'none'}. "
-            "Name the right one with field=…."
-        )
-    text = record[field]
-    if not isinstance(text, str):
-        raise DataError(
-            f"field {field!r} is a {type(text).__name__}, not text. Name a field of strings."
-        )
-    if not text or text.isspace():
-        how = "holds nothing but white space" if text else "is empty"
-        raise DataError(f"field {field!r} {how}. Fill it or take the line out.")
-    if fault := lone_surrogate(text):
-        raise DataError(f"field {field!r}: {fault}. Mend or remove the character.")
-    return text
+        raise absent(field, record)
+    return check_text(record[field], field)

@@ -45,6 +45,8 @@ class AnyTokenizer(Protocol):
     @property
     def eos_id(self) -> int | None: ...
     @property
+    def special_tokens(self) -> dict[str, int]: ...
+    @property
     def fingerprint(self) -> str: ...
     def encode_batch(self, texts: list[str], threads: int = 0) -> list[npt.NDArray[Any]]: ...
 
@@ -108,6 +110,7 @@ def prepare(
             "the tokenizer has neither an end nor a begin token, so documents cannot be told "
             "apart; train it with special tokens."
         )
+    languages = _language_ids(source, tokenizer)
     asked = {
         "format": FORMAT,
         "source": source.identity(),
@@ -124,7 +127,32 @@ def prepare(
     directory = Path(cache_dir) / key
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / "lock"):
-        return _Builder(source, tokenizer, directory, asked, progress, shard_bytes).run()
+        builder = _Builder(source, tokenizer, directory, asked, progress, shard_bytes)
+        builder.languages = languages
+        return builder.run()
+
+
+def language_token(language: str) -> str:
+    """The special token that stands before documents of a language.
+
+    >>> language_token("fr")
+    '<|fr|>'
+    """
+    return f"<|{language}|>"
+
+
+def _language_ids(source: Source, tokenizer: AnyTokenizer) -> dict[str, int]:
+    """The id of each language's token."""
+    ids = {}
+    for language in source.languages():
+        token = language_token(language)
+        if token not in tokenizer.special_tokens:
+            raise ConfigError(
+                f"the data has documents in {language!r}, but the tokenizer has no token {token}; "
+                f'train it with special_tokens=["{token}", …], or take `language` out of the data.'
+            )
+        ids[language] = tokenizer.special_tokens[token]
+    return ids
 
 
 @contextmanager
@@ -153,6 +181,7 @@ class _Builder:
         self.asked = asked
         self.progress = progress
         self.shard_bytes = shard_bytes
+        self.languages: dict[str, int] = {}  # ids of the tokens before documents
 
     def run(self) -> TokenData:
         manifest = read_json(self.directory / MANIFEST)
@@ -213,6 +242,12 @@ class _Builder:
         split, fraction = self.asked["split_asked"], self.asked["val_fraction"]
         if split == "auto":
             split = choose_split(self.source, fraction, self.asked["seed"])
+        if split == "position" and self.source.repeats:
+            raise ConfigError(
+                "the mixture reads documents more than once, and it would be split by position, so "
+                "that training and validation would share them; give at least 20 documents, or "
+                "stopping_strategy: first_exhausted."
+            )
         cut = position_of_cut(self.source, fraction) if split == "position" else None
         return {**self.asked, "split": split, "cut": cut, "files": files}
 
@@ -263,7 +298,7 @@ class _Builder:
         state: dict[str, Any] = {}
         try:
             for parts, arrays, state in self._encoded(splitter, first):
-                added = _write(writer, parts, arrays, header["end_id"])
+                added = _write(writer, parts, arrays, header["end_id"], self.languages)
                 documents += sum(part.last for part in parts)
                 size += sum(part.size for part in parts)
                 tokens += added
@@ -320,7 +355,13 @@ class _Builder:
             yield parts, state()
 
 
-def _write(writer: ShardWriter, parts: list[Part], ids: list[npt.NDArray[Any]], end_id: int) -> int:
+def _write(
+    writer: ShardWriter,
+    parts: list[Part],
+    ids: list[npt.NDArray[Any]],
+    end_id: int,
+    languages: dict[str, int],
+) -> int:
     """Append a chunk, an end token after each document; return the number of tokens."""
     end = np.array([end_id], dtype=np.int64)
     total = 0
@@ -332,6 +373,9 @@ def _write(writer: ShardWriter, parts: list[Part], ids: list[npt.NDArray[Any]], 
         for part, array in zip(parts, ids, strict=True):
             if part.side != side:
                 continue
+            if part.language is not None:
+                arrays.append(np.array([languages[part.language]], dtype=np.int64))
+                length += 1
             arrays.append(array)
             length += len(array)
             size += part.size

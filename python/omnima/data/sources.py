@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from omnima.data.base import MixtureSource, OnError, Source
+from omnima.data.base import ChainSource, OnError, Source
+from omnima.data.described import read_description
+from omnima.data.huggingface import PREFIX, HuggingFaceSource
 from omnima.data.jsonl import JsonlSource
+from omnima.data.mixture import read_mixture
 from omnima.data.pystdlib import PystdlibSource
 from omnima.data.squad import SquadSource
+from omnima.data.tables import CsvSource, ParquetSource
 from omnima.data.text import TextSource
 from omnima.data.tinyworld_source import DEFAULT_SIZE, TinyWorldSource
 from omnima.errors import ConfigError, DataError
@@ -21,8 +25,9 @@ Spec = str | Path | Source | Sequence[str | Path | Source]
 NAMES = ("pystdlib", "tinyworld")
 # What a directory is searched for; a file named by itself may end in anything.
 SUFFIXES = tuple(
-    ".txt .txt.gz .md .rst .tex .org .jsonl .jsonl.gz .py .pyi .c .h .cc .cpp .hpp .cu .rs .go "
-    ".java .js .ts .jsx .tsx .rb .php .cs .swift .kt .scala .lua .r .jl .sh .sql .html .css".split()
+    ".txt .txt.gz .md .rst .tex .org .jsonl .jsonl.gz .csv .csv.gz .tsv .tsv.gz .parquet .py .pyi "
+    ".c .h .cc .cpp .hpp .cu .rs .go .java .js .ts .jsx .tsx .rb .php .cs .swift .kt .scala .lua "
+    ".r .jl .sh .sql .html .css".split()
 )
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -33,11 +38,14 @@ def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise
     Parameters
     ----------
     spec : str, Path, Source or a list of these
-        A text file, a glob, a directory (searched for text, code and ``.jsonl`` files), a
-        ``.jsonl`` file, SQuAD's ``.json`` (each also with ``.gz``), ``"pystdlib"``,
-        ``"tinyworld"`` or ``"tinyworld:4MB"``. A list is read one after the other.
+        A text file, a glob, a directory (searched for text, code, JSON lines and tables), a
+        ``.jsonl``, ``.csv`` or ``.tsv`` file, SQuAD's ``.json`` (each also with ``.gz``), a
+        ``.parquet`` file, a dataset of the Hugging Face hub (``"hf:OWNER/NAME?split=train"``), a
+        mixture (``.yaml``, see `open_mixture`), ``"pystdlib"``, ``"tinyworld"`` or
+        ``"tinyworld:4MB"``. A list is read one after the other.
     field : str, optional
-        The field of JSON lines that holds the text; ``"text"`` when not given.
+        The field of JSON lines, or the column of a table, that holds the text; ``"text"`` when not
+        given.
     on_error : {"raise", "skip"}
         Raise for a bad record, naming file and line, or leave it out and count it in ``.skipped``.
 
@@ -61,7 +69,7 @@ def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise
     parts = [open_source(part, field, on_error) for part in spec]
     if not parts:
         raise DataError("the list of sources is empty; name a file, a directory or 'tinyworld'.")
-    return parts[0] if len(parts) == 1 else MixtureSource(parts)
+    return parts[0] if len(parts) == 1 else ChainSource(parts)
 
 
 def _open_one(spec: str, field: str, on_error: OnError) -> Source:
@@ -71,7 +79,11 @@ def _open_one(spec: str, field: str, on_error: OnError) -> Source:
         return TinyWorldSource(DEFAULT_SIZE)
     if spec.startswith("tinyworld:"):
         return TinyWorldSource(parse_size(spec.removeprefix("tinyworld:")))
+    if spec.startswith(PREFIX):
+        return HuggingFaceSource.parse(spec, field, on_error)
     path = Path(spec).expanduser()
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return open_mixture(path)
     if path.is_dir():
         return _open_directory(path, field, on_error)
     if path.is_file():
@@ -83,6 +95,29 @@ def _open_one(spec: str, field: str, on_error: OnError) -> Source:
     raise DataError(_nothing_there(spec, path))
 
 
+def open_mixture(path: str | Path) -> Source:
+    """Open the mixture that a YAML file describes.
+
+    Under ``sources`` stand mappings with ``data`` (what `open_source` takes, or a list; paths are
+    read from the file's folder) and, where wanted, ``weight`` (a share of the bytes), ``language``
+    (its token goes before each document), ``field`` and ``on_error``. ``stopping_strategy`` is
+    ``first_exhausted`` (nothing is read twice) or ``all_exhausted``.
+
+    Raises
+    ------
+    ConfigError
+        If the description is not as above; the message names the entry.
+    """
+    path = Path(path).expanduser().resolve()
+    return read_mixture(
+        read_description(path, "mixture"),
+        path.parent,
+        f"the mixture {path}",
+        open_source,
+        lambda parts: parts[0] if len(parts) == 1 else ChainSource(parts),
+    )
+
+
 def _nothing_there(spec: str, path: Path) -> str:
     if glob.has_magic(spec):
         return f"no file matches {spec!r}; check the pattern (** goes through sub-directories)."
@@ -92,7 +127,7 @@ def _nothing_there(spec: str, path: Path) -> str:
     missing = "" if path.parent.is_dir() else f" (there is no directory {str(path.parent)!r})"
     return (
         f"there is no file or directory {spec!r}{missing}. {hint}"
-        f"Give a path, a glob or one of: {', '.join(NAMES)}, tinyworld:SIZE."
+        f"Give a path, a glob or one of: {', '.join(NAMES)}, tinyworld:SIZE, hf:OWNER/NAME."
     )
 
 
@@ -120,13 +155,17 @@ def _open_files(files: list[Path], field: str, on_error: OnError) -> Source:
         name = file.name.lower().removesuffix(".gz")
         if name.endswith(".jsonl"):
             parts.append(JsonlSource(file, field, on_error))
+        elif name.endswith((".csv", ".tsv")):
+            parts.append(CsvSource(file, field, on_error))
+        elif name.endswith(".parquet"):
+            parts.append(ParquetSource(file, field, on_error))
         elif name.endswith(".json"):
             parts.append(SquadSource(file, on_error))
         elif parts and isinstance(parts[-1], TextSource):
             parts[-1].paths.append(file)
         else:
             parts.append(TextSource([file], on_error))
-    return parts[0] if len(parts) == 1 else MixtureSource(parts)
+    return parts[0] if len(parts) == 1 else ChainSource(parts)
 
 
 def parse_size(text: str) -> int:

@@ -27,6 +27,7 @@ class Part(NamedTuple):
     size: int  # bytes
     last: bool  # the document ends here
     log_probability: float | None
+    language: str | None = None  # its token goes before the text
 
 
 class Splitter:
@@ -44,17 +45,19 @@ class Splitter:
             encoded = piece.text.encode()
             side = self.side if self.side is not None else self._hashed(encoded)
             self.side = None if piece.last else side
-            yield Part(side, piece.text, len(encoded), piece.last, piece.log_probability)
+            known, language = piece.log_probability, piece.language
+            yield Part(side, piece.text, len(encoded), piece.last, known, language)
             return
         until = self.cut - self.characters
         self.characters += len(piece.text)
         if until > 0:
             text = piece.text[:until]
             whole = until >= len(piece.text)
-            yield Part(0, text, len(text.encode()), piece.last and whole, None)
+            ends = piece.last and whole
+            yield Part(0, text, len(text.encode()), ends, None, piece.language)
         if until < len(piece.text):
             text = piece.text[max(until, 0) :]
-            yield Part(1, text, len(text.encode()), piece.last, None)
+            yield Part(1, text, len(text.encode()), piece.last, None, piece.language)
 
     def _hashed(self, encoded: bytes) -> int:
         digest = hashlib.blake2b(encoded, digest_size=8, key=self._key).digest()

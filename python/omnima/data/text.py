@@ -11,6 +11,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -29,23 +30,29 @@ def open_binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks of whole lines (only a very long line is cut, between characters)."""
-    rest = b""
+@contextmanager
+def whole_gzip(path: Path) -> Iterator[None]:
+    """Say it in words when a compressed file is damaged or cut short."""
     try:
-        with open_binary(path) as file:
-            while block := file.read(PIECE_BYTES):
-                block = rest + block
-                cut = block.rfind(b"\n") + 1
-                if cut == 0 and len(block) >= 2 * PIECE_BYTES:
-                    cut = character_border(block)
-                if cut:
-                    yield block[:cut]
-                rest = block[cut:]
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: not a whole gzip file ({error}); fetch it again or unpack it by hand."
         ) from error
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file in blocks of whole lines (only a very long line is cut, between characters)."""
+    rest = b""
+    with whole_gzip(path), open_binary(path) as file:
+        while block := file.read(PIECE_BYTES):
+            block = rest + block
+            cut = block.rfind(b"\n") + 1
+            if cut == 0 and len(block) >= 2 * PIECE_BYTES:
+                cut = character_border(block)
+            if cut:
+                yield block[:cut]
+            rest = block[cut:]
     if rest:
         yield rest
 

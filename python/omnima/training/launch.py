@@ -122,13 +122,17 @@ def size_of(recipe: Recipe, vocab_size: int) -> Any:
 def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display: Display) -> Any:
     """Return the run's tokenizer: the one already saved, the named directory's, or a new one."""
     from omnima import Tokenizer
+    from omnima.data import language_token
 
     if directory.tokenizer.exists():
         return Tokenizer.from_pretrained(directory.tokenizer)
     if recipe.tokenizer in KINDS:
         display.note(f"Training a {recipe.tokenizer} tokenizer.")
         tokenizer = Tokenizer.train(
-            source.documents(), recipe.tokenizer, vocab_size=recipe.vocab_size
+            source.documents(),
+            recipe.tokenizer,
+            vocab_size=recipe.vocab_size,
+            special_tokens=[language_token(each) for each in source.languages()],
         )
     elif Path(recipe.tokenizer).is_dir():
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)

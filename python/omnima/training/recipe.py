@@ -45,8 +45,11 @@ class Recipe:
     """
 
     train: TrainConfig
-    data: tuple[str, ...] = option((), "files, globs, directories, tinyworld[:SIZE] or pystdlib")
-    field: str | None = option(None, "the field of JSON records that holds the text")
+    data: tuple[str, ...] = option(
+        (),
+        "files, tables, globs, directories, a mixture.yaml, hf:OWNER/NAME, tinyworld[:SIZE] or pystdlib",
+    )
+    field: str | None = option(None, "the field of JSON records or tables that holds the text")
     on_error: str = option("raise", "what a bad line does", choices=("raise", "skip"))
     preset: str | None = option(None, "size by name: nima, 1m, 5m, 10m, 35m, 125m, 355m, 1b, gpt2")
     params: str | None = option(None, "size by parameter count, such as 20M")
@@ -137,24 +140,9 @@ class Recipe:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+    from omnima.data.described import read_description
 
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"The recipe {path} cannot be read: {error.strerror or error}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"The recipe {path} is not UTF-8 text (byte {error.start}).") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it does not parse"
-        raise ConfigError(f"The recipe {path}{place} is not YAML: {problem}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"The recipe {path} must be a mapping of keys to values, one a line.")
-    return _read_mapping({str(key): value for key, value in values.items()}, f"the recipe {path}")
+    return _read_mapping(read_description(path, "recipe"), f"the recipe {path}")
 
 
 def _read_sets(sets: Sequence[str]) -> dict[str, Any]:

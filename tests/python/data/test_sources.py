@@ -68,7 +68,7 @@ def test_directories_and_globs_are_sorted_and_mixed(tmp_path: Path) -> None:
     texts = list(mixed.documents())
     assert texts[0] == "B" and texts[-1] == "A" and len(texts) > 3
     assert mixed.size() == 2002
-    assert len(mixed.files()) == 2 and mixed.identity().startswith("mixture")
+    assert len(mixed.files()) == 2 and mixed.identity().startswith("chain")
     assert open_source([mixed]) is mixed
 
 
