@@ -16,7 +16,7 @@ def commands_page() -> str:
     """Every command with its options, from the Typer application."""
     group: Any = typer.main.get_command(app)
     parts = ["# Commands\n\nProgress goes to standard error, the result to standard output.\n"]
-    for name, command in group.commands.items():
+    for name, command in commands_of(group):
         parts.append(f"## omnima {name}\n\n{(command.help or '').strip()}\n")
         parts.append("| option | value | meaning |\n| --- | --- | --- |")
         for each in command.params:
@@ -27,6 +27,15 @@ def commands_page() -> str:
             parts.append(f"| {flags} | {cell(value_of(each))} | {meaning} |")
         parts.append("")
     return "\n".join(parts) + "\n"
+
+
+def commands_of(group: Any, before: str = "") -> list[tuple[str, Any]]:
+    """The commands of a group with their names, those of groups below it as `data clean`."""
+    found: list[tuple[str, Any]] = []
+    for name, command in group.commands.items():
+        below = getattr(command, "commands", None)
+        found += commands_of(command, f"{before}{name} ") if below else [(before + name, command)]
+    return found
 
 
 def value_of(parameter: Any) -> str:

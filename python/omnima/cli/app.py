@@ -10,7 +10,18 @@ from collections.abc import Sequence
 
 import typer
 
-from omnima.cli import bench, doctor, evaluate, generate, info, plan, profile, tokenize, train
+from omnima.cli import (
+    bench,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    info,
+    plan,
+    profile,
+    tokenize,
+    train,
+)  # fmt: skip
 from omnima.errors import OmnimaError
 
 _INTERRUPTED = 130
@@ -34,6 +45,7 @@ app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
+app.add_typer(data.app)
 
 
 @app.callback(invoke_without_command=True)

@@ -29,6 +29,9 @@ def generate(
     language: str | None = typer.Option(
         None, help="the language to write in, of a model trained with language tokens, such as fr"
     ),
+    suffix: str | None = typer.Option(
+        None, help="what comes after the gap, of a model trained with fill_in_middle"
+    ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -45,14 +48,14 @@ def generate(
         "stop": tuple(stop or ()),
         "seed": seed,
     }
-    writing.check_way(prompt, prompts_file, interactive, json, language)
+    writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
     model, tokenizer = writing.open_model(directory)
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)
         return
     if prompts_file is not None:
         prompts = writing.read_prompts(prompts_file)
-        begun = writing.in_language(tokenizer, prompts, language)
+        begun = writing.as_trained(tokenizer, prompts, language)
         results = writing.write_all(model, tokenizer, begun, sampling)
         if json:
             print_json({"generations": results})
@@ -64,7 +67,7 @@ def generate(
     show = None if json or not stream else writing.echo
     if show is not None:
         show(prompt)
-    begun = writing.in_language(tokenizer, [prompt], language)
+    begun = writing.as_trained(tokenizer, [prompt], language, suffix)
     result = writing.write_all(model, tokenizer, begun, sampling, show)[0]
     if json:
         print_json(result)

@@ -16,10 +16,13 @@ def check_way(
     interactive: bool,
     json: bool,
     language: str | None = None,
+    suffix: str | None = None,
 ) -> None:
     """Refuse flags that contradict each other."""
     if interactive and language is not None:
         raise ConfigError("--language goes with --prompt or --prompts-file, not --interactive.")
+    if suffix is not None and prompt is None:
+        raise ConfigError("--suffix goes with --prompt: the text before the gap, and that after.")
     if prompts_file is not None and (prompt is not None or interactive):
         raise ConfigError("--prompts-file stands alone: drop --prompt and --interactive.")
     if interactive and json:
@@ -51,24 +54,41 @@ def read_prompts(path: str) -> list[str]:
     return prompts
 
 
-def in_language(
-    tokenizer: Any, prompts: list[str], language: str | None
+def as_trained(
+    tokenizer: Any, prompts: list[str], language: str | None, suffix: str | None = None
 ) -> list[str] | list[list[int]]:
-    """Begin each prompt with the token of a language, as documents in training do."""
-    if language is None:
+    """Begin each prompt as documents in training do: with the token of a language, and with what
+    comes after the gap.
+    """
+    if language is None and suffix is None:
         return prompts
-    from omnima.data import language_token
+    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    if language is not None:
+        start.append(_language_id(tokenizer, language))
+    if suffix is None:
+        return [[*start, *tokenizer.encode(prompt)] for prompt in prompts]
+    from omnima.data.augment import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+
+    special = tokenizer.special_tokens
+    if FIM_MIDDLE not in special:
+        raise ConfigError(
+            "This model was not trained to fill gaps (fill_in_middle in its data): drop --suffix."
+        )
+    after = [special[FIM_SUFFIX], *tokenizer.encode(suffix), special[FIM_MIDDLE]]
+    return [[*start, special[FIM_PREFIX], *tokenizer.encode(prompt), *after] for prompt in prompts]
+
+
+def _language_id(tokenizer: Any, language: str) -> int:
+    from omnima.data import language_token, languages_of
 
     token = language_token(language)
     if token not in tokenizer.special_tokens:
-        known = [each[2:-2] for each in tokenizer.special_tokens if each.startswith("<|")]
+        known = languages_of(tokenizer.special_tokens)
         raise ConfigError(
             f"This model knows no language {language!r}; "
             + (f"it knows {', '.join(known)}." if known else "it has no language tokens.")
         )
-    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    start.append(tokenizer.special_tokens[token])
-    return [[*start, *tokenizer.encode(prompt)] for prompt in prompts]
+    return int(tokenizer.special_tokens[token])
 
 
 def write_all(

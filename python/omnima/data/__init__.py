@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from omnima.data.base import Piece, Source
-from omnima.data.prepare import PrepareProgress, language_token, prepare
+from omnima.data.mixture import language_token, languages_of
+from omnima.data.prepare import PrepareProgress, prepare
 from omnima.data.sources import open_mixture, open_source
 from omnima.data.tinyworld import TinyWorld
 from omnima.data.tokens import TokenData
@@ -15,6 +16,7 @@ __all__ = [
     "TinyWorld",
     "TokenData",
     "language_token",
+    "languages_of",
     "open_mixture",
     "open_source",
     "prepare",

@@ -21,7 +21,7 @@ class Piece(NamedTuple):
     text: str
     last: bool = True  # the document ends here
     log_probability: float | None = None  # of the whole document in nats, where it is known
-    language: str | None = None  # its token goes before the document; said with the first piece
+    tokens: tuple[str, ...] = ()  # special tokens that go before the text
 
 
 class FileState(NamedTuple):
@@ -79,8 +79,8 @@ class Source(ABC):
     def __iter__(self) -> Iterator[str]:
         return self.documents()
 
-    def languages(self) -> tuple[str, ...]:
-        """The languages whose tokens go before documents; none for most sources."""
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens that pieces begin with; none for most sources."""
         return ()
 
     def file_states(self) -> list[FileState]:
@@ -145,5 +145,5 @@ class ChainSource(Source):
         sizes = [part.size() for part in self.parts]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def languages(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(code for part in self.parts for code in part.languages()))
+    def special_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each for part in self.parts for each in part.special_tokens()))

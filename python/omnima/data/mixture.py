@@ -8,27 +8,50 @@ description gives the same stream, from any document on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from omnima.data.augment import FillInMiddleSource, ShuffledSource
 from omnima.data.base import OnError, Piece, Source
 from omnima.errors import ConfigError, DataError
 
 STRATEGIES = ("first_exhausted", "all_exhausted")
-_KEYS = ("data", "weight", "language", "field", "on_error")
+_KEYS = (
+    *("data", "weight", "language", "field", "on_error"),
+    *("fill_in_middle", "shuffle_sentences"),
+)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 Opener = Callable[[Any, str | None, OnError], Source]
+
+
+def language_token(language: str) -> str:
+    """The special token that stands before documents of a language.
+
+    >>> language_token("fr")
+    '<|fr|>'
+    """
+    return f"<|{language}|>"
+
+
+def languages_of(tokens: Iterable[str]) -> list[str]:
+    """The languages among special tokens.
+
+    >>> languages_of(["<s>", "<|fr|>", "<|fim_middle|>"])
+    ['fr']
+    """
+    inner = [token[2:-2] for token in tokens if token[:2] == "<|" and token[-2:] == "|>"]
+    return [each for each in inner if _LANGUAGE.fullmatch(each)]
 
 
 class LanguageSource(Source):
     """A source whose documents each follow a token that names their language.
 
     >>> from omnima.data import open_source
-    >>> next(LanguageSource(open_source("tinyworld:1KB"), "en").pieces()).language
-    'en'
+    >>> next(LanguageSource(open_source("tinyworld:1KB"), "en").pieces()).tokens
+    ('<|en|>',)
     """
 
     def __init__(self, source: Source, language: str) -> None:
@@ -37,7 +60,7 @@ class LanguageSource(Source):
             raise ConfigError(
                 f"language is {language!r}; expected a code such as en, fr, zh or pt-BR"
             )
-        self.source, self.language = source, language
+        self.source, self.token = source, language_token(language)
         self.repeats = source.repeats
 
     def pieces(self) -> Iterator[Piece]:
@@ -45,12 +68,13 @@ class LanguageSource(Source):
         for piece in self.source.pieces():
             self.skipped = self.source.skipped
             # The token changes what the text's probability is counted over.
-            yield Piece(piece.text, piece.last, None, self.language if begins else None)
+            tokens = (self.token, *piece.tokens) if begins else piece.tokens
+            yield Piece(piece.text, piece.last, None, tokens)
             begins = piece.last
         self.skipped = self.source.skipped
 
     def identity(self) -> str:
-        return f"language {self.language}\n{self.source.identity()}"
+        return f"language {self.token}\n{self.source.identity()}"
 
     def files(self) -> list[Path]:
         return self.source.files()
@@ -58,8 +82,8 @@ class LanguageSource(Source):
     def size(self) -> int | None:
         return self.source.size()
 
-    def languages(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.language, *self.source.languages())))
+    def special_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.token, *self.source.special_tokens())))
 
 
 class WeightedSource(Source):
@@ -137,8 +161,8 @@ class WeightedSource(Source):
             shares.append(size / weight)
         return int((max if self.repeats else min)(shares) * sum(self.weights))
 
-    def languages(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(code for part in self.parts for code in part.languages()))
+    def special_tokens(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each for part in self.parts for each in part.special_tokens()))
 
 
 def read_mixture(
@@ -150,7 +174,8 @@ def read_mixture(
     ----------
     description
         A mapping with ``sources`` (a list of mappings with ``data``, and where wanted ``weight``,
-        ``language``, ``field``, ``on_error``) and ``stopping_strategy``.
+        ``language``, ``field``, ``on_error``, ``fill_in_middle``, ``shuffle_sentences``) and
+        ``stopping_strategy``.
     folder
         What relative paths start from.
     where
@@ -199,6 +224,9 @@ def _read_entry(
     specs = [_from_folder(str(spec), folder) for spec in given]
     try:
         source = opener(specs, entry.get("field"), entry.get("on_error", "raise"))
+        for augmented in (ShuffledSource, FillInMiddleSource):
+            if augmented.name in entry:
+                source = augmented(source, entry[augmented.name])
         if "language" in entry:
             source = LanguageSource(source, str(entry["language"]))
     except (ConfigError, DataError) as error:

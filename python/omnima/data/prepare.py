@@ -28,6 +28,7 @@ from omnima.data.shards import (
 )  # fmt: skip
 from omnima.data.split import SPLITS, Part, Splitter, choose_split, position_of_cut
 from omnima.data.tokens import MANIFEST, TokenData
+from omnima.data.version import version_of
 from omnima.errors import ConfigError, DataError
 
 CHUNK_BYTES = 8 << 20  # text that is tokenized in one call
@@ -110,7 +111,7 @@ def prepare(
             "the tokenizer has neither an end nor a begin token, so documents cannot be told "
             "apart; train it with special tokens."
         )
-    languages = _language_ids(source, tokenizer)
+    token_ids = _special_ids(source, tokenizer)
     asked = {
         "format": FORMAT,
         "source": source.identity(),
@@ -128,30 +129,20 @@ def prepare(
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory / "lock"):
         builder = _Builder(source, tokenizer, directory, asked, progress, shard_bytes)
-        builder.languages = languages
+        builder.token_ids = token_ids
         return builder.run()
 
 
-def language_token(language: str) -> str:
-    """The special token that stands before documents of a language.
-
-    >>> language_token("fr")
-    '<|fr|>'
-    """
-    return f"<|{language}|>"
-
-
-def _language_ids(source: Source, tokenizer: AnyTokenizer) -> dict[str, int]:
-    """The id of each language's token."""
+def _special_ids(source: Source, tokenizer: AnyTokenizer) -> dict[str, int]:
+    """The id of each special token that the source puts before text."""
     ids = {}
-    for language in source.languages():
-        token = language_token(language)
+    for token in source.special_tokens():
         if token not in tokenizer.special_tokens:
             raise ConfigError(
-                f"the data has documents in {language!r}, but the tokenizer has no token {token}; "
-                f'train it with special_tokens=["{token}", …], or take `language` out of the data.'
+                f"the data puts {token} before text, but the tokenizer has no such token; train it "
+                f'with special_tokens=["{token}", …], or take its language out of the data.'
             )
-        ids[language] = tokenizer.special_tokens[token]
+        ids[token] = tokenizer.special_tokens[token]
     return ids
 
 
@@ -181,7 +172,7 @@ class _Builder:
         self.asked = asked
         self.progress = progress
         self.shard_bytes = shard_bytes
-        self.languages: dict[str, int] = {}  # ids of the tokens before documents
+        self.token_ids: dict[str, int] = {}  # of the special tokens that go before text
 
     def run(self) -> TokenData:
         manifest = read_json(self.directory / MANIFEST)
@@ -249,7 +240,8 @@ class _Builder:
                 "stopping_strategy: first_exhausted."
             )
         cut = position_of_cut(self.source, fraction) if split == "position" else None
-        return {**self.asked, "split": split, "cut": cut, "files": files}
+        version = {**version_of(self.source, files), "tokenizer": self.asked["tokenizer"]}
+        return {**self.asked, "split": split, "cut": cut, "files": files, "version": version}
 
     def _finished(self) -> list[dict[str, Any]]:
         """Records of the shards that an earlier, interrupted run completed."""
@@ -298,7 +290,7 @@ class _Builder:
         state: dict[str, Any] = {}
         try:
             for parts, arrays, state in self._encoded(splitter, first):
-                added = _write(writer, parts, arrays, header["end_id"], self.languages)
+                added = _write(writer, parts, arrays, header["end_id"], self.token_ids)
                 documents += sum(part.last for part in parts)
                 size += sum(part.size for part in parts)
                 tokens += added
@@ -360,7 +352,7 @@ def _write(
     parts: list[Part],
     ids: list[npt.NDArray[Any]],
     end_id: int,
-    languages: dict[str, int],
+    token_ids: dict[str, int],
 ) -> int:
     """Append a chunk, an end token after each document; return the number of tokens."""
     end = np.array([end_id], dtype=np.int64)
@@ -373,9 +365,9 @@ def _write(
         for part, array in zip(parts, ids, strict=True):
             if part.side != side:
                 continue
-            if part.language is not None:
-                arrays.append(np.array([languages[part.language]], dtype=np.int64))
-                length += 1
+            if part.tokens:
+                arrays.append(np.array([token_ids[each] for each in part.tokens], dtype=np.int64))
+                length += len(part.tokens)
             arrays.append(array)
             length += len(array)
             size += part.size

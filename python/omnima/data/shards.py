@@ -20,7 +20,7 @@ from omnima._durable import write_durably
 from omnima.data.split import SPLITS
 from omnima.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 

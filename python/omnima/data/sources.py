@@ -100,7 +100,8 @@ def open_mixture(path: str | Path) -> Source:
 
     Under ``sources`` stand mappings with ``data`` (what `open_source` takes, or a list; paths are
     read from the file's folder) and, where wanted, ``weight`` (a share of the bytes), ``language``
-    (its token goes before each document), ``field`` and ``on_error``. ``stopping_strategy`` is
+    (its token goes before each document), ``field``, ``on_error``, and the shares of documents that
+    ``fill_in_middle`` and ``shuffle_sentences`` change. ``stopping_strategy`` is
     ``first_exhausted`` (nothing is read twice) or ``all_exhausted``.
 
     Raises

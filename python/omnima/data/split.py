@@ -27,7 +27,7 @@ class Part(NamedTuple):
     size: int  # bytes
     last: bool  # the document ends here
     log_probability: float | None
-    language: str | None = None  # its token goes before the text
+    tokens: tuple[str, ...] = ()  # special tokens that go before the text
 
 
 class Splitter:
@@ -45,8 +45,8 @@ class Splitter:
             encoded = piece.text.encode()
             side = self.side if self.side is not None else self._hashed(encoded)
             self.side = None if piece.last else side
-            known, language = piece.log_probability, piece.language
-            yield Part(side, piece.text, len(encoded), piece.last, known, language)
+            known, tokens = piece.log_probability, piece.tokens
+            yield Part(side, piece.text, len(encoded), piece.last, known, tokens)
             return
         until = self.cut - self.characters
         self.characters += len(piece.text)
@@ -54,10 +54,10 @@ class Splitter:
             text = piece.text[:until]
             whole = until >= len(piece.text)
             ends = piece.last and whole
-            yield Part(0, text, len(text.encode()), ends, None, piece.language)
+            yield Part(0, text, len(text.encode()), ends, None, piece.tokens)
         if until < len(piece.text):
             text = piece.text[max(until, 0) :]
-            yield Part(1, text, len(text.encode()), piece.last, None, piece.language)
+            yield Part(1, text, len(text.encode()), piece.last, None, piece.tokens)
 
     def _hashed(self, encoded: bytes) -> int:
         digest = hashlib.blake2b(encoded, digest_size=8, key=self._key).digest()

@@ -156,11 +156,11 @@ class ParquetSource(Source):
             return sum(int(each.column(column).total_uncompressed_size) for each in groups)
 
     def pieces(self) -> Iterator[Piece]:
-        import pyarrow
-
         self.skipped = 0
         number = 0
         with self._open() as file:
+            import pyarrow
+
             if self.field not in file.schema_arrow.names:
                 known = file.schema_arrow.names
                 raise DataError(f"{self.path}: {absent(self.field, known, 'column')}")

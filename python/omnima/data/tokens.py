@@ -88,6 +88,11 @@ class TokenData:
         return digest.hexdigest()
 
     @property
+    def version(self) -> dict[str, Any]:
+        """Hashes of the data, of its cleaning (or None), of the tokenizer, and of the tokens."""
+        return {**self.manifest["version"], "tokens": self.fingerprint}
+
+    @property
     def entropy_floor(self) -> float | None:
         """The least loss that is possible on the validation split, in nats a token, or None.
 

@@ -73,6 +73,8 @@ def assemble(
     source = data.open_source(
         list(recipe.data), field=recipe.field, on_error=cast(Any, recipe.on_error)
     )
+    if recipe.clean is not None:
+        source = cleaned(recipe.clean, source, directory, display)
     tokenizer = open_tokenizer(recipe, source, directory, display)
     with display:
         tokens = data.prepare(
@@ -105,6 +107,24 @@ def assemble(
     )
 
 
+def cleaned(recipe: str, source: Any, directory: RunDirectory, display: Display) -> Any:
+    """Return the cleaned text as a source; made once and kept with the run's tokens."""
+    from omnima import data
+    from omnima.data.cleaning import clean_once
+
+    if source.special_tokens():
+        raise ConfigError(
+            "clean and language tokens do not go together: clean the sources of the mixture one by "
+            "one with `omnima data clean`, and name the results in the mixture."
+        )
+    record = clean_once(source, recipe, directory.data / "clean.jsonl").record
+    display.note(
+        f"Cleaning left {record['documents_out']:,} of {record['documents_in']:,} documents; "
+        f"{record['source']['skipped']:,} bad records were skipped."
+    )
+    return data.open_source(directory.data / "clean.jsonl")
+
+
 def size_of(recipe: Recipe, vocab_size: int) -> Any:
     """Return the `ModelConfig` of a recipe: a preset, a parameter count, or single fields."""
     from omnima.config import ModelConfig, config_for_parameters, model_preset
@@ -122,7 +142,6 @@ def size_of(recipe: Recipe, vocab_size: int) -> Any:
 def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display: Display) -> Any:
     """Return the run's tokenizer: the one already saved, the named directory's, or a new one."""
     from omnima import Tokenizer
-    from omnima.data import language_token
 
     if directory.tokenizer.exists():
         return Tokenizer.from_pretrained(directory.tokenizer)
@@ -132,7 +151,7 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
             source.documents(),
             recipe.tokenizer,
             vocab_size=recipe.vocab_size,
-            special_tokens=[language_token(each) for each in source.languages()],
+            special_tokens=source.special_tokens(),
         )
     elif Path(recipe.tokenizer).is_dir():
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)

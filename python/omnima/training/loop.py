@@ -330,6 +330,7 @@ class Loop:
             "elapsed": self.elapsed,
             "val_loss": self.val_loss,
             "precision": self.precision,
+            "data_version": self.data.version,
             "machine": order_of_sums(),
             "observers": self.observers.state_dict(rescue=rescue),
             "budget": {

@@ -47,10 +47,13 @@ class Recipe:
     train: TrainConfig
     data: tuple[str, ...] = option(
         (),
-        "files, tables, globs, directories, a mixture.yaml, hf:OWNER/NAME, tinyworld[:SIZE] or pystdlib",
+        "files, globs, directories, mixtures (.yaml), hf:OWNER/NAME, tinyworld[:SIZE], pystdlib",
     )
     field: str | None = option(None, "the field of JSON records or tables that holds the text")
     on_error: str = option("raise", "what a bad line does", choices=("raise", "skip"))
+    clean: str | None = option(
+        None, "clean the text first: a recipe of cleaning (.yaml), or prose, code or duplicates"
+    )
     preset: str | None = option(None, "size by name: nima, 1m, 5m, 10m, 35m, 125m, 355m, 1b, gpt2")
     params: str | None = option(None, "size by parameter count, such as 20M")
     model: dict[str, Any] = option({}, "changes of single model fields")

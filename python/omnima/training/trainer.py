@@ -159,6 +159,7 @@ class Trainer:
         if resume:
             directory.check_identity("facts", facts)
         directory.remember("facts", facts)
+        directory.remember("data_version", data.version)
         precision = self._precision(directory, resume)
         foresight = Foresight.make(self.model, data, self.config, precision, directory.path)
         self.display.note(foresight.sentence())

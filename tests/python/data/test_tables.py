@@ -145,3 +145,5 @@ def test_without_pyarrow_the_message_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(OmnimaError, match=r'pip install "omnima\[data\]"'):
         open_source(path).size()
+    with pytest.raises(OmnimaError, match=r'pip install "omnima\[data\]"'):
+        documents(path)
