@@ -79,8 +79,8 @@ class FillInMiddleSource(AugmentedSource):
 
     >>> from omnima.data import open_source
     >>> source = FillInMiddleSource(open_source("tinyworld:1KB"), 1.0)
-    >>> [piece.tokens[-1] for piece in source.pieces()][:3]
-    ['<|fim_prefix|>', '<|fim_suffix|>', '<|fim_middle|>']
+    >>> {piece.tokens for piece in source.pieces() if piece.last}
+    {('<|fim_middle|>',)}
     """
 
     name = "fill_in_middle"

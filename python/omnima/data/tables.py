@@ -101,7 +101,8 @@ class CsvSource(Source):
             if self.field in names:
                 return delimiter, names
             choices.append(names)
-        raise DataError(f"{self.path}: {absent(self.field, max(choices, key=len), 'column')}")
+        most = max(choices, key=len)
+        raise DataError(f"{self.path}: {absent(self.field, most, 'column')}")
 
     def _lines(self) -> Iterator[str]:
         """Lines as text; a byte that is not UTF-8 becomes a lone surrogate, which is refused."""
