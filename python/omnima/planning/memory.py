@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from omnima.config.activations import is_gated
 from omnima.planning.core_facts import (
     BATCHES_AHEAD,
     DEPTH_BYTES,
@@ -201,4 +202,4 @@ def _widths(model: ModelConfig) -> tuple[int, int]:
 
 
 def _gate(model: ModelConfig) -> int:
-    return 2 if model.activation == "swiglu" else 1
+    return 2 if is_gated(model.activation) else 1

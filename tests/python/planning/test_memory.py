@@ -71,7 +71,8 @@ def test_the_state_of_each_optimizer_is_what_the_core_holds(name: str) -> None:
     "name, tied, bias", [("nima", True, False), ("nima", False, False), ("gpt2", True, True)]
 )
 def test_factors_are_all_matrices_but_the_embedding(name: str, tied: bool, bias: bool) -> None:
-    model = model_preset(name, vocab_size=1000, tie_word_embeddings=tied)
+    gate = {} if bias else {"activation": "geglu"}
+    model = model_preset(name, vocab_size=1000, tie_word_embeddings=tied, **gate)
     parts = model.parameter_parts
     matrices = sum(outputs * inputs * times for outputs, inputs, times in factors(model))
     biases = model.num_hidden_layers * (5 * 768 + 3072) if bias else 0
