@@ -20,7 +20,7 @@ def commands_page() -> str:
         parts.append(f"## omnima {name}\n\n{(command.help or '').strip()}\n")
         parts.append("| option | value | meaning |\n| --- | --- | --- |")
         for each in command.params:
-            flags = ", ".join(f"`{flag}`" for flag in each.opts)
+            flags = ", ".join(f"`{flag}`" for flag in (*each.opts, *each.secondary_opts))
             if each.param_type_name == "argument":
                 flags = f"`{(each.name or '').upper()}`"
             meaning = cell(getattr(each, "help", None) or "")

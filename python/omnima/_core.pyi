@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -153,6 +153,8 @@ class StepOptions:
     """
     How a training step computes and updates.
     """
+    ema_eval: bool
+    nesterov: bool
     optimizer: str
     precision: str
     schedule: str
@@ -183,16 +185,64 @@ class StepOptions:
     def checkpoint_layers(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
+    def clip_adaptive(self) -> float:
+        ...
+    @clip_adaptive.setter
+    def clip_adaptive(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def clip_norm(self) -> float:
         ...
     @clip_norm.setter
     def clip_norm(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
+    def clip_value(self) -> float:
+        ...
+    @clip_value.setter
+    def clip_value(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def cycle_growth(self) -> float:
+        ...
+    @cycle_growth.setter
+    def cycle_growth(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def cycles(self) -> int:
+        ...
+    @cycles.setter
+    def cycles(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def decay_share(self) -> float:
+        ...
+    @decay_share.setter
+    def decay_share(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def ema_decay(self) -> float:
+        ...
+    @ema_decay.setter
+    def ema_decay(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def eps(self) -> float:
         ...
     @eps.setter
     def eps(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def freeze(self) -> list[str]:
+        ...
+    @freeze.setter
+    def freeze(self, arg0: collections.abc.Sequence[str]) -> None:
+        ...
+    @property
+    def groups(self) -> list[str]:
+        ...
+    @groups.setter
+    def groups(self, arg0: collections.abc.Sequence[str]) -> None:
         ...
     @property
     def label_smoothing(self) -> float:
@@ -213,10 +263,40 @@ class StepOptions:
     def min_lr_ratio(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
+    def momentum(self) -> float:
+        ...
+    @momentum.setter
+    def momentum(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def ramp_steps(self) -> int:
+        ...
+    @ramp_steps.setter
+    def ramp_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def rise_share(self) -> float:
+        ...
+    @rise_share.setter
+    def rise_share(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def seed(self) -> int:
         ...
     @seed.setter
     def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def stage_factor(self) -> float:
+        ...
+    @stage_factor.setter
+    def stage_factor(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def stages(self) -> int:
+        ...
+    @stages.setter
+    def stages(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
     def total_steps(self) -> int:
@@ -270,6 +350,10 @@ class TrainStep:
     """
     def __init__(self, decoder: Decoder, options: StepOptions) -> None:
         ...
+    def apply_gradient(self, gradient: torch.Tensor) -> StepResult:
+        """
+        Clip and update with a flat gradient from elsewhere; loss and tokens are 0.
+        """
     def evaluate(self, source: BatchSource, batches: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, int]:
         """
         Sum of losses in nats and number of target tokens over the next batches.
@@ -294,13 +378,21 @@ class TrainStep:
         """
         The same with given (ids, labels) pairs, one a micro-batch.
         """
+    def set_lr(self, lr: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        The highest learning rate of the schedule from now on.
+        """
     def set_progress(self, progress: typing.SupportsFloat | typing.SupportsIndex) -> None:
         """
         Fraction of the run that is done; the schedule follows it instead of total_steps.
         """
+    def show_averaged_weights(self, averaged: bool) -> None:
+        """
+        Put the weights to evaluate and save into the model, or the trained back.
+        """
     def state(self) -> dict[str, torch.Tensor]:
         """
-        Flat float32 buffers: weights, exp_avg, exp_avg_sq.
+        Flat buffers: weights, those of the optimizer, and ema where there is a mean.
         """
     def time_pass(self, ids: torch.Tensor, labels: torch.Tensor, repeats: typing.SupportsInt | typing.SupportsIndex = 3) -> float:
         """
@@ -310,6 +402,11 @@ class TrainStep:
     def graph(self) -> str:
         """
         On a GPU "captured" or "eager" with the reason; empty elsewhere.
+        """
+    @property
+    def has_averaged_weights(self) -> bool:
+        """
+        Whether other weights than the trained ones are evaluated and saved.
         """
     @property
     def last_batches(self) -> list[tuple[list[int], list[int]]]:
@@ -426,6 +523,10 @@ def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> li
     """
     Names of the tensors that hold a NaN or an infinity.
     """
+def optimizer_names() -> list[str]:
+    """
+    What StepOptions.optimizer may be.
+    """
 def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], seen: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> list[float]:
     """
     The logits after repetition penalty, temperature, top-k, top-p and min-p.
@@ -437,6 +538,10 @@ def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]
 def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
     """
     The metadata of a safetensors file: text by text.
+    """
+def schedule_names() -> list[str]:
+    """
+    What StepOptions.schedule may be.
     """
 def start_recording() -> None:
     """

@@ -73,16 +73,34 @@ void bind_train(py::module_& module) {
       .def_readwrite("beta2", &StepOptions::beta2)
       .def_readwrite("eps", &StepOptions::eps)
       .def_readwrite("weight_decay", &StepOptions::weight_decay)
+      .def_readwrite("momentum", &StepOptions::momentum)
+      .def_readwrite("nesterov", &StepOptions::nesterov)
+      .def_readwrite("groups", &StepOptions::groups)
+      .def_readwrite("freeze", &StepOptions::freeze)
       .def_readwrite("clip_norm", &StepOptions::clip_norm)
       .def_readwrite("label_smoothing", &StepOptions::label_smoothing)
       .def_readwrite("z_loss", &StepOptions::z_loss)
+      .def_readwrite("clip_value", &StepOptions::clip_value)
+      .def_readwrite("clip_adaptive", &StepOptions::clip_adaptive)
+      .def_readwrite("ema_decay", &StepOptions::ema_decay)
+      .def_readwrite("ema_eval", &StepOptions::ema_eval)
       .def_readwrite("schedule", &StepOptions::schedule)
       .def_readwrite("warmup_steps", &StepOptions::warmup_steps)
       .def_readwrite("total_steps", &StepOptions::total_steps)
       .def_readwrite("min_lr_ratio", &StepOptions::min_lr_ratio)
+      .def_readwrite("cycles", &StepOptions::cycles)
+      .def_readwrite("cycle_growth", &StepOptions::cycle_growth)
+      .def_readwrite("stages", &StepOptions::stages)
+      .def_readwrite("stage_factor", &StepOptions::stage_factor)
+      .def_readwrite("decay_share", &StepOptions::decay_share)
+      .def_readwrite("rise_share", &StepOptions::rise_share)
       .def_readwrite("accumulate", &StepOptions::accumulate)
       .def_readwrite("checkpoint_layers", &StepOptions::checkpoint_layers)
+      .def_readwrite("ramp_steps", &StepOptions::ramp_steps)
       .def_readwrite("seed", &StepOptions::seed);
+
+  module.def("optimizer_names", &optim::optimizer_names, "What StepOptions.optimizer may be.");
+  module.def("schedule_names", &optim::schedule_names, "What StepOptions.schedule may be.");
 
   py::class_<StepResult>(module, "StepResult", "What a step did.")
       .def_readonly("loss", &StepResult::loss, "Mean over the step's target tokens, in nats.")
@@ -104,6 +122,8 @@ void bind_train(py::module_& module) {
           },
           py::arg("batches"), unlocked,
           "The same with given (ids, labels) pairs, one a micro-batch.")
+      .def("apply_gradient", &TrainStep::apply_gradient, py::arg("gradient"), unlocked,
+           "Clip and update with a flat gradient from elsewhere; loss and tokens are 0.")
       .def("evaluate", &TrainStep::evaluate, py::arg("source"), py::arg("batches"), unlocked,
            "Sum of losses in nats and number of target tokens over the next batches.")
       .def(
@@ -120,13 +140,20 @@ void bind_train(py::module_& module) {
           },
           py::arg("ids"), py::arg("labels"), py::arg("repeats") = 3, unlocked,
           "Median seconds of a forward and backward pass; the weights stay as they are.")
-      .def("state", &TrainStep::state, "Flat float32 buffers: weights, exp_avg, exp_avg_sq.")
+      .def("state", &TrainStep::state,
+           "Flat buffers: weights, those of the optimizer, and ema where there is a mean.")
+      .def_property_readonly("has_averaged_weights", &TrainStep::has_averaged_weights,
+                             "Whether other weights than the trained ones are evaluated and saved.")
+      .def("show_averaged_weights", &TrainStep::show_averaged_weights, py::arg("averaged"),
+           unlocked, "Put the weights to evaluate and save into the model, or the trained back.")
       .def("load_state", &TrainStep::load_state, py::arg("state"), py::arg("step"), unlocked,
            "Copy the buffers in and continue after `step`.")
       .def("set_progress", &TrainStep::set_progress, py::arg("progress"),
            "Fraction of the run that is done; the schedule follows it instead of total_steps.")
       .def("replan", &TrainStep::replan, py::arg("warmup_steps"), py::arg("accumulate"),
            "Take another warmup, or another number of batches a step, from the next step on.")
+      .def("set_lr", &TrainStep::set_lr, py::arg("lr"),
+           "The highest learning rate of the schedule from now on.")
       .def_property_readonly("step", &TrainStep::step, "Updates done.")
       .def_property_readonly("graph", &TrainStep::graph,
                              "On a GPU \"captured\" or \"eager\" with the reason; empty elsewhere.")

@@ -1,34 +1,31 @@
 // AdamW (Loshchilov and Hutter 2019) over the arena: one pass over weights, gradients and state.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include "omnima/nn/arena.h"
+#include "omnima/kernels/cpu/adamw.h"
+#include "omnima/optim/optimizer.h"
 
 namespace omnima::optim {
 
-struct AdamwOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double eps = 1e-8;
-  double weight_decay = 0.1;  // on matrices only
-};
-
-class Adamw {
+class Adamw final : public Optimizer {
  public:
-  Adamw(nn::Arena& arena, const AdamwOptions& options);
-  // step counts from 1. Writes the bfloat16 copy in the same pass when `with_shadow`.
-  void update(std::int64_t step, double lr, double grad_scale, bool with_shadow);
+  Adamw(nn::Arena& arena, const OptimizerOptions& options);
+  void update(std::int64_t step, double lr, double grad_scale, bool with_shadow) override;
+  Buffers state() const override;
   const at::Tensor& exp_avg() const { return exp_avg_; }
   const at::Tensor& exp_avg_sq() const { return exp_avg_sq_; }
 
  private:
-  nn::Arena& arena_;
-  AdamwOptions options_;
   at::Tensor exp_avg_, exp_avg_sq_;
 };
 
-// The 2-norm of a flat float32 buffer; not finite when any element is not.
-double flat_norm(const at::Tensor& flat);
+// The numbers of a step; lr and weight decay are the span's to say.
+kernels::AdamwConstants adamw_constants(const OptimizerOptions& options, std::int64_t step,
+                                        double grad_scale);
+
+// The update of one span of the arena, whose moments lie in buffers of their own, of the span's
+// size. `shadow` is the arena's bfloat16 copy or null.
+void adamw_span(nn::Arena& arena, const Span& span, const at::Tensor& exp_avg,
+                const at::Tensor& exp_avg_sq, kernels::bfloat16* shadow, double lr,
+                kernels::AdamwConstants constants);
 
 }  // namespace omnima::optim

@@ -3,7 +3,8 @@
 
 namespace omnima::train {
 
-std::unique_ptr<DeviceStep> make_device_step(models::Decoder&, optim::Adamw&, const StepOptions&) {
+std::unique_ptr<DeviceStep> make_device_step(models::Decoder&, optim::Optimizer&,
+                                             const StepOptions&) {
   return nullptr;
 }
 

@@ -10,6 +10,7 @@
 #include "omnima/core/field.h"
 #include "omnima/core/mix.h"
 #include "omnima/core/scope.h"
+#include "omnima/optim/gradient.h"
 #include "omnima/train/flush_denormals.h"
 #include "omnima/train/row_workers.h"
 
@@ -22,14 +23,22 @@ void StepOptions::check() const {
   core::check_field(
       {"precision", std::string("fp32"), "number format of products", 0, 0, {"fp32", "bf16"}},
       precision);
-  core::check_field({"optimizer", std::string("adamw"), "optimizer", 0, 0, {"adamw"}}, optimizer);
   core::check_field({"clip_norm", 1.0, "largest gradient norm; 0: no clipping", 0, 1e9}, clip_norm);
   core::check_field({"label_smoothing", 0.0, "share of the target spread out", 0, 0.999999},
                     label_smoothing);
   core::check_field({"z_loss", 0.0, "weight of the squared log-sum of logits", 0, 1e3}, z_loss);
+  core::check_field({"clip_value", 0.0, "largest element of the gradient; 0: any", 0, 1e9},
+                    clip_value);
+  core::check_field(
+      {"clip_adaptive", 0.0, "largest gradient of a row by its weights; 0: any", 0, 1e9},
+      clip_adaptive);
+  core::check_field({"ema_decay", 0.0, "what the mean of the weights keeps", 0, 0.9999999},
+                    ema_decay);
   core::check_field({"total_steps", std::int64_t{0}, "steps of the schedule", 0, 1e12},
                     total_steps);
   core::check_field({"accumulate", std::int64_t{1}, "batches a step", 1, 1e6}, accumulate);
+  core::check_field({"ramp_steps", std::int64_t{0}, "steps until a step has all batches", 0, 1e12},
+                    ramp_steps);
   core::check_field({"checkpoint_layers", std::int64_t{0}, "blocks that compute twice", 0, 1e6},
                     checkpoint_layers);
 }
@@ -37,11 +46,24 @@ void StepOptions::check() const {
 TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options)
     : model_((options.check(), std::move(model))),
       options_(options),
-      schedule_{options.schedule, options.lr, options.min_lr_ratio, options.warmup_steps},
-      optimizer_(model_->arena(),
-                 {options.beta1, options.beta2, options.eps, options.weight_decay}) {
+      schedule_{options.schedule,     options.lr,           options.min_lr_ratio,
+                options.warmup_steps, options.cycles,       options.cycle_growth,
+                options.stages,       options.stage_factor, options.decay_share,
+                options.rise_share},
+      optimizer_(optim::make_optimizer(
+          options.optimizer, model_->arena(),
+          {options.beta1, options.beta2, options.eps, options.weight_decay, options.momentum,
+           options.nesterov, options.precision == "bf16", options.groups, options.freeze})),
+      averaged_(model_->arena(), options.ema_decay) {
   schedule_.check();
-  device_step_ = make_device_step(*model_, optimizer_, options_);
+  if (optimizer_->averages()) {
+    require<core::ConfigError>(options.schedule == "constant", options.optimizer,
+                               " needs no schedule: give schedule constant (with a warmup), not ",
+                               options.schedule, ".");
+    require<core::ConfigError>(options.ema_decay == 0, options.optimizer,
+                               " averages the weights itself: leave ema_decay at 0.");
+  }
+  device_step_ = make_device_step(*model_, *optimizer_, options_);
 }
 
 nn::Compute TrainStep::compute() const {
@@ -149,8 +171,20 @@ void TrainStep::require_finite_gradient(double norm, double loss) const {
                           "warmup, clip_norm 1.0 or precision fp32.");
 }
 
+std::int64_t TrainStep::batches_of_step() const {
+  if (step_ >= options_.ramp_steps) return options_.accumulate;
+  return 1 + (options_.accumulate - 1) * step_ / options_.ramp_steps;
+}
+
+void TrainStep::set_lr(double lr) {
+  optim::Schedule changed = schedule_;
+  changed.lr = lr;
+  changed.check();
+  schedule_ = changed;
+}
+
 StepResult TrainStep::run(data::BatchSource& source) {
-  batches_.resize(static_cast<std::size_t>(options_.accumulate));
+  batches_.resize(static_cast<std::size_t>(batches_of_step()));
   {
     const core::Scope scope("data");
     for (auto& batch : batches_) source.next(batch);
@@ -169,23 +203,66 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   for (const auto& batch : batches_) targets += batch.targets;
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
+  averaged_.restore();
   if (device_step_) return run_on_device(targets);
   const FlushDenormals flush;
   StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
   require_finite_loss(result.loss);
+  return update_weights(result);
+}
+
+StepResult TrainStep::apply_gradient(const at::Tensor& gradient) {
+  const at::Tensor& flat = model_->arena().gradients();
+  require<core::DataError>(gradient.numel() == flat.numel(), "The gradient has ", gradient.numel(),
+                           " elements, the model has ", flat.numel(), " parameters.");
+  averaged_.restore();
+  const FlushDenormals flush;
+  at::Tensor(flat).copy_(gradient.detach().reshape({-1}));
+  return update_weights({0, 0, 0, learning_rate()});
+}
+
+// The end of a step, with its gradient in the arena: nothing moves where the norm is not finite.
+StepResult TrainStep::update_weights(StepResult result) {
+  for (const auto& span : optimizer_->groups().frozen(step_ + 1)) {
+    span.of(model_->arena().gradients()).zero_();
+  }
   result.grad_norm = optim::flat_norm(model_->arena().gradients());
   require_finite_gradient(result.grad_norm, result.loss);
-  const bool clip = options_.clip_norm > 0 && result.grad_norm > options_.clip_norm;
+  const double scale = clip_gradients(result.grad_norm);
   ++step_;
-  optimizer_.update(step_, result.lr, clip ? options_.clip_norm / result.grad_norm : 1.0,
-                    options_.precision == "bf16");
+  optimizer_->update(step_, result.lr, scale, options_.precision == "bf16");
+  averaged_.take_in(step_);
   return result;
+}
+
+// Rows and elements are cut first, then the norm of what is left; returns by how much the gradient
+// counts.
+double TrainStep::clip_gradients(double norm) {
+  nn::Arena& arena = model_->arena();
+  if (options_.clip_adaptive > 0) optim::clip_by_weight(arena, options_.clip_adaptive);
+  if (options_.clip_value > 0) optim::clip_values(arena.gradients(), options_.clip_value);
+  const bool cut = options_.clip_adaptive > 0 || options_.clip_value > 0;
+  if (cut && options_.clip_norm > 0) norm = optim::flat_norm(arena.gradients());
+  return options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
+}
+
+bool TrainStep::has_averaged_weights() const {
+  return (options_.ema_decay > 0 && options_.ema_eval) || optimizer_->averages();
+}
+
+void TrainStep::show_averaged_weights(bool averaged) {
+  averaged_.restore();
+  if (!averaged || !has_averaged_weights()) return;
+  averaged_.show(options_.ema_decay > 0 && options_.ema_eval ? averaged_.mean()
+                                                             : optimizer_->averaged_weights());
 }
 
 std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
                                                     std::int64_t batches) {
   const core::Scope scope("evaluate");
   const FlushDenormals flush;
+  const bool showed = averaged_.shows();
+  show_averaged_weights(true);
   prepare_weights(false);
   double loss = 0;
   std::int64_t tokens = 0;
@@ -205,6 +282,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
         });
     tokens += batch.targets;
   }
+  if (!showed) averaged_.restore();
   return {loss, tokens};
 }
 
@@ -224,22 +302,26 @@ double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
   return seconds[seconds.size() / 2];
 }
 
-std::map<std::string, at::Tensor> TrainStep::state() const {
-  return {{"weights", model_->arena().weights()},
-          {"exp_avg", optimizer_.exp_avg()},
-          {"exp_avg_sq", optimizer_.exp_avg_sq()}};
+optim::Buffers TrainStep::state() const {
+  optim::Buffers buffers = optimizer_->state();
+  buffers["weights"] = averaged_.trained();
+  if (averaged_.mean().defined()) buffers["ema"] = averaged_.mean();
+  return buffers;
 }
 
-void TrainStep::load_state(const std::map<std::string, at::Tensor>& state, std::int64_t step) {
+void TrainStep::load_state(const optim::Buffers& state, std::int64_t step) {
   require<core::DataError>(step >= 0, "A training state cannot stand after step ", step, ".");
+  averaged_.restore();
   for (auto& [name, target] : this->state()) {
     const auto found = state.find(name);
     require<core::DataError>(found != state.end(), "The training state lacks \"", name,
                              "\": it would not continue the same run.");
-    require<core::DataError>(
-        found->second.numel() == target.numel() && found->second.scalar_type() == at::kFloat,
-        "The training state \"", name, "\" holds ", found->second.numel(),
-        " values, but this model has ", target.numel(), " float32 parameters.");
+    require<core::DataError>(found->second.numel() == target.numel() &&
+                                 found->second.scalar_type() == target.scalar_type(),
+                             "The training state \"", name, "\" holds ", found->second.numel(), " ",
+                             at::toString(found->second.scalar_type()),
+                             " values, but this model and optimizer have ", target.numel(), " ",
+                             at::toString(target.scalar_type()), " values.");
   }
   for (auto& [name, target] : this->state()) {
     at::Tensor(target).copy_(state.at(name).view_as(target));

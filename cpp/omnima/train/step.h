@@ -10,8 +10,9 @@
 
 #include "omnima/data/batch.h"
 #include "omnima/models/decoder.h"
-#include "omnima/optim/adamw.h"
+#include "omnima/optim/optimizer.h"
 #include "omnima/optim/schedule.h"
+#include "omnima/train/averaged_weights.h"
 #include "omnima/train/row_workers.h"
 #include "omnima/train/step_graph.h"
 
@@ -25,16 +26,31 @@ struct StepOptions {
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;
-  double clip_norm = 1.0;  // 0: no clipping
+  double momentum = 0.95;
+  bool nesterov = true;
+  std::vector<std::string> groups;  // rates and decay by name pattern, see optim/groups.h
+  std::vector<std::string> freeze;  // what is frozen, and when
+  double clip_norm = 1.0;           // 0: no clipping
+  double clip_value = 0;            // largest element of the gradient; 0: no clipping
+  double clip_adaptive = 0;         // largest gradient of a row by its weights; 0: no clipping
   double label_smoothing = 0.0;
   double z_loss = 0.0;
+  double ema_decay = 0;  // of the running mean of the weights; 0: there is none
+  bool ema_eval = true;  // the mean is what is evaluated and saved
   std::string schedule = "cosine";
   std::int64_t warmup_steps = 0;
   std::int64_t total_steps = 0;  // 0: the schedule follows set_progress()
   double min_lr_ratio = 0.1;
+  std::int64_t cycles = 4;  // these six: see optim::Schedule
+  double cycle_growth = 1.0;
+  std::int64_t stages = 3;
+  double stage_factor = 0.1;
+  double decay_share = 0.2;
+  double rise_share = 0.3;
   std::int64_t accumulate = 1;
   std::int64_t checkpoint_layers = 0;  // so many blocks keep only their input for backward
-  std::int64_t seed = 0;               // of dropout
+  std::int64_t ramp_steps = 0;  // in which the batches of a step rise from 1 to accumulate; 0: none
+  std::int64_t seed = 0;        // of dropout
 
   void check() const;
 };
@@ -50,18 +66,28 @@ class TrainStep {
  public:
   TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options);
 
-  // Pulls options.accumulate batches. Their gradient is that of one batch of all their target
-  // tokens. A loss or gradient that is not finite throws NonFiniteError before the weights change.
+  // Pulls options.accumulate batches, or fewer at the start of a ramp. Their gradient is that of
+  // one batch of all their target tokens. A loss or gradient that is not finite throws
+  // NonFiniteError before the weights change.
   StepResult run(data::BatchSource& source);
   StepResult run_batches(const std::vector<data::Batch>& batches);
+  // The end of a step alone: clipping and update with a gradient that came from elsewhere, flat as
+  // the state's buffers are. The result's loss and tokens are 0.
+  StepResult apply_gradient(const at::Tensor& gradient);
   // Sum of losses and number of target tokens over the next `batches` of the source.
   std::pair<double, std::int64_t> evaluate(data::BatchSource& source, std::int64_t batches);
   // Forward and backward without an update, in seconds: the median of `repeats`.
   double time_pass(const data::Batch& batch, std::int64_t repeats);
 
-  // The flat float32 buffers: weights, exp_avg, exp_avg_sq.
-  std::map<std::string, at::Tensor> state() const;
-  void load_state(const std::map<std::string, at::Tensor>& state, std::int64_t step);
+  // The flat buffers: weights, those of the optimizer by their names, and the running mean "ema".
+  optim::Buffers state() const;
+  void load_state(const optim::Buffers& state, std::int64_t step);
+
+  // Whether evaluation and saving want other weights than those that are trained.
+  bool has_averaged_weights() const;
+  // Puts those weights into the model, or the trained ones back. Steps and load_state() put the
+  // trained ones back by themselves; evaluate() shows the averaged ones while it runs.
+  void show_averaged_weights(bool averaged);
 
   // How the device runs the step, see GraphPolicy::describe(); "" where the step runs operator by
   // operator from here.
@@ -70,12 +96,14 @@ class TrainStep {
   void set_progress(double progress) { progress_ = progress; }
   // Another warmup, or another number of batches a step, from the next step on.
   void replan(std::int64_t warmup_steps, std::int64_t accumulate);
+  void set_lr(double lr);  // the highest learning rate of the schedule from now on
   const StepOptions& options() const { return options_; }
   // The batches of the step that threw NonFiniteError, for inspection.
   const std::vector<data::Batch>& last_batches() const { return batches_; }
 
  private:
   nn::Compute compute() const;
+  std::int64_t batches_of_step() const;
   std::int64_t workers(const data::Batch& batch) const;
   Slicing slicing(const data::Batch& batch) const;
   void prepare_weights(bool with_backward);
@@ -83,12 +111,15 @@ class TrainStep {
   double accumulate_gradients(std::int64_t targets);
   void require_finite_loss(double loss) const;
   void require_finite_gradient(double norm, double loss) const;
+  StepResult update_weights(StepResult result);
+  double clip_gradients(double norm);
   StepResult run_on_device(std::int64_t targets);
 
   std::shared_ptr<models::Decoder> model_;
   StepOptions options_;
   optim::Schedule schedule_;
-  optim::Adamw optimizer_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  AveragedWeights averaged_;
   std::unique_ptr<DeviceStep> device_step_;    // or null: operator by operator
   const data::BatchSource* source_ = nullptr;  // of the step that runs
   std::vector<data::Batch> batches_;

@@ -3,6 +3,8 @@
 #include <exception>
 
 #include "omnima/core/error.h"
+#include "omnima/optim/adamw.h"
+#include "omnima/train/step.h"
 
 namespace omnima::train {
 
@@ -58,6 +60,11 @@ DeviceOutcome DeviceStep::run(const std::vector<data::Batch>& batches, const Ste
   }
   if (lookahead && lookahead(ahead_)) backend_->stage(ahead_);
   return backend_->wait();
+}
+
+bool works_on_device(const optim::Optimizer& optimizer, const StepOptions& options) {
+  return dynamic_cast<const optim::Adamw*>(&optimizer) != nullptr && optimizer.groups().plain() &&
+         options.clip_value == 0 && options.clip_adaptive == 0;
 }
 
 void check_tokens(const std::vector<data::Batch>& batches, std::int64_t vocab) {

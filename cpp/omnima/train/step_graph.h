@@ -16,7 +16,7 @@ namespace omnima::models {
 class Decoder;
 }
 namespace omnima::optim {
-class Adamw;
+class Optimizer;
 }
 
 namespace omnima::train {
@@ -94,9 +94,14 @@ class DeviceStep {
 };
 
 // The step of the device where the model lives; nullptr: it runs operator by operator through
-// optim::Adamw (on the CPU, without CUDA in the build, or with OMNIMA_REFERENCE=1).
-std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Adamw& optimizer,
+// optim::Optimizer (on the CPU, without CUDA in the build, with OMNIMA_REFERENCE=1, or where
+// works_on_device() says no).
+std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Optimizer& optimizer,
                                              const StepOptions& options);
+
+// Whether the device's own end of a step does all that is asked: AdamW on all parameters alike,
+// clipped by the norm alone. Anything else runs operator by operator on plain ATen.
+bool works_on_device(const optim::Optimizer& optimizer, const StepOptions& options);
 
 // Throws core::DataError where an id lies outside [0, vocab) or a label is neither inside nor -100:
 // on the host, before a device would read past its tables.

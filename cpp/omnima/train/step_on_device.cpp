@@ -21,6 +21,7 @@ StepResult TrainStep::run_on_device(std::int64_t targets) {
   require_finite_loss(outcome.loss);
   require_finite_gradient(outcome.grad_norm, outcome.loss);
   ++step_;
+  averaged_.take_in(step_);
   return {outcome.loss, targets, outcome.grad_norm, numbers.lr};
 }
 

@@ -23,10 +23,13 @@ def flag_of(field: Field) -> inspect.Parameter:
         meaning += f": {', '.join(field.choices)}"
     if field.default not in (None, (), ""):
         meaning += f" [default: {field.default}]"
+    flag = field.flag
+    if field.kind is bool:
+        flag += "/--no-" + flag.removeprefix("--")
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(None, field.flag, help=meaning, show_default=False),
+        default=typer.Option(None, flag, help=meaning, show_default=False),
         annotation=kind | None,
     )
 
@@ -51,6 +54,9 @@ def train(**flags: Any) -> None:
             result = verify_resume(recipe)
             print_json(result) if own["json"] else typer.echo(verdict(result))
             raise typer.Exit(0 if result["identical"] else 1)
+        if own["find_lr"]:
+            _find_lr(recipe, own["json"])
+            return
         run = launch(recipe, resume=own["resume"], overwrite=own["overwrite"])
     except RunInterrupted as stopped:
         typer.echo(str(stopped), err=True)
@@ -77,12 +83,22 @@ def take_flags(command: Any, own: list[inspect.Parameter]) -> None:
     command.__annotations__ = {each.name: each.annotation for each in [*keys, *own]}
 
 
+def _find_lr(recipe: Recipe, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from omnima.training.lr_finder import find_lr, sentence
+
+    found = find_lr(recipe)
+    print_json(asdict(found)) if as_json else typer.echo(sentence(found))
+
+
 _OWN_PARAMETERS = [
     own_flag("config", str | None, None, "a YAML recipe; flags and --set go before it"),
     own_flag("set", list[str] | None, None, "any recipe key or model field, as key=value"),
     own_flag("resume", bool, False, "continue the run in --out from its newest valid checkpoint"),
     own_flag("overwrite", bool, False, "replace a run that is already in --out"),
     own_flag("verify_resume", bool, False, "prove that this run resumes bit for bit, then leave"),
+    own_flag("find_lr", bool, False, "try rising learning rates, suggest one, then leave"),
     own_flag("json", bool, False, "print the result as one JSON object"),
 ]
 _OWN = [each.name for each in _OWN_PARAMETERS]

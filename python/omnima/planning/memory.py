@@ -99,7 +99,7 @@ def _state_bytes(model: ModelConfig, name: str) -> int:
     from omnima import _core
 
     options = _core.StepOptions()
-    options.optimizer = name
+    options.optimizer, options.schedule = name, "constant"
     state = _core.TrainStep(_core.Decoder(model.core(), 0), options).state()
     return sum(
         each.numel() * each.element_size() for key, each in state.items() if key != "weights"

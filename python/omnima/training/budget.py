@@ -49,6 +49,8 @@ class Budget:
 
     def warmup(self, config: TrainConfig) -> int:
         """Return the warmup steps of the current plan."""
+        if config.schedule == "one_cycle":
+            return 0  # it rises by itself
         if config.warmup is not None:
             return min(config.warmup, self.total_steps)
         return min(_LONGEST_WARMUP, self.total_steps // _WARMUP_SHARE)

@@ -13,6 +13,27 @@ from omnima.training.schema import check_bounds, fields_of, option, split_names,
 
 _MANY = 1 << 40
 
+# The core's registries by name; a test holds them together.
+OPTIMIZERS = (
+    "adamw",
+    "adamw_8bit",
+    "schedule_free_adamw",
+    "lion",
+    "muon",
+    "adafactor",
+    "sgd",
+)
+SCHEDULES = (
+    "constant",
+    "linear",
+    "cosine",
+    "cosine_restarts",
+    "step",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+    "one_cycle",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -47,15 +68,19 @@ class TrainConfig:
         maximum=1_000_000,
         identity=False,
     )
+    ramp_steps: int = option(
+        0,
+        "steps in which the micro-batches of a step rise from 1 to accumulate; 0: no ramp",
+        minimum=0,
+        maximum=_MANY,
+    )
     packing: str = option(
         "windows",
         "windows of the whole text, or packed documents that cannot see each other",
         choices=("windows", "documents"),
     )
     lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
-    schedule: str = option(
-        "cosine", "how the learning rate falls", choices=("constant", "linear", "cosine")
-    )
+    schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: int | None = option(
         None,
         "steps in which the learning rate rises; default: 5% of the run, at most 200",
@@ -65,14 +90,55 @@ class TrainConfig:
     min_lr_ratio: float = option(
         0.02, "last learning rate as a share of the highest", minimum=0.0, maximum=1.0
     )
-    optimizer: str = option("adamw", "how gradients move weights", choices=("adamw",))
-    beta1: float = option(0.9, "AdamW: decay of the mean gradient", minimum=0.0, maximum=0.999999)
+    cycles: int = option(4, "schedule cosine_restarts: falls in the run", minimum=1, maximum=1000)
+    cycle_growth: float = option(
+        1.0,
+        "schedule cosine_restarts: length of a fall by that of the one before",
+        minimum=1.0,
+        maximum=10.0,
+    )
+    stages: int = option(3, "schedule step: stages of equal length", minimum=1, maximum=1000)
+    stage_factor: float = option(
+        0.1,
+        "schedule step: learning rate of a stage by that of the one before",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    decay_share: float = option(
+        0.2,
+        "schedule warmup_stable_decay: last share of the run, in which the learning rate falls",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    rise_share: float = option(
+        0.3,
+        "schedule one_cycle: first share of the run, in which the learning rate rises",
+        minimum=0.001,
+        maximum=0.999,
+    )
+    optimizer: str = option("adamw", "how gradients move weights", choices=OPTIMIZERS)
+    beta1: float = option(
+        0.9, "AdamW and Lion: decay of the mean gradient", minimum=0.0, maximum=0.999999
+    )
     beta2: float = option(
-        0.98, "AdamW: decay of the squared gradient", minimum=0.0, maximum=0.999999
+        0.98,
+        "AdamW: decay of the squared gradient; Lion: of the mean gradient",
+        minimum=0.0,
+        maximum=0.999999,
     )
     eps: float = option(1e-8, "AdamW: added to the denominator", minimum=1e-16, maximum=1.0)
+    momentum: float = option(
+        0.95, "SGD and Muon: decay of the mean gradient", minimum=0.0, maximum=0.999999
+    )
+    nesterov: bool = option(True, "SGD and Muon: look one step ahead along the mean gradient")
     weight_decay: float = option(
-        0.1, "AdamW: decay of matrices, never of norms and biases", minimum=0.0, maximum=10.0
+        0.1, "decay of matrices; norms and biases have none", minimum=0.0, maximum=10.0
+    )
+    groups: tuple[str, ...] = option(
+        (), "other rates by parameter name: PATTERN:lr=FACTOR,weight_decay=DECAY"
+    )
+    freeze: tuple[str, ...] = option(
+        (), "parameters that stay as they are: PATTERN, or PATTERN@FIRST-LAST for these steps"
     )
     clip_norm: float = option(
         1.0, "largest norm of the gradient; 0: no clipping", minimum=0.0, maximum=1e9
@@ -85,6 +151,33 @@ class TrainConfig:
         "weight of the squared log of the softmax's sum: keeps logits small",
         minimum=0.0,
         maximum=10.0,
+    )
+    clip_value: float = option(
+        0.0,
+        "largest element of the gradient, cut before clip_norm; 0: no clipping",
+        minimum=0.0,
+        maximum=1e9,
+    )
+    clip_adaptive: float = option(
+        0.0,
+        "largest gradient of a matrix's row by the norm of its weights, such as 0.1; 0: no "
+        "clipping",
+        minimum=0.0,
+        maximum=1e9,
+    )
+    ema_decay: float = option(
+        0.0,
+        "running mean of the weights: what it keeps at each step, such as 0.999; 0: no mean",
+        minimum=0.0,
+        maximum=0.999999,
+    )
+    ema_eval: bool = option(True, "evaluate and save the running mean, where there is one")
+    patience: int = option(
+        0,
+        "stop early after so many evaluations without a better held-out loss; 0: never",
+        minimum=0,
+        maximum=_MANY,
+        identity=False,
     )
     precision: str = option(
         "auto", "number format of the products", choices=("auto", "fp32", "bf16", "fp16")
@@ -169,6 +262,7 @@ class TrainConfig:
         check_bounds(self)
         self._check_budget()
         self._check_records()
+        self._check_schedule()
         if self.precision == "fp16":
             raise ConfigError(
                 "precision is 'fp16', which this core does not train in: bf16 costs the "
@@ -192,6 +286,26 @@ class TrainConfig:
         if where is not None and not where.startswith(("http://", "https://")):
             raise ConfigError(
                 "alert_webhook must be a web address that begins with http:// or https://."
+            )
+
+    def _check_schedule(self) -> None:
+        averages = self.optimizer == "schedule_free_adamw"
+        if averages and self.schedule != "constant":
+            raise ConfigError(
+                f"{self.optimizer} needs no schedule, but schedule is {self.schedule!r}: give "
+                "schedule constant (a warmup is fine)."
+            )
+        if averages and self.ema_decay:
+            raise ConfigError(
+                f"{self.optimizer} averages the weights itself: leave ema_decay at 0."
+            )
+        if self.ramp_steps and (self.epochs is not None or self.accumulate == 1):
+            needs = "accumulate above 1" if self.accumulate == 1 else "a budget in steps or minutes"
+            raise ConfigError(f"ramp_steps is {self.ramp_steps}, which needs {needs}.")
+        if self.schedule == "one_cycle" and self.warmup:
+            raise ConfigError(
+                f"schedule one_cycle rises by itself, but warmup is {self.warmup}: leave warmup "
+                "out, and set rise_share."
             )
 
     def _check_budget(self) -> None:

@@ -16,6 +16,7 @@ from omnima.evaluation import Score, score
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
+from omnima.training.early_stop import EarlyStop
 from omnima.training.nonfinite import explain, save_batches
 from omnima.training.observers import Observers
 from omnima.training.records import Records
@@ -76,6 +77,7 @@ class Loop:
         self.store = CheckpointStore(
             directory.path, config.keep_last, config.keep_best, warn=display.note
         )
+        self.early_stop = EarlyStop.of(config, data.val_tokens)
         self.records: Records | None = None
         self.elapsed = 0.0
         self.tokens = 0
@@ -110,6 +112,7 @@ class Loop:
             self.budget = Budget(**state["budget"])
             rows = int(state.get("batch_size", self.config.batch_size))
             accumulate = int(state.get("accumulate", self.config.accumulate))
+            self.early_stop.load(state.get("early_stop"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{state_path} is not the state of a run ({error!r}). Remove that checkpoint to "
@@ -140,7 +143,11 @@ class Loop:
         control = self.observers.control
         try:
             self.observers.begin()
-            while not (self.budget.done(self.step, self.elapsed) or control.should_stop):
+            while not (
+                self.budget.done(self.step, self.elapsed)
+                or control.should_stop
+                or self.early_stop.reached
+            ):
                 if stop_after is not None and self.step >= stop_after:
                     break
                 self._one_step()
@@ -149,6 +156,8 @@ class Loop:
                     raise RunInterrupted(
                         f"Stopped at step {self.step} and saved. Continue with --resume."
                     )
+            if self.early_stop.reached:
+                self.display.note(self.early_stop.reason(self.step))
             if self.saved_at != self.step:
                 self.save()
         except CallbackError as error:
@@ -257,6 +266,7 @@ class Loop:
         with self.observers.pause():
             self.val_loss = self.score(self.config.eval_batches).loss
         self.evaluated_at = self.step
+        self.early_stop.take_in(self.val_loss)
         self.observers.evaluated(
             {"eval_loss": self.val_loss, "eval_perplexity": perplexity(self.val_loss)}
         )
@@ -309,7 +319,8 @@ class Loop:
         folder = self.directory.path / f"nonfinite-step-{number}"
         batch: Path | OSError
         try:
-            batch = save_batches(self.loader, position, self.config.accumulate, folder)
+            pulled = self.loader.position - position
+            batch = save_batches(self.loader, position, pulled, folder)
         except OSError as failure:
             batch = failure
         return explain(error, number, batch, self.config.lr, self.precision)
@@ -333,6 +344,7 @@ class Loop:
             "data_version": self.data.version,
             "machine": order_of_sums(),
             "observers": self.observers.state_dict(rescue=rescue),
+            "early_stop": self.early_stop.values(),
             "budget": {
                 "total_steps": budget.total_steps,
                 "seconds": budget.seconds,

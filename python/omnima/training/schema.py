@@ -231,7 +231,7 @@ def check_bounds(config: Any) -> None:
 
 
 def _check_type(field: Field, value: Any) -> None:
-    accepted = (int, float) if field.kind is float else field.kind
+    accepted: Any = {float: (int, float), tuple: (tuple, list)}.get(field.kind, field.kind)
     wrong_bool = isinstance(value, bool) and field.kind is not bool
     if wrong_bool or not isinstance(value, accepted):
         raise ConfigError(

@@ -14,8 +14,14 @@ from omnima.training.config import TrainConfig
 if TYPE_CHECKING:
     import torch
 
-# The moments are saved flat; the weights are saved once, by name, as the model's own directory.
-MOMENTS = ("exp_avg", "exp_avg_sq")
+# Fields of the config that the core's options have under the same name.
+_SAME = (
+    *("optimizer", "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "nesterov"),
+    *("groups", "freeze", "clip_norm", "clip_value", "clip_adaptive", "ema_decay", "ema_eval"),
+    *("label_smoothing", "z_loss", "checkpoint_layers"),
+    *("schedule", "min_lr_ratio", "cycles", "cycle_growth", "stages", "stage_factor"),
+    *("decay_share", "rise_share", "accumulate", "ramp_steps", "seed"),
+)
 
 
 def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
@@ -24,24 +30,11 @@ def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
 
     options = _core.StepOptions()
     values = {
+        **{name: getattr(config, name) for name in _SAME},
         "precision": precision,
-        "optimizer": config.optimizer,
-        "lr": config.lr,
-        "beta1": config.beta1,
-        "beta2": config.beta2,
-        "eps": config.eps,
-        "weight_decay": config.weight_decay,
-        "clip_norm": config.clip_norm,
-        "label_smoothing": config.label_smoothing,
-        "z_loss": config.z_loss,
-        "schedule": config.schedule,
         "warmup_steps": budget.warmup(config),
         # 0: the schedule follows set_progress, for a budget on the clock.
         "total_steps": 0 if budget.seconds is not None else budget.total_steps,
-        "min_lr_ratio": config.min_lr_ratio,
-        "accumulate": config.accumulate,
-        "checkpoint_layers": config.checkpoint_layers,
-        "seed": config.seed,
     }
     for name, value in values.items():
         setattr(options, name, value)
@@ -62,16 +55,26 @@ class Stepper:
         self.step.replan(budget.warmup(config), config.accumulate)
 
     def save(self, directory: Path, decoder_values: dict[str, Any], tokenizer: Any) -> None:
-        """Write the weights as a Hugging Face directory and the optimizer's moments beside it."""
+        """Write the model as a Hugging Face directory and the optimizer's buffers beside it.
+
+        Where other weights are evaluated than are trained, the model is made of those, and the
+        trained ones lie with the optimizer's buffers.
+        """
         from omnima import _core, hub
 
-        parameters = self._decoder.named_parameters()
-        hub.save_pretrained(decoder_values, parameters, directory / "model", tokenizer=tokenizer)
         state = self.step.state()
-        moments = {name: state[name] for name in MOMENTS}
+        if not self.step.has_averaged_weights:
+            del state["weights"]
         _core.write_safetensors(
-            str(directory / "optimizer.safetensors"), moments, {"step": str(self.step.step)}
+            str(directory / "optimizer.safetensors"), state, {"step": str(self.step.step)}
         )
+        self.step.show_averaged_weights(True)
+        try:
+            parameters = self._decoder.named_parameters()
+            model = directory / "model"
+            hub.save_pretrained(decoder_values, parameters, model, tokenizer=tokenizer)
+        finally:
+            self.step.show_averaged_weights(False)
 
     def restore(self, directory: Path, number: int) -> None:
         """Take back what `save` wrote, bit for bit."""
@@ -84,9 +87,10 @@ class Stepper:
             for name, parameter in self._decoder.named_parameters():
                 parameter.copy_(_part(weights, name, parameter, directory / "model"))
         state = {name: each.clone() for name, each in self.step.state().items()}
-        moments = _core.read_safetensors(str(directory / "optimizer.safetensors"))
-        for name in MOMENTS:
-            state[name] = _part(moments, name, state[name], directory / "optimizer.safetensors")
+        saved = _core.read_safetensors(str(directory / "optimizer.safetensors"))
+        for name in state:
+            if name != "weights" or self.step.has_averaged_weights:
+                state[name] = _part(saved, name, state[name], directory / "optimizer.safetensors")
         self.step.load_state(state, number)
 
 

@@ -230,6 +230,7 @@ class Trainer:
         summary = self._summary(loop, directory)
         foresight.keep(directory.path, loop.tokens, loop.elapsed)
         summary["peak_memory_bytes"] = max(foresight.peak_before, summary["peak_memory_bytes"])
+        loop.stepper.step.show_averaged_weights(True)  # training is over
         hub.save_pretrained(
             loop.model_values(),
             self.model.core.named_parameters(),

@@ -69,11 +69,13 @@ class EmulatedRunner final : public StepBackend {
 
 }  // namespace
 
-std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Adamw& optimizer,
+std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Optimizer& optimizer,
                                              const StepOptions& options) {
   if (!ops::cuda::on_device(model.arena().weights())) return nullptr;
-  return std::make_unique<DeviceStep>(std::make_unique<EmulatedRunner>(model, optimizer, options),
-                                      GraphPolicy(model.config().dropout > 0 ? "dropout" : ""));
+  if (!works_on_device(optimizer, options)) return nullptr;
+  return std::make_unique<DeviceStep>(
+      std::make_unique<EmulatedRunner>(model, dynamic_cast<optim::Adamw&>(optimizer), options),
+      GraphPolicy(model.config().dropout > 0 ? "dropout" : ""));
 }
 
 }  // namespace omnima::train

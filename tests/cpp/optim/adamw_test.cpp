@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "omnima/core/error.h"
+#include "omnima/optim/gradient.h"
 
 namespace omnima::optim {
 namespace {
@@ -42,8 +43,8 @@ std::vector<double> values(const at::Tensor& x) {
 struct PlainAdamw {
   std::vector<double> weights, m, v;
 
-  void update(const nn::Arena& arena, const std::vector<double>& gradient, const AdamwOptions& o,
-              std::int64_t step, double lr, double grad_scale) {
+  void update(const nn::Arena& arena, const std::vector<double>& gradient,
+              const OptimizerOptions& o, std::int64_t step, double lr, double grad_scale) {
     m.resize(weights.size());
     v.resize(weights.size());
     for (std::size_t i = 0; i < weights.size(); ++i) {
@@ -70,7 +71,7 @@ double distance(const at::Tensor& actual, const std::vector<double>& expected) {
 TEST(Adamw, EqualsThePlainLoopOverManySteps) {
   for (const bool reference : {false, true}) {
     if (reference) ::setenv("OMNIMA_REFERENCE", "1", 1);
-    const AdamwOptions options{0.9, 0.95, 1e-8, 0.3};
+    const OptimizerOptions options{0.9, 0.95, 1e-8, 0.3};
     nn::Arena arena = small_arena();
     Adamw optimizer(arena, options);
     PlainAdamw plain{values(arena.weights()), {}, {}};
@@ -126,7 +127,7 @@ TEST(Adamw, AnUpdateWithoutShadowIsSeenByTheNextUse) {
 
 TEST(Adamw, OptionsOutOfBoundsAreNamed) {
   nn::Arena arena = small_arena();
-  const auto message = [&](const AdamwOptions& options) -> std::string {
+  const auto message = [&](const OptimizerOptions& options) -> std::string {
     try {
       Adamw optimizer(arena, options);
     } catch (const core::ConfigError& error) {
@@ -155,6 +156,30 @@ TEST(FlatNorm, EqualsThePlainSumWhateverTheThreads) {
   ::setenv("OMNIMA_REFERENCE", "1", 1);
   EXPECT_NEAR(flat_norm(arena.gradients()), norm, 1e-5 * norm);
   ::unsetenv("OMNIMA_REFERENCE");
+}
+
+TEST(ClipByWeight, ScalesRowsDownToTheirShareOfTheWeights) {
+  nn::Arena arena = small_arena();
+  arena.weights().narrow(0, 0, kCols).zero_();  // a row of zeros may move all the same
+  set_gradient(arena, 1);
+  const auto weights = values(arena.weights()), before = values(arena.gradients());
+  clip_by_weight(arena, 0.5);
+  const auto after = values(arena.gradients());
+  int64_t cut = 0;
+  for (int64_t row = 0; row <= kRows; ++row) {  // the last is the vector
+    const int64_t first = row * kCols, count = row == kRows ? kVector : kCols;
+    double own = 0, gradient = 0;
+    for (int64_t i = first; i < first + count; ++i) {
+      own += weights[i] * weights[i];
+      gradient += before[i] * before[i];
+    }
+    const double share = std::min(1.0, 0.5 * std::max(1e-3, std::sqrt(own)) / std::sqrt(gradient));
+    cut += share < 1.0;
+    for (int64_t i = first; i < first + count; ++i) {
+      ASSERT_NEAR(after[i], before[i] * share, 1e-6) << row;
+    }
+  }
+  EXPECT_GT(cut, kRows / 2);
 }
 
 TEST(FlatNorm, IsNotFiniteWhenAnElementIsNot) {

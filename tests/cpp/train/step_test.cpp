@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "omnima/optim/adamw.h"
+#include "omnima/optim/gradient.h"
 #include "omnima/train/row_workers.h"
 #include "step_fixture.h"
 

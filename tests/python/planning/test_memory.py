@@ -60,7 +60,7 @@ def test_the_state_of_each_optimizer_is_what_the_core_holds(name: str) -> None:
     from omnima import _core
 
     options = _core.StepOptions()
-    options.optimizer = name
+    options.optimizer, options.schedule = name, "constant"
     state = _core.TrainStep(_core.Decoder(MODEL.core(), 0), options).state()
     held = sum(each.nbytes for key, each in state.items() if key != "weights")
     assert optimizer_bytes(MODEL, name) == held

@@ -207,15 +207,17 @@ class GraphRunner final : public StepBackend {
 
 }  // namespace
 
-std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Adamw& optimizer,
+std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Optimizer& optimizer,
                                              const StepOptions& options) {
   if (!model.arena().weights().is_cuda() || ops::reference_mode()) return nullptr;
+  if (!works_on_device(optimizer, options)) return nullptr;
   const std::string why_not = model.config().drops() ? "dropout draws another mask in every step"
                               : model.config().rope_scaling == "dynamic"
                                   ? "rotary frequencies follow a step's documents"
                                   : "";
-  return std::make_unique<DeviceStep>(std::make_unique<GraphRunner>(model, optimizer, options),
-                                      GraphPolicy(why_not));
+  return std::make_unique<DeviceStep>(
+      std::make_unique<GraphRunner>(model, dynamic_cast<optim::Adamw&>(optimizer), options),
+      GraphPolicy(why_not));
 }
 
 }  // namespace omnima::train

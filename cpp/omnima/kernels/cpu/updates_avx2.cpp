@@ -1,0 +1,5 @@
+// The optimizers' passes for the instruction-set level avx2.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx2
+#include "omnima/kernels/cpu/updates_body.h"
+#endif

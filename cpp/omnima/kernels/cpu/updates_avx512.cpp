@@ -1,0 +1,5 @@
+// The optimizers' passes for the instruction-set level avx512.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx512
+#include "omnima/kernels/cpu/updates_body.h"
+#endif

@@ -1,0 +1,37 @@
+// What optimizers share that update each element for itself: one threaded pass over a span by a
+// kernel on raw pointers, which writes the bfloat16 copy of the weights on the way.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include "omnima/kernels/cpu/number_types.h"
+#include "omnima/nn/arena.h"
+#include "omnima/ops/weight.h"
+#include "omnima/optim/groups.h"
+
+namespace omnima::optim {
+
+constexpr int64_t kGrain = 1 << 16;
+
+// Whether a kernel of ours updates this arena; else plain ATen does.
+inline bool by_kernel(const nn::Arena& arena) {
+  return arena.weights().is_cpu() && !ops::reference_mode();
+}
+
+// A kernel writes through pointers, so a bfloat16 copy made earlier would not be seen as old.
+// Returns the copy to be written along, or null.
+inline kernels::bfloat16* shadow_of(nn::Arena& arena, bool with_shadow) {
+  if (with_shadow) return static_cast<kernels::bfloat16*>(arena.shadow().mutable_data_ptr());
+  arena.weights().unsafeGetTensorImpl()->bump_version();
+  return nullptr;
+}
+
+// Calls part(first, count, shadow) for parts of the span, on all threads.
+template <class Part>
+void over_parts(const Span& span, kernels::bfloat16* shadow, const Part& part) {
+  at::parallel_for(span.first, span.last, kGrain, [&](int64_t begin, int64_t end) {
+    part(begin, end - begin, shadow == nullptr ? nullptr : shadow + begin);
+  });
+}
+
+}  // namespace omnima::optim

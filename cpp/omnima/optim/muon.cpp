@@ -1,0 +1,88 @@
+#include "omnima/optim/muon.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "omnima/core/scope.h"
+#include "omnima/optim/adamw.h"
+#include "omnima/optim/flat_pass.h"
+
+namespace omnima::optim {
+namespace {
+
+// Jordan et al.: chosen for the steepest rise of small singular values.
+constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
+constexpr int kIterations = 5;
+constexpr double kEpsilon = 1e-7;
+constexpr double kRmsOfAdamw = 0.2;  // Liu et al.
+
+// Tables that are looked up, and the output projection, are no maps between hidden spaces.
+constexpr const char* kTables[] = {"*embed*", "*lm_head*", "*relative_bias*"};
+
+bool is_hidden(const nn::Parameter& parameter) {
+  return parameter.sizes.size() == 2 &&
+         std::none_of(std::begin(kTables), std::end(kTables),
+                      [&](const char* pattern) { return matches(pattern, parameter.name); });
+}
+
+}  // namespace
+
+at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType type) {
+  const bool tall = matrix.size(0) > matrix.size(1);
+  at::Tensor x = matrix.to(type);
+  if (tall) x = x.t();
+  x = x / x.norm().clamp_min(kEpsilon);
+  for (int i = 0; i < kIterations; ++i) {
+    const at::Tensor gram = at::mm(x, x.t());
+    x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);
+  }
+  return tall ? x.t() : x;
+}
+
+Muon::Muon(nn::Arena& arena, const OptimizerOptions& options)
+    : Optimizer(arena, options), exp_avg_(zeros_like_arena()) {
+  int64_t others = 0;
+  for (const auto& parameter : arena.parameters()) {
+    place_.push_back(is_hidden(parameter) ? -1 : others);
+    if (place_.back() >= 0) others += parameter.size();
+  }
+  exp_avg_sq_ = at::zeros({others}, arena.weights().options());
+}
+
+void Muon::turn(const nn::Parameter& parameter, const Span& span, double lr, double grad_scale) {
+  const auto as_matrix = [&](const at::Tensor& x) { return span.of(x).view(parameter.sizes); };
+  at::Tensor weight = as_matrix(arena_.weights()), mean = as_matrix(exp_avg_);
+  const at::Tensor grad = as_matrix(arena_.gradients()) * grad_scale;
+  mean.lerp_(grad, 1.0 - options_.momentum);
+  const at::Tensor ahead = options_.nesterov ? grad.lerp(mean, options_.momentum) : mean;
+  const at::Tensor direction =
+      orthogonalized(ahead, options_.narrow ? at::kBFloat16 : at::kFloat).to(at::kFloat);
+  const auto longest = static_cast<double>(std::max(parameter.sizes[0], parameter.sizes[1]));
+  weight.mul_(1.0 - lr * span.weight_decay);
+  weight.sub_(direction, lr * kRmsOfAdamw * std::sqrt(longest));
+}
+
+void Muon::update(std::int64_t step, double lr, double grad_scale, bool) {
+  const core::Scope scope("optimizer", 0, 28.0 * arena_.size());
+  const auto constants = adamw_constants(options_, step, grad_scale);
+  shadow_of(arena_, false);
+  for (std::size_t i = 0; i < place_.size(); ++i) {
+    const auto span = groups_.parameter(i, step);
+    if (!span) continue;
+    if (place_[i] < 0) {
+      turn(arena_.parameters()[i], *span, lr * span->lr, grad_scale);
+    } else {
+      adamw_span(arena_, *span, span->of(exp_avg_), exp_avg_sq_.narrow(0, place_[i], span->count()),
+                 nullptr, lr, constants);
+    }
+  }
+}
+
+Buffers Muon::state() const { return {{"exp_avg", exp_avg_}, {"exp_avg_sq", exp_avg_sq_}}; }
+
+}  // namespace omnima::optim
