@@ -1,5 +1,6 @@
 # OMNIMA_TORCH_FREE builds only what needs no torch, with its tests: for the sanitizers (torch is not
-# instrumented) and for other CPUs. Paths below cpp/omnima, and below tests/cpp with _test.cpp.
+# instrumented) and for other CPUs. Folders (ending in /) and sources below cpp/omnima, and with _test below
+# tests/cpp; a name that only begins alike (optim/schedule_free) is another source.
 if(OMNIMA_SANITIZE)
   set(OMNIMA_TORCH_FREE ON)
 endif()
@@ -8,8 +9,9 @@ if(OMNIMA_SANITIZE STREQUAL "thread")
   set(OMNIMA_TORCH_FREE_PATHS core/ text/ data/ generate/team)
 else()
   set(OMNIMA_TORCH_FREE_PATHS core/ kernels/cpu/ text/ data/ generate/options generate/sampler
-      generate/team io/durable_file io/json io/mapping optim/schedule)
+      generate/team io/durable_file io/json io/json_mutations io/mapping optim/schedule)
 endif()
+list(TRANSFORM OMNIMA_TORCH_FREE_PATHS APPEND "(_test)?[.]" REGEX "[^/]$")
 list(JOIN OMNIMA_TORCH_FREE_PATHS "|" OMNIMA_TORCH_FREE_PATTERN)
 
 # keep_torch_free(variable root): of the files below root that the variable lists, those above.
