@@ -35,7 +35,6 @@ def train(shape: list[Any], seconds: float, place: Path) -> None:
     """Train for about so many seconds and print what the run kept."""
     from omnima import Model, Tokenizer
     from omnima.config import model_preset
-    from omnima.planning import Job, plan
     from omnima.training import TrainConfig, Trainer
     from omnima.training.display import Display
 
@@ -43,9 +42,8 @@ def train(shape: list[Any], seconds: float, place: Path) -> None:
     config = model_preset(preset, vocab_size=vocab, max_position_embeddings=context)
     text = place / "words.txt"
     text.write_text("The quick brown fox jumps over the lazy dog near the river.\n\n" * 20_000)
-    job = Job(config, rows, context, accumulate=accumulate, precision=precision)
     training = TrainConfig(
-        steps=max(4, round(seconds / plan(job).step_seconds)),
+        minutes=seconds / 60,
         batch_size=rows,
         accumulate=accumulate,
         precision=precision,
