@@ -27,6 +27,12 @@ def _on_error() -> Any:
     return typer.Option("raise", "--on-error", help="what a bad record does: raise or skip")
 
 
+def _document_break() -> Any:
+    return typer.Option(
+        None, "--document-break", help="in text files a line that matches begins a new document"
+    )
+
+
 def _json() -> Any:
     return typer.Option(False, "--json", help="print the result as one JSON object")
 
@@ -40,6 +46,7 @@ def clean(
     ),
     field: str | None = _field(),
     on_error: str = _on_error(),
+    document_break: str | None = _document_break(),
     overwrite: bool = typer.Option(False, "--overwrite", help="replace a file that is there"),
     json: bool = _json(),
 ) -> None:
@@ -54,7 +61,7 @@ def clean(
     if Path(out).exists() and not overwrite:
         raise ConfigError(f"{out} is there already; replace it with --overwrite, or name another.")
     cleaning = Cleaning.open(recipe)
-    source = open_source(inputs, field, on_error)  # type: ignore[arg-type]
+    source = open_source(inputs, field, on_error, document_break)  # type: ignore[arg-type]
     cleaned = run(source, cleaning, out, _Progress() if sys.stderr.isatty() else None)
     result = {"out": str(cleaned.path), **cleaned.record}
     if json:
@@ -103,6 +110,7 @@ def stats(
     ),
     field: str | None = _field(),
     on_error: str = _on_error(),
+    document_break: str | None = _document_break(),
     json: bool = _json(),
 ) -> None:
     """Count documents, bytes, words, lengths, duplicates and languages."""
@@ -114,7 +122,7 @@ def stats(
         from omnima import Tokenizer
 
         opened = Tokenizer.from_pretrained(tokenizer)
-    source = open_source(inputs, field, on_error)  # type: ignore[arg-type]
+    source = open_source(inputs, field, on_error, document_break)  # type: ignore[arg-type]
     result = describe(source, opened)
     print_json(result) if json else print_facts(result)
 
@@ -125,12 +133,16 @@ def diff(
     after: str = typer.Argument(..., metavar="B", help="the other version"),
     field: str | None = _field(),
     on_error: str = _on_error(),
+    document_break: str | None = _document_break(),
     json: bool = _json(),
 ) -> None:
     """Say which documents came, went and stayed from A to B."""
     from omnima.data import open_source
     from omnima.data.compare import compare
 
-    sources = [open_source(each, field, on_error) for each in (before, after)]  # type: ignore[arg-type]
+    sources = [
+        open_source(each, field, on_error, document_break)  # type: ignore[arg-type]
+        for each in (before, after)
+    ]
     result = compare(*sources)
     print_json(result) if json else print_facts(result)

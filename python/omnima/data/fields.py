@@ -23,13 +23,15 @@ def absent(field: str, names: Iterable[str], kind: str = "field") -> DataError:
 
 
 def check_text(value: Any, field: str, kind: str = "field") -> str:
-    """The value, if it is text that a model can learn from.
+    """The value, if it is text that a model can learn from; a list of texts is read as its lines.
 
     Raises
     ------
     DataError
         If it is no text, empty, nothing but white space, or no valid Unicode.
     """
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "\n".join(value)
     if not isinstance(value, str):
         raise DataError(
             f"{kind} {field!r} is a {type(value).__name__}, not text. Name a {kind} of strings."

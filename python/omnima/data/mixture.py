@@ -19,12 +19,12 @@ from omnima.errors import ConfigError, DataError
 
 STRATEGIES = ("first_exhausted", "all_exhausted")
 _KEYS = (
-    *("data", "weight", "language", "field", "on_error"),
+    *("data", "weight", "language", "field", "on_error", "document_break"),
     *("fill_in_middle", "shuffle_sentences"),
 )
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
-Opener = Callable[[Any, str | None, OnError], Source]
+Opener = Callable[[Any, str | None, OnError, str | None], Source]
 
 
 def language_token(language: str) -> str:
@@ -174,8 +174,8 @@ def read_mixture(
     ----------
     description
         A mapping with ``sources`` (a list of mappings with ``data``, and where wanted ``weight``,
-        ``language``, ``field``, ``on_error``, ``fill_in_middle``, ``shuffle_sentences``) and
-        ``stopping_strategy``.
+        ``language``, ``field``, ``on_error``, ``document_break``, ``fill_in_middle``,
+        ``shuffle_sentences``) and ``stopping_strategy``.
     folder
         What relative paths start from.
     where
@@ -223,7 +223,12 @@ def _read_entry(
     given = entry["data"] if isinstance(entry["data"], list) else [entry["data"]]
     specs = [_from_folder(str(spec), folder) for spec in given]
     try:
-        source = opener(specs, entry.get("field"), entry.get("on_error", "raise"))
+        source = opener(
+            specs,
+            entry.get("field"),
+            entry.get("on_error", "raise"),
+            entry.get("document_break"),
+        )
         for augmented in (ShuffledSource, FillInMiddleSource):
             if augmented.name in entry:
                 source = augmented(source, entry[augmented.name])

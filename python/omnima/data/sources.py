@@ -32,7 +32,12 @@ SUFFIXES = tuple(
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise") -> Source:
+def open_source(
+    spec: Spec,
+    field: str | None = None,
+    on_error: OnError = "raise",
+    document_break: str | None = None,
+) -> Source:
     """Open a source of documents.
 
     Parameters
@@ -44,10 +49,13 @@ def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise
         mixture (``.yaml``, see `open_mixture`), ``"pystdlib"``, ``"tinyworld"`` or
         ``"tinyworld:4MB"``. A list is read one after the other.
     field : str, optional
-        The field of JSON lines, or the column of a table, that holds the text; ``"text"`` when not
-        given.
+        The field of JSON lines, or the column of a table, that holds the text (a list of texts
+        is read as its lines); ``"text"`` when not given.
     on_error : {"raise", "skip"}
         Raise for a bad record, naming file and line, or leave it out and count it in ``.skipped``.
+    document_break : str, optional
+        A regular expression: in text files, a line that matches it (``"^CHAPTER "``) begins a new
+        document.
 
     Raises
     ------
@@ -65,14 +73,14 @@ def open_source(spec: Spec, field: str | None = None, on_error: OnError = "raise
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, (str, Path)):
-        return _open_one(str(spec), field or "text", on_error)
-    parts = [open_source(part, field, on_error) for part in spec]
+        return _open_one(str(spec), field or "text", on_error, document_break)
+    parts = [open_source(part, field, on_error, document_break) for part in spec]
     if not parts:
         raise DataError("the list of sources is empty; name a file, a directory or 'tinyworld'.")
     return parts[0] if len(parts) == 1 else ChainSource(parts)
 
 
-def _open_one(spec: str, field: str, on_error: OnError) -> Source:
+def _open_one(spec: str, field: str, on_error: OnError, document_break: str | None) -> Source:
     if spec == "pystdlib":
         return PystdlibSource(on_error)
     if spec == "tinyworld":
@@ -85,13 +93,13 @@ def _open_one(spec: str, field: str, on_error: OnError) -> Source:
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return open_mixture(path)
     if path.is_dir():
-        return _open_directory(path, field, on_error)
+        return _open_directory(path, field, on_error, document_break)
     if path.is_file():
-        return _open_files([path.resolve()], field, on_error)
+        return _open_files([path.resolve()], field, on_error, document_break)
     matches = sorted(Path(match).resolve() for match in glob.glob(str(path), recursive=True))
     files = [match for match in matches if match.is_file()]
     if files:
-        return _open_files(files, field, on_error)
+        return _open_files(files, field, on_error, document_break)
     raise DataError(_nothing_there(spec, path))
 
 
@@ -100,8 +108,9 @@ def open_mixture(path: str | Path) -> Source:
 
     Under ``sources`` stand mappings with ``data`` (what `open_source` takes, or a list; paths are
     read from the file's folder) and, where wanted, ``weight`` (a share of the bytes), ``language``
-    (its token goes before each document), ``field``, ``on_error``, and the shares of documents that
-    ``fill_in_middle`` and ``shuffle_sentences`` change. ``stopping_strategy`` is
+    (its token goes before each document), ``field``, ``on_error``, ``document_break``, and the
+    shares of documents that ``fill_in_middle`` and ``shuffle_sentences`` change.
+    ``stopping_strategy`` is
     ``first_exhausted`` (nothing is read twice) or ``all_exhausted``.
 
     Raises
@@ -132,7 +141,9 @@ def _nothing_there(spec: str, path: Path) -> str:
     )
 
 
-def _open_directory(path: Path, field: str, on_error: OnError) -> Source:
+def _open_directory(
+    path: Path, field: str, on_error: OnError, document_break: str | None
+) -> Source:
     root = path.resolve()
     files = [
         file
@@ -146,10 +157,12 @@ def _open_directory(path: Path, field: str, on_error: OnError) -> Source:
             f"the directory {str(path)!r} holds no text. Searched (also below it) for files "
             f"ending in {' '.join(SUFFIXES)}; name other files with a glob, such as '{path}/*.log'."
         )
-    return _open_files(files, field, on_error)
+    return _open_files(files, field, on_error, document_break)
 
 
-def _open_files(files: list[Path], field: str, on_error: OnError) -> Source:
+def _open_files(
+    files: list[Path], field: str, on_error: OnError, document_break: str | None
+) -> Source:
     """One source for each run of files of a kind."""
     parts: list[Source] = []
     for file in files:
@@ -165,7 +178,7 @@ def _open_files(files: list[Path], field: str, on_error: OnError) -> Source:
         elif parts and isinstance(parts[-1], TextSource):
             parts[-1].paths.append(file)
         else:
-            parts.append(TextSource([file], on_error))
+            parts.append(TextSource([file], on_error, document_break))
     return parts[0] if len(parts) == 1 else ChainSource(parts)
 
 

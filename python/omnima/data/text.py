@@ -1,7 +1,8 @@
 """Text files as documents: UTF-8, whole files, or parts between separator lines.
 
 A file is one document, unless it holds form feeds or lines that read ``<|endoftext|>``: these
-separate documents. Files ending in ``.gz`` are read through gzip.
+separate documents. So does every line that matches ``document_break``, the heading of a chapter for
+example, which begins the next one. Files ending in ``.gz`` are read through gzip.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from omnima.data.base import PIECE_BYTES, OnError, Piece, Source
-from omnima.errors import DataError
+from omnima.errors import ConfigError, DataError
 
 SEPARATOR = b"<|endoftext|>"
-_BORDER = re.compile(r"\f|^<\|endoftext\|>[ \t\r]*(?:\n|\Z)", re.MULTILINE)
+_BORDER = r"\f|^<\|endoftext\|>[ \t\r]*(?:\n|\Z)"
 
 
 def open_binary(path: Path) -> BinaryIO:
@@ -84,14 +85,19 @@ def lone_surrogate(text: str) -> str | None:
 
 
 class TextSource(Source):
-    """Documents of plain text files, read in the order given."""
+    """Documents of plain text files, read in the order given; see above for `document_break`."""
 
-    def __init__(self, paths: list[Path], on_error: OnError = "raise") -> None:
+    def __init__(
+        self, paths: list[Path], on_error: OnError = "raise", document_break: str | None = None
+    ) -> None:
         super().__init__(on_error)
         self.paths = paths
+        self.document_break = document_break
+        self._border = document_border(document_break)
 
     def identity(self) -> str:
-        return f"text {self.on_error}\n" + "\n".join(str(path) for path in self.paths)
+        broken = "" if self.document_break is None else f" {self.document_break!r}"
+        return f"text {self.on_error}{broken}\n" + "\n".join(str(path) for path in self.paths)
 
     def files(self) -> list[Path]:
         return self.paths
@@ -132,10 +138,10 @@ class TextSource(Source):
                 block = block[3:]
             text = self._decode(path, block, line)
             line += block.count(b"\n")
-            if b"\f" not in block and SEPARATOR not in block:
+            if self.document_break is None and b"\f" not in block and SEPARATOR not in block:
                 yield text, False
                 continue
-            *whole, rest = split_documents(text)
+            *whole, rest = split_documents(text, self._border)
             for part in whole:
                 yield part, True
             yield rest, False
@@ -157,6 +163,29 @@ class TextSource(Source):
             return "".join(kept)
 
 
-def split_documents(text: str) -> list[str]:
-    """Split at form feeds and at lines that read ``<|endoftext|>``; the last part may go on."""
-    return _BORDER.split(text)
+def document_border(document_break: str | None) -> re.Pattern[str]:
+    """What lies between documents; before a line that matches `document_break` that is nothing.
+
+    Raises
+    ------
+    ConfigError
+        If `document_break` is no regular expression.
+    """
+    try:
+        heading = "" if document_break is None else f"|^(?=.*?(?:{document_break}))"
+        re.compile(document_break or "")
+        return re.compile(_BORDER + heading, re.MULTILINE)
+    except re.error as error:
+        raise ConfigError(
+            f"document_break is {document_break!r}, which is no regular expression ({error}); "
+            "write one as in Python, such as ^CHAPTER or ^[IVXLC]+\\.$"
+        ) from error
+
+
+def split_documents(text: str, border: re.Pattern[str]) -> list[str]:
+    """The parts of a text between its borders; the last one may go on in the next text."""
+    parts, begin = [], 0
+    for match in border.finditer(text):
+        parts.append(text[begin : match.start()])
+        begin = match.end()
+    return [*parts, text[begin:]]

@@ -71,7 +71,10 @@ def assemble(
     from omnima import Model, data
 
     source = data.open_source(
-        list(recipe.data), field=recipe.field, on_error=cast(Any, recipe.on_error)
+        list(recipe.data),
+        field=recipe.field,
+        on_error=cast(Any, recipe.on_error),
+        document_break=recipe.document_break,
     )
     if recipe.clean is not None:
         source = cleaned(recipe.clean, source, directory, display)

@@ -51,6 +51,9 @@ class Recipe:
     )
     field: str | None = option(None, "the field of JSON records or tables that holds the text")
     on_error: str = option("raise", "what a bad line does", choices=("raise", "skip"))
+    document_break: str | None = option(
+        None, "in text files a line that matches begins a new document, such as ^CHAPTER"
+    )
     clean: str | None = option(
         None, "clean the text first: a recipe of cleaning (.yaml), or prose, code or duplicates"
     )

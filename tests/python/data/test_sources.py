@@ -31,6 +31,25 @@ def test_a_text_file_is_one_document_unless_it_holds_separators(tmp_path: Path) 
     assert open_source(packed).size() is None and open_source(parts).size() == parts.stat().st_size
 
 
+def test_a_line_that_matches_begins_a_new_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("Preface.\nCHAPTER I\nOne.\n  CHAPTER II\nTwo CHAPTER.\n<|endoftext|>\nEnd\n")
+    pattern = r"^\s*(CHAPTER) [IV]+$"
+    source = open_source(book, document_break=pattern)
+    chapters = ["Preface.\n", "CHAPTER I\nOne.\n", "  CHAPTER II\nTwo CHAPTER.\n", "End\n"]
+    assert list(source.documents()) == chapters
+    assert source.fingerprint() != open_source(book).fingerprint()
+    monkeypatch.setattr("omnima.data.text.PIECE_BYTES", 8)  # headings on every border of blocks
+    assert list(source.documents()) == chapters
+    assert [text for text in open_source([book, book], document_break=pattern)] == chapters * 2
+    with pytest.raises(
+        ConfigError, match=r"document_break is '\(', which is no regular expression"
+    ):
+        open_source(book, document_break="(")
+
+
 def test_long_files_come_in_pieces_and_are_whole_as_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +159,15 @@ def test_bad_json_lines_are_named_or_skipped(tmp_path: Path, line: bytes, messag
         documents(path)
     source = open_source(path, on_error="skip")
     assert list(source.documents()) == ["one", "two"] and source.skipped == 1
+
+
+def test_a_list_of_texts_is_read_as_lines(tmp_path: Path) -> None:
+    poem = tmp_path / "poem.jsonl"
+    poem.write_text(json.dumps({"lines": ["one", "two"]}) + "\n" + '{"lines": ["three", 4]}\n')
+    source = open_source(poem, field="lines", on_error="skip")
+    assert list(source.documents()) == ["one\ntwo"] and source.skipped == 1
+    with pytest.raises(DataError, match="line 2: field 'lines' is a list, not text"):
+        list(open_source(poem, field="lines").documents())
 
 
 def test_json_lines_with_another_field_and_empty_files(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""What the recipes of real text reach: held-out bits per byte, in their time or a shorter one.
+
+    python benchmarks/recipes.py --data FOLDER [--minutes M] [--peer] [NAME ...]
+
+FOLDER holds the texts that the recipes in `examples/recipes` name (also below it); a recipe whose
+text is not there is passed over. `--peer` then gives transformers' Llama of the same shape, under
+torch.compile, as long on the same tokens: fused AdamW, bf16 autocast, warm-up and a cosine. Both
+are scored by the same program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import omnima
+from omnima.training.display import Display
+from omnima.training.launch import train
+from omnima.training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ROOT.parent / "shared" / "data"
+NAMES = ("spanish", "french", "chinese_poetry", "python_code", "english")
+
+
+def recipe_of(name: str, texts: Path, place: Path, minutes: float | None) -> Recipe | None:
+    """The recipe with its texts found below a folder; None where one is missing."""
+    path = ROOT / "examples" / "recipes" / f"{name}.yaml"
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    given = values["data"] if isinstance(values["data"], list) else [values["data"]]
+    if given != ["pystdlib"]:
+        found = [sorted(texts.rglob(each)) for each in given]
+        if not all(found):
+            return None
+        values["data"] = [str(each[0]) for each in found]
+    values |= {"out": str(place / name), "samples": 0}
+    if minutes is not None:
+        values["minutes"] = minutes
+    return Recipe.from_layers(values)
+
+
+def tokens_of(recipe: Recipe, run: Path) -> omnima.data.TokenData:
+    """The token data that a run has made."""
+    source = omnima.data.open_source(
+        list(recipe.data), recipe.field, document_break=recipe.document_break
+    )
+    tokenizer = omnima.Tokenizer.from_pretrained(run)
+    return omnima.data.prepare(
+        source, tokenizer, run / "data", recipe.val_fraction, recipe.train.seed
+    )
+
+
+def bits_per_byte(directory: Path, tokens: omnima.data.TokenData, context: int) -> float:
+    """Held-out bits per byte of a Hugging Face directory."""
+    from omnima._core import StepOptions, TrainStep
+    from omnima.evaluation.held_out import score
+
+    model = omnima.Model.from_pretrained(directory)
+    step = TrainStep(model.core, StepOptions())
+    return score(step, tokens, "val", 8, context).bits_per_byte
+
+
+def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) -> dict[str, Any]:
+    """Train transformers' Llama of the run's shape for as many minutes, and score it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config, options = LlamaConfig.from_pretrained(run), recipe.train
+    context = config.max_position_embeddings
+    config.use_cache = False
+    torch.manual_seed(options.seed)
+    model = LlamaForCausalLM(config).train()
+    fast = torch.compile(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True
+    )
+    loader = tokens.loader("train", options.batch_size, context, seed=options.seed)
+    seconds = 60.0 * (options.minutes or 0.0)
+    steps, start, done = 0, math.inf, 0.0
+    while done < 1:
+        rate = min(1.0, (steps + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * rate
+        ids, labels, _ = loader.next()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = fast(input_ids=ids).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        steps += 1
+        if steps == 3:  # compiled
+            start = time.perf_counter()
+        done = max(0.0, time.perf_counter() - start) / seconds
+    model.save_pretrained(place)
+    tokenizer = omnima.Tokenizer.from_pretrained(run)
+    tokenizer.save_pretrained(place)
+    rate = (steps - 3) * options.batch_size * context / seconds
+    return {"bits_per_byte": bits_per_byte(place, tokens, context), "tokens_per_s": round(rate)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--data", type=Path, default=TEXTS)
+    parser.add_argument("--minutes", type=float, help="instead of each recipe's own")
+    parser.add_argument("--peer", action="store_true")
+    given = parser.parse_args()
+    for name in given.names or NAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = recipe_of(name, given.data, Path(folder), given.minutes)
+            if recipe is None:
+                print(f"skipped: {name}; its texts are not below {given.data} (--data)")
+                continue
+            run = train(recipe, display=Display(sys.stderr))
+            print(json.dumps({"recipe": name, **run.summary}), flush=True)
+            beside: dict[str, Any] = {}
+            if given.peer:
+                tokens = tokens_of(recipe, run.path)
+                beside = peer(recipe, run.path, tokens, Path(folder) / "peer")
+                print(json.dumps({"peer of": name, **beside}), flush=True)
+            row = {"name": f"{name}, {recipe.train.minutes:g} minutes", "unit": "bits per byte"}
+            row |= {"value": run.summary["val_bits_per_byte"]}
+            print(json.dumps({**row, "beside": beside.get("bits_per_byte")}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
