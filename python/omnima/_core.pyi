@@ -9,14 +9,14 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
     """
-    def __init__(self, *, algorithm: str, pieces: collections.abc.Sequence[str], roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None) -> None:
+    def __init__(self, *, algorithm: str, pieces: collections.abc.Sequence[str], roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None, pattern: str | None = None, whole_first: bool = False, nfc: bool = False) -> None:
         """
-        Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special), and merges (rows of left, right, result) or scores.
+        Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 added), and merges (rows of left, right, result) or scores. A pattern makes it byte-level: pieces spell bytes, merges stay within what the pattern cuts.
         """
     def __len__(self) -> int:
         ...
@@ -542,6 +542,10 @@ def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]
 def schedule_names() -> list[str]:
     """
     What StepOptions.schedule may be.
+    """
+def split_pattern_names() -> list[str]:
+    """
+    Names of the patterns by which byte-level tokenizers cut text.
     """
 def start_recording() -> None:
     """

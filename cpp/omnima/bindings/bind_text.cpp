@@ -17,12 +17,11 @@ using text::Tokenizer;
 using Ids = py::array_t<std::int32_t, py::array::c_style>;
 using Table = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>;
 
-std::shared_ptr<Tokenizer> make_tokenizer(const std::string& algorithm,
-                                          std::vector<std::string> pieces,
-                                          const std::vector<int>& roles, const Table& merges,
-                                          std::vector<double> scores, std::optional<Id> unknown,
-                                          std::optional<Id> bos, std::optional<Id> eos,
-                                          std::optional<Id> pad) {
+std::shared_ptr<Tokenizer> make_tokenizer(
+    const std::string& algorithm, std::vector<std::string> pieces, const std::vector<int>& roles,
+    const Table& merges, std::vector<double> scores, std::optional<Id> unknown,
+    std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad,
+    const std::optional<std::string>& pattern, bool whole_first, bool nfc) {
   core::require<core::ConfigError>(algorithm == "bpe" || algorithm == "unigram", "algorithm is '",
                                    algorithm, "'; expected 'bpe' or 'unigram'");
   core::require<core::ConfigError>(
@@ -32,8 +31,9 @@ std::shared_ptr<Tokenizer> make_tokenizer(const std::string& algorithm,
   vocabulary.algorithm = algorithm == "bpe" ? text::Algorithm::kBpe : text::Algorithm::kUnigram;
   vocabulary.pieces = std::move(pieces);
   for (const int role : roles) {
-    core::require<core::ConfigError>(role >= 0 && role <= 2, "role ", role,
-                                     " is unknown; expected 0 (text), 1 (byte) or 2 (special)");
+    core::require<core::ConfigError>(
+        role >= 0 && role <= 3, "role ", role,
+        " is unknown; expected 0 (text), 1 (byte), 2 (special) or 3 (added)");
     vocabulary.roles.push_back(static_cast<text::Role>(role));
   }
   vocabulary.scores = std::move(scores);
@@ -45,6 +45,9 @@ std::shared_ptr<Tokenizer> make_tokenizer(const std::string& algorithm,
   vocabulary.bos = bos;
   vocabulary.eos = eos;
   vocabulary.pad = pad;
+  if (pattern) vocabulary.pattern = text::pattern_of(*pattern);
+  vocabulary.whole_first = whole_first;
+  vocabulary.nfc = nfc;
   const py::gil_scoped_release release;
   return std::make_shared<Tokenizer>(std::move(vocabulary));
 }
@@ -100,8 +103,11 @@ void bind_tokenizer(py::module_& module) {
            py::arg("roles"), py::arg("merges"), py::arg("scores"),
            py::arg("unknown") = std::nullopt, py::arg("bos") = std::nullopt,
            py::arg("eos") = std::nullopt, py::arg("pad") = std::nullopt,
-           "Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special), and "
-           "merges (rows of left, right, result) or scores.")
+           py::arg("pattern") = std::nullopt, py::arg("whole_first") = false,
+           py::arg("nfc") = false,
+           "Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 "
+           "added), and merges (rows of left, right, result) or scores. A pattern makes it "
+           "byte-level: pieces spell bytes, merges stay within what the pattern cuts.")
       .def("encode", &encode, py::arg("text"), py::arg("add_bos") = false,
            py::arg("add_eos") = false, py::arg("parse_special") = false, "Ids of one text.")
       .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("add_bos") = false,
@@ -138,6 +144,8 @@ void bind_stream_decoder(py::module_& module) {
 }  // namespace
 
 void bind_text(py::module_& module) {
+  module.def("split_pattern_names", &text::pattern_names,
+             "Names of the patterns by which byte-level tokenizers cut text.");
   bind_tokenizer(module);
   bind_stream_decoder(module);
 }

@@ -2,7 +2,10 @@
 // leftmost. The order of events, stale queue entries included, is that of Hugging Face tokenizers,
 // so ids agree exactly.
 #include <algorithm>
+#include <functional>
+#include <string>
 #include <tuple>
+#include <unordered_map>
 
 #include "omnima/text/model.h"
 #include "omnima/text/pair_table.h"
@@ -35,15 +38,27 @@ struct Scratch {
   std::vector<Candidate> queue;
 };
 
+struct StringHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view text) const {
+    return std::hash<std::string_view>{}(text);
+  }
+};
+
 class Bpe final : public Model {
  public:
   explicit Bpe(const Vocabulary& vocabulary)
       : merges_(vocabulary.merges.size()),
         bytes_(byte_ids(vocabulary)),
+        byte_level_(vocabulary.pattern.has_value()),
         unknown_(vocabulary.unknown.value_or(kNone)) {
     for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
       const Merge& merge = vocabulary.merges[rank];
       merges_.insert(merge.left, merge.right, {static_cast<std::uint32_t>(rank), merge.result});
+    }
+    if (byte_level_) {
+      if (vocabulary.whole_first) read_wholes(vocabulary);
+      return;
     }
     for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
       const std::string& piece = vocabulary.pieces[id];
@@ -58,6 +73,12 @@ class Bpe final : public Model {
 
   void encode(std::string_view chunk, std::vector<Id>& out) const override {
     thread_local Scratch scratch;
+    if (!wholes_.empty()) {
+      if (const auto found = wholes_.find(chunk); found != wholes_.end()) {
+        out.push_back(found->second);
+        return;
+      }
+    }
     read_symbols(chunk, scratch.symbols);
     merge_all(scratch);
     for (const Symbol& symbol : scratch.symbols) {
@@ -66,13 +87,23 @@ class Bpe final : public Model {
   }
 
  private:
+  void read_wholes(const Vocabulary& vocabulary) {
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      if (vocabulary.roles[id] != Role::kText) continue;
+      wholes_.emplace(*spelled_bytes(vocabulary.pieces[id]), static_cast<Id>(id));
+    }
+  }
+
   void read_symbols(std::string_view chunk, std::vector<Symbol>& symbols) const {
     symbols.clear();
     const auto add = [&](Id id) {
       const int index = static_cast<int>(symbols.size());
       symbols.push_back({id, index - 1, index + 1, true});
     };
-    for (std::size_t position = 0; position < chunk.size();) {
+    if (byte_level_) {
+      for (const char byte : chunk) add((*bytes_)[static_cast<unsigned char>(byte)]);
+    }
+    for (std::size_t position = byte_level_ ? chunk.size() : 0; position < chunk.size();) {
       const std::size_t length = utf8_length(static_cast<unsigned char>(chunk[position]));
       const std::string_view character = chunk.substr(position, length);
       const std::uint32_t point = code_point(character);
@@ -122,6 +153,8 @@ class Bpe final : public Model {
   PairTable merges_;            // (left, right) → (rank, result)
   std::vector<Id> characters_;  // by code point
   std::optional<std::array<Id, 256>> bytes_;
+  bool byte_level_;  // every byte starts as a symbol of its own
+  std::unordered_map<std::string, Id, StringHash, std::equal_to<>> wholes_;  // of whole_first
   Id unknown_;
 };
 

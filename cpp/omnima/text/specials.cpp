@@ -7,7 +7,8 @@ namespace omnima::text {
 
 SpecialMatcher::SpecialMatcher(const Vocabulary& vocabulary) {
   for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-    if (vocabulary.roles[id] != Role::kSpecial) continue;
+    const Role role = vocabulary.roles[id];
+    if (role != Role::kSpecial && role != Role::kAdded) continue;
     specials_.emplace_back(vocabulary.pieces[id], static_cast<Id>(id));
     leads_.set(static_cast<unsigned char>(vocabulary.pieces[id][0]));
   }

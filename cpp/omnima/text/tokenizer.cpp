@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "omnima/core/error.h"
+#include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
 namespace omnima::text {
@@ -29,7 +30,11 @@ Vocabulary checked(Vocabulary vocabulary) {
 
 std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
   std::vector<std::string> decoded = vocabulary.pieces;
-  if (const auto bytes = byte_ids(vocabulary)) {
+  if (vocabulary.pattern) {
+    for (std::size_t id = 0; id < decoded.size(); ++id) {
+      if (vocabulary.roles[id] == Role::kText) decoded[id] = *spelled_bytes(decoded[id]);
+    }
+  } else if (const auto bytes = byte_ids(vocabulary)) {
     for (int byte = 0; byte < 256; ++byte) {
       decoded[(*bytes)[byte]] = std::string(1, static_cast<char>(byte));
     }
@@ -72,26 +77,40 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
       model_(vocabulary_.algorithm == Algorithm::kBpe ? make_bpe(vocabulary_)
                                                       : make_unigram(vocabulary_)),
       chunker_(vocabulary_),
-      specials_(vocabulary_) {}
+      specials_(vocabulary_) {
+  if (vocabulary_.pattern) splitter_.emplace(*vocabulary_.pattern);
+}
 
 void Tokenizer::encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const {
-  for (std::size_t start = 0; start < text.size();) {
-    const std::size_t end = chunker_.end_of_chunk(text, start);
-    const std::string_view chunk = text.substr(start, end - start);
-    start = end;
-    if (chunk.size() > ChunkCache::kMaxBytes) {
-      model_->encode(chunk, out);
-      continue;
+  std::string composed;
+  if (vocabulary_.nfc) text = to_nfc(text, composed);
+  if (splitter_) {
+    for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
+      end = splitter_->end_of_piece(text, start);
+      encode_chunk(text.substr(start, end - start), cache, out);
     }
-    ChunkCache::Entry& entry = cache.entry(chunk);
-    if (entry.holds(chunk)) {
-      out.insert(out.end(), entry.ids, entry.ids + entry.count);
-      continue;
-    }
-    const std::size_t before = out.size();
-    model_->encode(chunk, out);
-    ChunkCache::store(entry, chunk, out.data() + before, out.size() - before);
+    return;
   }
+  for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
+    end = chunker_.end_of_chunk(text, start);
+    encode_chunk(text.substr(start, end - start), cache, out);
+  }
+}
+
+void Tokenizer::encode_chunk(std::string_view chunk, ChunkCache& cache,
+                             std::vector<Id>& out) const {
+  if (chunk.size() > ChunkCache::kMaxBytes) {
+    model_->encode(chunk, out);
+    return;
+  }
+  ChunkCache::Entry& entry = cache.entry(chunk);
+  if (entry.holds(chunk)) {
+    out.insert(out.end(), entry.ids, entry.ids + entry.count);
+    return;
+  }
+  const std::size_t before = out.size();
+  model_->encode(chunk, out);
+  ChunkCache::store(entry, chunk, out.data() + before, out.size() - before);
 }
 
 void Tokenizer::encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,

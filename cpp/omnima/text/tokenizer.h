@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -52,6 +53,7 @@ class Tokenizer {
   class BorrowedCache;
 
   void encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const;
+  void encode_chunk(std::string_view chunk, ChunkCache& cache, std::vector<Id>& out) const;
   void encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,
                    std::vector<Id>& out) const;
   void check_id(Id id) const;
@@ -60,6 +62,7 @@ class Tokenizer {
   std::vector<std::string> bytes_;  // what each id decodes to
   std::unique_ptr<Model> model_;
   Chunker chunker_;
+  std::optional<Splitter> splitter_;  // takes the chunker's place in a byte-level vocabulary
   SpecialMatcher specials_;
   mutable std::mutex caches_mutex_;
   mutable std::vector<std::unique_ptr<ChunkCache>> idle_caches_;

@@ -1,9 +1,11 @@
 // What a tokenizer is made of, as plain data: pieces with their roles, and merges or scores.
 #include "omnima/text/vocabulary.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "omnima/core/error.h"
+#include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
 namespace omnima::text {
@@ -31,11 +33,33 @@ void check_merges(const Vocabulary& vocabulary) {
   }
 }
 
+// The bytes by the spelling of each: what byte_ids() is to vocabularies with byte tokens.
+std::array<Id, 256> byte_level_ids(const Vocabulary& vocabulary) {
+  std::array<Id, 256> ids{};
+  std::array<bool, 256> seen{};
+  for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+    if (vocabulary.roles[id] != Role::kText) continue;
+    const auto bytes = spelled_bytes(vocabulary.pieces[id]);
+    require<DataError>(bytes.has_value(), "piece ", id, " of the byte-level vocabulary is '",
+                       vocabulary.pieces[id], "', which has a character that stands for no byte");
+    if (bytes->size() != 1) continue;
+    const auto value = static_cast<unsigned char>((*bytes)[0]);
+    seen[value] = true;
+    ids[value] = static_cast<Id>(id);
+  }
+  const auto count = std::ranges::count(seen, true);
+  require<DataError>(count == 256, "the byte-level vocabulary has pieces for ", count,
+                     " of the 256 bytes; it could not spell every text");
+  return ids;
+}
+
 }  // namespace
 
 void check(const Vocabulary& vocabulary) {
   const std::size_t size = vocabulary.pieces.size();
   require<DataError>(size > 0, "a tokenizer needs at least one piece; the vocabulary is empty");
+  require<DataError>(!vocabulary.pattern || vocabulary.algorithm == Algorithm::kBpe,
+                     "only a BPE vocabulary may have a pattern");
   require<DataError>(vocabulary.roles.size() == size, "the vocabulary has ", size, " pieces but ",
                      vocabulary.roles.size(), " roles; give one role a piece");
   for (std::size_t id = 0; id < size; ++id) {
@@ -47,6 +71,7 @@ void check(const Vocabulary& vocabulary) {
     require<DataError>(vocabulary.scores.size() == size, "the unigram vocabulary has ", size,
                        " pieces but ", vocabulary.scores.size(), " scores; give one score a piece");
   }
+  if (vocabulary.pattern) byte_level_ids(vocabulary);
   check_id(vocabulary, vocabulary.unknown, "unknown");
   check_id(vocabulary, vocabulary.bos, "begin");
   check_id(vocabulary, vocabulary.eos, "end");
@@ -55,6 +80,7 @@ void check(const Vocabulary& vocabulary) {
 }
 
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary) {
+  if (vocabulary.pattern) return byte_level_ids(vocabulary);
   std::array<Id, 256> ids{};
   std::array<bool, 256> seen{};
   int count = 0;
@@ -73,6 +99,37 @@ std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary) {
   require<DataError>(count == 256, "the vocabulary has ", count,
                      " byte tokens; expected all of <0x00> to <0xFF> or none");
   return ids;
+}
+
+const std::array<std::uint32_t, 256>& byte_alphabet() {
+  static const auto alphabet = [] {
+    std::array<std::uint32_t, 256> points{};
+    std::uint32_t next = 0x100;
+    for (std::uint32_t byte = 0; byte < 256; ++byte) {
+      const bool printable = (byte > 0x20 && byte < 0x7F) || (byte > 0xA0 && byte != 0xAD);
+      points[byte] = printable ? byte : next++;
+    }
+    return points;
+  }();
+  return alphabet;
+}
+
+std::optional<std::string> spelled_bytes(std::string_view piece) {
+  static const auto byte_of = [] {
+    std::array<int, 0x144> bytes{};
+    bytes.fill(-1);
+    for (int byte = 0; byte < 256; ++byte) bytes[byte_alphabet()[byte]] = byte;
+    return bytes;
+  }();
+  std::string bytes;
+  for (std::size_t at = 0; at < piece.size();) {
+    const std::size_t length = utf8_length(static_cast<unsigned char>(piece[at]));
+    const std::uint32_t point = code_point(piece.substr(at, length));
+    if (point >= byte_of.size() || byte_of[point] < 0) return std::nullopt;
+    bytes += static_cast<char>(byte_of[point]);
+    at += length;
+  }
+  return bytes;
 }
 
 }  // namespace omnima::text

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "omnima/text/split.h"
+
 namespace omnima::text {
 
 using Id = std::uint32_t;
@@ -16,6 +18,7 @@ enum class Role : std::uint8_t {
   kText = 0,     // ordinary text, the piece is its own meaning
   kByte = 1,     // one raw byte, "<0x41>"
   kSpecial = 2,  // control token: never comes from plain text, decodes to nothing unless asked
+  kAdded = 3,    // as a control token, but always decodes to what it says
 };
 
 enum class Algorithm { kBpe, kUnigram };
@@ -24,7 +27,9 @@ struct Merge {
   Id left, right, result;
 };
 
-// The order of pieces gives the ids, the order of merges their rank.
+// The order of pieces gives the ids, the order of merges their rank. A vocabulary with a pattern is
+// byte-level: its text pieces spell bytes in the alphabet of byte_alphabet(), and its merges stay
+// within what the pattern cuts.
 struct Vocabulary {
   Algorithm algorithm = Algorithm::kBpe;
   std::vector<std::string> pieces;
@@ -33,6 +38,9 @@ struct Vocabulary {
   std::vector<double> scores;  // unigram, log-probabilities, one a piece
   std::optional<Id> unknown;   // the token of a character that nothing else covers
   std::optional<Id> bos, eos, pad;
+  std::optional<Pattern> pattern;
+  bool whole_first = false;  // byte-level: a cut that is a piece is that piece, whatever the merges
+  bool nfc = false;          // text is brought to normalization form C first
 };
 
 // Throws DataError unless sizes, ids and roles fit together.
@@ -41,5 +49,12 @@ void check(const Vocabulary& vocabulary);
 // The ids of the 256 byte tokens; empty when the vocabulary has none. Some but not all of them is a
 // DataError.
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary);
+
+// The printable character that stands for each byte in a byte-level vocabulary: the byte's own
+// where it has one in Latin-1, else the next from U+0100 on.
+const std::array<std::uint32_t, 256>& byte_alphabet();
+
+// The bytes that a piece of a byte-level vocabulary spells; empty where it spells none.
+std::optional<std::string> spelled_bytes(std::string_view piece);
 
 }  // namespace omnima::text

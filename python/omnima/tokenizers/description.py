@@ -19,7 +19,7 @@ PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 BYTE_PIECES = tuple(f"<0x{value:02X}>" for value in range(256))
 BYTE_PATTERN = re.compile(r"<0x[0-9A-F]{2}>")
 
-ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL = 0, 1, 2
+ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL, ROLE_ADDED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Description:
     eos: int | None
     pad: int | None
     unknown: int | None = None
+    pattern: str | None = None  # of a byte-level vocabulary: how text is cut before merges
+    whole_first: bool = False  # byte-level: a cut that is a piece is that piece
+    nfc: bool = False  # text is brought to normalization form C first
+    adds_bos: bool = False  # what AutoTokenizer adds by itself; here encode() is asked to
+    adds_eos: bool = False
 
     @property
     def algorithm(self) -> str:

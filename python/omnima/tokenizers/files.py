@@ -13,6 +13,7 @@ from omnima.errors import DataError
 from omnima.tokenizers.description import (
     BYTE_PATTERN,
     BYTE_PIECES,
+    ROLE_ADDED,
     ROLE_BYTE,
     ROLE_SPECIAL,
     ROLE_TEXT,
@@ -20,8 +21,18 @@ from omnima.tokenizers.description import (
     Kind,
     no_merges,
 )
+from omnima.tokenizers.stages import (
+    Template,
+    byte_level_json,
+    pre_tokenizer_json,
+    read_pre_tokenizer,
+    read_template,
+    template_json,
+)
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+VOCABULARY_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # how GPT-2's first files were split
+_END_OF_TEXT = "<|endoftext|>"
 
 
 def serialize(description: Description) -> dict[str, bytes]:
@@ -42,10 +53,35 @@ def write(description: Description, directory: Path) -> None:
 def read(directory: Path) -> Description:
     """Read the files of a tokenizer; DataError names the file and what in it is wrong."""
     path = directory / TOKENIZER_FILE
-    content = _load(path)
+    if not path.exists() and (directory / VOCABULARY_FILE).exists():
+        path, content = directory / VOCABULARY_FILE, _from_two_files(directory)
+    else:
+        content = _load(path)
     config_path = directory / CONFIG_FILE
     config = _load(config_path) if config_path.exists() else {}
     return _Reader(path, content, config).description()
+
+
+def _from_two_files(directory: Path) -> dict[str, Any]:
+    """Return what tokenizer.json would hold, out of GPT-2's vocabulary and merges."""
+    merges = directory / MERGES_FILE
+    try:
+        lines = merges.read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{merges}: the merges that go with {VOCABULARY_FILE} cannot be read: {error}"
+        ) from None
+    vocabulary = _load(directory / VOCABULARY_FILE)
+    ids = {_END_OF_TEXT: vocabulary[_END_OF_TEXT]} if _END_OF_TEXT in vocabulary else {}
+    return {
+        "added_tokens": [_added_token(i, token, True) for token, i in ids.items()],
+        "pre_tokenizer": pre_tokenizer_json("gpt2"),
+        "model": {
+            "type": "BPE",
+            "vocab": vocabulary,
+            "merges": [line for line in lines if line.strip() and not line.startswith("#version")],
+        },
+    }
 
 
 def _dump(content: dict[str, Any], indent: int | None) -> bytes:
@@ -71,26 +107,32 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _tokenizer_json(description: Description) -> dict[str, Any]:
-    specials = [i for i, role in enumerate(description.roles) if role == ROLE_SPECIAL]
+    added = [i for i, role in enumerate(description.roles) if role in (ROLE_SPECIAL, ROLE_ADDED)]
     fallback = [] if description.kind == "char" else [{"type": "ByteFallback"}]
+    pattern = description.pattern
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(i, description.pieces[i]) for i in specials],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [*fallback, {"type": "Fuse"}]},
+        "added_tokens": [
+            _added_token(i, description.pieces[i], description.roles[i] == ROLE_SPECIAL)
+            for i in added
+        ],
+        "normalizer": {"type": "NFC"} if description.nfc else None,
+        "pre_tokenizer": None if pattern is None else pre_tokenizer_json(pattern),
+        "post_processor": template_json(description),
+        "decoder": {"type": "Sequence", "decoders": [*fallback, {"type": "Fuse"}]}
+        if pattern is None
+        else byte_level_json(),
         "model": _unigram_json(description)
         if description.kind == "unigram"
         else _bpe_json(description),
     }
 
 
-def _added_token(token_id: int, content: str) -> dict[str, Any]:
+def _added_token(token_id: int, content: str, special: bool) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": content, **flags, "special": True}
+    return {"id": token_id, "content": content, **flags, "special": special}
 
 
 def _bpe_json(description: Description) -> dict[str, Any]:
@@ -102,8 +144,8 @@ def _bpe_json(description: Description) -> dict[str, Any]:
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
         "fuse_unk": False,
-        "byte_fallback": description.kind != "char",
-        "ignore_merges": False,
+        "byte_fallback": description.kind != "char" and description.pattern is None,
+        "ignore_merges": description.whole_first,
         "vocab": {piece: i for i, piece in enumerate(pieces)},
         "merges": [[pieces[left], pieces[right]] for left, right, _ in description.merges.tolist()],
     }
@@ -147,14 +189,6 @@ def _config_json(description: Description) -> dict[str, Any]:
     return config
 
 
-def _adds_nothing(stage: Any) -> bool:
-    """Tell whether a stage is the template that transformers writes for bare texts."""
-    if not isinstance(stage, dict) or stage.get("type") != "TemplateProcessing":
-        return False
-    parts = stage.get("single")
-    return isinstance(parts, list) and [list(part) for part in parts] == [["Sequence"]]
-
-
 class _Reader:
     """Turns the content of tokenizer.json into a description and leaves nothing unheeded."""
 
@@ -164,20 +198,25 @@ class _Reader:
         if not isinstance(model, dict):
             raise DataError(f"{path}: the field 'model' is missing; this is not a tokenizer.json")
         self.model: dict[str, Any] = model
+        self.pattern: str | None = None
+        self.template = Template()
+        self.nfc = False
 
     def unsupported(self, what: str) -> DataError:
         return DataError(
-            f"{self.path}: {what} is not supported; Omnima reads the BPE, unigram, character and"
-            " byte tokenizers"
-            " that it writes (no normalizer, pre-tokenizer or post-processor)"
+            f"{self.path}: {what} is not supported; Omnima reads byte-level BPE (of the GPT-2,"
+            " Llama 3 and Qwen kind), and the BPE, unigram, character and byte tokenizers that it"
+            " writes (no normalizer or pre-tokenizer)"
         )
 
     def description(self) -> Description:
-        for stage in ("normalizer", "pre_tokenizer", "post_processor"):
-            value = self.content.get(stage)
-            if value is not None and not _adds_nothing(value):
-                name = value.get("type", value) if isinstance(value, dict) else value
-                raise self.unsupported(f"the {stage} '{name}'")
+        self.pattern = read_pre_tokenizer(self.content.get("pre_tokenizer"), self.unsupported)
+        self.template = read_template(self.content.get("post_processor"), self.unsupported)
+        normalizer = self.content.get("normalizer")
+        self.nfc = self.pattern is not None and normalizer == {"type": "NFC"}
+        if normalizer is not None and not self.nfc:
+            name = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
+            raise self.unsupported(f"the normalizer '{name}'")
         algorithm = self.model.get("type")
         if algorithm not in ("BPE", "Unigram"):
             raise self.unsupported(f"a model of type '{algorithm}'")
@@ -196,8 +235,9 @@ class _Reader:
             "continuing_subword_prefix": (None, ""),
             "end_of_word_suffix": (None, ""),
             "fuse_unk": (None, False),
-            "ignore_merges": (None, False),
         }
+        if self.pattern is None:
+            defaults["ignore_merges"] = (None, False)
         for option, accepted in defaults.items():
             if self.model.get(option) not in accepted:
                 raise self.unsupported(f"the BPE option {option}={self.model[option]!r}")
@@ -212,6 +252,8 @@ class _Reader:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             rows.append((vocabulary[left], vocabulary[right], vocabulary[left + right]))
         merges = np.array(rows, dtype=np.uint32).reshape(-1, 3) if rows else no_merges()
+        if self.pattern is not None:
+            return self._byte_level(pieces, merges)
         fallback = bool(self.model.get("byte_fallback"))
         pieces, roles = self._with_added(pieces, fallback)
         text = any(role == ROLE_TEXT for role in roles)
@@ -225,7 +267,22 @@ class _Reader:
             kind, pieces, roles, merges=merges, unknown=None if fallback else vocabulary[unknown]
         )
 
+    def _byte_level(self, pieces: list[str], merges: Any) -> Description:
+        pieces, roles = self._with_added(pieces, False)
+        whole = bool(self.model.get("ignore_merges"))
+        if not any(self.config.get(f"{name}_token") for name in ("bos", "eos")):
+            # GPT-2's own files name no token: its begin and its end are this one.
+            if ROLE_SPECIAL in (
+                role for piece, role in zip(pieces, roles) if piece == _END_OF_TEXT
+            ):
+                self.config = {**self.config, "bos_token": _END_OF_TEXT, "eos_token": _END_OF_TEXT}
+        return self._description(
+            "bpe", pieces, roles, merges=merges, pattern=self.pattern, whole_first=whole
+        )
+
     def _unigram(self) -> Description:
+        if self.pattern is not None:
+            raise self.unsupported("a unigram model with a pre_tokenizer")
         if not self.model.get("byte_fallback"):
             raise self.unsupported("a unigram model without byte_fallback")
         entries = self.model["vocab"]
@@ -236,14 +293,13 @@ class _Reader:
 
     def _with_added(self, pieces: list[str], fallback: bool) -> tuple[list[str], list[int]]:
         pieces = list(pieces)
-        specials = set()
+        added: dict[int, int] = {}
         for token in sorted(
             self.content.get("added_tokens") or [], key=lambda token: int(token["id"])
         ):
             content, token_id = token["content"], int(token["id"])
-            if not token.get("special") or any(
-                token.get(flag) for flag in ("single_word", "lstrip", "rstrip")
-            ):
+            plain = self.pattern is None and not token.get("special")
+            if plain or any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
                 raise self.unsupported(
                     f"the added token {content!r}, which is not special or strips spaces,"
                 )
@@ -254,10 +310,10 @@ class _Reader:
                     f"{self.path}: the added token {content!r} has id {token_id}, which is"
                     " another's"
                 )
-            specials.add(token_id)
+            added[token_id] = ROLE_SPECIAL if token.get("special") else ROLE_ADDED
         roles = [
-            ROLE_SPECIAL
-            if i in specials
+            added[i]
+            if i in added
             else ROLE_BYTE
             if fallback and BYTE_PATTERN.fullmatch(piece)
             else ROLE_TEXT
@@ -288,6 +344,21 @@ class _Reader:
 
         parts = {"merges": no_merges(), "scores": (), **parts}
         bos, eos, pad = (special(f"{name}_token") for name in ("bos", "eos", "pad"))
+        for token, expected in ((self.template.before, bos), (self.template.after, eos)):
+            if token is not None and index.get(token) != expected:
+                raise self.unsupported(
+                    f"a post_processor that adds {token!r}, which is not the begin or end token of"
+                    f" {CONFIG_FILE},"
+                )
         return Description(
-            kind=kind, pieces=pieces, roles=roles, bos=bos, eos=eos, pad=pad, **parts
+            kind=kind,
+            pieces=pieces,
+            roles=roles,
+            bos=bos,
+            eos=eos,
+            pad=pad,
+            nfc=self.nfc,
+            adds_bos=self.template.before is not None,
+            adds_eos=self.template.after is not None,
+            **parts,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from omnima import _core
 from omnima._core import StreamDecoder
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers import files, training
+from omnima.tokenizers import files, rank_file, training
 from omnima.tokenizers.description import Description, Kind, check_kind
 
 __all__ = ["StreamDecoder", "Tokenizer"]
@@ -53,6 +53,9 @@ class Tokenizer:
             bos=description.bos,
             eos=description.eos,
             pad=description.pad,
+            pattern=description.pattern,
+            whole_first=description.whole_first,
+            nfc=description.nfc,
         )
 
     @classmethod
@@ -114,6 +117,39 @@ class Tokenizer:
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
         """Load ``tokenizer.json`` and ``tokenizer_config.json`` from a directory."""
         return cls(files.read(Path(directory)))
+
+    @classmethod
+    def from_rank_file(
+        cls,
+        path: str | os.PathLike[str],
+        pattern: str,
+        special_tokens: Mapping[str, int] | Sequence[str] | None = None,
+        *,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+    ) -> Tokenizer:
+        """Load a rank file as tiktoken has them: on each line a token in base64 and its rank.
+
+        Parameters
+        ----------
+        path
+            The file, such as ``cl100k_base.tiktoken`` or Llama 3's ``tokenizer.model``.
+        pattern
+            How text is cut first: ``"gpt2"`` (r50k and p50k too), ``"cl100k"``, ``"o200k"``,
+            ``"llama3"``, ``"qwen2"``, ``"gpt2-digits"``, or tiktoken's regular expression of one.
+        special_tokens
+            Control tokens with their ids, or in order behind the ranks. When left out: those of the
+            files by OpenAI, else ``<|endoftext|>`` behind the ranks.
+        bos_token, eos_token
+            Which of them begin and end a document; by default ``<|begin_of_text|>`` and
+            ``<|end_of_text|>`` where they are there, else ``<|endoftext|>`` for both.
+
+        Raises
+        ------
+        DataError
+            A broken line (with its number), an id given twice, or a pattern that is unknown.
+        """
+        return cls(rank_file.read(Path(path), pattern, special_tokens, bos_token, eos_token))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write the files that :meth:`from_pretrained` and ``transformers.AutoTokenizer`` read."""

@@ -42,7 +42,7 @@ def swap_ids(content: dict[str, Any]) -> None:
 
 BPE_EDITS = [
     (lambda c: c.update(normalizer={"type": "NFC"}), "the normalizer 'NFC' is not supported"),
-    (lambda c: c.update(pre_tokenizer={"type": "ByteLevel"}), "the pre_tokenizer 'ByteLevel'"),
+    (lambda c: c.update(pre_tokenizer={"type": "Metaspace"}), "the pre_tokenizer 'Metaspace'"),
     (
         lambda c: c.update(
             post_processor={
