@@ -105,10 +105,11 @@ def wandb_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_wandb_reads_what_was_written(small: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = interrupted_and_resumed(small(track="wandb", track_project="cats", norms_every=4))
+    wandb.teardown()  # its own process writes the last records only then for certain
     folders = sorted((run.path / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
     name = remembered(run.path, "wandb")
