@@ -59,7 +59,7 @@ def _said(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}".removesuffix(".0")
     return str(value)
 
 

@@ -33,6 +33,8 @@ _OURS = (
     "loss.png",
     "model.safetensors",
 )
+# What there is from the first step on.
+_TRAINED = ("metrics.jsonl", "checkpoints", "summary.json", "model.safetensors")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,6 +96,9 @@ class RunDirectory:
     ) -> None:
         """Make the directory this run's own and write its recipe.
 
+        What a run left that was refused before its first step is replaced without being asked; its
+        token shards are used again where they fit.
+
         Raises
         ------
         ConfigError
@@ -105,13 +110,15 @@ class RunDirectory:
         self._make()
         self._take_lock()
         holds = [name for name in _OURS if (self.path / name).exists()]
-        if holds and not (resume or overwrite):
+        # Without run.json the files are somebody else's.
+        refused = "run.json" in holds and not any(name in holds for name in _TRAINED)
+        if holds and not (resume or overwrite or refused):
             self.release()
             raise ConfigError(
                 f"{self.path} already holds a run ({', '.join(holds)}). Continue it with --resume, "
                 "replace it with --overwrite, or choose another --out."
             )
-        if overwrite:
+        if overwrite or (refused and not resume):
             self._clear()
         try:
             if resume and self.config.exists():

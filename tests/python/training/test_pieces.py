@@ -47,6 +47,7 @@ def test_a_directory_belongs_to_one_run(tmp_path):
     with pytest.raises(ConfigError, match="Another process"):
         RunDirectory(out).claim({}, {})
     first.release()
+    (out / "metrics.jsonl").touch()  # it has begun
     with pytest.raises(ConfigError, match="already holds a run.*--resume"):
         RunDirectory(out).claim({}, {})
     with pytest.raises(ConfigError, match=r"lr: 0\.1 there, 0\.2 here"):
@@ -62,6 +63,22 @@ def test_a_directory_belongs_to_one_run(tmp_path):
     new.claim({"lr": 0.2}, {"lr": 0.2}, overwrite=True)
     new.release()
     assert not (out / "checkpoints").exists() and (out / "notes.txt").exists()
+
+
+def test_what_a_refused_run_left_is_replaced(tmp_path):
+    refused = RunDirectory(tmp_path / "run")
+    refused.claim({"lr": 0.1}, {"lr": 0.1})
+    refused.release()
+    (refused.tokenizer).mkdir()
+    (refused.data).mkdir()
+    again = RunDirectory(refused.path)
+    again.claim({"lr": 0.2}, {"lr": 0.2})
+    again.release()
+    assert "0.2" in again.config.read_text() and again.data.exists()
+    assert not again.tokenizer.exists()
+    (refused.path / "run.json").unlink()
+    with pytest.raises(ConfigError, match=r"already holds a run \(config.yaml\)"):
+        again.claim({}, {})
 
 
 def test_a_damaged_identity_is_an_error(tmp_path):
