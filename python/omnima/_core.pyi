@@ -99,9 +99,9 @@ class Decoder:
         """
         ids int64 [batch, time] -> logits float32 [batch, time, vocab].
         """
-    def loss(self, ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
+    def loss(self, ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None, as_trained: bool = False) -> torch.Tensor:
         """
-        Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored.
+        Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored. as_trained: as a training step has it, with routers' losses and dropout (of seed 0).
         """
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """
@@ -327,6 +327,11 @@ class StepResult:
     What a step did.
     """
     @property
+    def balance_loss(self) -> float:
+        """
+        With experts: the routers' load-balance loss, not part of `loss`.
+        """
+    @property
     def grad_norm(self) -> float:
         """
         Before clipping.
@@ -339,6 +344,11 @@ class StepResult:
     @property
     def lr(self) -> float:
         ...
+    @property
+    def router_z_loss(self) -> float:
+        """
+        With experts: the routers' z-loss, not part of `loss`.
+        """
     @property
     def tokens(self) -> int:
         """

@@ -125,7 +125,11 @@ class Model:
         return self.core.logits(input_ids)
 
     def loss(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        segments: torch.Tensor | None = None,
+        as_trained: bool = False,
     ) -> torch.Tensor:
         """Return the mean cross-entropy in nats; differentiable by autograd.
 
@@ -138,8 +142,11 @@ class Model:
             -100 is ignored.
         segments
             int32 ``[batch, time]``: document numbers inside a row; attention does not cross them.
+        as_trained
+            The loss of a training step instead: with the losses of experts' routers, and what the
+            configuration leaves out at random (as drawn from the seed 0).
         """
-        return self.core.loss(input_ids, labels, segments)
+        return self.core.loss(input_ids, labels, segments, as_trained)
 
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor."""
@@ -154,6 +161,11 @@ class Model:
     def num_parameters(self) -> int:
         """Number of parameters; tied ones count once."""
         return self.core.num_parameters()
+
+    @property
+    def num_active_parameters(self) -> int:
+        """Number of parameters that a token meets: with experts less than there are."""
+        return self.config.num_active_parameters
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation:
         """Continue a text or token ids; options as in :func:`omnima.generation.generate`."""

@@ -44,11 +44,13 @@ void bind_model(py::module_& module) {
       .def(
           "loss",
           [](Decoder& self, const at::Tensor& ids, const at::Tensor& labels,
-             const std::optional<at::Tensor>& segments) {
-            return self.loss(ids, labels, segments.value_or(at::Tensor()));
+             const std::optional<at::Tensor>& segments, bool as_trained) {
+            return self.loss(ids, labels, segments.value_or(at::Tensor()), as_trained);
           },
-          py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(), unlocked,
-          "Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored.");
+          py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(),
+          py::arg("as_trained") = false, unlocked,
+          "Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored. "
+          "as_trained: as a training step has it, with routers' losses and dropout (of seed 0).");
 }
 
 }  // namespace omnima::bindings

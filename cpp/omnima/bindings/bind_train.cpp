@@ -106,7 +106,11 @@ void bind_train(py::module_& module) {
       .def_readonly("loss", &StepResult::loss, "Mean over the step's target tokens, in nats.")
       .def_readonly("tokens", &StepResult::tokens, "Target tokens.")
       .def_readonly("grad_norm", &StepResult::grad_norm, "Before clipping.")
-      .def_readonly("lr", &StepResult::lr);
+      .def_readonly("lr", &StepResult::lr)
+      .def_readonly("balance_loss", &StepResult::balance_loss,
+                    "With experts: the routers' load-balance loss, not part of `loss`.")
+      .def_readonly("router_z_loss", &StepResult::router_z_loss,
+                    "With experts: the routers' z-loss, not part of `loss`.");
 
   py::class_<TrainStep>(module, "TrainStep", "A whole training step in one call.")
       .def(py::init<std::shared_ptr<models::Decoder>, const StepOptions&>(), py::arg("decoder"),

@@ -15,6 +15,7 @@
 #include "omnima/kernels/cpu/norm.h"
 #include "omnima/models/relative.h"
 #include "omnima/ops/attention.h"
+#include "omnima/ops/router.h"
 
 namespace omnima::generate {
 namespace {
@@ -115,8 +116,6 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
     grow(*buffer, rows * c.num_attention_heads * c.head_dim);
   }
   for (auto* buffer : {&k_, &v_}) grow(*buffer, rows * c.num_key_value_heads * c.head_dim);
-  grow(inner_, 2 * rows * c.intermediate_size);
-  grow(activated_, rows * c.intermediate_size);
   embed(tokens);
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     attention(i, weights_.layers[i]);
@@ -248,21 +247,69 @@ void Runner::weigh(std::int64_t head, std::int64_t begin, std::int64_t position,
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   normalise(weights.mlp_norm, 0, rows);
-  const std::int64_t inner = config_.intermediate_size;
-  if (config_.gated()) {
-    products({{&weights.gate, inner_.data(), 2 * inner}, {&weights.up, &inner_[inner], 2 * inner}},
-             normed_.data(), rows);
+  if (weights.mlp.up.outputs > 0) {
+    pass_mlp(weights.mlp, normed_.data(), rows, projected_.data());
   } else {
-    products({{&weights.up, inner_.data(), inner}}, normed_.data(), rows);
+    std::fill_n(projected_.begin(), rows * config_.hidden_size, 0.0f);
   }
-  team_.run(rows, 1, [&](std::int64_t begin, std::int64_t end, int) { activate(begin, end); });
-  products({{&weights.down, projected_.data(), config_.hidden_size}}, activated_.data(), rows);
+  if (!weights.experts.empty()) pass_experts(weights);
   add_to_residual();
 }
 
-void Runner::activate(std::int64_t begin, std::int64_t end) {
+void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y) {
+  const std::int64_t inner = mlp.up.outputs;
+  grow(inner_, 2 * rows * inner);
+  grow(activated_, rows * inner);
+  if (config_.gated()) {
+    products({{&mlp.gate, inner_.data(), 2 * inner}, {&mlp.up, &inner_[inner], 2 * inner}}, x,
+             rows);
+  } else {
+    products({{&mlp.up, inner_.data(), inner}}, x, rows);
+  }
+  team_.run(rows, 1,
+            [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
+  products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
+}
+
+std::vector<std::vector<Runner::Sent>> Runner::routes(const Linear& router) {
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const std::int64_t experts = router.outputs;
+  const ops::RouterOptions options{config_.num_experts_per_tok, config_.norm_topk_prob};
+  grow(routed_, rows * experts);
+  products({{&router, routed_.data(), experts}}, normed_.data(), rows);
+  std::vector<std::vector<Sent>> sent(static_cast<std::size_t>(experts));
+  std::vector<std::int64_t> which(static_cast<std::size_t>(options.chosen));
+  std::vector<float> weights(which.size());
+  for (std::int64_t row = 0; row < rows; ++row) {
+    ops::choose_experts(&routed_[row * experts], experts, options, which.data(), weights.data());
+    for (std::size_t i = 0; i < which.size(); ++i) sent[which[i]].push_back({row, weights[i]});
+  }
+  return sent;
+}
+
+void Runner::pass_experts(const Layer& weights) {
+  const std::int64_t hidden = config_.hidden_size;
+  const auto sent = routes(weights.router);
+  for (std::size_t expert = 0; expert < sent.size(); ++expert) {
+    const auto here = static_cast<std::int64_t>(sent[expert].size());
+    if (here == 0) continue;
+    grow(gathered_, here * hidden);
+    grow(made_, here * hidden);
+    for (std::int64_t i = 0; i < here; ++i) {
+      std::copy_n(&normed_[sent[expert][i].row * hidden], hidden, &gathered_[i * hidden]);
+    }
+    pass_mlp(weights.experts[expert], gathered_.data(), here, made_.data());
+    for (std::int64_t i = 0; i < here; ++i) {
+      const auto [row, weight] = sent[expert][i];
+      for (std::int64_t j = 0; j < hidden; ++j) {
+        projected_[row * hidden + j] += weight * made_[i * hidden + j];
+      }
+    }
+  }
+}
+
+void Runner::activate(std::int64_t inner, std::int64_t begin, std::int64_t end) {
   const auto& table = kernels::activation_kernels<float>();
-  const std::int64_t inner = config_.intermediate_size;
   const std::string& name = config_.activation;
   for (std::int64_t row = begin; row < end; ++row) {
     float* y = &activated_[row * inner];

@@ -55,7 +55,17 @@ class Runner {
   void weigh(std::int64_t head, std::int64_t begin, std::int64_t position, float* scores) const;
   Row row_of(DecodeState& state, std::int64_t position);
   void mlp(const Layer& weights);
-  void activate(std::int64_t begin, std::int64_t end);
+  // y [rows, hidden] = what an mlp makes of x.
+  void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y);
+  void activate(std::int64_t inner, std::int64_t begin, std::int64_t end);
+  // Adds to projected_ what the experts make of the rows that the router sends to them.
+  void pass_experts(const Layer& weights);
+  // Which rows, and at which weight, come to each expert.
+  struct Sent {
+    std::int64_t row;
+    float weight;
+  };
+  std::vector<std::vector<Sent>> routes(const Linear& router);
   // Rows of the residual stream, from row `first` on, into normed_.
   void normalise(const Norm& norm, std::int64_t first, std::int64_t rows);
   void add_to_residual();
@@ -77,6 +87,7 @@ class Runner {
   std::vector<float> scores_;  // [threads, heads that share keys, score_stride_]
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
+  std::vector<float> routed_, gathered_, made_;  // the routers' logits, and one expert's rows
   std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
 };
 

@@ -41,6 +41,13 @@ class Finder {
             bias ? weight(name + ".bias", {outputs}) : Weight{}, outputs, inputs};
   }
 
+  Mlp mlp(const std::string& name, std::int64_t inner) const {
+    const auto& c = config_;
+    return {c.gated() ? linear(name + ".gate_proj", inner, c.hidden_size, c.mlp_bias) : Linear{},
+            linear(name + ".up_proj", inner, c.hidden_size, c.mlp_bias),
+            linear(name + ".down_proj", c.hidden_size, inner, c.mlp_bias)};
+  }
+
   Layer layer(std::int64_t index) const {
     const std::string at = "model.layers." + std::to_string(index) + ".";
     const auto& c = config_;
@@ -57,11 +64,19 @@ class Finder {
       layer.query_norm = weight(at + "self_attn.q_norm.weight", {c.head_dim});
       layer.key_norm = weight(at + "self_attn.k_norm.weight", {c.head_dim});
     }
-    if (c.gated()) {
-      layer.gate = linear(at + "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
+    const std::string mlp_name = at + "mlp";
+    if (!c.has_experts(index)) {
+      layer.mlp = mlp(mlp_name, c.intermediate_size);
+      return layer;
     }
-    layer.up = linear(at + "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-    layer.down = linear(at + "mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+    layer.router = linear(mlp_name + ".gate", c.num_experts, c.hidden_size, false);
+    for (std::int64_t i = 0; i < c.num_experts; ++i) {
+      layer.experts.push_back(
+          mlp(mlp_name + ".experts." + std::to_string(i), c.moe_intermediate_size));
+    }
+    if (c.shared_expert_intermediate_size > 0) {
+      layer.mlp = mlp(mlp_name + ".shared_expert", c.shared_expert_intermediate_size);
+    }
     return layer;
   }
 

@@ -28,10 +28,17 @@ struct Norm {
   Weight weight, bias;  // [hidden]
 };
 
+struct Mlp {
+  Linear gate, up, down;  // gate: where the activation has one
+};
+
 struct Layer {
   Norm input_norm, mlp_norm;
   Weight query_norm, key_norm;  // [head_dim]
-  Linear q, k, v, o, gate, up, down;
+  Linear q, k, v, o;
+  Mlp mlp;                   // with experts the one that all tokens pass: without outputs, none
+  Linear router;             // [experts, hidden]
+  std::vector<Mlp> experts;  // none: a plain mlp
 };
 
 struct Weights {

@@ -66,9 +66,17 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
                                      c.norm_eps});
     block.mlp_norm =
         nn::Norm(arena_, name + ".post_attention_layernorm", c.hidden_size, layer_norm, c.norm_eps);
-    block.mlp =
-        nn::Mlp(arena_, name + ".mlp",
-                {c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias, std, output_std});
+    nn::Mlp::Options mlp{c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias,
+                         std,           output_std};
+    if (c.has_experts(i)) {
+      mlp.intermediate_size = c.moe_intermediate_size;
+      block.moe.emplace(
+          arena_, name + ".mlp",
+          nn::Moe::Options{mlp, c.num_experts, c.num_experts_per_tok, c.norm_topk_prob,
+                           c.shared_expert_intermediate_size, c.expert_capacity});
+    } else {
+      block.mlp = nn::Mlp(arena_, name + ".mlp", mlp);
+    }
     blocks_.push_back(std::move(block));
   }
   final_norm_ = nn::Norm(arena_, "model.norm", c.hidden_size, layer_norm, c.norm_eps);
@@ -156,13 +164,14 @@ nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t tim
   const at::Tensor attended =
       dropped(block.attention.forward(stream, block.input_norm, pass), pass.drop.residual, pass);
   if (!config_.parallel_residual) stream.change = attended;
-  stream.change =
-      dropped(block.mlp.forward(stream, block.mlp_norm, pass), pass.drop.residual, pass);
+  const at::Tensor made = block.moe ? block.moe->forward(stream, block.mlp_norm, pass)
+                                    : block.mlp.forward(stream, block.mlp_norm, pass);
+  stream.change = dropped(made, pass.drop.residual, pass);
   if (config_.parallel_residual) stream.change = stream.change.add(attended);
   return stream;
 }
 
-at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
+nn::Stream Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -185,18 +194,23 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
     const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
     return stream.x.add(stream.change);
   };
-  return final_norm_.forward(sum(stream), pass);
+  return {final_norm_.forward(sum(stream), pass), {}, stream.losses};
 }
 
 at::Tensor Decoder::logits(const at::Tensor& ids) {
   check_ids(ids);
   nn::Pass pass{arena_, {}, positions(ids, {})};
-  return ops::soft_cap(ops::linear(hidden(ids, pass), pass.weight(head_), {}),
+  return ops::soft_cap(ops::linear(hidden(ids, pass).x, pass.weight(head_), {}),
                        config_.logit_softcap);
 }
 
-at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
-                             const at::Tensor& segments, const LossOptions& options) {
+std::vector<at::Tensor> Decoder::Losses::roots() const {
+  if (!routers.defined()) return {words};
+  return {words, routers};
+}
+
+Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
+                                const at::Tensor& segments, const LossOptions& options) {
   check_ids(ids, !options.ids_checked);
   require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
                      "labels must be int64 and have the shape of the ids.");
@@ -204,18 +218,29 @@ at::Tensor Decoder::loss_sum(const at::Tensor& ids, const at::Tensor& labels,
   if (options.compute.dtype == at::kBFloat16) arena_.shadow();
   nn::Pass pass{arena_, options.compute, positions(ids, segments),
                 options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
-  const at::Tensor x = hidden(ids, pass);
+  pass.training = options.training;
+  const auto [x, change, of_routers] = hidden(ids, pass);
   ops::LossTerms terms = options.terms;
   terms.softcap = config_.logit_softcap;
-  return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
-                                   labels.reshape({-1}), options.scale, terms);
+  Losses made{ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
+                                        labels.reshape({-1}), options.scale, terms)};
+  if (!of_routers.defined()) return made;
+  // These rows count among those of a step as their labels do.
+  const at::Tensor means = of_routers / static_cast<double>(pass.routers);
+  made.share = labels.ne(-100).sum().item<double>() * options.scale;
+  made.routers = means[0] * (config_.router_aux_loss_coef * made.share) +
+                 means[1] * (config_.router_z_loss_coef * made.share);
+  made.of_routers = means.detach();
+  return made;
 }
 
 at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,
-                         const at::Tensor& segments) {
+                         const at::Tensor& segments, bool as_trained) {
   const int64_t targets = labels.ne(-100).sum().item<int64_t>();
   require<DataError>(targets > 0, "No label is left to learn from: all are -100.");
-  return loss_sum(ids, labels, segments, {{}, 1.0 / static_cast<double>(targets)});
+  const Losses made =
+      losses(ids, labels, segments, {{}, 1.0 / static_cast<double>(targets), as_trained});
+  return made.routers.defined() ? made.words.add(made.routers) : made.words;
 }
 
 }  // namespace omnima::models

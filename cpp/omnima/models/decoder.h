@@ -1,13 +1,14 @@
 // The decoder family: Llama, GPT-2 and what lies between, by configuration.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/rotary.h"
-#include "omnima/nn/layers.h"
+#include "omnima/nn/moe.h"
 #include "omnima/ops/linear_cross_entropy.h"
 
 namespace omnima::models {
@@ -26,7 +27,10 @@ class Decoder {
   at::Tensor logits(const at::Tensor& ids);
   // Mean cross-entropy in nats over the labels that are not -100; labels are already shifted.
   // segments int32 [batch, time] or undefined: attention stays inside a row's documents.
-  at::Tensor loss(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments);
+  // as_trained: with the routers' losses and all that only training has (what is left out at
+  // random is that of the seed 0).
+  at::Tensor loss(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
+                  bool as_trained = false);
 
   struct LossOptions {
     nn::Compute compute;
@@ -36,20 +40,31 @@ class Decoder {
     bool ids_checked = false;  // by the caller, on the host: a device need not be asked
     ops::LossTerms terms{};
   };
-  at::Tensor loss_sum(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
-                      const LossOptions& options);
+  struct Losses {
+    at::Tensor words;  // float32 scalar: the sum of the tokens' losses, scaled
+    // In training with experts also what the routers' losses, weighted by their coefficients, add
+    // for these tokens, and their means over the routers: float32 [2], load balance and z.
+    at::Tensor routers{}, of_routers{};
+    double share = 0;  // of these tokens among those that the scale stands for
+    // The scalars to differentiate.
+    std::vector<at::Tensor> roots() const;
+  };
+  Losses losses(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
+                const LossOptions& options);
 
  private:
   struct Block {
     nn::Norm input_norm, mlp_norm;
     nn::Attention attention;
     nn::Mlp mlp;
+    std::optional<nn::Moe> moe{};  // in the mlp's place
   };
 
   void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
   nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;
-  at::Tensor hidden(const at::Tensor& ids, nn::Pass& pass) const;  // [batch, time, hidden]
+  // x [batch, time, hidden] after the last norm, and the routers' losses.
+  nn::Stream hidden(const at::Tensor& ids, nn::Pass& pass) const;
 
   DecoderConfig config_;
   nn::Arena arena_;

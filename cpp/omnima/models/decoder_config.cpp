@@ -14,7 +14,38 @@ using core::FieldValue;
 using core::require;
 
 constexpr double kMost = 1 << 24;
+constexpr double kMostExperts = 4096;
 constexpr std::int64_t kMostRotary = 1 << 26;  // cosines and sines: 256 MiB
+
+template <class Visit>
+void each_expert_option(DecoderConfig& c, Visit& visit) {
+  visit(Field{"num_experts", std::int64_t{0}, "experts in the mlp's place; 0: a plain mlp", 0,
+              kMostExperts},
+        c.num_experts);
+  visit(Field{"num_experts_per_tok", std::int64_t{2}, "experts that a token is sent to", 1,
+              kMostExperts},
+        c.num_experts_per_tok);
+  visit(Field{"moe_intermediate_size", std::int64_t{0},
+              "width inside an expert; 0: intermediate_size", 0, kMost},
+        c.moe_intermediate_size);
+  visit(Field{"shared_expert_intermediate_size", std::int64_t{0},
+              "width inside an expert that all tokens pass; 0: there is none", 0, kMost},
+        c.shared_expert_intermediate_size);
+  visit(Field{"decoder_sparse_step", std::int64_t{1},
+              "every so-manieth layer has experts, the others a plain mlp", 1, kMost},
+        c.decoder_sparse_step);
+  visit(Field{"norm_topk_prob", true, "the weights of a token's experts sum to 1", 0, 1},
+        c.norm_topk_prob);
+  visit(Field{"expert_capacity", 0.0,
+              "in training an expert takes so many times its even share of tokens; 0: all come", 0,
+              kMostExperts},
+        c.expert_capacity);
+  visit(Field{"router_aux_loss_coef", 0.01, "weight of the routers' load-balance loss in training",
+              0, 1e3},
+        c.router_aux_loss_coef);
+  visit(Field{"router_z_loss_coef", 0.001, "weight of the routers' z-loss in training", 0, 1e3},
+        c.router_z_loss_coef);
+}
 
 // What came after the plain Llama and GPT-2 shapes: all off by default.
 template <class Visit>
@@ -72,6 +103,7 @@ void each_option(DecoderConfig& c, Visit& visit) {
   visit(Field{"sliding_window_pattern", std::int64_t{0},
               "every so-manieth layer sees the whole context; 0: none does", 0, kMost},
         c.sliding_window_pattern);
+  each_expert_option(c, visit);
   visit(Field{"attention_softcap", 0.0, "attention scores become cap * tanh(score / cap); 0: off",
               0, 1e6},
         c.attention_softcap);
@@ -169,6 +201,42 @@ void check_rotary(const DecoderConfig& c) {
                        ": with a single pair there is nothing to spread the stretch over.");
 }
 
+void check_experts(const DecoderConfig& c) {
+  const DecoderConfig plain;
+  const bool said = c.num_experts_per_tok != plain.num_experts_per_tok ||
+                    c.moe_intermediate_size > 0 || c.shared_expert_intermediate_size > 0 ||
+                    c.decoder_sparse_step != plain.decoder_sparse_step ||
+                    c.norm_topk_prob != plain.norm_topk_prob || c.expert_capacity > 0 ||
+                    c.router_aux_loss_coef != plain.router_aux_loss_coef ||
+                    c.router_z_loss_coef != plain.router_z_loss_coef;
+  require<ConfigError>(c.num_experts > 0 || !said,
+                       "num_experts_per_tok, moe_intermediate_size, norm_topk_prob, "
+                       "shared_expert_intermediate_size, decoder_sparse_step, expert_capacity and "
+                       "the router's losses have no effect without experts: set num_experts, or "
+                       "leave them out.");
+  if (c.num_experts == 0) return;
+  require<ConfigError>(c.num_experts > 1,
+                       "num_experts 1 is a plain mlp with a router that has no choice: take 2 or "
+                       "more experts, or leave num_experts out.");
+  require<ConfigError>(c.num_experts_per_tok <= c.num_experts, "num_experts_per_tok ",
+                       c.num_experts_per_tok, " is more than the num_experts ", c.num_experts,
+                       " that there are: lower it, or take more experts.");
+  require<ConfigError>(c.num_experts_per_tok > 1 || !c.norm_topk_prob,
+                       "norm_topk_prob makes the weight of a single expert always 1, from which "
+                       "the router learns nothing: set norm_topk_prob to false, or "
+                       "num_experts_per_tok to 2.");
+  require<ConfigError>(!c.mlp_bias,
+                       "mlp_bias is not there for experts, which have no biases: leave out "
+                       "mlp_bias or num_experts.");
+  require<ConfigError>(c.decoder_sparse_step <= c.num_hidden_layers, "decoder_sparse_step ",
+                       c.decoder_sparse_step, " gives none of the ", c.num_hidden_layers,
+                       " layers experts: lower it, or leave num_experts out.");
+  require<ConfigError>(c.expert_capacity == 0 || c.expert_capacity >= 1, "expert_capacity ",
+                       c.expert_capacity,
+                       " is below an even share, so that tokens would always be left out: take 1 "
+                       "or more (1.25 is usual), or 0 for no bound.");
+}
+
 void check_options(const DecoderConfig& c) {
   require<ConfigError>(c.sliding_window_pattern == 0 || c.sliding_window > 0,
                        "sliding_window_pattern ", c.sliding_window_pattern,
@@ -243,6 +311,9 @@ DecoderConfig DecoderConfig::from_values(const std::map<std::string, FieldValue>
   if (config.intermediate_size == 0) {
     config.intermediate_size = config.gated() ? config.hidden_size * 8 / 3 : config.hidden_size * 4;
   }
+  if (config.moe_intermediate_size == 0 && config.num_experts > 0) {
+    config.moe_intermediate_size = config.intermediate_size;
+  }
   if (config.rope_original_context == 0 && config.rope_scaling != "none") {
     config.rope_original_context = std::max<std::int64_t>(
         1, std::llround(static_cast<double>(config.max_position_embeddings) / config.rope_factor));
@@ -271,6 +342,10 @@ std::int64_t DecoderConfig::window_of(std::int64_t layer) const {
   return whole ? 0 : sliding_window;
 }
 
+bool DecoderConfig::has_experts(std::int64_t layer) const {
+  return num_experts > 0 && (layer + 1) % decoder_sparse_step == 0;
+}
+
 void DecoderConfig::check() const {
   DecoderConfig copy = *this;
   each_member(copy, [&](const Field& field, auto& member) { core::check_field(field, member); });
@@ -280,7 +355,9 @@ void DecoderConfig::check() const {
   // Products of these fields are counted in 64 bits everywhere: none may come near their end.
   const auto real = [](std::int64_t x) { return static_cast<double>(x); };
   const double heads = real(num_attention_heads + num_key_value_heads) * real(head_dim);
-  const double block = real(hidden_size) * (2 * heads + 3 * real(intermediate_size));
+  const double experts = real(num_experts) * (3 * real(moe_intermediate_size) + 1) +
+                         3 * real(shared_expert_intermediate_size);
+  const double block = real(hidden_size) * (2 * heads + 3 * real(intermediate_size) + experts);
   const double outer = real(hidden_size) * (2 * real(vocab_size) + real(max_position_embeddings)) +
                        real(head_dim) * real(max_position_embeddings);
   const double parameters = real(num_hidden_layers) * block + outer;
@@ -297,6 +374,7 @@ void DecoderConfig::check() const {
                        " is odd, but rotary positions turn pairs: take an even head_dim.");
   check_rotary(*this);
   check_options(*this);
+  check_experts(*this);
 }
 
 }  // namespace omnima::models

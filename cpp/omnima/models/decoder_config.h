@@ -50,16 +50,27 @@ struct DecoderConfig {
   std::int64_t relative_max_distance = 128;
   std::int64_t sliding_window = 0;
   std::int64_t sliding_window_pattern = 0;
+  std::int64_t num_experts = 0;  // 0: a plain mlp
+  std::int64_t num_experts_per_tok = 2;
+  std::int64_t moe_intermediate_size = 0;
+  std::int64_t shared_expert_intermediate_size = 0;
+  std::int64_t decoder_sparse_step = 1;
+  bool norm_topk_prob = true;
+  double expert_capacity = 0.0;
+  double router_aux_loss_coef = 0.01;
+  double router_z_loss_coef = 0.001;
   double attention_softcap = 0.0;
   double logit_softcap = 0.0;
 
   bool gated() const;
   bool drops() const;  // whether training leaves anything out at random
   std::int64_t window_of(std::int64_t layer) const;  // 0: the whole context
+  bool has_experts(std::int64_t layer) const;
 
   static const std::vector<core::Field>& fields();
   // From named values; an unknown name is an error that names the nearest field. Checks bounds and
-  // consistency, and fills zeros: intermediate_size, num_key_value_heads and head_dim.
+  // consistency, and fills zeros: intermediate_size (that of experts too), num_key_value_heads and
+  // head_dim.
   static DecoderConfig from_values(const std::map<std::string, core::FieldValue>& values);
   std::map<std::string, core::FieldValue> values() const;
   void check() const;
@@ -70,7 +81,9 @@ struct DecoderConfig {
 //   (learned), model.relative_bias.weight [buckets, heads] (relative),
 //   model.layers.N.input_layernorm.{weight,bias}, .self_attn.{q,k,v,o}_proj.{weight,bias},
 //   .self_attn.{q,k}_norm.weight [head_dim] (qk_norm), .post_attention_layernorm.{weight,bias},
-//   .mlp.{gate,up,down}_proj.{weight,bias} (gate: where the activation has one),
+//   .mlp.{gate,up,down}_proj.{weight,bias} (gate: where the activation has one); with experts
+//   .mlp.gate.weight [experts, hidden], .mlp.experts.M.{gate,up,down}_proj.weight and
+//   .mlp.shared_expert.{gate,up,down}_proj.weight, as Qwen3-MoE and Qwen2-MoE have them;
 //   model.norm.{weight,bias}, lm_head.weight (untied).
 
 }  // namespace omnima::models

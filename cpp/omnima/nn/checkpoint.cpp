@@ -14,28 +14,43 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Which parts of a stream there are.
+struct Kinds {
+  bool change = false, losses = false;
+};
+
 struct Again {
   Stage stage;
   Pass pass;  // as it was before the stage
+  Kinds kinds;
 };
 
-Stream stream_of(const variable_list& parts) {
-  return {parts[0], parts.size() > 1 ? parts[1] : at::Tensor()};
+Kinds kinds_of(const Stream& stream) { return {stream.change.defined(), stream.losses.defined()}; }
+
+Stream stream_of(const variable_list& parts, const Kinds& kinds) {
+  Stream stream{parts[0]};
+  if (kinds.change) stream.change = parts[1];
+  if (kinds.losses) stream.losses = parts.back();
+  return stream;
 }
 
 variable_list parts_of(const Stream& stream) {
-  if (stream.change.defined()) return {stream.x, stream.change};
-  return {stream.x};
+  variable_list parts{stream.x};
+  if (stream.change.defined()) parts.push_back(stream.change);
+  if (stream.losses.defined()) parts.push_back(stream.losses);
+  return parts;
 }
 
 struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
   static variable_list forward(AutogradContext* context, at::TensorList input, const Again& again,
-                               Pass* pass) {
+                               Pass* pass, Kinds* made) {
     const variable_list parts = input.vec();
     context->save_for_backward(parts);
     context->set_materialize_grads(false);
     ops::keep(context, again);
-    return parts_of(again.stage(stream_of(parts), *pass));
+    const Stream stream = again.stage(stream_of(parts, again.kinds), *pass);
+    *made = kinds_of(stream);
+    return parts_of(stream);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -48,7 +63,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     {
       const core::Scope scope("checkpoint.backward");
       const c10::AutoGradMode recording(true);
-      const variable_list made = parts_of(again.stage(stream_of(input), again.pass));
+      const variable_list made = parts_of(again.stage(stream_of(input, again.kinds), again.pass));
       for (std::size_t i = 0; i < made.size(); ++i) {
         if (!grads[i].defined()) continue;
         output.push_back(made[i]);
@@ -60,6 +75,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     for (const auto& part : input) result.push_back(part.grad());
     result.emplace_back();  // again
     result.emplace_back();  // pass
+    result.emplace_back();  // made
     return result;
   }
 };
@@ -70,7 +86,10 @@ Stream checkpointed(const Stage& stage, const Stream& input, Pass& pass) {
   core::require(pass.compute.direct_gradients,
                 "Checkpointing is for training steps: gradients through autograd would be lost.");
   const variable_list parts = parts_of(input);
-  return stream_of(CheckpointFunction::apply(at::TensorList(parts), Again{stage, pass}, &pass));
+  Kinds made;
+  const variable_list output = CheckpointFunction::apply(
+      at::TensorList(parts), Again{stage, pass, kinds_of(input)}, &pass, &made);
+  return stream_of(output, made);
 }
 
 }  // namespace omnima::nn

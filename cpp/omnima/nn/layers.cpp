@@ -26,7 +26,7 @@ at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
 at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
   const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
                                          pass.weight(weight_), pass.weight(bias_));
-  stream = {sum, {}};
+  stream = {sum, {}, stream.losses};
   return y;
 }
 
@@ -93,6 +93,14 @@ Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)
 
 at::Tensor Mlp::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
   return output_.forward(input_.forward(stream, norm, pass), activation_, pass);
+}
+
+at::Tensor Mlp::forward(const at::Tensor& x, const Pass& pass) const {
+  return output_.forward(input_.forward(x, pass), activation_, pass);
+}
+
+ops::ExpertWeights Mlp::weights(const Pass& pass) const {
+  return {input_.weight(pass), output_.weight(pass)};
 }
 
 }  // namespace omnima::nn

@@ -5,6 +5,7 @@
 
 #include "omnima/nn/pass.h"
 #include "omnima/ops/activation.h"
+#include "omnima/ops/experts.h"
 #include "omnima/ops/norm.h"
 
 namespace omnima::nn {
@@ -25,8 +26,9 @@ class Norm {
 // The residual stream of a block: what layers read, and what the last of them adds to it. The sum
 // is made where the next norm reads it.
 struct Stream {
-  at::Tensor x;       // [batch, time, hidden]
-  at::Tensor change;  // of the same shape, or undefined
+  at::Tensor x;         // [batch, time, hidden]
+  at::Tensor change{};  // of the same shape, or undefined
+  at::Tensor losses{};  // float32 [2]: sums of ops::Routes::losses so far; undefined: none
 };
 
 // y = x W^T + b. Several outputs that share the input (q, k, v; gate, up) are one product.
@@ -44,6 +46,7 @@ class Linear {
   at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
   // Of the activation of x.
   at::Tensor forward(const at::Tensor& x, ops::Activation activation, const Pass& pass) const;
+  ops::Weight weight(const Pass& pass) const { return pass.weight(weight_); }
 
  private:
   Slot weight_, bias_;
@@ -89,6 +92,9 @@ class Mlp {
   Mlp() = default;
   Mlp(Arena& arena, const std::string& name, const Options& options);
   at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
+  // Of what was normalised already.
+  at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
+  ops::ExpertWeights weights(const Pass& pass) const;
 
  private:
   ops::Activation activation_ = ops::Activation::kSwiglu;

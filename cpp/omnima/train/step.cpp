@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 
@@ -112,8 +113,9 @@ double TrainStep::learning_rate() const {
   return schedule_.at(step_, progress);
 }
 
-// Leaves the gradient of the mean loss over `targets` tokens in the arena; returns that loss.
-double TrainStep::accumulate_gradients(std::int64_t targets) {
+// Leaves the gradient of the mean loss over the result's tokens in the arena, and the losses in the
+// result.
+void TrainStep::accumulate_gradients(StepResult& result) {
   nn::Arena& arena = model_->arena();
   const at::Device device = arena.weights().device();
   prepare_weights(true);
@@ -123,30 +125,34 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
     const core::Scope scope("gradient.zero", 0, static_cast<double>(most * arena.size()) * 4);
     arena.zero_gradients(most);
   }
-  double loss = 0;
+  const double scale = 1.0 / static_cast<double>(result.tokens);
+  std::vector<std::array<double, 2>> of_routers(most);
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
     const auto seed = core::mix(
         core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
-    loss += sum_over_rows(
+    result.loss += sum_over_rows(
         batch_tensors(batches_[i], device), slicing(batches_[i]), true, [&](const Slice& slice) {
           const BatchTensors& rows = slice.rows;
           nn::Compute how = compute();
           how.worker = slice.worker;
-          at::Tensor part;
+          models::Decoder::Losses part;
           {
             const core::Scope scope("pass.forward");
-            part = model_->loss_sum(rows.ids, rows.labels, rows.segments,
-                                    {how,
-                                     1.0 / static_cast<double>(targets),
-                                     true,
-                                     core::mix(seed, slice.first),
-                                     false,
-                                     {options_.label_smoothing, options_.z_loss}});
+            part = model_->losses(rows.ids, rows.labels, rows.segments,
+                                  {how,
+                                   scale,
+                                   true,
+                                   core::mix(seed, slice.first),
+                                   false,
+                                   {options_.label_smoothing, options_.z_loss}});
+          }
+          for (std::size_t k = 0; part.of_routers.defined() && k < 2; ++k) {
+            of_routers[slice.worker][k] += part.share * part.of_routers[k].item<double>();
           }
           const core::Scope scope("pass.backward");
-          torch::autograd::backward({part}, {});
-          return part.item<double>();
+          torch::autograd::backward(part.roots(), {});
+          return part.words.item<double>();
         });
   }
   if (most > 1) {
@@ -154,7 +160,10 @@ double TrainStep::accumulate_gradients(std::int64_t targets) {
                             4.0 * static_cast<double>((most + 1) * arena.size()));
     arena.sum_gradients(most);
   }
-  return loss;
+  for (const auto& [balance, z] : of_routers) {
+    result.balance_loss += balance;
+    result.router_z_loss += z;
+  }
 }
 
 void TrainStep::require_finite_loss(double loss) const {
@@ -206,7 +215,8 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   averaged_.restore();
   if (device_step_) return run_on_device(targets);
   const FlushDenormals flush;
-  StepResult result{accumulate_gradients(targets), targets, 0, learning_rate()};
+  StepResult result{0, targets, 0, learning_rate()};
+  accumulate_gradients(result);
   require_finite_loss(result.loss);
   return update_weights(result);
 }
@@ -278,7 +288,7 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
         [&](const Slice& slice) {
           const core::Scope pass("pass.forward");
           const BatchTensors& rows = slice.rows;
-          return model_->loss_sum(rows.ids, rows.labels, rows.segments, {how}).item<double>();
+          return model_->losses(rows.ids, rows.labels, rows.segments, {how}).words.item<double>();
         });
     tokens += batch.targets;
   }
@@ -294,7 +304,8 @@ double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
   std::vector<double> seconds;
   for (std::int64_t i = 0; i <= repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    accumulate_gradients(std::max<std::int64_t>(1, batch.targets));
+    StepResult unused{0, std::max<std::int64_t>(1, batch.targets)};
+    accumulate_gradients(unused);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (i > 0) seconds.push_back(taken.count());  // the first warms up
   }

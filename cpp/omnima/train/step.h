@@ -60,6 +60,9 @@ struct StepResult {
   std::int64_t tokens = 0;  // target tokens
   double grad_norm = 0;     // before clipping
   double lr = 0;
+  // With experts: means over the routers, weighted by target tokens; not part of `loss`.
+  double balance_loss = 0;
+  double router_z_loss = 0;
 };
 
 class TrainStep {
@@ -108,7 +111,7 @@ class TrainStep {
   Slicing slicing(const data::Batch& batch) const;
   void prepare_weights(bool with_backward);
   double learning_rate() const;
-  double accumulate_gradients(std::int64_t targets);
+  void accumulate_gradients(StepResult& result);
   void require_finite_loss(double loss) const;
   void require_finite_gradient(double norm, double loss) const;
   StepResult update_weights(StepResult result);

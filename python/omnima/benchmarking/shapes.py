@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from omnima.config.activations import is_gated
 from omnima.errors import ConfigError
 
 #: The shapes of the published tables: preset name to the model's fields, context and batch.
@@ -80,10 +81,23 @@ class Shape:
         keys = m["num_key_value_heads"] * m["head_dim"]
         hidden, layers = m["hidden_size"], m["num_hidden_layers"]
         attention = hidden * (2 * queries + 2 * keys)
-        mlp = 3 * hidden * self.swiglu_width
-        weights = layers * (attention + mlp) + m["vocab_size"] * hidden
+        weights = layers * attention + self._mlp_weights() + m["vocab_size"] * hidden
         scores = layers * queries * (self.context + 1)  # two products of half the square
         return float(2 * self.tokens * (weights + scores))
+
+    def _mlp_weights(self) -> int:
+        """Weights of the mlps of all layers that a token meets: its experts alone."""
+        m = self.model
+        hidden, layers = m["hidden_size"], m["num_hidden_layers"]
+        experts = m.get("num_experts", 0)
+        sparse = layers // m["decoder_sparse_step"] if experts else 0
+        dense = 3 * hidden * self.swiglu_width
+        if not sparse:
+            return int(layers * dense)
+        inner = m["num_experts_per_tok"] * m["moe_intermediate_size"]
+        inner += m["shared_expert_intermediate_size"]
+        matrices = 3 if is_gated(m["activation"]) else 2
+        return int((layers - sparse) * dense + sparse * hidden * (matrices * inner + experts))
 
     def flops(self, task: str) -> float:
         """Operations of a step: backward takes twice those of forward."""

@@ -50,6 +50,7 @@ def _facts(found: Plan) -> dict[str, Any]:
     return {
         "machine": found.machine.name,
         "parameters": found.parameters,
+        **_active(found),
         "parameters by part": {k: v for k, v in found.parameters_by_part.items() if v},
         "memory": format_bytes(found.memory_bytes),
         "memory by part": {
@@ -67,6 +68,12 @@ def _facts(found: Plan) -> dict[str, Any]:
         "duration": format_seconds(found.seconds),
         "cost": found.cost,
     }
+
+
+def _active(found: Plan) -> dict[str, int]:
+    """With experts: the parameters that a token meets."""
+    few = found.active_parameters < found.parameters
+    return {"active parameters": found.active_parameters} if few else {}
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

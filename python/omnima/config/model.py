@@ -101,6 +101,9 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         mlp = (inputs + 1) * hidden * self.intermediate_size
         if self.mlp_bias:
             mlp += inputs * self.intermediate_size + hidden
+        experts = self.num_experts * (self.expert_parameters + hidden)
+        experts += (inputs + 1) * hidden * self.shared_expert_intermediate_size
+        sparse = self.expert_layers
         context = self.max_position_embeddings
         heads = 2 * self.head_dim if self.qk_norm else 0
         positions = {
@@ -111,7 +114,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
             "embedding": self.vocab_size * hidden,
             "positions": positions,
             "attention": layers * attention,
-            "mlp": layers * mlp,
+            "mlp": (layers - sparse) * mlp + sparse * experts,
             "norms": (2 * layers + 1) * norm + layers * heads,
             "head": 0 if self.tie_word_embeddings else self.vocab_size * hidden,
         }
@@ -120,6 +123,29 @@ class ModelConfig(_Fields):  # type: ignore[misc]
     def num_parameters(self) -> int:
         """Exact number of parameters."""
         return sum(self.parameter_parts.values())
+
+    @property
+    def expert_layers(self) -> int:
+        """Number of layers with experts."""
+        return int(self.num_hidden_layers // self.decoder_sparse_step if self.num_experts else 0)
+
+    @property
+    def expert_parameters(self) -> int:
+        """Number of parameters of one expert."""
+        inputs = 2 if is_gated(self.activation) else 1
+        return int((inputs + 1) * self.hidden_size * self.moe_intermediate_size)
+
+    @property
+    def num_active_parameters(self) -> int:
+        """Number of parameters that a token meets: all but those of experts it is not sent to.
+
+        >>> from omnima.config import model_preset
+        >>> mixture = model_preset("nima", vocab_size=1024, num_experts=8)
+        >>> mixture.num_parameters, mixture.num_active_parameters
+        (2714208, 908256)
+        """
+        idle = self.expert_layers * max(0, self.num_experts - self.num_experts_per_tok)
+        return int(self.num_parameters - idle * self.expert_parameters)
 
 
 def model_preset(name: str, vocab_size: int | None = None, **changes: Any) -> ModelConfig:

@@ -49,8 +49,10 @@ def describe_directory(directory: str | Path) -> dict[str, Any]:
     path = Path(directory)
     model = Model.from_pretrained(path)
     parts = count_parts(model.core.named_parameters())
+    count, active = int(model.core.num_parameters()), model.num_active_parameters
     return {
-        "parameters": int(model.core.num_parameters()),
+        "parameters": count,
+        **({"active_parameters": active} if active < count else {}),
         "parts": parts,
         "config": dataclasses.asdict(model.config),
         "tokenizer": _tokenizer_facts(model.tokenizer),

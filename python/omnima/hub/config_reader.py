@@ -21,7 +21,7 @@ _HARMLESS = set(
     summary_type summary_use_proj summary_activation summary_first_dropout summary_proj_to_labels
     reorder_and_upcast_attn omnima note max_length min_length do_sample
     early_stopping num_beams temperature top_k top_p typical_p repetition_penalty length_penalty
-    classifier_dropout
+    classifier_dropout output_router_logits
     no_repeat_ngram_size num_return_sequences num_beam_groups diversity_penalty bad_words_ids
     encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id remove_invalid_values
     exponential_decay_length_penalty suppress_tokens begin_suppress_tokens tf_legacy_loss

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omnima.errors import ConfigError, DataError
+from omnima.hub import moe
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.neox import from_neox, is_neox, to_neox
 from omnima.hub.options import (
@@ -29,7 +30,9 @@ _ALWAYS = """vocab_size hidden_size intermediate_size num_hidden_layers num_atte
 _MODEL_TYPES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
     "GPT2LMHeadModel": "gpt2",
     "GPTNeoXForCausalLM": "gpt_neox",
     "OmnimaForCausalLM": "omnima",
@@ -59,7 +62,9 @@ def read_config(raw: Mapping[str, Any], path: Path) -> tuple[str, dict[str, Any]
     readers: dict[str, Callable[[ConfigReader], dict[str, Any]]] = {
         "LlamaForCausalLM": _from_plain_llama,
         "MistralForCausalLM": _from_mistral,
+        "MixtralForCausalLM": lambda reader: moe.from_mixtral(reader, _from_llama(reader)),
         "Qwen3ForCausalLM": _from_qwen3,
+        "Qwen3MoeForCausalLM": lambda reader: moe.from_qwen3_moe(reader, _from_qwen3(reader)),
         "GPT2LMHeadModel": _from_gpt2,
         "GPTNeoXForCausalLM": lambda reader: from_neox(reader, _own_extras(reader)),
         "OmnimaForCausalLM": _from_own,
@@ -228,7 +233,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
         and config["attention_bias"]
         and config["mlp_bias"]
         and plain_heads
-        and not (config["qk_norm"] or config["sliding_window"])
+        and not (config["qk_norm"] or config["sliding_window"] or config["num_experts"])
     ):
         return "GPT2LMHeadModel"
     return "OmnimaForCausalLM"
@@ -236,6 +241,11 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 def _of_llamas(config: Mapping[str, Any]) -> str:
     """Llama or one of those that add a single thing to it."""
+    if config["num_experts"]:
+        if config["mlp_bias"]:
+            return "OmnimaForCausalLM"
+        kinds = {"MixtralForCausalLM": moe.is_mixtral, "Qwen3MoeForCausalLM": moe.is_qwen3_moe}
+        return next((name for name, fits in kinds.items() if fits(config)), "OmnimaForCausalLM")
     if config["qk_norm"]:
         return "OmnimaForCausalLM" if config["mlp_bias"] else "Qwen3ForCausalLM"
     if not config["sliding_window"]:
@@ -252,7 +262,9 @@ def write_config(
     writers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
         "LlamaForCausalLM": _to_llama,
         "MistralForCausalLM": _to_mistral,
+        "MixtralForCausalLM": lambda config: moe.to_mixtral(config, _to_mistral(config)),
         "Qwen3ForCausalLM": _to_qwen3,
+        "Qwen3MoeForCausalLM": lambda config: moe.to_qwen3_moe(config, _to_qwen3(config)),
         "GPT2LMHeadModel": _to_gpt2,
         "GPTNeoXForCausalLM": _to_neox,
         "OmnimaForCausalLM": _to_own,

@@ -60,7 +60,8 @@ def expected_shapes(config: Mapping[str, Any]) -> Shapes:
         buckets = config.get("relative_buckets", 32)
         shapes["model.relative_bias.weight"] = (buckets, config["num_attention_heads"])
     for layer in range(config["num_hidden_layers"]):
-        for name, shape in _block_shapes(config).items():
+        sparse = (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+        for name, shape in _block_shapes(config, sparse).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
     shapes.update(_norm_shapes(config, "model.norm"))
     if not config["tie_word_embeddings"]:
@@ -73,8 +74,18 @@ def _norm_shapes(config: Mapping[str, Any], name: str) -> Shapes:
     return {f"{name}.{part}": (config["hidden_size"],) for part in parts}
 
 
-def _block_shapes(config: Mapping[str, Any]) -> Shapes:
-    hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+def _mlp_widths(config: Mapping[str, Any], sparse: bool) -> dict[str, int]:
+    """The inner width of every mlp of a block by its name: one, or the experts."""
+    experts, shared = config.get("num_experts", 0), config.get("shared_expert_intermediate_size", 0)
+    if not experts or not sparse:
+        return {"mlp": config["intermediate_size"]}
+    inner = config["moe_intermediate_size"]
+    widths = {f"mlp.experts.{index}": inner for index in range(experts)}
+    return {**widths, "mlp.shared_expert": shared} if shared else widths
+
+
+def _block_shapes(config: Mapping[str, Any], sparse: bool) -> Shapes:
+    hidden, head = config["hidden_size"], config["head_dim"]
     queries = config["num_attention_heads"] * head
     keys = config["num_key_value_heads"] * head
     shapes = _norm_shapes(config, "input_layernorm")
@@ -84,13 +95,16 @@ def _block_shapes(config: Mapping[str, Any]) -> Shapes:
         "self_attn.k_proj": (keys, hidden, config["attention_bias"]),
         "self_attn.v_proj": (keys, hidden, config["attention_bias"]),
         "self_attn.o_proj": (hidden, queries, config["attention_bias"]),
-        "mlp.up_proj": (inner, hidden, config["mlp_bias"]),
-        "mlp.down_proj": (hidden, inner, config["mlp_bias"]),
     }
+    for mlp, inner in _mlp_widths(config, sparse).items():
+        linears[f"{mlp}.up_proj"] = (inner, hidden, config["mlp_bias"])
+        linears[f"{mlp}.down_proj"] = (hidden, inner, config["mlp_bias"])
+        if is_gated(config["activation"]):
+            linears[f"{mlp}.gate_proj"] = (inner, hidden, config["mlp_bias"])
+        if mlp != "mlp":
+            linears["mlp.gate"] = (config["num_experts"], hidden, False)
     if config.get("qk_norm"):
         shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (head,)
-    if is_gated(config["activation"]):
-        linears["mlp.gate_proj"] = (inner, hidden, config["mlp_bias"])
     for name, (rows, columns, bias) in linears.items():
         shapes[f"{name}.weight"] = (rows, columns)
         if bias:

@@ -76,7 +76,7 @@ def is_neox(config: Mapping[str, Any]) -> bool:
         and config["mlp_bias"]
         and config["num_key_value_heads"] == config["num_attention_heads"]
         and config["head_dim"] * config["num_attention_heads"] == config["hidden_size"]
-        and not (config["qk_norm"] or config["sliding_window"])
+        and not (config["qk_norm"] or config["sliding_window"] or config["num_experts"])
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omnima._durable import write_durably
 from omnima.errors import ConfigError, DataError
-from omnima.hub import names, neox
+from omnima.hub import moe, names, neox
 from omnima.hub.fields import architecture_of, read_config, write_config
 from omnima.hub.strict_json import read_json_object
 
@@ -72,9 +72,10 @@ def save_pretrained(
     Returns
     -------
     str
-        The architecture written: LlamaForCausalLM, MistralForCausalLM, Qwen3ForCausalLM,
-        GPT2LMHeadModel, GPTNeoXForCausalLM, or OmnimaForCausalLM for a combination that no
-        architecture of transformers is exactly; that loads here only.
+        The architecture written: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM,
+        Qwen3ForCausalLM, Qwen3MoeForCausalLM, GPT2LMHeadModel, GPTNeoXForCausalLM, or
+        OmnimaForCausalLM for a combination that no architecture of transformers is exactly; that
+        loads here only.
 
     Raises
     ------
@@ -100,6 +101,8 @@ def save_pretrained(
         tensors = names.to_gpt2(tensors, model_config["num_hidden_layers"])
     if name == "GPTNeoXForCausalLM":
         tensors = neox.tensors_to_neox(tensors, model_config)
+    if name == "MixtralForCausalLM":
+        tensors = moe.mixtral_names(tensors)
     if name == "OmnimaForCausalLM":
         warnings.warn(
             "No architecture of transformers is exactly this model, so the directory is written as "
@@ -137,7 +140,7 @@ def _special_ids(tokenizer: SavesItself | None) -> dict[str, int | None]:
 def load_pretrained(
     directory: str | Path, strict: bool = False
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a Hugging Face directory of Llama, Mistral, Qwen3, GPT-2 or GPT-NeoX, or of our own.
+    """Read a directory of Llama, Mistral, Mixtral, Qwen3 (MoE), GPT-2 or GPT-NeoX, or of our own.
 
     Parameters
     ----------
@@ -182,6 +185,8 @@ def load_pretrained(
         shapes = names.gpt2_shapes(config)
     if name == "GPTNeoXForCausalLM":
         shapes = neox.neox_shapes(config)
+    if name == "MixtralForCausalLM":
+        shapes = moe.mixtral_shapes(config)
     if config["tie_word_embeddings"]:
         _drop_tied_head(tensors, *_ENDS.get(name, _PLAIN_ENDS), folder)
     _check_tensors(tensors, shapes, str(folder))
@@ -198,6 +203,8 @@ def load_pretrained(
         tensors = names.from_gpt2(tensors, config["num_hidden_layers"])
     if name == "GPTNeoXForCausalLM":
         tensors = neox.tensors_from_neox(tensors, config)
+    if name == "MixtralForCausalLM":
+        tensors = moe.from_mixtral_names(tensors, config)
     return config, tensors
 
 

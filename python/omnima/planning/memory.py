@@ -124,13 +124,23 @@ def packed_bytes(job: Job, machine: Machine) -> int:
 
 def factors(model: ModelConfig) -> list[tuple[int, int, int]]:
     """Return the matrices that products multiply by: outputs, inputs, how many."""
-    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
+    hidden, layers = model.hidden_size, model.num_hidden_layers
     queries, keys = _widths(model)
+    sparse = model.expert_layers
+    mlps = {  # inner widths, and how many there are; a router's matrix is never packed
+        "plain": (model.intermediate_size, layers - sparse),
+        "expert": (model.moe_intermediate_size, sparse * model.num_experts),
+        "shared": (model.shared_expert_intermediate_size, sparse),
+    }
     return [
         (queries + 2 * keys, hidden, layers),
         (hidden, queries, layers),
-        (_gate(model) * inner, hidden, layers),
-        (hidden, inner, layers),
+        *(
+            factor
+            for inner, times in mlps.values()
+            if inner and times
+            for factor in ((_gate(model) * inner, hidden, times), (hidden, inner, times))
+        ),
         (model.vocab_size, hidden, 1),
     ]
 
@@ -140,17 +150,25 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     model, element = job.model, job.element
     hidden, inner = model.hidden_size, model.intermediate_size
     queries, keys = _widths(model)
+    sparse = model.expert_layers / model.num_hidden_layers
+    chosen = model.num_experts_per_tok
+    mixed = chosen * model.moe_intermediate_size + model.shared_expert_intermediate_size
+    inner = (1 - sparse) * inner + sparse * mixed
     # A block keeps the residual sum twice (before each norm), queries, keys and values, what
-    # attention gave and what the activation read; the rest is made again.
-    kept = 2 * hidden + 2 * queries + 2 * keys + _gate(model) * inner
+    # attention gave and what the activation read; the rest is made again. With experts also what
+    # the router reads.
+    kept = (2 + sparse) * hidden + 2 * queries + 2 * keys + _gate(model) * inner
     if device != "cpu":  # there nothing is made again: the norms' and the activation's results stay
         kept += 2 * hidden + inner
     statistics = 4 * (model.num_attention_heads + 2 * (2 if model.norm == "layer_norm" else 1))
+    statistics += sparse * (4 * model.num_experts + 12 * chosen)  # probabilities and choices
     by_layer = element * kept + statistics
     # The last sum and its norm, the hidden states and their gradient.
     ends = 4 * hidden * element
     # One block's backward pass: gradients of the stream, of the activation and of its input.
-    passing = element * (2 * hidden + (1 + _gate(model)) * inner)
+    # Experts go back one by one; their gradients of the input wait for the last.
+    at_once = inner * ((1 - sparse) + 2 * sparse / max(1, model.num_experts))
+    passing = element * ((2 + sparse * chosen) * hidden + (1 + _gate(model)) * at_once)
     layers = model.num_hidden_layers
     if model.dropout and device != "cpu":  # on the CPU masks are drawn again
         by_layer += 2 * hidden * element

@@ -24,8 +24,8 @@ class Plan:
 
     Parameters
     ----------
-    parameters, parameters_by_part
-        Their number, and by part of the model.
+    parameters, active_parameters, parameters_by_part
+        Their number, that of those which a token meets, and by part of the model.
     memory_bytes, memory_by_part
         The peak while training, and what it is made of.
     flops_per_token
@@ -43,6 +43,7 @@ class Plan:
     """
 
     parameters: int
+    active_parameters: int
     parameters_by_part: dict[str, int]
     memory_bytes: int
     memory_by_part: dict[str, int]
@@ -111,6 +112,7 @@ def plan(
     price = target.price_per_hour
     return Plan(
         parameters=job.model.num_parameters,
+        active_parameters=job.model.num_active_parameters,
         parameters_by_part=job.model.parameter_parts,
         memory_bytes=needed,
         memory_by_part=memory,

@@ -296,6 +296,7 @@ class Loop:
                 "val_loss": self.val_loss if evaluated else None,
                 "lr": float(result.lr),
                 "grad_norm": float(result.grad_norm),
+                **self._router_losses(result),
                 "tokens": self.tokens,
                 "tokens_per_s": round(speed, 1),
                 "seconds": round(self.elapsed, 3),
@@ -313,6 +314,15 @@ class Loop:
             "memory": peak_memory(),
         }
         self.display.show(state, fraction, self.budget.left(self.step, self.elapsed))
+
+    def _router_losses(self, result: Any) -> dict[str, float]:
+        """With experts the losses of their routers, which are no part of the loss beside them."""
+        if not self.model.config.num_experts:
+            return {}
+        return {
+            "balance_loss": float(result.balance_loss),
+            "router_z_loss": float(result.router_z_loss),
+        }
 
     def _keep_evidence(self, error: NonFiniteError, position: int) -> NonFiniteError:
         number = self.step + 1

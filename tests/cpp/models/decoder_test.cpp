@@ -50,6 +50,15 @@ const std::vector<std::map<std::string, core::FieldValue>>& variants() {
        {"relative_buckets", std::int64_t{6}},
        {"relative_max_distance", std::int64_t{12}},
        {"num_key_value_heads", std::int64_t{2}}},
+      {{"num_experts", std::int64_t{4}}},
+      {{"num_experts", std::int64_t{5}},
+       {"num_experts_per_tok", std::int64_t{1}},
+       {"norm_topk_prob", false},
+       {"moe_intermediate_size", std::int64_t{20}},
+       {"shared_expert_intermediate_size", std::int64_t{24}},
+       {"decoder_sparse_step", std::int64_t{2}},
+       {"activation", S("gelu")},
+       {"parallel_residual", true}},
       {{"rope_scaling", S("linear")}, {"rope_factor", 2.0}},
       {{"rope_scaling", S("dynamic")}, {"rope_factor", 3.0}},
       {{"rope_scaling", S("yarn")}, {"rope_factor", 4.0}},
@@ -201,6 +210,14 @@ TEST(DecoderConfig, CombinationsWithoutSenseAreRefused) {
   refused({{"sliding_window_pattern", I{2}}}, "there is no sliding_window");
   refused({{"sliding_window_pattern", I{1}}, {"sliding_window", I{4}}}, "from every layer");
   refused({{"sliding_window", I{24}}}, "covers the whole context of 24");
+  refused({{"expert_capacity", 1.25}}, "no effect without experts");
+  refused({{"decoder_sparse_step", I{2}}}, "no effect without experts");
+  refused({{"num_experts", I{1}}}, "has no choice");
+  refused({{"num_experts", I{2}}, {"num_experts_per_tok", I{3}}}, "more than the num_experts 2");
+  refused({{"num_experts", I{4}}, {"num_experts_per_tok", I{1}}}, "learns nothing");
+  refused({{"num_experts", I{4}}, {"mlp_bias", true}}, "mlp_bias is not there");
+  refused({{"num_experts", I{4}}, {"decoder_sparse_step", I{3}}}, "none of the 2 layers");
+  refused({{"num_experts", I{4}}, {"expert_capacity", 0.5}}, "below an even share");
   refused({{"relative_buckets", I{8}}}, "belong to positions relative");
   refused({{"positions", S("relative")}, {"relative_max_distance", I{16}}}, "greater than half");
   refused({{"embedding_dropout", -0.5}}, "is no probability");
@@ -216,7 +233,7 @@ TEST(Decoder, DropsBySeedInTrainingAlone) {
     Decoder model(small(changes), 3), plain(small({{"initializer_range", 0.2}}), 3);
     const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
     const auto loss = [&](Decoder& decoder, bool training, std::uint64_t seed) {
-      return decoder.loss_sum(ids, ids, {}, {{}, 1.0, training, seed}).item<float>();
+      return decoder.losses(ids, ids, {}, {{}, 1.0, training, seed}).words.item<float>();
     };
     EXPECT_EQ(loss(model, false, 1), loss(plain, false, 1));
     EXPECT_EQ(loss(model, true, 1), loss(model, true, 1));
@@ -233,7 +250,9 @@ TEST(Decoder, DropsBySeedInTrainingAlone) {
 TEST(Decoder, DropsTheSameInTheReference) {
   Decoder model(small({{"attention_dropout", 0.3}, {"layer_drop", 0.2}, {"dropout", 0.1}}), 3);
   const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
-  const auto loss = [&] { return model.loss_sum(ids, ids, {}, {{}, 1.0, true, 5}).item<float>(); };
+  const auto loss = [&] {
+    return model.losses(ids, ids, {}, {{}, 1.0, true, 5}).words.item<float>();
+  };
   const float fast = loss();
   ::setenv("OMNIMA_REFERENCE", "1", 1);
   const float plain = loss();
@@ -253,7 +272,7 @@ TEST(Decoder, LeavesWholeBlocksOut) {
   int without = 0;
   for (std::uint64_t seed = 0; seed < 32; ++seed) {
     const auto loss = [&](Decoder& decoder) {
-      return decoder.loss_sum(ids, ids, {}, {{}, 1.0, true, seed}).item<float>();
+      return decoder.losses(ids, ids, {}, {{}, 1.0, true, seed}).words.item<float>();
     };
     without += loss(deep) == loss(flat);
   }

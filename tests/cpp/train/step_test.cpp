@@ -235,6 +235,8 @@ TEST(TrainStep, CheckpointedBlocksGiveTheSameBits) {
 TEST(TrainStep, CheckpointedBlocksOfEveryKindGiveTheSameBits) {
   const std::map<std::string, core::FieldValue> kinds[] = {
       {{"positions", std::string("relative")}, {"attention_dropout", 0.2}},
+      {{"num_experts", std::int64_t{4}}, {"expert_capacity", 1.0}, {"layer_drop", 0.4}},
+      {{"num_experts", std::int64_t{4}}, {"decoder_sparse_step", std::int64_t{2}}},
       {{"layer_drop", 0.4}, {"parallel_residual", true}, {"qk_norm", true}}};
   for (const auto& kind : kinds) {
     std::vector<at::Tensor> weights;
@@ -268,6 +270,63 @@ TEST(TrainStep, LossTermsAreTheReferencesAndNotEvaluations) {
   auto model = small();
   EXPECT_EQ(TrainStep(model, options).evaluate(one, 2).first,
             TrainStep(model, options_with("fp32")).evaluate(other, 2).first);
+}
+
+// The routers' losses are in the gradient and reported apart; loss and evaluation are plain.
+TEST(TrainStep, RoutersLossesAreInTheGradientAlone) {
+  const std::map<std::string, core::FieldValue> fields{{"num_experts", std::int64_t{4}},
+                                                       {"initializer_range", 0.3},
+                                                       {"expert_capacity", 1.0},
+                                                       {"router_aux_loss_coef", 0.5},
+                                                       {"router_z_loss_coef", 0.25}};
+  for (const bool plain : {false, true}) {
+    if (plain) ::setenv("OMNIMA_REFERENCE", "1", 1);
+    auto model = small(5, fields);
+    const data::Batch batch = some_batch(1, 20, 3);  // one row: a slice of its own
+    at::Tensor ids = at::zeros({1, 20}, at::kLong), labels = at::zeros({1, 20}, at::kLong);
+    std::copy(batch.input_ids.begin(), batch.input_ids.end(), ids.data_ptr<std::int64_t>());
+    std::copy(batch.labels.begin(), batch.labels.end(), labels.data_ptr<std::int64_t>());
+    models::Decoder::LossOptions how;
+    how.scale = 1.0 / 17;
+    how.training = true;
+    const double words = model->losses(ids, labels, {}, how).words.item<double>();
+    const at::Tensor whole = model->loss(ids, labels, {}, true);
+    torch::autograd::backward({whole}, {});
+    std::vector<at::Tensor> expected;
+    for (auto& [name, leaf] : model->named_parameters()) {
+      expected.push_back(leaf.grad().clone());
+      leaf.mutable_grad() = at::Tensor();
+    }
+    StepOptions options = options_with("fp32");
+    options.checkpoint_layers = 1;
+    TrainStep step(model, options);
+    const StepResult result = step.run_batches({batch});
+    EXPECT_NEAR(result.loss, words, 1e-6);
+    EXPECT_GE(result.balance_loss, 1.0);
+    EXPECT_GT(result.router_z_loss, 0.0);
+    EXPECT_NEAR(whole.item<double>(),
+                words + 0.5 * result.balance_loss + 0.25 * result.router_z_loss, 1e-5);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto& parameter = model->arena().parameters()[i];
+      const at::Tensor own =
+          model->arena().gradients().narrow(0, parameter.offset, parameter.size());
+      EXPECT_TRUE(at::allclose(own.view(parameter.sizes), expected[i], 1e-4, 1e-6))
+          << parameter.name;
+    }
+    ::unsetenv("OMNIMA_REFERENCE");
+  }
+}
+
+// Several workers and batches: reported means weigh by target tokens; nothing without experts.
+TEST(TrainStep, RoutersLossesAreMeansOverTheStep) {
+  auto model = small(5, {{"num_experts", std::int64_t{4}}});
+  TrainStep step(model, options_with("bf16"));
+  const StepResult result =
+      step.run_batches({some_batch(4, 16, 0), some_batch(2, 9, 18), some_batch(1, 9, 2)});
+  EXPECT_NEAR(result.balance_loss, 2.0, 0.5);  // 2 experts a token where all are alike
+  EXPECT_NEAR(result.router_z_loss, std::pow(std::log(4.0), 2), 0.2);
+  TrainStep dense(small(), options_with("bf16"));
+  EXPECT_EQ(dense.run_batches({some_batch(4, 16, 0)}).balance_loss, 0);
 }
 
 TEST(TrainStep, EvaluateSumsLossesAndChangesNothing) {

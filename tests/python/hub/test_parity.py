@@ -89,6 +89,29 @@ def gpt_neox(**changes: Any) -> Any:
     return transformers.GPTNeoXForCausalLM(config).eval()
 
 
+def mixtral(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        num_local_experts=4, experts_implementation="eager",
+    )  # fmt: skip
+    config = transformers.MixtralConfig(**{**fields, **changes})
+    return transformers.MixtralForCausalLM(config).eval()
+
+
+def qwen3_moe(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    fields = dict(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, head_dim=8,
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+        experts_implementation="eager",
+    )  # fmt: skip
+    config = transformers.Qwen3MoeConfig(**{**fields, **changes})
+    return transformers.Qwen3MoeForCausalLM(config).eval()
+
+
 NEOXES: dict[str, dict[str, Any]] = {
     "parallel": {},
     "in-turn": {"use_parallel_residual": False, "hidden_act": "gelu_new"},
@@ -99,6 +122,15 @@ FAMILIES = {
     "mistral": (mistral, MISTRALS),
     "qwen3": (qwen3, QWENS),
     "gpt_neox": (gpt_neox, NEOXES),
+    "mixtral": (mixtral, {"plain": {}, "window": {"sliding_window": 5}}),
+    "qwen3_moe": (
+        qwen3_moe,
+        {
+            "plain": {},
+            "normed": {"norm_topk_prob": True, "decoder_sparse_step": 2},
+            "window": {"use_sliding_window": True, "sliding_window": 5},
+        },
+    ),
 }
 
 

@@ -91,6 +91,17 @@ KIN: dict[str, dict[str, Any]] = {
     },
 }
 NEOX = {**GPT2, "positions": "rotary", "parallel_residual": True, "tie_word_embeddings": False}
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 6, "router_z_loss_coef": 0.5}
+KIN["mixtral"] = {**BASE, **EXPERTS, "expert_capacity": 1.5}
+KIN["mixtral-window"] = {**BASE, **EXPERTS, "sliding_window": 4}
+KIN["qwen3_moe"] = {
+    **BASE,
+    **EXPERTS,
+    "qk_norm": True,
+    "norm_topk_prob": False,
+    "num_experts_per_tok": 1,
+    "decoder_sparse_step": 2,
+}
 KIN["gpt_neox"] = NEOX
 KIN["gpt_neox-in-turn"] = {**NEOX, "parallel_residual": False, "activation": "gelu"}
 KIN["gpt_neox-tied"] = {**NEOX, "tie_word_embeddings": True, "embedding_dropout": 0.0}
@@ -118,6 +129,9 @@ def test_every_field_comes_back(config: dict[str, Any], tmp_path: Path) -> None:
         {**GPT2, "qk_norm": True},
         {"attention_softcap": 50.0, "logit_softcap": 30.0},
         {"parallel_residual": True, "activation": "geglu"},
+        {**EXPERTS, "shared_expert_intermediate_size": 6},
+        {**EXPERTS, "decoder_sparse_step": 2},
+        {**EXPERTS, "qk_norm": True, "sliding_window": 4, "sliding_window_pattern": 2},
         {"sliding_window": 8, "sliding_window_pattern": 2},
         {"positions": "alibi", "activation": "relu2", "attention_dropout": 0.1},
     ],
@@ -133,6 +147,33 @@ def test_other_combinations_are_saved_for_omnima_and_it_is_said(
     found, tensors = hub.load_pretrained(tmp_path)
     assert found == config
     assert all(torch.equal(tensors[name], value) for name, value in parameters(config))
+
+
+@pytest.mark.parametrize(
+    "kind, changes, message",
+    [
+        ("mixtral", {"attention_bias": True}, "attention_bias.*Mixtral has none"),
+        ("mixtral", {"mlp_bias": True}, "mlp_bias.*Mixtral has none"),
+        ("mixtral", {"router_jitter_noise": 0.1}, "router_jitter_noise.*must be 0"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, "mlp_only_layers.*must be empty"),
+        (
+            "qwen3_moe",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "layer_types.*Qwen3-MoE has none",
+        ),
+    ],
+)
+def test_mixtures_that_would_give_other_results_are_refused(
+    kind: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    hub.save_pretrained(KIN[kind], parameters(KIN[kind]), tmp_path)
+    change(tmp_path, **changes)
+    with pytest.raises(DataError, match=message):
+        hub.load_pretrained(tmp_path)
 
 
 def test_directories_from_before_the_options_load(tmp_path: Path) -> None:

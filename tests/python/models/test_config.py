@@ -28,6 +28,9 @@ SMALL = {
         {"attention_bias": True, "mlp_bias": True, "head_dim": 8, "positions": "none"},
         {"qk_norm": True, "activation": "geglu", "num_key_value_heads": 1},
         {"positions": "relative", "relative_buckets": 8, "relative_max_distance": 20},
+        {"num_experts": 4, "shared_expert_intermediate_size": 24, "activation": "geglu"},
+        {"num_experts": 3, "activation": "relu2", "moe_intermediate_size": 20},
+        {"num_experts": 3, "decoder_sparse_step": 2, "tie_word_embeddings": False},
         {"positions": "alibi", "activation": "relu2", "parallel_residual": True},
     ],
 )
@@ -36,6 +39,15 @@ def test_counts_by_part_equal_the_core(changes: dict[str, object]) -> None:
     decoder = _core.Decoder(config.core(), 0)
     assert config.num_parameters == decoder.num_parameters()
     assert config.num_parameters == sum(p.numel() for _, p in decoder.named_parameters())
+
+
+def test_a_token_meets_the_experts_it_is_sent_to() -> None:
+    fields = {**SMALL, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    every, other = ModelConfig(**fields), ModelConfig(**{**fields, "decoder_sparse_step": 2})
+    expert = 3 * 64 * 16
+    assert every.num_parameters - every.num_active_parameters == 2 * 4 * expert
+    assert other.num_parameters - other.num_active_parameters == 4 * expert
+    assert ModelConfig(**SMALL).num_active_parameters == ModelConfig(**SMALL).num_parameters
 
 
 def test_gpt2_has_the_published_count() -> None:

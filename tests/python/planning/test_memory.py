@@ -67,6 +67,25 @@ def test_the_state_of_each_optimizer_is_what_the_core_holds(name: str) -> None:
     assert measured_optimizer_bytes(MODEL, name) == pytest.approx(held, rel=0.01)
 
 
+def test_a_mixture_plans_for_all_its_weights_and_the_work_of_the_chosen_experts() -> None:
+    fields = {"num_experts": 8, "moe_intermediate_size": 64, "decoder_sparse_step": 3}
+    shared = {"shared_expert_intermediate_size": 32}
+    for changes in (fields, {**fields, **shared}, {**fields, "activation": "gelu"}):
+        mixture = MODEL.replace(**changes)
+        matrices = sum(outputs * inputs * times for outputs, inputs, times in factors(mixture))
+        norms, router = mixture.parameter_parts["norms"], 8 * 64
+        assert matrices == mixture.num_parameters - norms - router
+        job = Job(mixture, rows=4, context=64, precision="fp32")
+        more = Job(mixture.replace(num_experts=16), rows=4, context=64, precision="fp32")
+        by_part, wider = memory_by_part(job, BOX), memory_by_part(more, BOX)
+        for part in ("weights", "gradients", "optimizer", "packed_weights"):
+            assert wider[part] > by_part[part], part
+        assert wider["activations"] < 1.05 * by_part["activations"]
+        attention = 6 * 3 * 64 * (64 + 1)
+        active = mixture.num_active_parameters - norms
+        assert job.flops_per_token() == pytest.approx(6 * active + attention, rel=0.02)
+
+
 @pytest.mark.parametrize(
     "name, tied, bias", [("nima", True, False), ("nima", False, False), ("gpt2", True, True)]
 )

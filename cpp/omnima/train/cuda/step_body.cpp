@@ -61,10 +61,10 @@ void StepBody::enqueue(const std::vector<BatchTensors>& batches,
     how.dropout_seed = seeds[i];
     how.ids_checked = true;
     how.terms = {options_.label_smoothing, options_.z_loss};
-    const at::Tensor part =
-        model_.loss_sum(batches[i].ids, batches[i].labels, batches[i].segments, how);
-    torch::autograd::backward({part}, {});
-    loss_.add_(part.detach());
+    const models::Decoder::Losses part =
+        model_.losses(batches[i].ids, batches[i].labels, batches[i].segments, how);
+    torch::autograd::backward(part.roots(), {});
+    loss_.add_(part.words.detach());
   }
   finish();
 }

@@ -1,0 +1,56 @@
+#include "omnima/nn/moe.h"
+
+#include <cmath>
+
+#include "omnima/core/scope.h"
+
+namespace omnima::nn {
+
+Moe::Moe(Arena& arena, const std::string& name, const Options& options)
+    : chosen_(options.chosen),
+      normalise_(options.normalise),
+      shares_(options.shared_size > 0),
+      capacity_(options.capacity),
+      activation_(ops::activation_of(options.expert.activation)) {
+  router_ = arena.add({name + ".gate.weight",
+                       {options.experts, options.expert.hidden_size},
+                       options.expert.init_std});
+  for (int64_t i = 0; i < options.experts; ++i) {
+    experts_.emplace_back(arena, name + ".experts." + std::to_string(i), options.expert);
+  }
+  if (!shares_) return;
+  Mlp::Options shared = options.expert;
+  shared.intermediate_size = options.shared_size;
+  shared_ = Mlp(arena, name + ".shared_expert", shared);
+}
+
+// 0: any number.
+int64_t Moe::most_rows(int64_t rows, const Pass& pass) const {
+  if (!pass.training || capacity_ == 0) return 0;
+  const double even = static_cast<double>(rows * chosen_) / static_cast<double>(experts_.size());
+  return static_cast<int64_t>(std::ceil(capacity_ * even));
+}
+
+at::Tensor Moe::forward(Stream& stream, const Norm& norm, Pass& pass) const {
+  if (stream.change.defined()) {
+    const core::Scope scope("residual.forward", 0, 3.0 * static_cast<double>(stream.x.nbytes()));
+    stream = {stream.x.add(stream.change), {}, stream.losses};
+  }
+  const at::Tensor normed = norm.forward(stream.x, pass);
+  const at::Tensor x = normed.reshape({-1, normed.size(-1)});
+  Compute exactly = pass.compute;  // the router decides in float32 whatever the products are in
+  exactly.dtype = at::kFloat;
+  const ops::Routes routes =
+      ops::route(x, pass.arena.weight(router_, exactly), {chosen_, normalise_, pass.training});
+  if (routes.losses.defined()) {
+    ++pass.routers;
+    stream.losses = stream.losses.defined() ? stream.losses.add(routes.losses) : routes.losses;
+  }
+  std::vector<ops::ExpertWeights> weights;
+  for (const auto& expert : experts_) weights.push_back(expert.weights(pass));
+  at::Tensor y = ops::experts(x, routes, weights, activation_, most_rows(x.size(0), pass));
+  if (shares_) y = y.add(shared_.forward(x, pass));
+  return y.view(normed.sizes());
+}
+
+}  // namespace omnima::nn
