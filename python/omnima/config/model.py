@@ -142,7 +142,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         >>> from omnima.config import model_preset
         >>> mixture = model_preset("nima", vocab_size=1024, num_experts=8)
         >>> mixture.num_parameters, mixture.num_active_parameters
-        (2714208, 908256)
+        (2608992, 839520)
         """
         idle = self.expert_layers * max(0, self.num_experts - self.num_experts_per_tok)
         return int(self.num_parameters - idle * self.expert_parameters)

@@ -62,7 +62,7 @@ def test_set_reaches_every_field_of_experts() -> None:
         "router_z_loss_coef": 0.01,
     }
     words = [f"{name}={str(value).lower()}" for name, value in changed.items()]
-    found = Recipe.from_layers({"steps": 1}, sets=words)
+    found = Recipe.from_layers({"steps": 1, "data": ["tinyworld"]}, sets=words)
     assert {name: found.model[name] for name in changed} == changed
     shape = ModelConfig(
         vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
