@@ -151,6 +151,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("experts.backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weights = saved[1], dy = grads[0].contiguous();
     const auto layer = kept<std::shared_ptr<const Layer>>(context);

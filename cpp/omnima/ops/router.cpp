@@ -85,6 +85,7 @@ struct RouterFunction : torch::autograd::Function<RouterFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    const core::Scope scope("route.backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &p = saved[1];
     const auto [linear, options] = kept<Router>(context);

@@ -94,7 +94,7 @@ def mixtral(**changes: Any) -> Any:
     fields = dict(
         vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-        num_local_experts=4, experts_implementation="eager",
+        num_local_experts=4,
     )  # fmt: skip
     config = transformers.MixtralConfig(**{**fields, **changes})
     return transformers.MixtralForCausalLM(config).eval()
@@ -106,7 +106,6 @@ def qwen3_moe(**changes: Any) -> Any:
         vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, head_dim=8,
         num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
-        experts_implementation="eager",
     )  # fmt: skip
     config = transformers.Qwen3MoeConfig(**{**fields, **changes})
     return transformers.Qwen3MoeForCausalLM(config).eval()
