@@ -111,6 +111,10 @@ class Decoder:
         """
         Number of parameters; tied ones count once.
         """
+    def prediction_losses(self, ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        The mean loss of each prediction head over the tokens that it predicts, in nats.
+        """
     @property
     def config(self) -> DecoderConfig:
         ...
@@ -267,6 +271,12 @@ class StepOptions:
         ...
     @momentum.setter
     def momentum(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def prediction_weight(self) -> float:
+        ...
+    @prediction_weight.setter
+    def prediction_weight(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def ramp_steps(self) -> int:

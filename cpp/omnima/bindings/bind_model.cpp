@@ -50,7 +50,15 @@ void bind_model(py::module_& module) {
           py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(),
           py::arg("as_trained") = false, unlocked,
           "Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored. "
-          "as_trained: as a training step has it, with routers' losses and dropout (of seed 0).");
+          "as_trained: as a training step has it, with routers' losses and dropout (of seed 0).")
+      .def(
+          "prediction_losses",
+          [](Decoder& self, const at::Tensor& ids, const at::Tensor& labels,
+             const std::optional<at::Tensor>& segments) {
+            return self.prediction_losses(ids, labels, segments.value_or(at::Tensor()));
+          },
+          py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(), unlocked,
+          "The mean loss of each prediction head over the tokens that it predicts, in nats.");
 }
 
 }  // namespace omnima::bindings

@@ -80,6 +80,7 @@ void bind_train(py::module_& module) {
       .def_readwrite("clip_norm", &StepOptions::clip_norm)
       .def_readwrite("label_smoothing", &StepOptions::label_smoothing)
       .def_readwrite("z_loss", &StepOptions::z_loss)
+      .def_readwrite("prediction_weight", &StepOptions::prediction_weight)
       .def_readwrite("clip_value", &StepOptions::clip_value)
       .def_readwrite("clip_adaptive", &StepOptions::clip_adaptive)
       .def_readwrite("ema_decay", &StepOptions::ema_decay)

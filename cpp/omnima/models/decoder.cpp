@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/stack.h>
 
 #include <cmath>
 
@@ -84,6 +85,7 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
               ? tokens_
               : arena_.add({"lm_head.weight", {c.vocab_size, c.hidden_size}, std});
   arena_.add_factor(head_);
+  prediction_heads_ = PredictionHeads(arena_, c, std, output_std);
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
     // Those of a sequence in the original context; longer ones may have tables of their own.
@@ -171,7 +173,7 @@ nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t tim
   return stream;
 }
 
-nn::Stream Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
+nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -189,19 +191,24 @@ nn::Stream Decoder::hidden(const at::Tensor& ids, nn::Pass& pass) const {
     const bool again = static_cast<int64_t>(i) < pass.compute.checkpointed;
     stream = again ? nn::checkpointed(block, stream, pass) : block(stream, pass);
   }
-  const auto sum = [](const nn::Stream& stream) {
-    if (!stream.change.defined()) return stream.x;  // all blocks were left out
-    const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
-    return stream.x.add(stream.change);
-  };
-  return {final_norm_.forward(sum(stream), pass), {}, stream.losses};
+  if (!stream.change.defined()) return stream;  // all blocks were left out
+  const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
+  return {stream.x.add(stream.change), {}, stream.losses};
+}
+
+at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
+                            const nn::Pass& pass, double scale, ops::LossTerms terms) const {
+  const at::Tensor x = final_norm_.forward(stream, pass);
+  terms.softcap = config_.logit_softcap;
+  return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
+                                   labels.reshape({-1}), scale, terms);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& ids) {
   check_ids(ids);
   nn::Pass pass{arena_, {}, positions(ids, {})};
-  return ops::soft_cap(ops::linear(hidden(ids, pass).x, pass.weight(head_), {}),
-                       config_.logit_softcap);
+  const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
+  return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
 
 std::vector<at::Tensor> Decoder::Losses::roots() const {
@@ -219,11 +226,15 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   nn::Pass pass{arena_, options.compute, positions(ids, segments),
                 options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
   pass.training = options.training;
-  const auto [x, change, of_routers] = hidden(ids, pass);
-  ops::LossTerms terms = options.terms;
-  terms.softcap = config_.logit_softcap;
-  Losses made{ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
-                                        labels.reshape({-1}), options.scale, terms)};
+  const auto [x, change, of_routers] = trunk(ids, pass);
+  Losses made{loss_of(x, labels, pass, options.scale, options.terms)};
+  const auto heads = static_cast<double>(prediction_heads_.count());
+  for (std::int64_t i = 0; options.prediction_weight > 0 && i < prediction_heads_.count(); ++i) {
+    const at::Tensor ahead = loss_of(prediction_heads_.forward(i, x, pass),
+                                     labels_ahead(labels, segments, i + 1), pass,
+                                     options.scale * options.prediction_weight / heads, {});
+    made.words = made.words.add(ahead.sub(ahead.detach()));
+  }
   if (!of_routers.defined()) return made;
   // These rows count among those of a step as their labels do.
   const at::Tensor means = of_routers / static_cast<double>(pass.routers);
@@ -232,6 +243,25 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
                  means[1] * (config_.router_z_loss_coef * made.share);
   made.of_routers = means.detach();
   return made;
+}
+
+at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& labels,
+                                      const at::Tensor& segments) {
+  check_ids(ids);
+  require<core::ConfigError>(prediction_heads_.count() > 0,
+                             "This model has no prediction heads: make it with prediction_heads.");
+  nn::Pass pass{arena_, {}, positions(ids, segments)};
+  const at::Tensor x = trunk(ids, pass).x;
+  std::vector<at::Tensor> losses;
+  for (std::int64_t i = 0; i < prediction_heads_.count(); ++i) {
+    const at::Tensor targets = labels_ahead(labels, segments, i + 1);
+    const auto count = targets.ne(-100).sum().item<std::int64_t>();
+    require<DataError>(count > 0, "No label is left for prediction head ", i, ": the rows of ",
+                       labels.size(1), " tokens are too short for it.");
+    losses.push_back(loss_of(prediction_heads_.forward(i, x, pass), targets, pass,
+                             1.0 / static_cast<double>(count), {}));
+  }
+  return at::stack(losses);
 }
 
 at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "omnima/models/decoder_config.h"
+#include "omnima/models/prediction_heads.h"
 #include "omnima/models/rotary.h"
 #include "omnima/nn/moe.h"
 #include "omnima/ops/linear_cross_entropy.h"
@@ -39,9 +40,12 @@ class Decoder {
     std::uint64_t dropout_seed = 0;
     bool ids_checked = false;  // by the caller, on the host: a device need not be asked
     ops::LossTerms terms{};
+    double prediction_weight = 0.0;  // of the mean loss of the prediction heads
   };
   struct Losses {
-    at::Tensor words;  // float32 scalar: the sum of the tokens' losses, scaled
+    // float32 scalar: the sum of the next tokens' losses, scaled. Its gradient is also that of the
+    // prediction heads.
+    at::Tensor words;
     // In training with experts also what the routers' losses, weighted by their coefficients, add
     // for these tokens, and their means over the routers: float32 [2], load balance and z.
     at::Tensor routers{}, of_routers{};
@@ -51,6 +55,9 @@ class Decoder {
   };
   Losses losses(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
                 const LossOptions& options);
+  // The mean loss of each prediction head over the labels that it has: float32 [heads].
+  at::Tensor prediction_losses(const at::Tensor& ids, const at::Tensor& labels,
+                               const at::Tensor& segments);
 
  private:
   struct Block {
@@ -63,14 +70,18 @@ class Decoder {
   void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
   nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;
-  // x [batch, time, hidden] after the last norm, and the routers' losses.
-  nn::Stream hidden(const at::Tensor& ids, nn::Pass& pass) const;
+  // x [batch, time, hidden] before the last norm, and the routers' losses.
+  nn::Stream trunk(const at::Tensor& ids, nn::Pass& pass) const;
+  // The summed loss of the stream before the last norm.
+  at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
+                     double scale, ops::LossTerms terms) const;
 
   DecoderConfig config_;
   nn::Arena arena_;
   nn::Slot tokens_, learned_positions_, relative_bias_, head_;
   std::vector<Block> blocks_;
   nn::Norm final_norm_;
+  PredictionHeads prediction_heads_;
   RotaryTables rotary_;
   at::Tensor buckets_;  // of distances, with relative positions
 };

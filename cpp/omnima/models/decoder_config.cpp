@@ -109,6 +109,9 @@ void each_option(DecoderConfig& c, Visit& visit) {
         c.attention_softcap);
   visit(Field{"logit_softcap", 0.0, "logits become cap * tanh(logit / cap); 0: off", 0, 1e6},
         c.logit_softcap);
+  visit(Field{"prediction_heads", std::int64_t{0},
+              "extra heads, in training only, that predict the tokens after the next one", 0, 16},
+        c.prediction_heads);
 }
 
 // One row a member: its description and where it lives. Member pointers keep both in one place.
@@ -263,6 +266,9 @@ void check_options(const DecoderConfig& c) {
   require<ConfigError>(c.embedding_dropout >= 0 || c.embedding_dropout == -1, "embedding_dropout ",
                        c.embedding_dropout,
                        " is no probability: give 0 to 0.95, or -1 for the same as dropout.");
+  require<ConfigError>(c.prediction_heads < c.max_position_embeddings, "prediction_heads ",
+                       c.prediction_heads, " look past the end of a context of ",
+                       c.max_position_embeddings, " tokens: take fewer heads.");
   require<ConfigError>(c.layer_drop == 0 || c.num_hidden_layers > 1, "layer_drop ", c.layer_drop,
                        " would leave the only block out, and with it everything between embedding "
                        "and head: take at least 2 layers, or no layer_drop.");

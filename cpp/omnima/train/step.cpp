@@ -28,6 +28,8 @@ void StepOptions::check() const {
   core::check_field({"label_smoothing", 0.0, "share of the target spread out", 0, 0.999999},
                     label_smoothing);
   core::check_field({"z_loss", 0.0, "weight of the squared log-sum of logits", 0, 1e3}, z_loss);
+  core::check_field({"prediction_weight", 0.3, "weight of the prediction heads' loss", 0, 1e3},
+                    prediction_weight);
   core::check_field({"clip_value", 0.0, "largest element of the gradient; 0: any", 0, 1e9},
                     clip_value);
   core::check_field(
@@ -145,7 +147,8 @@ void TrainStep::accumulate_gradients(StepResult& result) {
                                    true,
                                    core::mix(seed, slice.first),
                                    false,
-                                   {options_.label_smoothing, options_.z_loss}});
+                                   {options_.label_smoothing, options_.z_loss},
+                                   options_.prediction_weight});
           }
           for (std::size_t k = 0; part.of_routers.defined() && k < 2; ++k) {
             of_routers[slice.worker][k] += part.share * part.of_routers[k].item<double>();

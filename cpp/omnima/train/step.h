@@ -35,8 +35,9 @@ struct StepOptions {
   double clip_adaptive = 0;         // largest gradient of a row by its weights; 0: no clipping
   double label_smoothing = 0.0;
   double z_loss = 0.0;
-  double ema_decay = 0;  // of the running mean of the weights; 0: there is none
-  bool ema_eval = true;  // the mean is what is evaluated and saved
+  double prediction_weight = 0.3;  // of the mean loss of the model's prediction heads
+  double ema_decay = 0;            // of the running mean of the weights; 0: there is none
+  bool ema_eval = true;            // the mean is what is evaluated and saved
   std::string schedule = "cosine";
   std::int64_t warmup_steps = 0;
   std::int64_t total_steps = 0;  // 0: the schedule follows set_progress()

@@ -82,6 +82,8 @@ class Shape:
         hidden, layers = m["hidden_size"], m["num_hidden_layers"]
         attention = hidden * (2 * queries + 2 * keys)
         weights = layers * attention + self._mlp_weights() + m["vocab_size"] * hidden
+        heads = m.get("prediction_heads", 0)  # beside that of the next token
+        weights += heads * (3 * hidden * self.swiglu_width + m["vocab_size"] * hidden)
         scores = layers * queries * (self.context + 1)  # two products of half the square
         return float(2 * self.tokens * (weights + scores))
 

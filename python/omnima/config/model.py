@@ -110,7 +110,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
             "learned": context * hidden,
             "relative": self.relative_buckets * self.num_attention_heads,
         }.get(self.positions, 0)
-        return {
+        parts = {
             "embedding": self.vocab_size * hidden,
             "positions": positions,
             "attention": layers * attention,
@@ -118,6 +118,9 @@ class ModelConfig(_Fields):  # type: ignore[misc]
             "norms": (2 * layers + 1) * norm + layers * heads,
             "head": 0 if self.tie_word_embeddings else self.vocab_size * hidden,
         }
+        if self.prediction_heads:
+            parts["prediction_heads"] = self.prediction_heads * (mlp + norm)
+        return parts
 
     @property
     def num_parameters(self) -> int:

@@ -50,6 +50,15 @@ def is_known_buffer(name: str) -> bool:
     return _BUFFERS.fullmatch(name) is not None
 
 
+def is_training_only(name: str) -> bool:
+    """Whether a parameter serves training alone and is left out of a saved model.
+
+    >>> is_training_only("prediction_heads.0.norm.weight"), is_training_only("model.norm.weight")
+    (True, False)
+    """
+    return name.startswith("prediction_heads.")
+
+
 def expected_shapes(config: Mapping[str, Any]) -> Shapes:
     """Name and shape of every parameter of a decoder with this configuration."""
     hidden, vocab = config["hidden_size"], config["vocab_size"]

@@ -61,7 +61,8 @@ def save_pretrained(
     model_config
         All fields of a decoder's configuration.
     parameters
-        Names (those of Hugging Face's Llama) and tensors.
+        Names (those of Hugging Face's Llama) and tensors. Prediction heads, which serve training
+        alone, are left out, and the model that is read back has none.
     directory
         Made if absent. Each file is replaced at once, so none is ever left half written.
     tokenizer
@@ -92,7 +93,8 @@ def save_pretrained(
     if dtype not in kinds:
         raise ConfigError(f'dtype is "{dtype}"; the choices are {", ".join(kinds)}.')
     name = architecture_of(model_config)
-    tensors = {key: value.detach() for key, value in parameters}
+    model_config = {**model_config, "prediction_heads": 0}
+    tensors = {key: value.detach() for key, value in parameters if not names.is_training_only(key)}
     _check_tensors(
         tensors, names.expected_shapes(model_config), "The model given to save_pretrained"
     )

@@ -131,6 +131,7 @@ def factors(model: ModelConfig) -> list[tuple[int, int, int]]:
         "plain": (model.intermediate_size, layers - sparse),
         "expert": (model.moe_intermediate_size, sparse * model.num_experts),
         "shared": (model.shared_expert_intermediate_size, sparse),
+        "heads": (model.intermediate_size, model.prediction_heads),
     }
     return [
         (queries + 2 * keys, hidden, layers),
@@ -163,8 +164,10 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     statistics = 4 * (model.num_attention_heads + 2 * (2 if model.norm == "layer_norm" else 1))
     statistics += sparse * (4 * model.num_experts + 12 * chosen)  # probabilities and choices
     by_layer = element * kept + statistics
-    # The last sum and its norm, the hidden states and their gradient.
-    ends = 4 * hidden * element
+    # The last sum and its norm, the hidden states and their gradient; prediction heads have ends of
+    # their own, and keep what their mlp reads.
+    heads = model.prediction_heads
+    ends = (4 * hidden * (1 + heads) + heads * (hidden + _gate(model) * inner)) * element
     # One block's backward pass: gradients of the stream, of the activation and of its input.
     # Experts go back one by one; their gradients of the input wait for the last.
     at_once = inner * ((1 - sparse) + 2 * sparse / max(1, model.num_experts))

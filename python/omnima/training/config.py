@@ -152,6 +152,12 @@ class TrainConfig:
         minimum=0.0,
         maximum=10.0,
     )
+    prediction_weight: float = option(
+        0.3,
+        "weight of the mean loss of the model's prediction_heads, where it has any",
+        minimum=0.0,
+        maximum=1000.0,
+    )
     clip_value: float = option(
         0.0,
         "largest element of the gradient, cut before clip_norm; 0: no clipping",

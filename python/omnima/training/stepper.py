@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import CheckpointError
+from omnima.hub.names import is_training_only
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _SAME = (
     *("optimizer", "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "nesterov"),
     *("groups", "freeze", "clip_norm", "clip_value", "clip_adaptive", "ema_decay", "ema_eval"),
-    *("label_smoothing", "z_loss", "checkpoint_layers"),
+    *("label_smoothing", "z_loss", "prediction_weight", "checkpoint_layers"),
     *("schedule", "min_lr_ratio", "cycles", "cycle_growth", "stages", "stage_factor"),
     *("decay_share", "rise_share", "accumulate", "ramp_steps", "seed"),
 )
@@ -58,19 +59,23 @@ class Stepper:
         """Write the model as a Hugging Face directory and the optimizer's buffers beside it.
 
         Where other weights are evaluated than are trained, the model is made of those, and the
-        trained ones lie with the optimizer's buffers.
+        trained ones lie with the optimizer's buffers. There lie the prediction heads, too: they
+        are no part of the model that is saved.
         """
         from omnima import _core, hub
 
-        state = self.step.state()
-        if not self.step.has_averaged_weights:
-            del state["weights"]
-        _core.write_safetensors(
-            str(directory / "optimizer.safetensors"), state, {"step": str(self.step.step)}
-        )
         self.step.show_averaged_weights(True)
         try:
+            state = self.step.state()  # here the trained weights and those shown are two buffers
+            if not self.step.has_averaged_weights:
+                del state["weights"]
             parameters = self._decoder.named_parameters()
+            state.update(
+                (name, each.detach()) for name, each in parameters if is_training_only(name)
+            )
+            _core.write_safetensors(
+                str(directory / "optimizer.safetensors"), state, {"step": str(self.step.step)}
+            )
             model = directory / "model"
             hub.save_pretrained(decoder_values, parameters, model, tokenizer=tokenizer)
         finally:
@@ -83,14 +88,18 @@ class Stepper:
         from omnima import _core, hub
 
         _, weights = hub.load_pretrained(directory / "model")
+        beside = directory / "optimizer.safetensors"
+        saved = _core.read_safetensors(str(beside))
         with torch.no_grad():
             for name, parameter in self._decoder.named_parameters():
-                parameter.copy_(_part(weights, name, parameter, directory / "model"))
+                found = (
+                    (saved, beside) if is_training_only(name) else (weights, directory / "model")
+                )
+                parameter.copy_(_part(found[0], name, parameter, found[1]))
         state = {name: each.clone() for name, each in self.step.state().items()}
-        saved = _core.read_safetensors(str(directory / "optimizer.safetensors"))
         for name in state:
             if name != "weights" or self.step.has_averaged_weights:
-                state[name] = _part(saved, name, state[name], directory / "optimizer.safetensors")
+                state[name] = _part(saved, name, state[name], beside)
         self.step.load_state(state, number)
 
 

@@ -61,6 +61,7 @@ void StepBody::enqueue(const std::vector<BatchTensors>& batches,
     how.dropout_seed = seeds[i];
     how.ids_checked = true;
     how.terms = {options_.label_smoothing, options_.z_loss};
+    how.prediction_weight = options_.prediction_weight;
     const models::Decoder::Losses part =
         model_.losses(batches[i].ids, batches[i].labels, batches[i].segments, how);
     torch::autograd::backward(part.roots(), {});
