@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -131,11 +131,58 @@ class BatchSource:
         """
         Batches given so far.
         """
+class ObjectiveOptions:
+    """
+    What a row of tokens asks for.
+    """
+    name: str
+    def __init__(self) -> None:
+        ...
+    def spans_in_row(self, time: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Spans cut out of a row of `time` tokens; 0: it is too short.
+        """
+    @property
+    def kept(self) -> list[int]:
+        ...
+    @kept.setter
+    def kept(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+        ...
+    @property
+    def mask_id(self) -> int:
+        ...
+    @mask_id.setter
+    def mask_id(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def rate(self) -> float:
+        ...
+    @rate.setter
+    def rate(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def sentinels(self) -> list[int]:
+        ...
+    @sentinels.setter
+    def sentinels(self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+        ...
+    @property
+    def span_length(self) -> float:
+        ...
+    @span_length.setter
+    def span_length(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def vocab_size(self) -> int:
+        ...
+    @vocab_size.setter
+    def vocab_size(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
 class Loader(BatchSource):
     """
     Batches from token shards in an order that (seed, position) fix.
     """
-    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ...) -> None:
         """
         shards: (tokens path, docs path, number of tokens, number of documents) of each.
         """
@@ -255,6 +302,18 @@ class StepOptions:
     def label_smoothing(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
+    def loss_scale(self) -> float:
+        ...
+    @loss_scale.setter
+    def loss_scale(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def loss_scale_growth(self) -> int:
+        ...
+    @loss_scale_growth.setter
+    def loss_scale_growth(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
     def lr(self) -> float:
         ...
     @lr.setter
@@ -352,12 +411,22 @@ class StepResult:
         Mean over the step's target tokens, in nats.
         """
     @property
+    def loss_scale(self) -> float:
+        """
+        fp16: factor of the loss; else 0.
+        """
+    @property
     def lr(self) -> float:
         ...
     @property
     def router_z_loss(self) -> float:
         """
         With experts: the routers' z-loss, not part of `loss`.
+        """
+    @property
+    def skipped(self) -> bool:
+        """
+        fp16: overflow, the weights stayed.
         """
     @property
     def tokens(self) -> int:

@@ -40,7 +40,8 @@ py::tuple next_batch(data::BatchSource& source) {
 std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, std::int64_t rows,
                                           std::int64_t time, std::uint64_t seed,
                                           std::string packing, bool sequential, bool prefetch,
-                                          std::int64_t end_id, std::int64_t start_id) {
+                                          std::int64_t end_id, std::int64_t start_id,
+                                          data::ObjectiveOptions objective) {
   data::LoaderOptions options;
   for (auto& [tokens, docs, num_tokens, num_docs] : shards) {
     options.shards.push_back({std::move(tokens), std::move(docs), num_tokens, num_docs});
@@ -54,18 +55,38 @@ std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, 
   options.prefetch = prefetch;
   options.end_id = end_id;
   options.start_id = start_id;
+  options.objective = std::move(objective);
   return std::make_unique<data::Loader>(std::move(options));
 }
 
 }  // namespace
 
 void bind_data(py::module_& module) {
+  using data::ObjectiveOptions;
+  py::class_<ObjectiveOptions>(module, "ObjectiveOptions", "What a row of tokens asks for.")
+      .def(py::init<>())
+      .def_readwrite("name", &ObjectiveOptions::name)
+      .def_readwrite("rate", &ObjectiveOptions::rate)
+      .def_readwrite("span_length", &ObjectiveOptions::span_length)
+      .def_readwrite("vocab_size", &ObjectiveOptions::vocab_size)
+      .def_readwrite("mask_id", &ObjectiveOptions::mask_id)
+      .def_readwrite("kept", &ObjectiveOptions::kept)
+      .def_readwrite("sentinels", &ObjectiveOptions::sentinels)
+      .def(
+          "spans_in_row",
+          [](const ObjectiveOptions& self, std::int64_t time) {
+            const std::int64_t tokens = data::tokens_in_row(time, self);
+            return tokens > 0 ? data::count_spans(tokens, self).spans : 0;
+          },
+          py::arg("time"), "Spans cut out of a row of `time` tokens; 0: it is too short.");
+
   py::class_<data::Loader, data::BatchSource>(
       module, "Loader", "Batches from token shards in an order that (seed, position) fix.")
       .def(py::init(&make_loader), py::kw_only(), py::arg("shards"), py::arg("width"),
            py::arg("rows"), py::arg("time"), py::arg("seed") = 0, py::arg("packing") = "windows",
            py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
-           py::arg("start_id"), py::call_guard<py::gil_scoped_release>(),
+           py::arg("start_id"), py::arg("objective") = ObjectiveOptions(),
+           py::call_guard<py::gil_scoped_release>(),
            "shards: (tokens path, docs path, number of tokens, number of documents) of each.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")

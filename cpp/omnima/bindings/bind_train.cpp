@@ -67,6 +67,8 @@ void bind_train(py::module_& module) {
   py::class_<StepOptions>(module, "StepOptions", "How a training step computes and updates.")
       .def(py::init<>())
       .def_readwrite("precision", &StepOptions::precision)
+      .def_readwrite("loss_scale", &StepOptions::loss_scale)
+      .def_readwrite("loss_scale_growth", &StepOptions::loss_scale_growth)
       .def_readwrite("optimizer", &StepOptions::optimizer)
       .def_readwrite("lr", &StepOptions::lr)
       .def_readwrite("beta1", &StepOptions::beta1)
@@ -111,7 +113,9 @@ void bind_train(py::module_& module) {
       .def_readonly("balance_loss", &StepResult::balance_loss,
                     "With experts: the routers' load-balance loss, not part of `loss`.")
       .def_readonly("router_z_loss", &StepResult::router_z_loss,
-                    "With experts: the routers' z-loss, not part of `loss`.");
+                    "With experts: the routers' z-loss, not part of `loss`.")
+      .def_readonly("loss_scale", &StepResult::loss_scale, "fp16: factor of the loss; else 0.")
+      .def_readonly("skipped", &StepResult::skipped, "fp16: overflow, the weights stayed.");
 
   py::class_<TrainStep>(module, "TrainStep", "A whole training step in one call.")
       .def(py::init<std::shared_ptr<models::Decoder>, const StepOptions&>(), py::arg("decoder"),

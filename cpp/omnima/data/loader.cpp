@@ -18,6 +18,7 @@ using core::require;
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
+constexpr std::uint64_t kObjective = ~std::uint64_t{0};  // no epoch: its draws are its own
 
 std::uint64_t epoch_key(std::uint64_t seed, std::uint64_t epoch) { return core::mix(seed, epoch); }
 
@@ -28,7 +29,9 @@ BatchPlan::BatchPlan(LoaderOptions options)
       stream_(options_.shards, options_.width),
       documents_(options_.packing == "documents") {
   check();
-  const auto time = static_cast<std::uint64_t>(options_.time);
+  const bool cuts = options_.objective.cuts_spans();
+  window_ = cuts ? tokens_in_row(options_.time, options_.objective) : options_.time;
+  const auto time = static_cast<std::uint64_t>(window_);
   if (documents_) {
     packed_ = pack_documents(stream_.document_ends(), static_cast<std::uint32_t>(time));
     rows_per_epoch_ = static_cast<std::int64_t>(packed_.row_ends.size());
@@ -48,6 +51,9 @@ void BatchPlan::check() const {
                        "; expected 1 to ", 1 << 24);
   require<ConfigError>(options_.time > 0 && options_.time <= (1 << 24), "time is ", options_.time,
                        "; expected 1 to ", 1 << 24);
+  options_.objective.check(options_.time);
+  require<ConfigError>(!documents_ || !options_.objective.cuts_spans(),
+                       "objective span cuts windows of the text: set packing to windows.");
 }
 
 std::int64_t BatchPlan::batches_per_epoch() const {
@@ -81,16 +87,37 @@ void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row
   if (!options_.sequential) {
     const std::uint64_t key = epoch_key(options_.seed, epoch);
     const auto count = static_cast<std::uint64_t>(rows_per_epoch_);
-    const auto time = static_cast<std::uint64_t>(options_.time);
+    const auto time = static_cast<std::uint64_t>(window_);
     index = Permutation(count, key)(index);
     if (!documents_ && stream_.size() >= time)
       phase = core::mix(key) % std::min(time, stream_.size() - count * time + 1);
   }
+  const std::uint64_t start = phase + index * static_cast<std::uint64_t>(window_);
+  const std::uint64_t key =
+      core::mix(epoch_key(options_.seed, kObjective), static_cast<std::uint64_t>(row_of_run));
+  if (options_.objective.cuts_spans()) return fill_cut(start, key, batch, row);
   if (documents_) {
     fill_documents(index, batch, row);
   } else {
-    fill_window(phase + index * static_cast<std::uint64_t>(options_.time), batch, row);
+    fill_window(start, batch, row);
   }
+  if (options_.objective.is_plain()) return;
+  const auto offset = static_cast<std::size_t>(row * options_.time);
+  const auto time = static_cast<std::size_t>(options_.time);
+  mask_tokens(options_.objective, key, std::span(batch.input_ids).subspan(offset, time),
+              std::span(batch.labels).subspan(offset, time));
+}
+
+void BatchPlan::fill_cut(std::uint64_t start, std::uint64_t key, Batch& batch,
+                         std::int64_t row) const {
+  std::vector<std::int64_t> tokens(
+      std::min<std::uint64_t>(static_cast<std::uint64_t>(window_), stream_.size() - start));
+  stream_.read(start, tokens);
+  const auto offset = static_cast<std::size_t>(row * options_.time);
+  const auto time = static_cast<std::size_t>(options_.time);
+  cut_spans(options_.objective, key, tokens, options_.start_id, options_.end_id,
+            std::span(batch.input_ids).subspan(offset, time),
+            std::span(batch.labels).subspan(offset, time));
 }
 
 void BatchPlan::fill_stretch(std::uint64_t start, bool begins_document, std::span<std::int64_t> ids,

@@ -1,8 +1,9 @@
 // Batches from token shards: the order is a pure function of (seed, epoch, position).
 //
-// Every token of the stream is a label; the input before it is the token before it, and where a
-// document begins, the start token stands in for the end token of the document before. So a model
-// always sees the start token at the beginning of a document, and learns to predict its end.
+// With the plain objective every token of the stream is a label; the input before it is the token
+// before it, and where a document begins, the start token stands in for the end token of the
+// document before. So a model always sees the start token at the beginning of a document, and
+// learns to predict its end.
 #pragma once
 
 #include <condition_variable>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "omnima/data/batch.h"
+#include "omnima/data/objective.h"
 #include "omnima/data/packing.h"
 #include "omnima/data/token_stream.h"
 
@@ -33,6 +35,7 @@ struct LoaderOptions {
   bool prefetch = true;             // batches are made ahead in a thread of their own
   std::int64_t end_id = 0;          // stands after each document
   std::int64_t start_id = 0;        // the input before a document's first token
+  ObjectiveOptions objective{};     // other ones change a row after it was read
 };
 
 // Which batch holds what; it has no state, so many threads may ask.
@@ -50,6 +53,7 @@ class BatchPlan {
   void fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row) const;
   void fill_window(std::uint64_t start, Batch& batch, std::int64_t row) const;
   void fill_documents(std::uint64_t packed_row, Batch& batch, std::int64_t row) const;
+  void fill_cut(std::uint64_t start, std::uint64_t key, Batch& batch, std::int64_t row) const;
   void fill_stretch(std::uint64_t start, bool begins_document, std::span<std::int64_t> ids,
                     std::span<std::int64_t> labels) const;
   void check() const;
@@ -58,6 +62,7 @@ class BatchPlan {
   TokenStream stream_;
   PackedRows packed_;  // only for documents
   bool documents_;
+  std::int64_t window_ = 1;  // tokens of the stream in a window
   std::int64_t rows_per_epoch_ = 0;
 };
 

@@ -152,7 +152,12 @@ class Run {
 }  // namespace
 
 Engine::Engine(models::DecoderConfig config, const std::map<std::string, at::Tensor>& parameters)
-    : config_(std::move(config)), weights_(config_, parameters) {}
+    : config_(std::move(config)), weights_(config_, parameters) {
+  require<ConfigError>(
+      config_.causal,
+      "A model with causal false sees both sides of a token and cannot write text: "
+      "it fills masks. Take one that was trained with causal true.");
+}
 
 std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
                                       const GenerateOptions& options, const Hooks& hooks) const {

@@ -53,6 +53,8 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
   }
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
+    ops::AttentionOptions scores{c.window_of(i), c.attention_softcap, slopes};
+    scores.causal = c.causal;
     Block block;
     block.input_norm =
         nn::Norm(arena_, name + ".input_layernorm", c.hidden_size, layer_norm, c.norm_eps);
@@ -62,7 +64,7 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
                                      c.attention_bias,
                                      std,
                                      output_std,
-                                     {c.window_of(i), c.attention_softcap, slopes},
+                                     scores,
                                      c.qk_norm,
                                      c.norm_eps});
     block.mlp_norm =
@@ -212,8 +214,11 @@ at::Tensor Decoder::logits(const at::Tensor& ids) {
 }
 
 std::vector<at::Tensor> Decoder::Losses::roots() const {
-  if (!routers.defined()) return {words};
-  return {words, routers};
+  std::vector<at::Tensor> all;
+  for (const at::Tensor& each : {words, routers}) {
+    if (each.defined() && each.requires_grad()) all.push_back(each);
+  }
+  return all;
 }
 
 Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
@@ -222,7 +227,7 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
                      "labels must be int64 and have the shape of the ids.");
   if (options.compute.direct_gradients) arena_.gradients();
-  if (options.compute.dtype == at::kBFloat16) arena_.shadow();
+  if (options.compute.dtype != at::kFloat) arena_.shadow(options.compute.dtype);
   nn::Pass pass{arena_, options.compute, positions(ids, segments),
                 options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
   pass.training = options.training;
@@ -230,9 +235,9 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   Losses made{loss_of(x, labels, pass, options.scale, options.terms)};
   const auto heads = static_cast<double>(prediction_heads_.count());
   for (std::int64_t i = 0; options.prediction_weight > 0 && i < prediction_heads_.count(); ++i) {
-    const at::Tensor ahead = loss_of(prediction_heads_.forward(i, x, pass),
-                                     labels_ahead(labels, segments, i + 1), pass,
-                                     options.scale * options.prediction_weight / heads, {});
+    const at::Tensor ahead =
+        loss_of(prediction_heads_.forward(i, x, pass), labels_ahead(labels, segments, i + 1), pass,
+                options.scale * options.prediction_weight / heads, {});
     made.words = made.words.add(ahead.sub(ahead.detach()));
   }
   if (!of_routers.defined()) return made;

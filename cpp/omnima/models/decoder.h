@@ -50,7 +50,7 @@ class Decoder {
     // for these tokens, and their means over the routers: float32 [2], load balance and z.
     at::Tensor routers{}, of_routers{};
     double share = 0;  // of these tokens among those that the scale stands for
-    // The scalars to differentiate.
+    // The scalars to differentiate: none where all parameters are frozen.
     std::vector<at::Tensor> roots() const;
   };
   Losses losses(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,

@@ -109,6 +109,8 @@ void each_option(DecoderConfig& c, Visit& visit) {
         c.attention_softcap);
   visit(Field{"logit_softcap", 0.0, "logits become cap * tanh(logit / cap); 0: off", 0, 1e6},
         c.logit_softcap);
+  visit(Field{"causal", true, "tokens see only those before them; false: both sides", 0, 1},
+        c.causal);
   visit(Field{"prediction_heads", std::int64_t{0},
               "extra heads, in training only, that predict the tokens after the next one", 0, 16},
         c.prediction_heads);
@@ -266,6 +268,12 @@ void check_options(const DecoderConfig& c) {
   require<ConfigError>(c.embedding_dropout >= 0 || c.embedding_dropout == -1, "embedding_dropout ",
                        c.embedding_dropout,
                        " is no probability: give 0 to 0.95, or -1 for the same as dropout.");
+  require<ConfigError>(c.causal || c.positions == "rotary" || c.positions == "learned",
+                       "causal false goes with positions rotary or learned, not with ", c.positions,
+                       ", which say nothing about the tokens that follow.");
+  require<ConfigError>(c.causal || c.prediction_heads == 0,
+                       "prediction_heads predict tokens that causal false would show them: take "
+                       "one of the two.");
   require<ConfigError>(c.prediction_heads < c.max_position_embeddings, "prediction_heads ",
                        c.prediction_heads, " look past the end of a context of ",
                        c.max_position_embeddings, " tokens: take fewer heads.");

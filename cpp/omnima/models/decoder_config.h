@@ -61,6 +61,7 @@ struct DecoderConfig {
   double router_z_loss_coef = 0.001;
   double attention_softcap = 0.0;
   double logit_softcap = 0.0;
+  bool causal = true;
   std::int64_t prediction_heads = 0;  // in training only, see models/prediction_heads.h
 
   bool gated() const;

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -82,8 +83,11 @@ void Arena::sum_gradients(int64_t workers) {
 
 // Tensor operations on a leaf or view count up the buffer's version; our optimizer writes both
 // buffers through pointers and does not.
-const at::Tensor& Arena::shadow() {
-  if (!shadow_.defined()) shadow_ = at::empty({size()}, weights_.options().dtype(at::kBFloat16));
+const at::Tensor& Arena::shadow(at::ScalarType type) {
+  if (!shadow_.defined() || shadow_.scalar_type() != type) {
+    shadow_ = at::empty({size()}, weights_.options().dtype(type));
+    shadow_version_ = -1;
+  }
   if (shadow_version_ != weights_._version()) {
     shadow_.copy_(weights_);
     shadow_version_ = weights_._version();
@@ -120,7 +124,7 @@ void Arena::make_packed(at::ScalarType type, bool with_backward) {
 }
 
 void Arena::pack(at::ScalarType type, bool with_backward) {
-  if (!packs()) return;
+  if (!packs() || type == at::kHalf) return;
   const at::Tensor& flat = type == at::kBFloat16 ? shadow() : weights_;
   make_packed(type, with_backward);
   for (const auto& factor : factors_) {
@@ -142,12 +146,19 @@ at::Tensor Arena::view(const at::Tensor& flat, Slot slot) const {
   return flat.narrow(0, first.offset, count).view(sizes);
 }
 
+bool Arena::is_frozen(Slot slot) const {
+  if (frozen_.empty()) return false;
+  const auto first = frozen_.begin() + slot.first;
+  return std::all_of(first, first + slot.count, [](bool frozen) { return frozen; });
+}
+
 ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
   ops::Weight weight;
   if (slot.count == 0) return weight;
+  const bool frozen = compute.direct_gradients && is_frozen(slot);
   for (int64_t i = slot.first; i < slot.first + slot.count; ++i)
-    weight.leaves.push_back(leaves_[i]);
-  const bool narrow = compute.dtype == at::kBFloat16 && parameters_[slot.first].is_matrix();
+    weight.leaves.push_back(frozen ? leaves_[i].detach() : leaves_[i]);
+  const bool narrow = compute.dtype != at::kFloat && parameters_[slot.first].is_matrix();
   weight.compute = view(narrow ? shadow_ : weights_, slot);
   if (compute.packed) {
     for (const auto& factor : factors_) {

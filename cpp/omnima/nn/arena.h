@@ -1,5 +1,5 @@
-// All parameters of a model in one flat float32 buffer, with their gradients and their bfloat16
-// copy in buffers of the same layout: the optimizer, the norm and the checkpoint are each one pass.
+// All parameters of a model in one flat float32 buffer, with their gradients and their 16-bit copy
+// in buffers of the same layout: the optimizer, the norm and the checkpoint are each one pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -63,11 +63,16 @@ class Arena {
   // again whenever the weights have changed. Larger models are packed piece by piece as they are
   // multiplied: there it costs little beside the products, and copies would cost memory.
   void pack(at::ScalarType type, bool with_backward);
-  bool packs() const;          // whether pack() does anything for this model
-  const at::Tensor& shadow();  // bfloat16, refreshed when the weights were changed through tensors
+  bool packs() const;  // whether pack() does anything for this model
+  // In a 16-bit type, refreshed when the weights were changed through tensors.
+  const at::Tensor& shadow(at::ScalarType type = at::kBFloat16);
+  // What no gradient is asked for from now on: one flag a parameter, or none for no parameter.
+  // Parameters that act as one are frozen where all of them are.
+  void freeze(std::vector<bool> frozen) { frozen_ = std::move(frozen); }
 
  private:
   at::Tensor view(const at::Tensor& flat, Slot slot) const;
+  bool is_frozen(Slot slot) const;
 
   struct Factor {
     Slot slot;
@@ -82,6 +87,7 @@ class Arena {
   at::ScalarType packed_type_ = at::kFloat;
   bool packed_backward_ = false;
   std::vector<at::Tensor> leaves_;
+  std::vector<bool> frozen_;
   at::Tensor weights_, shadow_;
   std::vector<at::Tensor> gradients_;  // one for each worker
   int64_t decayed_ = 0;

@@ -4,6 +4,8 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
 #include "omnima/ops/saved.h"
@@ -85,7 +87,11 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
 Stream checkpointed(const Stage& stage, const Stream& input, Pass& pass) {
   core::require(pass.compute.direct_gradients,
                 "Checkpointing is for training steps: gradients through autograd would be lost.");
-  const variable_list parts = parts_of(input);
+  variable_list parts = parts_of(input);
+  const bool learns = std::any_of(parts.begin(), parts.end(),
+                                  [](const at::Tensor& part) { return part.requires_grad(); });
+  // With all frozen before the stage autograd would not come back to what learns inside it.
+  if (!learns) parts[0] = parts[0].detach().set_requires_grad(true);
   Kinds made;
   const variable_list output = CheckpointFunction::apply(
       at::TensorList(parts), Again{stage, pass, kinds_of(input)}, &pass, &made);

@@ -48,7 +48,6 @@ void check_gated(const at::Tensor& gate_up, const char* op) {
 }
 
 // The plain meaning, also on devices, whose tables lack these.
-bool runs_plain(const at::Tensor& x) { return !x.is_cpu() || reference_mode(); }
 
 }  // namespace
 

@@ -182,10 +182,12 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 };
 
 void check_options(int64_t time, const AttentionShape& shape, const AttentionOptions& options) {
-  const auto& [window, softcap, slopes, dropout, seed, bias] = options;
+  const auto& [window, softcap, slopes, dropout, seed, bias, causal] = options;
   core::require(window >= 0 && softcap >= 0 && dropout >= 0 && dropout < 1,
                 "attention takes a window and a softcap of at least 0 and a dropout below 1, not ",
                 window, ", ", softcap, " and ", dropout, ".");
+  core::require(causal || !(slopes.defined() || bias.defined()),
+                "attention that sees both sides takes neither slopes nor a bias by distance.");
   core::require(!slopes.defined() || (slopes.scalar_type() == at::kFloat && slopes.dim() == 1 &&
                                       slopes.size(0) == shape.heads && slopes.is_contiguous()),
                 "attention takes one float32 slope a query head, ", shape.heads, " of them.");
@@ -251,7 +253,7 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const P
   check_options(qkv.size(1), shape, options);
   const auto* device = device_ops(qkv);
   if (device != nullptr && options.plain()) return device->attention(qkv, shape, positions);
-  if (!qkv.is_cpu() || reference_mode()) {
+  if (runs_plain(qkv) || !options.causal) {
     return reference::attention(qkv, shape, positions, options);
   }
   if (!options.bias.defined()) {

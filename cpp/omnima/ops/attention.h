@@ -34,9 +34,11 @@ struct AttentionOptions {
   uint64_t dropout_seed = 0;  // the zeroed ones are a pure function of it
   // float32 [heads, time or more], differentiable: added to the score of a key so many places back.
   at::Tensor bias{};
+  bool causal = true;  // false: a token sees both sides, in a window as many of each
 
   bool plain() const {
-    return window == 0 && softcap == 0 && dropout == 0 && !slopes.defined() && !bias.defined();
+    return causal && window == 0 && softcap == 0 && dropout == 0 && !slopes.defined() &&
+           !bias.defined();
   }
 };
 
@@ -49,7 +51,7 @@ at::Tensor dropout_factors(const AttentionShape& shape, const AttentionOptions& 
                            int64_t batch, int64_t time);
 
 // qkv [batch, time, (heads + 2 kv_heads) * head_dim], q then k then v -> [batch, time, heads *
-// head_dim]. A token sees its document's tokens up to itself.
+// head_dim]. A token sees its document's tokens up to itself, or all of them on plain ATen.
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
                      const AttentionOptions& options = {});
 

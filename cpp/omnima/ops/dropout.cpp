@@ -60,6 +60,9 @@ struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
 at::Tensor dropout(const at::Tensor& x, double p, std::uint64_t seed) {
   core::require(p >= 0 && p < 1, "dropout is ", p, ", but must be at least 0 and below 1.");
   if (p == 0.0) return x;
+  if (x.is_cpu() && x.scalar_type() == at::kHalf) {
+    return dropout(x.to(at::kFloat), p, seed).to(at::kHalf);
+  }
   if (x.is_cpu()) return DropoutFunction::apply(x, Rule{p, seed});
   at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
   generator.set_current_seed(seed);

@@ -64,7 +64,7 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
 at::Tensor embedding(const at::Tensor& ids, const Weight& weight) {
   core::require(ids.scalar_type() == at::kLong, "embedding takes int64 ids, not ",
                 c10::toString(ids.scalar_type()), ".");
-  if (const auto* device = device_ops(ids)) return device->embedding(ids, weight);
+  if (const auto* device = device_ops(weight.compute)) return device->embedding(ids, weight);
   return EmbeddingFunction::apply(weight.leaves[0], ids, weight);
 }
 

@@ -75,9 +75,7 @@ struct ActivationLinearFunction : torch::autograd::Function<ActivationLinearFunc
 };
 
 // Elsewhere the parts run one by one, on the device's kernels or on plain ATen.
-bool fuses(const at::Tensor& x) {
-  return x.is_cpu() && device_ops(x) == nullptr && !reference_mode();
-}
+bool fuses(const at::Tensor& x) { return !runs_plain(x) && device_ops(x) == nullptr; }
 
 }  // namespace
 

@@ -116,7 +116,7 @@ at::Tensor head_norm(const at::Tensor& qkv, const AttentionShape& shape, const N
     core::require(!norm->is_layer_norm() && norm->weight.compute.numel() == head_dim,
                   "head_norm takes RMSNorm weights of ", head_dim, " elements.");
   }
-  if (!qkv.is_cpu() || reference_mode()) return by_parts(qkv, shape, queries, keys);
+  if (runs_plain(qkv)) return by_parts(qkv, shape, queries, keys);
   return HeadNormFunction::apply(qkv, queries.weight.leaves[0], keys.weight.leaves[0],
                                  Heads{{queries.weight.compute, keys.weight.compute},
                                        {queries.weight.grad, keys.weight.grad},

@@ -78,8 +78,9 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                             (with_gradient ? 6.0 : 2.0) * hidden.numel() * vocab,
                             (with_gradient ? 2.0 : 1.0) * bytes_of(hidden, weight.compute));
     at::Tensor dhidden, dweight;
-    if (with_gradient) {
-      dhidden = at::empty_like(hidden);
+    const bool learns = with_gradient && !weight.frozen();
+    if (with_gradient) dhidden = at::empty_like(hidden);
+    if (learns) {
       dweight = weight.direct()
                     ? weight.grad
                     : at::zeros(weight.compute.sizes(), weight.compute.options().dtype(at::kFloat));
@@ -103,9 +104,10 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
       product_out_packed(dx, logits, weight.compute, weight.packed_backward);
-      add_outer(dweight, logits, x);
+      if (learns) add_outer(dweight, logits, x);
     }
     context->saved_data["dhidden"] = dhidden;
+    context->saved_data["direct"] = weight.direct();
     context->saved_data["dweight"] = weight.direct() ? at::Tensor() : dweight;
     return at::scalar_tensor(total * scale, hidden.options().dtype(at::kFloat));
   }
@@ -114,10 +116,11 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     const at::Tensor dhidden = context->saved_data["dhidden"].toTensor();
     const core::Scope scope("linear_cross_entropy.backward");
     const at::Tensor dweight = context->saved_data["dweight"].toTensor();
-    const bool direct = !dweight.defined();  // then the step made the gradient for a factor of one
     const at::Tensor factor = grads[0];
+    // Without a gradient of its own the step made that of the hidden states for a factor of one.
+    const bool direct = context->saved_data["direct"].toBool();
     return {direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type())),
-            direct ? at::Tensor() : dweight.mul(factor),
+            dweight.defined() ? dweight.mul(factor) : at::Tensor(),
             at::Tensor(),
             at::Tensor(),
             at::Tensor(),
@@ -142,7 +145,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& weight,
   if (device != nullptr && terms.none()) {
     return device->linear_cross_entropy(hidden, weight, labels, scale);
   }
-  if (!hidden.is_cpu() || reference_mode()) {
+  if (runs_plain(hidden)) {
     return reference::linear_cross_entropy(hidden, plain_leaf(weight), labels, scale, terms);
   }
   check_labels(labels, weight.compute.size(0));

@@ -42,7 +42,9 @@ LinearRows::LinearRows(const Weight& weight, const Weight& bias)
       bias_(bias.compute),
       bias_grad_(bias.grad),
       weight_sizes_(leaf_sizes(weight)),
-      bias_sizes_(leaf_sizes(bias)) {}
+      bias_sizes_(leaf_sizes(bias)),
+      frozen_(weight.frozen()),
+      bias_frozen_(bias.frozen()) {}
 
 at::Tensor LinearRows::forward(const at::Tensor& x) const {
   const auto scope = product_scope("linear.forward", x, weight_);
@@ -58,12 +60,16 @@ at::Tensor LinearRows::input_gradient(const at::Tensor& dy) const {
 
 std::vector<at::Tensor> LinearRows::parameter_gradients(const at::Tensor& x,
                                                         const at::Tensor& dy) const {
-  const auto scope = product_scope("linear.backward", dy, weight_);
   const at::Tensor rows = as_rows(dy);
   at::Tensor fused, fused_bias;
-  if (!weight_grad_.defined()) fused = at::zeros(weight_.sizes(), rows.options().dtype(at::kFloat));
-  add_outer(weight_grad_.defined() ? weight_grad_ : fused, rows, as_rows(x));
-  if (!bias_sizes_.empty()) {
+  if (!frozen_) {
+    const auto scope = product_scope("linear.backward", dy, weight_);
+    if (!weight_grad_.defined()) {
+      fused = at::zeros(weight_.sizes(), rows.options().dtype(at::kFloat));
+    }
+    add_outer(weight_grad_.defined() ? weight_grad_ : fused, rows, as_rows(x));
+  }
+  if (!bias_sizes_.empty() && !bias_frozen_) {
     fused_bias = rows.sum(0, /*keepdim=*/false, at::kFloat);
     if (bias_grad_.defined()) {
       bias_grad_.add_(fused_bias);

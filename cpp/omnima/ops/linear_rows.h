@@ -14,13 +14,14 @@ class LinearRows {
   // dy [..., out] -> dy W [..., in].
   at::Tensor input_gradient(const at::Tensor& dy) const;
   // What backward returns for the weight's leaves, then the bias': nothing where the gradient was
-  // added to their buffers.
+  // added to their buffers, or where the weights are frozen.
   std::vector<at::Tensor> parameter_gradients(const at::Tensor& x, const at::Tensor& dy) const;
 
  private:
   at::Tensor weight_, packed_forward_, packed_backward_, weight_grad_;
   at::Tensor bias_, bias_grad_;
   std::vector<int64_t> weight_sizes_, bias_sizes_;
+  bool frozen_, bias_frozen_;
 };
 
 }  // namespace omnima::ops

@@ -57,7 +57,7 @@ at::Tensor norm(const at::Tensor& x, const NormWeight& weight) {
   if (const auto* device = device_ops(x)) {
     return layer ? device->layer_norm(x, scale, bias, eps) : device->rms_norm(x, scale, eps);
   }
-  if (!x.is_cpu() || reference_mode()) {
+  if (runs_plain(x)) {
     return layer ? reference::layer_norm(x, plain_leaf(scale), plain_leaf(bias), eps)
                  : reference::rms_norm(x, plain_leaf(scale), eps);
   }

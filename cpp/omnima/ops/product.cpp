@@ -270,7 +270,7 @@ void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::T
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  if (!a.is_cpu() || reference_mode()) return at::mm(a, b);
+  if (runs_plain(a)) return at::mm(a, b);
   const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
   product_out(out, a, b);
   return out;

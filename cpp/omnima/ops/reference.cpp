@@ -68,14 +68,20 @@ at::Tensor turn(const at::Tensor& x, const Positions& positions) {
 }
 
 // Which keys the queries see: bool [batch or 1, 1, time, time].
-at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t window) {
+at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t window, bool causal) {
   const at::Tensor query =
       at::arange(qkv.size(1), qkv.options().dtype(at::kLong)).unsqueeze(1);  // [time, 1]
   const at::Tensor key = query.t();
-  at::Tensor mask = key.le(query);
-  if (window > 0) mask = mask.logical_and(key.gt(query - window));
+  at::Tensor mask = causal ? key.le(query) : key.ge(0).expand({qkv.size(1), -1});
+  if (window > 0) {
+    mask = mask.logical_and(key.gt(query - window));
+    if (!causal) mask = mask.logical_and(key.lt(query + window));
+  }
   mask = mask.unsqueeze(0);
-  if (positions.ids.defined()) mask = mask.logical_and(key.ge(query - positions.ids.unsqueeze(2)));
+  if (positions.ids.defined()) {
+    const at::Tensor first = query.t() - positions.ids;  // of each token's document
+    mask = mask.logical_and(first.unsqueeze(2).eq(first.unsqueeze(1)));
+  }
   return mask.unsqueeze(1);
 }
 
@@ -124,12 +130,16 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const P
     v = v.repeat_interleave(shape.heads / shape.kv_heads, 1);
   }
   at::Tensor y;
-  if (options.plain()) {
+  AttentionOptions but_causal = options;
+  but_causal.causal = true;
+  if (but_causal.plain()) {
     std::optional<at::Tensor> mask;
-    if (positions.ids.defined()) mask = visible(qkv, positions, 0);
-    y = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/!mask.has_value());
+    if (positions.ids.defined()) mask = visible(qkv, positions, 0, options.causal);
+    const bool by_order = options.causal && !mask.has_value();
+    y = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/by_order);
   } else {
-    y = explicit_attention(q, k, v, visible(qkv, positions, options.window), options);
+    y = explicit_attention(q, k, v, visible(qkv, positions, options.window, options.causal),
+                           options);
   }
   return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
 }

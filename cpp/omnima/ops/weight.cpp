@@ -50,7 +50,7 @@ std::vector<at::Tensor> leaf_gradients(const std::vector<int64_t>& sizes, const 
 void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x) {
   at::Tensor sum = grad;
   if (const auto* device = device_ops(dy)) return device->add_outer(sum, dy, x);
-  if (dy.is_cpu() && !reference_mode()) {
+  if (!runs_plain(dy)) {
     add_product(grad, dy.t(), x);
   } else if (dy.scalar_type() == at::kFloat) {
     sum.addmm_(dy.t(), x);
@@ -60,8 +60,13 @@ void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x
 }
 
 at::Tensor plain_leaf(const Weight& weight) {
+  if (weight.frozen()) return weight.leaves[0];
   return weight.direct() ? DirectLeafFunction::apply(weight.leaves[0], weight.grad)
                          : weight.leaves[0];
+}
+
+bool runs_plain(const at::Tensor& x) {
+  return !x.is_cpu() || x.scalar_type() == at::kHalf || reference_mode();
 }
 
 bool reference_mode() {

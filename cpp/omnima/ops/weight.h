@@ -11,13 +11,15 @@ namespace omnima::ops {
 // Several leaves that lie next to each other in memory (q, k and v; gate and up) act as one matrix.
 struct Weight {
   std::vector<at::Tensor> leaves;  // float32, [out_i, in] or [out_i]
-  at::Tensor compute;  // [sum of out_i, in]: the leaves themselves or their bfloat16 copy
-  at::Tensor grad{};   // float32 view for direct accumulation; undefined: through autograd
+  at::Tensor compute;              // [sum of out_i, in]: the leaves themselves or their 16-bit copy
+  at::Tensor grad{};  // float32 view for direct accumulation; undefined: through autograd
   // compute^T and compute as pack_right leaves them, where a step packed its weights; else
   // undefined.
   at::Tensor packed_forward{}, packed_backward{};
 
   bool direct() const { return grad.defined(); }
+  // Whether no gradient is asked for: the leaves are detached then.
+  bool frozen() const { return !leaves.empty() && !leaves[0].requires_grad(); }
 };
 
 // What backward returns for the leaves: nothing when the gradient was added to `grad` directly.
@@ -28,6 +30,10 @@ void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x
 
 // The first leaf for a plain ATen operator; its gradient goes where the weight's own would go.
 at::Tensor plain_leaf(const Weight& weight);
+
+// Whether operators on x run their plain ATen meaning: elsewhere than on the CPU, in float16, and
+// in reference mode.
+bool runs_plain(const at::Tensor& x);
 
 // True when OMNIMA_REFERENCE=1 asks for the plain ATen meaning of every operator.
 bool reference_mode();

@@ -154,6 +154,13 @@ std::vector<Span> Groups::frozen(std::int64_t step) const {
   return plain_ ? std::vector<Span>{} : joined(step, true);
 }
 
+std::vector<bool> Groups::frozen_parameters(std::int64_t step) const {
+  std::vector<bool> all(members_.size());
+  for (const auto& member : members_) all[member.index] = member.is_frozen(step);
+  const bool any = std::find(all.begin(), all.end(), true) != all.end();
+  return any ? all : std::vector<bool>{};
+}
+
 std::optional<Span> Groups::parameter(std::size_t index, std::int64_t step) const {
   const Member& member = members_[member_of_[index]];
   if (member.is_frozen(step)) return std::nullopt;

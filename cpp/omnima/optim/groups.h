@@ -37,6 +37,8 @@ class Groups {
   // What is updated in a step, counted from 1; neighbours that are updated alike are one span.
   std::vector<Span> moving(std::int64_t step) const;
   std::vector<Span> frozen(std::int64_t step) const;
+  // By index of arena.parameters(); empty: none is frozen.
+  std::vector<bool> frozen_parameters(std::int64_t step) const;
   // The span of one parameter, an index of arena.parameters(); nothing while it is frozen.
   std::optional<Span> parameter(std::size_t index, std::int64_t step) const;
 

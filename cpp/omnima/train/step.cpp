@@ -20,10 +20,29 @@ namespace omnima::train {
 using core::NonFiniteError;
 using core::require;
 
+namespace {
+
+constexpr double kLeastScale = 0x1p-14;  // a gradient that overflows below it is no rounding
+
+at::ScalarType number_type(const std::string& precision) {
+  if (precision == "fp16") return at::kHalf;
+  return precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+}  // namespace
+
 void StepOptions::check() const {
-  core::check_field(
-      {"precision", std::string("fp32"), "number format of products", 0, 0, {"fp32", "bf16"}},
-      precision);
+  core::check_field({"precision",
+                     std::string("fp32"),
+                     "number format of products",
+                     0,
+                     0,
+                     {"fp32", "bf16", "fp16"}},
+                    precision);
+  core::check_field({"loss_scale", 65536.0, "first factor of the loss in fp16", kLeastScale, 1e30},
+                    loss_scale);
+  core::check_field({"loss_scale_growth", std::int64_t{2000}, "steps until it doubles", 1, 1e12},
+                    loss_scale_growth);
   core::check_field({"clip_norm", 1.0, "largest gradient norm; 0: no clipping", 0, 1e9}, clip_norm);
   core::check_field({"label_smoothing", 0.0, "share of the target spread out", 0, 0.999999},
                     label_smoothing);
@@ -66,12 +85,17 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
     require<core::ConfigError>(options.ema_decay == 0, options.optimizer,
                                " averages the weights itself: leave ema_decay at 0.");
   }
+  if (options.precision == "fp16") {
+    require<core::ConfigError>(model_->config().num_experts == 0,
+                               "fp16 does not know mixtures of experts: take bf16 or fp32.");
+    loss_scale_ = std::make_unique<LossScale>(options.loss_scale, options.loss_scale_growth);
+  }
   device_step_ = make_device_step(*model_, *optimizer_, options_);
 }
 
 nn::Compute TrainStep::compute() const {
-  return {options_.precision == "bf16" ? at::kBFloat16 : at::kFloat, true, 0, true,
-          options_.checkpoint_layers};
+  const at::ScalarType type = number_type(options_.precision);
+  return {type, true, 0, type != at::kHalf, options_.checkpoint_layers};
 }
 
 std::int64_t TrainStep::workers(const data::Batch& batch) const {
@@ -87,9 +111,9 @@ Slicing TrainStep::slicing(const data::Batch& batch) const {
 // Workers only read the shared buffers: the bfloat16 copy and the packed weights are brought up to
 // date before they start.
 void TrainStep::prepare_weights(bool with_backward) {
-  if (compute().dtype == at::kBFloat16) {
-    const core::Scope scope("weights.to_bf16");
-    model_->arena().shadow();
+  if (compute().dtype != at::kFloat) {
+    const core::Scope scope("weights.to_16_bits");
+    model_->arena().shadow(compute().dtype);
   }
   const core::Scope scope("weights.pack");
   model_->arena().pack(compute().dtype, with_backward);
@@ -127,7 +151,8 @@ void TrainStep::accumulate_gradients(StepResult& result) {
     const core::Scope scope("gradient.zero", 0, static_cast<double>(most * arena.size()) * 4);
     arena.zero_gradients(most);
   }
-  const double scale = 1.0 / static_cast<double>(result.tokens);
+  const double factor = loss_scale_ ? loss_scale_->value() : 1.0;
+  const double scale = factor / static_cast<double>(result.tokens);
   std::vector<std::array<double, 2>> of_routers(most);
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     if (batches_[i].targets == 0) continue;
@@ -151,11 +176,11 @@ void TrainStep::accumulate_gradients(StepResult& result) {
                                    options_.prediction_weight});
           }
           for (std::size_t k = 0; part.of_routers.defined() && k < 2; ++k) {
-            of_routers[slice.worker][k] += part.share * part.of_routers[k].item<double>();
+            of_routers[slice.worker][k] += part.share / factor * part.of_routers[k].item<double>();
           }
           const core::Scope scope("pass.backward");
           torch::autograd::backward(part.roots(), {});
-          return part.words.item<double>();
+          return part.words.item<double>() / factor;
         });
   }
   if (most > 1) {
@@ -167,6 +192,7 @@ void TrainStep::accumulate_gradients(StepResult& result) {
     result.balance_loss += balance;
     result.router_z_loss += z;
   }
+  if (loss_scale_) at::Tensor(arena.gradients()).mul_(1.0 / factor);
 }
 
 void TrainStep::require_finite_loss(double loss) const {
@@ -216,6 +242,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
   averaged_.restore();
+  model_->arena().freeze(optimizer_->groups().frozen_parameters(updates() + 1));
   if (device_step_) return run_on_device(targets);
   const FlushDenormals flush;
   StepResult result{0, targets, 0, learning_rate()};
@@ -236,16 +263,33 @@ StepResult TrainStep::apply_gradient(const at::Tensor& gradient) {
 
 // The end of a step, with its gradient in the arena: nothing moves where the norm is not finite.
 StepResult TrainStep::update_weights(StepResult result) {
-  for (const auto& span : optimizer_->groups().frozen(step_ + 1)) {
+  for (const auto& span : optimizer_->groups().frozen(updates() + 1)) {
     span.of(model_->arena().gradients()).zero_();
   }
   result.grad_norm = optim::flat_norm(model_->arena().gradients());
+  if (loss_scale_ && overflowed(result)) return result;
   require_finite_gradient(result.grad_norm, result.loss);
   const double scale = clip_gradients(result.grad_norm);
   ++step_;
-  optimizer_->update(step_, result.lr, scale, options_.precision == "bf16");
-  averaged_.take_in(step_);
+  optimizer_->update(updates(), result.lr, scale, options_.precision == "bf16");
+  // It writes through pointers: a float16 copy must be seen as old.
+  if (loss_scale_) model_->arena().weights().unsafeGetTensorImpl()->bump_version();
+  averaged_.take_in(updates());
   return result;
+}
+
+// Takes a gradient that is not finite for an overflow of float16: the step is done without an
+// update.
+bool TrainStep::overflowed(StepResult& result) {
+  const bool finite = std::isfinite(result.grad_norm);
+  result.loss_scale = loss_scale_->value();
+  result.skipped = !finite;
+  if (!finite && loss_scale_->value() / 2 < kLeastScale) {
+    require_finite_gradient(result.grad_norm, result.loss);
+  }
+  loss_scale_->take_in(finite);
+  if (!finite) ++step_;
+  return !finite;
 }
 
 // Rows and elements are cut first, then the norm of what is left; returns by how much the gradient
@@ -320,6 +364,7 @@ optim::Buffers TrainStep::state() const {
   optim::Buffers buffers = optimizer_->state();
   buffers["weights"] = averaged_.trained();
   if (averaged_.mean().defined()) buffers["ema"] = averaged_.mean();
+  if (loss_scale_) buffers["loss_scale"] = loss_scale_->state();
   return buffers;
 }
 

@@ -13,13 +13,17 @@
 #include "omnima/optim/optimizer.h"
 #include "omnima/optim/schedule.h"
 #include "omnima/train/averaged_weights.h"
+#include "omnima/train/loss_scale.h"
 #include "omnima/train/row_workers.h"
 #include "omnima/train/step_graph.h"
 
 namespace omnima::train {
 
 struct StepOptions {
-  std::string precision = "fp32";  // fp32 | bf16 (float32 weights, bfloat16 products)
+  // fp32 | bf16 | fp16: float32 weights, and products of this type. fp16 runs on plain ATen.
+  std::string precision = "fp32";
+  double loss_scale = 65536;              // fp16: the first factor of the loss
+  std::int64_t loss_scale_growth = 2000;  // fp16: steps without overflow after which it doubles
   std::string optimizer = "adamw";
   double lr = 1e-3;
   double beta1 = 0.9;
@@ -64,6 +68,8 @@ struct StepResult {
   // With experts: means over the routers, weighted by target tokens; not part of `loss`.
   double balance_loss = 0;
   double router_z_loss = 0;
+  double loss_scale = 0;  // fp16: of this step
+  bool skipped = false;   // fp16: the gradient overflowed and the weights were not changed
 };
 
 class TrainStep {
@@ -115,6 +121,8 @@ class TrainStep {
   void accumulate_gradients(StepResult& result);
   void require_finite_loss(double loss) const;
   void require_finite_gradient(double norm, double loss) const;
+  std::int64_t updates() const { return step_ - (loss_scale_ ? loss_scale_->skipped() : 0); }
+  bool overflowed(StepResult& result);
   StepResult update_weights(StepResult result);
   double clip_gradients(double norm);
   StepResult run_on_device(std::int64_t targets);
@@ -124,6 +132,7 @@ class TrainStep {
   optim::Schedule schedule_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   AveragedWeights averaged_;
+  std::unique_ptr<LossScale> loss_scale_;      // or null: not fp16
   std::unique_ptr<DeviceStep> device_step_;    // or null: operator by operator
   const data::BatchSource* source_ = nullptr;  // of the step that runs
   std::vector<data::Batch> batches_;

@@ -64,7 +64,7 @@ DeviceOutcome DeviceStep::run(const std::vector<data::Batch>& batches, const Ste
 
 bool works_on_device(const optim::Optimizer& optimizer, const StepOptions& options) {
   return dynamic_cast<const optim::Adamw*>(&optimizer) != nullptr && optimizer.groups().plain() &&
-         options.clip_value == 0 && options.clip_adaptive == 0;
+         options.precision != "fp16" && options.clip_value == 0 && options.clip_adaptive == 0;
 }
 
 void check_tokens(const std::vector<data::Batch>& batches, std::int64_t vocab) {

@@ -100,7 +100,8 @@ std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Opti
                                              const StepOptions& options);
 
 // Whether the device's own end of a step does all that is asked: AdamW on all parameters alike,
-// clipped by the norm alone. Anything else runs operator by operator on plain ATen.
+// clipped by the norm alone, in float32 or bf16. Anything else runs operator by operator on plain
+// ATen.
 bool works_on_device(const optim::Optimizer& optimizer, const StepOptions& options);
 
 // Throws core::DataError where an id lies outside [0, vocab) or a label is neither inside nor -100:

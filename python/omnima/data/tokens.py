@@ -15,7 +15,7 @@ from omnima.data.split import SPLITS
 from omnima.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from omnima._core import Loader
+    from omnima._core import Loader, ObjectiveOptions
 
 MANIFEST = "manifest.json"
 
@@ -139,6 +139,7 @@ class TokenData:
         packing: Literal["windows", "documents"] = "windows",
         prefetch: bool = True,
         sequential: bool = False,
+        objective: ObjectiveOptions | None = None,
     ) -> Loader:
         """A C++ loader of batches ``[rows, time]``.
 
@@ -157,10 +158,12 @@ class TokenData:
             Make batches ahead in a thread of its own.
         sequential : bool
             Every position once, in order, then the end (for evaluation).
+        objective : ObjectiveOptions, optional
+            What rows ask for, as `omnima.data.objectives.with_tokens` gives it; None: next tokens.
         """
         import torch  # noqa: F401  (the extension links to its libraries)
 
-        from omnima._core import Loader
+        from omnima._core import Loader, ObjectiveOptions
 
         if packing not in ("windows", "documents"):
             raise ConfigError(f'packing is {packing!r}; expected "windows" or "documents"')
@@ -187,6 +190,7 @@ class TokenData:
             prefetch=prefetch,
             end_id=self.end_id,
             start_id=self.start_id,
+            objective=ObjectiveOptions() if objective is None else objective,
         )
 
     def _side(self, split: str) -> str:

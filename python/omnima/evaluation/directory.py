@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from omnima._device import check_device
-from omnima.errors import ConfigError
+from omnima.errors import ConfigError, DataError
 from omnima.evaluation.held_out import Score, score
 
 
@@ -76,6 +76,11 @@ def evaluate_directory(
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {on_error!r}, but must be raise or skip.")
     model, tokenizer = open_model(directory, check_device(device))
+    if not model.config.causal:
+        raise DataError(
+            f"{directory} holds a model with causal false, which sees the tokens it would have to "
+            "predict: it has no loss of next tokens. Its loss of masked ones is in summary.json."
+        )
     from omnima import _core
     from omnima.data import open_source, prepare
 

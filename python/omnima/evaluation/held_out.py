@@ -43,7 +43,13 @@ class Score:
 
 
 def score(
-    step: Any, data: Any, split: str, rows: int, time: int, batches: int | None = None
+    step: Any,
+    data: Any,
+    split: str,
+    rows: int,
+    time: int,
+    batches: int | None = None,
+    objective: Any = None,
 ) -> Score:
     """Measure a split of prepared token data in order, each document from its own beginning.
 
@@ -59,13 +65,22 @@ def score(
         Shape of a batch; documents longer than `time` are cut into stretches.
     batches
         At most so many batches; None reads the whole split.
+    objective
+        What is measured besides next tokens; its loss says nothing about the bytes of the text.
     """
     tokens = data.val_tokens if split == "val" else data.train_tokens
     text_bytes = data.val_bytes if split == "val" else data.train_bytes
     if tokens < 1:
         raise DataError(f"The {split} split holds no token to predict. Give more text.")
     loader = data.loader(
-        split, rows, time, seed=0, packing="documents", prefetch=False, sequential=True
+        split,
+        rows,
+        time,
+        seed=0,
+        packing="windows" if objective is not None and objective.name == "span" else "documents",
+        prefetch=False,
+        sequential=True,
+        objective=objective,
     )
     whole = loader.batches_per_epoch
     left = whole if batches is None else min(batches, whole)
@@ -74,4 +89,5 @@ def score(
         part = min(left, _PART)
         more, targets = step.evaluate(loader, part)
         loss_sum, seen, left = loss_sum + more, seen + targets, left - part
-    return Score(loss_sum / max(1, seen), seen, text_bytes * seen / tokens)
+    measured = text_bytes * seen / tokens if objective is None else 0.0
+    return Score(loss_sum / max(1, seen), seen, measured)

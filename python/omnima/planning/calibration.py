@@ -149,7 +149,7 @@ def _update_bytes(count: int, job: Job) -> float:
     from omnima.planning.memory import optimizer_bytes
 
     state = 2.0 * optimizer_bytes(job.model, job.optimizer)
-    return (4.0 + 12.0 + (2.0 if job.precision == "bf16" else 0.0)) * count + state
+    return (4.0 + 12.0 + (0.0 if job.precision == "fp32" else 2.0)) * count + state
 
 
 def _stream_bytes_per_s(device: str = "cpu") -> float:

@@ -66,4 +66,6 @@ def packed_number_bytes(precision: str, level: str) -> int:
     """Return the bytes of a packed weight; 0 where products go to PyTorch's own kernels."""
     if precision == "fp32":
         return 4
+    if precision == "fp16":
+        return 0
     return {"amx": 0, "avx512bf16": 2}.get(level, 4)

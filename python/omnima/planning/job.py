@@ -25,7 +25,7 @@ class Job:
     checkpoint_layers
         Blocks that keep only their input and compute twice.
     precision
-        "fp32" or "bf16".
+        "fp32", "bf16" or "fp16".
     optimizer
         Its name; the bytes it keeps follow from that.
     steps, seconds
@@ -60,8 +60,10 @@ class Job:
     text_bytes: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"A plan is of one precision, fp32 or bf16, not {self.precision!r}.")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ConfigError(
+                f"A plan is of one precision, fp32, bf16 or fp16, not {self.precision!r}."
+            )
         for name in ("rows", "context", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1.")
@@ -76,7 +78,7 @@ class Job:
     @property
     def element(self) -> int:
         """Bytes of a number that passes through the layers."""
-        return 2 if self.precision == "bf16" else 4
+        return 4 if self.precision == "fp32" else 2
 
     def flops_per_token(self) -> float:
         """Return the floating-point operations of the products of forward and backward."""

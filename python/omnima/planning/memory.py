@@ -61,7 +61,7 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
         "weights": 4 * count,
         "gradients": 4 * count * buffers,
         "optimizer": optimizer_bytes(model, job.optimizer),
-        "bf16_shadow": 2 * count if job.precision == "bf16" else 0,
+        "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
         "packed_weights": packed_bytes(job, machine),
         "activations": buffers * activation_bytes(job, slices, machine.device),
         "logits": buffers * logits_bytes(job, slices),

@@ -168,8 +168,9 @@ def carried_over(calibration: Calibration, job: Job, here: Machine, there: Machi
             "with with_rates(this_machine())."
         )
     flops = job.flops_per_token() * job.rows * job.context
-    products = flops / (1e9 * here.rates[job.precision])
-    faster = here.rates[job.precision] / there.rates[job.precision]
+    kind = "fp32" if job.precision == "fp32" else "bf16"  # 16 bits are 16 bits
+    products = flops / (1e9 * here.rates[kind])
+    faster = here.rates[kind] / there.rates[kind]
     wider = here.bandwidth / there.bandwidth
 
     def carried(seconds: float, computing: float) -> float:

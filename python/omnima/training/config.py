@@ -33,6 +33,7 @@ SCHEDULES = (
     "warmup_stable_decay",
     "one_cycle",
 )
+OBJECTIVES = ("next_token", "masked", "span")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,20 @@ class TrainConfig:
         "windows",
         "windows of the whole text, or packed documents that cannot see each other",
         choices=("windows", "documents"),
+    )
+    objective: str = option(
+        "next_token",
+        "what is learned: the next token, masked tokens (BERT), or spans cut out (T5)",
+        choices=OBJECTIVES,
+    )
+    corruption_rate: float = option(
+        0.15,
+        "objectives masked and span: share of the tokens masked or cut out",
+        minimum=0.001,
+        maximum=0.9,
+    )
+    span_length: float = option(
+        3.0, "objective span: mean tokens of a span", minimum=1.0, maximum=1e6
     )
     lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
@@ -185,8 +200,25 @@ class TrainConfig:
         maximum=_MANY,
         identity=False,
     )
+    restore_best: bool = option(
+        False,
+        "end with the weights of the best checkpoint, by held-out loss, instead of the last",
+        identity=False,
+    )
     precision: str = option(
         "auto", "number format of the products", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    loss_scale: float = option(
+        65536.0,
+        "precision fp16: first factor of the loss; an overflow halves it",
+        minimum=2.0**-14,
+        maximum=1e30,
+    )
+    loss_scale_growth: int = option(
+        2000,
+        "precision fp16: steps without overflow after which the factor doubles",
+        minimum=1,
+        maximum=_MANY,
     )
     seed: int = option(0, "seed of weights, order and dropout", minimum=0, maximum=(1 << 62))
     eval_every: int = option(
@@ -269,12 +301,12 @@ class TrainConfig:
         self._check_budget()
         self._check_records()
         self._check_schedule()
-        if self.precision == "fp16":
+        if self.restore_best and self.keep_best == 0:
             raise ConfigError(
-                "precision is 'fp16', which this core does not train in: bf16 costs the "
-                "same and keeps "
-                "float32's range. Take bf16, fp32 or auto."
+                "restore_best ends with the best checkpoint, but keep_best is 0: keep at least 1."
             )
+        if self.objective == "span" and self.packing != "windows":
+            raise ConfigError("objective span cuts windows of the text: set packing to windows.")
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise ConfigError(
                 f"warmup is {self.warmup} but the run has {self.steps} steps: the "

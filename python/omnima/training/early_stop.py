@@ -30,10 +30,12 @@ class EarlyStop:
     @classmethod
     def of(cls, config: TrainConfig, val_tokens: int) -> EarlyStop:
         """Return the rule of a config; without held-out text there is nothing to wait for."""
-        if config.patience and val_tokens < 1:
+        asked = [f"patience is {config.patience}"] if config.patience else []
+        asked += ["restore_best is asked for"] if config.restore_best else []
+        if asked and val_tokens < 1:
             raise ConfigError(
-                f"patience is {config.patience}, but no text is held out to measure on. Hold some "
-                "out with val_fraction, or set patience=0."
+                f"{' and '.join(asked)}, but no text is held out to measure on. Hold some out with "
+                "val_fraction, or leave it out."
             )
         return cls(config.patience)
 
@@ -41,6 +43,11 @@ class EarlyStop:
     def reached(self) -> bool:
         """Whether the run is over."""
         return self.patience > 0 and self.waited >= self.patience
+
+    @property
+    def at_best(self) -> bool:
+        """Whether the newest evaluation is the best one."""
+        return self.best is not None and self.waited == 0
 
     def take_in(self, loss: float) -> None:
         """Take in the held-out loss of an evaluation."""

@@ -350,7 +350,7 @@ def forecast(
 
 
 def _named(config: TrainConfig) -> bool:
-    return config.precision in _PRECISIONS
+    return config.precision != "auto"
 
 
 def _has_text(recipe: Recipe) -> bool:

@@ -16,6 +16,7 @@ from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.display import Display
 from omnima.training.foresight import require_memory
+from omnima.training.objective import special_tokens_of
 from omnima.training.recipe import Recipe, parse_count
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
@@ -133,6 +134,8 @@ def size_of(recipe: Recipe, vocab_size: int) -> Any:
     from omnima.config import ModelConfig, config_for_parameters, model_preset
 
     changes = dict(recipe.model)
+    if recipe.train.objective == "masked":
+        changes.setdefault("causal", False)
     if recipe.train.context is not None:
         changes.setdefault("max_position_embeddings", recipe.train.context)
     if recipe.preset:
@@ -154,7 +157,7 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
             source.documents(),
             recipe.tokenizer,
             vocab_size=recipe.vocab_size,
-            special_tokens=source.special_tokens(),
+            special_tokens=(*source.special_tokens(), *_objective_tokens(recipe)),
         )
     elif Path(recipe.tokenizer).is_dir():
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
@@ -170,3 +173,11 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
     aside.rename(directory.tokenizer)
     sync_directory(directory.path)
     return Tokenizer.from_pretrained(directory.tokenizer)
+
+
+def _objective_tokens(recipe: Recipe) -> tuple[str, ...]:
+    """Return the special tokens of the recipe's objective; the vocabulary changes no context."""
+    if recipe.train.objective == "next_token":
+        return ()
+    context = recipe.train.context or size_of(recipe, 512).max_position_embeddings
+    return special_tokens_of(recipe.train, context)

@@ -18,6 +18,7 @@ from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.early_stop import EarlyStop
 from omnima.training.nonfinite import explain, save_batches
+from omnima.training.objective import objective_of
 from omnima.training.observers import Observers
 from omnima.training.records import Records
 from omnima.training.run import perplexity
@@ -70,6 +71,7 @@ class Loop:
         self.display, self.directory, self.precision = display, directory, precision
         self.observers = observers
         self.context = config.context or model.config.max_position_embeddings
+        self.objective = objective_of(config, tokenizer)
         self.loader = self._training_loader()
         per_epoch = self.loader.batches_per_epoch / config.accumulate
         self.budget = Budget.of(config, per_epoch)
@@ -81,7 +83,7 @@ class Loop:
         self.records: Records | None = None
         self.elapsed = 0.0
         self.tokens = 0
-        self.floor: float | None = data.entropy_floor
+        self.floor: float | None = data.entropy_floor if self.objective is None else None
         self.val_loss: float | None = None
         self.evaluated_at = -1
         self.saved_at = -1
@@ -90,7 +92,12 @@ class Loop:
     def _training_loader(self) -> Any:
         rows, time_steps = self.config.batch_size, self.context
         return self.data.loader(
-            "train", rows, time_steps, seed=self.config.seed, packing=self.config.packing
+            "train",
+            rows,
+            time_steps,
+            seed=self.config.seed,
+            packing=self.config.packing,
+            objective=self.objective,
         )
 
     @property
@@ -254,6 +261,9 @@ class Loop:
         return self.step % interval == 0 or self.step >= total
 
     def _must_save(self) -> bool:
+        best_now = self.evaluated_at == self.step and self.early_stop.at_best
+        if self.config.restore_best and best_now:
+            return True
         if self.config.save_every:
             return self.step % self.config.save_every == 0
         # When evaluating, but not at every breath of a short run: each save flushes the disk.
@@ -272,10 +282,28 @@ class Loop:
         )
         return True
 
+    def take_best(self) -> int:
+        """Go back to the best checkpoint where the config asks for it; return the step there."""
+        found = self.store.best() if self.config.restore_best else None
+        if found is None or found.step == self.step:
+            return self.step
+        self.stepper.restore(Path(found.path), found.step)
+        self.display.note(
+            f"The model is that of step {found.step}, with the best held-out loss, "
+            f"{self.early_stop.best:.4f}."
+        )
+        return int(found.step)
+
     def score(self, batches: int) -> Score:
         """Measure the validation split on at most so many batches."""
         return score(
-            self.stepper.step, self.data, "val", self.config.batch_size, self.context, batches
+            self.stepper.step,
+            self.data,
+            "val",
+            self.config.batch_size,
+            self.context,
+            batches,
+            self.objective,
         )
 
     def final_score(self) -> Score | None:
@@ -296,7 +324,7 @@ class Loop:
                 "val_loss": self.val_loss if evaluated else None,
                 "lr": float(result.lr),
                 "grad_norm": float(result.grad_norm),
-                **self._router_losses(result),
+                **self._special_figures(result),
                 "tokens": self.tokens,
                 "tokens_per_s": round(speed, 1),
                 "seconds": round(self.elapsed, 3),
@@ -315,14 +343,14 @@ class Loop:
         }
         self.display.show(state, fraction, self.budget.left(self.step, self.elapsed))
 
-    def _router_losses(self, result: Any) -> dict[str, float]:
-        """With experts the losses of their routers, which are no part of the loss beside them."""
-        if not self.model.config.num_experts:
-            return {}
-        return {
-            "balance_loss": float(result.balance_loss),
-            "router_z_loss": float(result.router_z_loss),
-        }
+    def _special_figures(self, result: Any) -> dict[str, Any]:
+        """With experts the losses of their routers, no part of the loss; in fp16 its factor."""
+        names: tuple[str, ...] = ()
+        if self.model.config.num_experts:
+            names += ("balance_loss", "router_z_loss")
+        if self.precision == "fp16":
+            names += ("loss_scale", "skipped")
+        return {name: getattr(result, name) for name in names}
 
     def _keep_evidence(self, error: NonFiniteError, position: int) -> NonFiniteError:
         number = self.step + 1

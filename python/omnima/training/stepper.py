@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 _SAME = (
     *("optimizer", "lr", "beta1", "beta2", "eps", "weight_decay", "momentum", "nesterov"),
     *("groups", "freeze", "clip_norm", "clip_value", "clip_adaptive", "ema_decay", "ema_eval"),
-    *("label_smoothing", "z_loss", "prediction_weight", "checkpoint_layers"),
+    *(
+        "label_smoothing",
+        "z_loss",
+        "prediction_weight",
+        "checkpoint_layers",
+        "loss_scale",
+        "loss_scale_growth",
+    ),
     *("schedule", "min_lr_ratio", "cycles", "cycle_growth", "stages", "stage_factor"),
     *("decay_share", "rise_share", "accumulate", "ramp_steps", "seed"),
 )

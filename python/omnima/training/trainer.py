@@ -19,6 +19,7 @@ from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.foresight import Foresight
 from omnima.training.loop import Loop, peak_memory
+from omnima.training.objective import check_attention
 from omnima.training.observers import Observers
 from omnima.training.precision import PrecisionChoice, choose_precision
 from omnima.training.provenance import record_provenance
@@ -90,6 +91,12 @@ class Trainer:
                 f"The tokenizer has {ids} ids, but the model's vocab_size is {known}. "
                 f"Build the model "
                 "with vocab_size=tokenizer.vocab_size."
+            )
+        check_attention(self.config, self.model.config.causal)
+        if self.config.samples_every and not self.model.config.causal:
+            raise ConfigError(
+                "samples_every asks for texts, but a model with causal false cannot write: set "
+                "samples_every=0."
             )
         if (self.config.samples or self.config.samples_every) and self._prompt_tokens() >= limit:
             raise ConfigError(
@@ -227,7 +234,11 @@ class Trainer:
     def _finish(self, loop: Loop, directory: RunDirectory, foresight: Foresight) -> Run:
         from omnima import hub
 
-        summary = self._summary(loop, directory)
+        steps = loop.step
+        best = loop.take_best()
+        summary = {**self._summary(loop, directory), "steps": steps}
+        if self.config.restore_best:
+            summary["best_step"] = best
         foresight.keep(directory.path, loop.tokens, loop.elapsed)
         summary["peak_memory_bytes"] = max(foresight.peak_before, summary["peak_memory_bytes"])
         loop.stepper.step.show_averaged_weights(True)  # training is over
@@ -253,7 +264,7 @@ class Trainer:
             "train_loss": loop.train_loss(),
             "val_loss": final.loss if final else None,
             "val_perplexity": perplexity(final.loss) if final else None,
-            "val_bits_per_byte": final.bits_per_byte if final else None,
+            "val_bits_per_byte": final.bits_per_byte if final and final.bytes else None,
             "entropy_floor": loop.floor,
             "parameters": int(self.model.core.num_parameters()),
             "peak_memory_bytes": peak_memory(),
@@ -262,6 +273,9 @@ class Trainer:
 
     def _write_samples(self, directory: RunDirectory) -> tuple[str, ...]:
         if not self.config.samples:
+            return ()
+        if not self.model.config.causal:
+            self.display.note("No samples: a model with causal false fills masks and cannot write.")
             return ()
         path = directory.path / "samples.txt"
         return write_samples(self.model, self.tokenizer, self.config, self.config.samples, path)

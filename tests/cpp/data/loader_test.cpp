@@ -101,6 +101,46 @@ TEST(Packing, ClosesTheFullestOfManyOpenRows) {
   EXPECT_EQ(pack_documents(ends, 8).row_ends.size(), 100);
 }
 
+TEST_F(LoaderTest, OtherObjectivesChangeRowsThatAPositionDecides) {
+  for (const char* name : {"masked", "span"}) {
+    for (const bool sequential : {false, true}) {
+      LoaderOptions plain = options(2, 8);
+      plain.sequential = sequential;
+      plain.objective.name = name;
+      plain.objective.vocab_size = 100;
+      plain.objective.mask_id = 99;
+      plain.objective.kept = {kEnd, kStart};
+      plain.objective.sentinels = {90, 91, 92};
+      Loader one(plain), two(plain);
+      Batch a, b;
+      for (int i = 0; i < 2; ++i) one.next(a);
+      two.seek(1);
+      two.next(b);
+      EXPECT_EQ(a.labels, b.labels);
+      EXPECT_EQ(a.input_ids, b.input_ids);
+      EXPECT_GT(a.targets, 0);
+      EXPECT_LT(a.targets, 16);
+      const bool marked = std::ranges::any_of(a.input_ids, [](auto id) { return id >= 90; });
+      EXPECT_TRUE(marked) << name;
+    }
+  }
+}
+
+TEST_F(LoaderTest, MasksStayWithinDocumentsAndSpansNeedWindows) {
+  LoaderOptions packed = options(2, 8);
+  packed.packing = "documents";
+  packed.objective.name = "masked";
+  packed.objective.vocab_size = 100;
+  packed.objective.mask_id = 99;
+  Loader loader(packed);
+  Batch batch;
+  loader.next(batch);
+  EXPECT_FALSE(batch.segments.empty());
+  packed.objective.name = "span";
+  packed.objective.sentinels = {90, 91, 92};
+  EXPECT_THROW(Loader{packed}, core::ConfigError);
+}
+
 TEST_F(LoaderTest, TheThreadChangesNothingAndSeekEqualsRunning) {
   for (const char* packing : {"windows", "documents"}) {
     LoaderOptions plain = options(2, 4);

@@ -61,7 +61,7 @@ TEST(PredictionHeads, TheGradientIsThatOfAllHeadsAndTheValueThatOfTheNextToken) 
   how.scale = 1.0 / targets;
   how.training = true;
   how.prediction_weight = weight;
-  const at::Tensor loss = model.loss_sum(ids, labels, {}, how);
+  const at::Tensor loss = model.losses(ids, labels, {}, how).words;
   torch::autograd::backward({loss}, {});
   EXPECT_FLOAT_EQ(loss.item<float>(), plain.item<float>());
   for (std::size_t i = 0; i < model.arena().parameters().size(); ++i) {
@@ -78,7 +78,7 @@ TEST(PredictionHeads, WithoutWeightTheyGetNoGradient) {
   model.arena().zero_gradients(1);
   Decoder::LossOptions how;
   how.compute.direct_gradients = true;
-  torch::autograd::backward({model.loss_sum(some_ids(0), some_ids(4), {}, how)}, {});
+  torch::autograd::backward({model.losses(some_ids(0), some_ids(4), {}, how).words}, {});
   for (const auto& each : model.arena().parameters()) {
     const at::Tensor got = model.arena().gradients().narrow(0, each.offset, each.size());
     const bool of_head = each.name.starts_with("prediction_heads.");

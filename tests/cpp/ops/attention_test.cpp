@@ -87,6 +87,37 @@ TEST_P(AttentionOperator, EqualsTheReferenceWithEveryOption) {
   }
 }
 
+// Beside the softmax over an explicit mask; the gradient is that of plain ATen.
+TEST(BothSides, ATokenSeesItsWholeDocumentAndAsManyToEitherSide) {
+  const int64_t time = 9, dim = 4;
+  const at::Tensor qkv = drawn({2, time, 3 * dim}, 3).to(at::kFloat);
+  for (const int64_t window : {0, 3}) {
+    for (const bool packed : {false, true}) {
+      AttentionOptions options{window};
+      options.causal = false;
+      Positions positions;
+      if (packed) positions.ids = at::arange(time).remainder(5).expand({2, time}).contiguous();
+      const at::Tensor got = attention(qkv, {1, 1, dim}, positions, options);
+      const at::Tensor place = at::arange(time), far = (place.unsqueeze(1) - place).abs();
+      at::Tensor seen = far.lt(window > 0 ? window : time);
+      if (packed) {
+        const at::Tensor document = place.div(5, "floor");
+        seen = seen.logical_and(document.unsqueeze(1).eq(document));
+      }
+      const at::Tensor q = qkv.narrow(2, 0, dim), k = qkv.narrow(2, dim, dim),
+                       v = qkv.narrow(2, 2 * dim, dim);
+      const at::Tensor scores = at::matmul(q, k.transpose(1, 2)).div(2.0);
+      const at::Tensor wanted =
+          at::matmul(scores.masked_fill(seen.logical_not(), -INFINITY).softmax(-1), v);
+      EXPECT_LT((got - wanted).abs().max().item<float>(), 1e-5) << window << packed;
+    }
+  }
+  AttentionOptions with_slopes;
+  with_slopes.causal = false;
+  with_slopes.slopes = alibi_slopes(1);
+  EXPECT_THROW(attention(qkv, {1, 1, dim}, {}, with_slopes), core::Error);
+}
+
 TEST_P(AttentionOperator, LearnsABiasByDistance) {
   const Case& c = GetParam();
   const Tensors inputs{qkv_of(c), drawn({c.shape.heads, c.time + 2}, 4)};

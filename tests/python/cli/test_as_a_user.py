@@ -241,7 +241,7 @@ def test_data_that_cannot_be_read_is_named(
         (["--set", "lr=fast"], ["lr is 'fast'", "a number"]),
         (["--set", "hidden_size=31"], ["31"]),
         (["--tokenizer", "no such thing"], ["no such thing", "bpe, unigram, char, byte"]),
-        (["--precision", "fp16"], ["fp16", "bf16"]),
+        (["--precision", "fp8"], ["fp8", "bf16"]),
         (["--on-error", "shrug"], ["shrug", "skip"]),
         (["--optimizer", "sgdd"], ["sgdd", "adamw"]),
         (["--preset", "2m"], ["2m", "1m"]),

@@ -37,7 +37,6 @@ def test_an_unknown_key_names_the_nearest():
         ({"batch_size": True}, "a whole number is expected"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"schedule": "cosin"}, "constant, linear, cosine"),
-        ({"precision": "fp16"}, "Take bf16, fp32 or auto"),
         ({"steps": 10, "warmup": 11}, "would never reach lr"),
         ({"seed": "three"}, "a whole number is expected"),
     ],

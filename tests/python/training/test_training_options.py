@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+import omnima.training.loop
 from omnima.errors import ConfigError
+from omnima.evaluation import Score
 from omnima.hub import load_pretrained
 from omnima.training import TrainConfig
 from omnima.training.budget import Budget
@@ -253,3 +256,36 @@ def test_every_schedule_runs(tmp_path: Path, text: Path) -> None:
             continue
         found = rates(schedule, 30, warmup_steps=warmup or 0)
         assert all(0 <= each <= 0.5 + 1e-9 for each in found) and max(found) > 0.3
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_a_run_ends_with_the_best_checkpoint(
+    tmp_path: Path, text: Path, ema_decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def best_at_two(step: Any, *ignored: object) -> Score:
+        return Score(1.0 + abs(step.step - 2), 1, 1.0)
+
+    monkeypatch.setattr(omnima.training.loop, "score", best_at_two)
+    changes = {"eval_every": 1, "keep_last": 6}
+    run = quiet(recipe(out, text, restore_best=True, ema_decay=ema_decay, **changes))
+    assert (run.summary["steps"], run.summary["best_step"]) == (6, 2)
+    assert run.summary["val_loss"] == 1.0
+    last = load_pretrained(out / "checkpoints" / "step-00000006" / "model")[1]
+    assert not torch.equal(last["model.norm.weight"], load_pretrained(out)[1]["model.norm.weight"])
+    saved_there = load_pretrained(out / "checkpoints" / "step-00000002" / "model")[1]
+    for name, weight in load_pretrained(out)[1].items():
+        assert torch.equal(weight, saved_there[name]), name
+
+
+def test_a_best_checkpoint_that_is_the_last_stays(tmp_path: Path, text: Path) -> None:
+    run = quiet(recipe(tmp_path / "run", text, restore_best=True, eval_every=6))
+    assert run.summary["best_step"] == run.summary["steps"] == 6
+
+
+def test_the_best_checkpoint_needs_text_held_out_and_a_place() -> None:
+    with pytest.raises(ConfigError, match="restore_best is asked for, but no text is held out"):
+        EarlyStop.of(TrainConfig(steps=1, restore_best=True), 0)
+    with pytest.raises(ConfigError, match="keep_best is 0"):
+        TrainConfig(steps=1, restore_best=True, keep_best=0)
