@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnima._machine import cpu_model, memory_of, usable_cores
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -71,45 +73,8 @@ def _cpu() -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def cpu_model(path: Path) -> str:
-    """Return the processor's name, from Linux' cpuinfo where there is one."""
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
 def _memory() -> dict[str, int]:
     return memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))
-
-
-def memory_of(meminfo: Path, cgroup: Path) -> dict[str, int]:
-    """Return total and free bytes, bounded by the limit of the container where it has one."""
-    total = free = 0
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemTotal":
-                total = int(value.split()[0]) * 1024
-            elif name == "MemAvailable":
-                free = int(value.split()[0]) * 1024
-    else:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total = free = page * os.sysconf("SC_PHYS_PAGES")
-    limit, used = cgroup / "memory.max", cgroup / "memory.current"
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        bound = int(limit.read_text())
-        total = min(total, bound)
-        free = min(free, max(0, bound - int(used.read_text())))
-    return {"total_bytes": total, "free_bytes": free}
 
 
 def _gpu() -> dict[str, Any] | None:
@@ -157,43 +122,22 @@ def _best_seconds(work: Callable[[], object], budget: float = 0.4) -> float:
 
 def _presets(free_bytes: int) -> dict[str, dict[str, Any]]:
     from omnima.config import PRESETS, model_preset
+    from omnima.planning import Job, generation_bytes, needed_bytes, this_machine
 
+    machine = this_machine()
     table: dict[str, dict[str, Any]] = {}
     for name in PRESETS:
         config = model_preset(name, vocab_size=32768 if name != "gpt2" else 50257)
-        parameters = count_parameters(config)
-        train, generate = training_bytes(config), generation_bytes(config)
+        job = Job(config, rows=_ROWS, context=config.max_position_embeddings)
+        train, generate = needed_bytes(job, machine), generation_bytes(config)
         table[name] = {
-            "parameters": parameters,
+            "parameters": config.num_parameters,
             "training_bytes": train,
             "generation_bytes": generate,
             "trains_here": train <= _USABLE * free_bytes,
             "generates_here": generate <= _USABLE * free_bytes,
         }
     return table
-
-
-def count_parameters(config: Any) -> int:
-    """Return the exact number of parameters of a decoder with these fields."""
-    return int(config.num_parameters)
-
-
-def training_bytes(config: Any, rows: int = _ROWS) -> int:
-    """Estimate the memory of a training step: weights, gradients, two moments, activations."""
-    tokens = rows * config.max_position_embeddings
-    # Kept for the backward pass in float32, by layer: the block's inputs and outputs (about ten of
-    # hidden_size) and what the mlp keeps (about three of intermediate_size).
-    widths = 10 * config.hidden_size + 3 * config.intermediate_size
-    kept = tokens * config.num_hidden_layers * widths
-    return int(18 * count_parameters(config) + 4 * kept)
-
-
-def generation_bytes(config: Any) -> int:
-    """Estimate the memory of writing one text as long as the context: weights and KV cache."""
-    cache = (
-        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    ) * config.max_position_embeddings
-    return int(4 * (count_parameters(config) + cache))
 
 
 def render(facts: dict[str, Any]) -> str:

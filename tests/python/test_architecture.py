@@ -34,11 +34,13 @@ CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
-BASE = {"", "errors", "_device", "_durable", "_core", "_torch_guard"}
+BASE = {"", "errors", "_device", "_durable", "_core", "_torch_guard", "_machine", "_sizes"}
 PYTHON = {
     "errors": set(),
     "_torch_guard": set(),
     "_durable": set(),
+    "_machine": set(),
+    "_sizes": set(),
     "_device": {"errors"},
     "config": BASE,
     "tokenizers": BASE,
@@ -50,10 +52,10 @@ PYTHON = {
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
     | {"planning", "profiling"},
-    "doctor": BASE | {"config"},
-    "benchmarking": BASE | {"config", "tokenizers", "data", "doctor"},
+    "doctor": BASE | {"config", "planning"},
+    "benchmarking": BASE | {"config", "tokenizers", "data"},
     "profiling": BASE | {"benchmarking"},
-    "planning": BASE | {"config", "doctor", "benchmarking", "profiling"},
+    "planning": BASE | {"config", "benchmarking", "profiling"},
 }
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING

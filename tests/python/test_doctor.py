@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 
+from omnima import _machine
+
 doctor = pytest.importorskip("omnima.doctor")
 
 
@@ -38,13 +40,25 @@ def test_presets_grow_and_small_ones_fit(facts):
     assert all(row["generation_bytes"] < row["training_bytes"] for row in presets.values())
 
 
+def test_there_is_one_estimate_of_memory(facts):
+    from omnima import config, planning
+
+    model = config.model_preset("35m", vocab_size=32768)
+    job = planning.Job(model, rows=8, context=model.max_position_embeddings)
+    planned = planning.needed_bytes(job, planning.this_machine())
+    assert facts["presets"]["35m"]["training_bytes"] == pytest.approx(planned, rel=0.2)
+    keys = 2 * 4 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim
+    written = 4 * model.num_parameters + keys * model.max_position_embeddings
+    assert facts["presets"]["35m"]["generation_bytes"] == written
+
+
 def test_parameter_count_is_that_of_the_model(facts):
     from omnima import Model, config
 
     for name in ("nima", "1m"):
         fields = config.model_preset(name, vocab_size=512)
         model = Model.from_config(fields)
-        assert doctor.count_parameters(fields) == model.core.num_parameters()
+        assert fields.num_parameters == model.core.num_parameters()
 
 
 def test_parameter_count_with_every_bias_and_learned_positions():
@@ -60,7 +74,7 @@ def test_parameter_count_with_every_bias_and_learned_positions():
         mlp_bias=True,
         tie_word_embeddings=False,
     )
-    assert doctor.count_parameters(fields) == Model.from_config(fields).core.num_parameters()
+    assert fields.num_parameters == Model.from_config(fields).core.num_parameters()
 
 
 def test_rendered_text_names_what_matters(facts):
@@ -97,20 +111,20 @@ def test_gpu_facts(monkeypatch):
 
 def test_cpu_model_with_and_without_cpuinfo(tmp_path):
     path = tmp_path / "cpuinfo"
-    assert doctor.cpu_model(path)
+    assert _machine.cpu_model(path)
     path.write_text("processor : 0\n")
-    assert doctor.cpu_model(path)
+    assert _machine.cpu_model(path)
     path.write_text("processor : 0\nmodel name : Fast One\n")
-    assert doctor.cpu_model(path) == "Fast One"
+    assert _machine.cpu_model(path) == "Fast One"
 
 
 def test_memory_is_bounded_by_the_container(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 800 kB\n")
-    assert doctor.memory_of(meminfo, tmp_path) == {"total_bytes": 1024000, "free_bytes": 819200}
+    assert _machine.memory_of(meminfo, tmp_path) == {"total_bytes": 1024000, "free_bytes": 819200}
     (tmp_path / "memory.max").write_text("500000\n")
     (tmp_path / "memory.current").write_text("100000\n")
-    assert doctor.memory_of(meminfo, tmp_path) == {"total_bytes": 500000, "free_bytes": 400000}
+    assert _machine.memory_of(meminfo, tmp_path) == {"total_bytes": 500000, "free_bytes": 400000}
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor.memory_of(meminfo, tmp_path)["total_bytes"] == 1024000
-    assert doctor.memory_of(tmp_path / "none", tmp_path)["total_bytes"] > 0
+    assert _machine.memory_of(meminfo, tmp_path)["total_bytes"] == 1024000
+    assert _machine.memory_of(tmp_path / "none", tmp_path)["total_bytes"] > 0

@@ -3,11 +3,11 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
 #include "omnima/kernels/cpu/updates.h"
+#include "omnima/optim/adamw.h"
 #include "omnima/optim/flat_pass.h"
 
 namespace omnima::optim {
@@ -33,14 +33,7 @@ Adamw8bit::Adamw8bit(nn::Arena& arena, const OptimizerOptions& options)
 void Adamw8bit::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
   const core::Scope scope("optimizer", 0, (with_shadow ? 18.0 : 16.0) * arena_.size());
   const auto real = [](double x) { return static_cast<float>(x); };
-  kernels::Adamw8bitConstants c{0.0f,
-                                real(options_.beta1),
-                                real(options_.beta2),
-                                real(options_.eps),
-                                0.0f,
-                                real(1.0 - std::pow(options_.beta1, step)),
-                                real(std::sqrt(1.0 - std::pow(options_.beta2, step))),
-                                real(grad_scale),
+  kernels::Adamw8bitConstants c{adamw_constants(options_, step, grad_scale),
                                 static_cast<std::uint32_t>(step) * 0x9e3779b9u};
   auto* weights = arena_.weights().data_ptr<float>();
   const auto* gradients = arena_.gradients().const_data_ptr<float>();

@@ -146,7 +146,7 @@ def check_precisions(precision: str | Sequence[str]) -> list[str]:
 
 def check_threads(threads: int | None) -> int:
     """Return the number of threads to use."""
-    from omnima.doctor import usable_cores
+    from omnima._machine import usable_cores
 
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, but must be at least 1.")
@@ -197,7 +197,7 @@ class _Run:
                 self._skip(name, None, reason)
         size = len(peers)
         if self.shape is not None:
-            from omnima.doctor import memory_of
+            from omnima._machine import memory_of
 
             free = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))["free_bytes"]
             size = max(1, int(_USABLE * free / self.shape.memory(self.task)) - 1)

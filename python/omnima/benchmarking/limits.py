@@ -76,7 +76,7 @@ def describe_machine(threads: int, limits: dict[str, float]) -> dict[str, Any]:
 
     import omnima
     from omnima import _core
-    from omnima.doctor import cpu_model, memory_of, usable_cores
+    from omnima._machine import cpu_model, memory_of, usable_cores
 
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo")),

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from omnima.cli.output import print_json
-from omnima.cli.shape_options import (
-    BatchSize,
-    Context,
-    Json,
-    Markdown,
-    Params,
-    Preset,
-    VocabSize,
-)
+from omnima.cli.shape_options import Json, Markdown, with_shape
 
 
+@with_shape
 def bench(
     task: str = typer.Argument(..., metavar="TASK", help="train, evaluate or tokenize"),
-    preset: Preset = None,
-    params: Params = None,
-    vocab_size: VocabSize = None,
-    context: Context = None,
-    batch_size: BatchSize = None,
     precision: str = typer.Option("bf16,fp32", help="bf16, fp32, or both"),
     peers: str | None = typer.Option(
         None,
@@ -37,21 +27,17 @@ def bench(
     gate: str | None = typer.Option(None, help="a JSON file of ratios that must be reached"),
     markdown: Markdown = False,
     json: Json = False,
+    **shape: Any,
 ) -> None:
     """Measure training, evaluation or tokenization beside PyTorch, transformers and others."""
     from omnima.benchmarking import benchmark as measure
     from omnima.benchmarking import check_gate, read_gate, tables
     from omnima.cli.output import print_table
-    from omnima.training.recipe import parse_count
 
     rules = read_gate(gate) if gate is not None else []
     report = measure(
         task,
-        preset=preset,
-        params=None if params is None else parse_count(params),
-        vocab_size=vocab_size,
-        context=context,
-        batch_size=batch_size,
+        **shape,
         precision=precision,
         peers=peers,
         threads=threads,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from omnima._sizes import read_size
 from omnima.data.base import ChainSource, OnError, Source
 from omnima.data.described import read_description
 from omnima.data.huggingface import PREFIX, HuggingFaceSource
@@ -29,7 +29,6 @@ SUFFIXES = tuple(
     ".c .h .cc .cpp .hpp .cu .rs .go .java .js .ts .jsx .tsx .rb .php .cs .swift .kt .scala .lua "
     ".r .jl .sh .sql .html .css".split()
 )
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def open_source(
@@ -188,12 +187,9 @@ def parse_size(text: str) -> int:
     >>> parse_size("4MB")
     4000000
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", text.upper())
-    if match:
-        unit = match[2] if match[2].endswith("B") or not match[2] else match[2] + "B"
-        size = int(float(match[1]) * _UNITS[unit])
-        if size > 0:
-            return size
-    raise ConfigError(
-        f"tinyworld's size is {text!r}; write it as in tinyworld:4MB or tinyworld:500KB"
-    )
+    size = read_size(text)
+    if size is None:
+        raise ConfigError(
+            f"tinyworld's size is {text!r}; write it as in tinyworld:4MB or tinyworld:500KB"
+        )
+    return size

@@ -5,12 +5,13 @@ from __future__ import annotations
 from omnima.planning.calibration import Calibration, calibrate
 from omnima.planning.job import Job
 from omnima.planning.machine import Machine, read_machine, this_machine
-from omnima.planning.memory import memory_by_part
+from omnima.planning.memory import generation_bytes, memory_by_part
 from omnima.planning.prediction import (
     Plan,
     advice,
     largest_context,
     largest_rows,
+    needed_bytes,
     plan,
     what_fits,
     with_rates,
@@ -28,9 +29,11 @@ __all__ = [
     "advice",
     "calibrate",
     "fit_runs",
+    "generation_bytes",
     "largest_context",
     "largest_rows",
     "memory_by_part",
+    "needed_bytes",
     "plan",
     "read_machine",
     "read_run",

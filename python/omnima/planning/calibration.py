@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnima.planning.core_facts import PACKED_PARAMETERS, packs, slices_of
+from omnima.planning.job import stand_in
 
 if TYPE_CHECKING:
     from omnima.planning.job import Job
@@ -79,7 +80,7 @@ def calibrate(
     for depth in depths:
         own = decoder if whole_model else None
         taken, evaluation_taken = _measure(job, depth, rows, own, machine.device)
-        count = job.model.replace(num_hidden_layers=depth).num_parameters
+        count = stand_in(job.model, num_hidden_layers=depth).num_parameters
         before = _pass_bytes(count, slices.workers, job, machine) / rate
         passes.append(max(0.1 * taken, taken - before))
         evaluation = evaluation or evaluation_taken / passes[0]
@@ -101,7 +102,7 @@ def _depths(job: Job, device: str = "cpu") -> list[int]:
     if device != "cpu" or packs(job.model.num_parameters):
         return [layers]
     for depth in range(1, layers - 1):
-        if job.model.replace(num_hidden_layers=depth).num_parameters > PACKED_PARAMETERS:
+        if stand_in(job.model, num_hidden_layers=depth).num_parameters > PACKED_PARAMETERS:
             return [depth, depth + 1]
     return [layers]
 
@@ -113,7 +114,7 @@ def _measure(job: Job, depth: int, rows: int, decoder: Any, device: str) -> tupl
     from omnima import _core
 
     if decoder is None:
-        model = job.model.replace(num_hidden_layers=depth)
+        model = stand_in(job.model, num_hidden_layers=depth)
         decoder = _core.Decoder(model.core(), 0, device)
     options = _core.StepOptions()
     options.precision = job.precision

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError
 
 if TYPE_CHECKING:
     from omnima.config import ModelConfig
+
+
+def stand_in(model: ModelConfig, **changes: Any) -> ModelConfig:
+    """Return a model that costs as much, but for the fields that change.
+
+    What is bound to a depth or a context that changes, such as a window within it, and costs no
+    memory of its own is left out: it might not go with the new one.
+
+    >>> from omnima.config import model_preset
+    >>> narrow = model_preset("nima", vocab_size=256, sliding_window=64)
+    >>> stand_in(narrow, max_position_embeddings=32).max_position_embeddings
+    32
+    """
+    bound: tuple[str, ...] = ()
+    if changes.get("num_hidden_layers", model.num_hidden_layers) != model.num_hidden_layers:
+        bound += ("layer_drop",)
+    if "max_position_embeddings" in changes:
+        bound += ("rope_", "sliding_")
+    plain = {
+        field.name: field.default
+        for field in dataclasses.fields(model)
+        if field.name.startswith(bound) and field.name != "rope_theta"
+    }
+    return model.replace(**plain, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +52,10 @@ class Job:
         "fp32", "bf16" or "fp16".
     optimizer
         Its name; the bytes it keeps follow from that.
+    ema
+        Whether a running mean of the weights is kept.
+    shows_average
+        Whether other weights are evaluated and saved than are trained.
     steps, seconds
         The budget: one of them, or neither when only memory and speed are asked for.
     evaluations, eval_batches
@@ -49,6 +77,8 @@ class Job:
     checkpoint_layers: int = 0
     precision: str = "fp32"
     optimizer: str = "adamw"
+    ema: bool = False
+    shows_average: bool = False
     steps: int | None = None
     seconds: float | None = None
     evaluations: int = 0

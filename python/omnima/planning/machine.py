@@ -141,7 +141,7 @@ def this_machine(held_bytes: int = 0, device: str = "cpu") -> Machine:
     import torch
 
     from omnima import _core
-    from omnima.doctor import cpu_model
+    from omnima._machine import cpu_model
     from omnima.profiling.memory import resident_memory
 
     if device != "cpu":
@@ -207,7 +207,7 @@ def peak_memory(device: str = "cpu") -> int:
 
 def free_memory(status: Path = Path("/proc/self/status")) -> int:
     """Return the bytes that this process may still take: free memory, within its own limits."""
-    from omnima.doctor import memory_of
+    from omnima._machine import memory_of
 
     free = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))["free_bytes"]
     try:

@@ -17,6 +17,7 @@ from omnima.planning.core_facts import (
     packs,
     slices_of,
 )
+from omnima.planning.job import stand_in
 
 if TYPE_CHECKING:
     from omnima.config import ModelConfig
@@ -27,6 +28,7 @@ PARTS = (
     "weights",
     "gradients",
     "optimizer",
+    "averages",
     "bf16_shadow",
     "packed_weights",
     "activations",
@@ -57,19 +59,30 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
     model = job.model
     count, slices = model.num_parameters, slices_of(job, machine.threads, machine.device)
     buffers = slices.workers
+    activations = buffers * activation_bytes(job, slices, machine.device)
     return {
         "weights": 4 * count,
         "gradients": 4 * count * buffers,
         "optimizer": optimizer_bytes(model, job.optimizer),
+        "averages": _average_bytes(job, activations),
         "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
         "packed_weights": packed_bytes(job, machine),
-        "activations": buffers * activation_bytes(job, slices, machine.device),
+        "activations": activations,
         "logits": buffers * logits_bytes(job, slices),
         "workspace": workspace_bytes(job, slices, machine),
         "data": _data_bytes(job),
         "cache": _cache_bytes(job),
         "runtime": machine.runtime_bytes,
     }
+
+
+def _average_bytes(job: Job, activations: int) -> int:
+    """The running mean; and the trained weights, put aside while an average is evaluated.
+
+    That is between steps, where no activations are held.
+    """
+    one = 4 * job.model.num_parameters
+    return one * job.ema + max(0, one - activations) * job.shows_average
 
 
 def optimizer_bytes(model: ModelConfig, name: str) -> int:
@@ -85,9 +98,9 @@ def measured_optimizer_bytes(model: ModelConfig, name: str) -> int:
     The state of every optimizer grows with the layers and with the vocabulary along straight lines.
     """
     vocab, layers = min(model.vocab_size, 64), 1
-    base = _state_bytes(model.replace(vocab_size=vocab, num_hidden_layers=layers), name)
-    deeper = _state_bytes(model.replace(vocab_size=vocab, num_hidden_layers=layers + 1), name)
-    wider = _state_bytes(model.replace(vocab_size=2 * vocab, num_hidden_layers=layers), name)
+    base = _state_bytes(stand_in(model, vocab_size=vocab, num_hidden_layers=layers), name)
+    deeper = _state_bytes(stand_in(model, vocab_size=vocab, num_hidden_layers=layers + 1), name)
+    wider = _state_bytes(stand_in(model, vocab_size=2 * vocab, num_hidden_layers=layers), name)
     by_layer, by_token = deeper - base, (wider - base) / vocab
     return int(
         base + by_layer * (model.num_hidden_layers - layers) + by_token * (model.vocab_size - vocab)
@@ -211,10 +224,19 @@ def _data_bytes(job: Job) -> int:
 
 
 def _cache_bytes(job: Job) -> int:
-    model = job.model
+    tokens = job.samples * min(job.sample_tokens, job.model.max_position_embeddings)
+    return cache_bytes(job.model, tokens)
+
+
+def cache_bytes(model: ModelConfig, tokens: int) -> int:
+    """Return the bytes of the keys and values of so many tokens, in float32."""
     _, keys = _widths(model)
-    tokens = job.samples * min(job.sample_tokens, model.max_position_embeddings)
     return int(2 * 4 * model.num_hidden_layers * keys * tokens)
+
+
+def generation_bytes(model: ModelConfig) -> int:
+    """Return what writing one text as long as the context takes: weights, keys and values."""
+    return int(4 * model.num_parameters) + cache_bytes(model, model.max_position_embeddings)
 
 
 def _widths(model: ModelConfig) -> tuple[int, int]:

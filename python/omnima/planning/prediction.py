@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError
 from omnima.planning.calibration import Calibration, calibrate
+from omnima.planning.job import stand_in
 from omnima.planning.machine import Machine, this_machine
 from omnima.planning.memory import memory_by_part
 
@@ -199,11 +200,16 @@ def needed_bytes(job: Job, machine: Machine) -> int:
     return sum(memory_by_part(job, machine).values())
 
 
-def largest_rows(job: Job, machine: Machine) -> int:
-    """Return the most rows of a micro-batch that fit, up to 65,536; 0 where not even one does."""
+def largest_rows(job: Job, machine: Machine, step_rows: int | None = None) -> int:
+    """Return the most rows of a micro-batch that fit, up to 65,536; 0 where not even one does.
+
+    Where the rows of a whole step are given, there are as many micro-batches as they need.
+    """
 
     def fits(rows: int) -> bool:
-        return needed_bytes(dataclasses.replace(job, rows=rows), machine) <= machine.memory_bytes
+        batches = job.accumulate if step_rows is None else -(-step_rows // rows)
+        wanted = dataclasses.replace(job, rows=rows, accumulate=batches)
+        return needed_bytes(wanted, machine) <= machine.memory_bytes
 
     return _largest(fits, _MOST_ROWS)
 
@@ -212,7 +218,7 @@ def largest_context(job: Job, machine: Machine) -> int:
     """Return the longest row that fits, in tokens, up to 1,048,576, with one row a micro-batch."""
 
     def fits(context: int) -> bool:
-        model = job.model.replace(max_position_embeddings=context)
+        model = stand_in(job.model, max_position_embeddings=context)
         wanted = dataclasses.replace(job, model=model, rows=1, context=context)
         return needed_bytes(wanted, machine) <= machine.memory_bytes
 

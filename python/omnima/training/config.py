@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from omnima._sizes import read_size
 from omnima.errors import ConfigError
 from omnima.training.callbacks.trackers import TRACKERS
 from omnima.training.schema import check_bounds, fields_of, option, split_names, unknown_key
@@ -36,6 +37,26 @@ SCHEDULES = (
 OBJECTIVES = ("next_token", "masked", "span")
 
 
+def _share(default: float, meaning: str, minimum: float = 0.0, maximum: float = 1.0) -> Any:
+    """A part of a whole."""
+    return option(default, meaning, minimum=minimum, maximum=maximum)
+
+
+def _decay(default: float, meaning: str) -> Any:
+    """What a running mean keeps at each step."""
+    return option(default, meaning, minimum=0.0, maximum=0.999999)
+
+
+def _limit(default: float, meaning: str) -> Any:
+    """A bound of a gradient; 0: none."""
+    return option(default, meaning, minimum=0.0, maximum=1e9)
+
+
+def _steps(meaning: str) -> Any:
+    """A number of steps or evaluations that does not shape the weights; 0 by default."""
+    return option(0, meaning, minimum=0, maximum=_MANY, identity=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Budget, batches, optimizer, schedule, precision, and what is written where.
@@ -62,6 +83,16 @@ class TrainConfig:
     )
     batch_size: int = option(16, "rows in a micro-batch", minimum=1, maximum=1 << 20)
     accumulate: int = option(1, "micro-batches in a step", minimum=1, maximum=1 << 20)
+    target_batch_tokens: int | None = option(
+        None,
+        "tokens of a step: batch_size and accumulate are chosen, the largest micro-batch that fits",
+        minimum=1,
+        maximum=_MANY,
+    )
+    memory_budget: str | None = option(
+        None,
+        "memory the run may take, such as 2GB: as few checkpoint_layers as fit it are chosen",
+    )
     checkpoint_layers: int = option(
         0,
         "blocks that keep only their input and compute twice, to save memory; 0: none",
@@ -102,9 +133,7 @@ class TrainConfig:
         minimum=0,
         maximum=_MANY,
     )
-    min_lr_ratio: float = option(
-        0.02, "last learning rate as a share of the highest", minimum=0.0, maximum=1.0
-    )
+    min_lr_ratio: float = _share(0.02, "last learning rate as a share of the highest")
     cycles: int = option(4, "schedule cosine_restarts: falls in the run", minimum=1, maximum=1000)
     cycle_growth: float = option(
         1.0,
@@ -113,38 +142,26 @@ class TrainConfig:
         maximum=10.0,
     )
     stages: int = option(3, "schedule step: stages of equal length", minimum=1, maximum=1000)
-    stage_factor: float = option(
-        0.1,
-        "schedule step: learning rate of a stage by that of the one before",
-        minimum=0.0,
-        maximum=1.0,
+    stage_factor: float = _share(
+        0.1, "schedule step: learning rate of a stage by that of the one before"
     )
-    decay_share: float = option(
+    decay_share: float = _share(
         0.2,
         "schedule warmup_stable_decay: last share of the run, in which the learning rate falls",
-        minimum=0.001,
-        maximum=1.0,
+        0.001,
+        1.0,
     )
-    rise_share: float = option(
+    rise_share: float = _share(
         0.3,
         "schedule one_cycle: first share of the run, in which the learning rate rises",
-        minimum=0.001,
-        maximum=0.999,
+        0.001,
+        0.999,
     )
     optimizer: str = option("adamw", "how gradients move weights", choices=OPTIMIZERS)
-    beta1: float = option(
-        0.9, "AdamW and Lion: decay of the mean gradient", minimum=0.0, maximum=0.999999
-    )
-    beta2: float = option(
-        0.98,
-        "AdamW: decay of the squared gradient; Lion: of the mean gradient",
-        minimum=0.0,
-        maximum=0.999999,
-    )
+    beta1: float = _decay(0.9, "AdamW and Lion: decay of the mean gradient")
+    beta2: float = _decay(0.98, "AdamW: decay of the squared gradient; Lion: of the mean gradient")
     eps: float = option(1e-8, "AdamW: added to the denominator", minimum=1e-16, maximum=1.0)
-    momentum: float = option(
-        0.95, "SGD and Muon: decay of the mean gradient", minimum=0.0, maximum=0.999999
-    )
+    momentum: float = _decay(0.95, "SGD and Muon: decay of the mean gradient")
     nesterov: bool = option(True, "SGD and Muon: look one step ahead along the mean gradient")
     weight_decay: float = option(
         0.1, "decay of matrices; norms and biases have none", minimum=0.0, maximum=10.0
@@ -155,11 +172,9 @@ class TrainConfig:
     freeze: tuple[str, ...] = option(
         (), "parameters that stay as they are: PATTERN, or PATTERN@FIRST-LAST for these steps"
     )
-    clip_norm: float = option(
-        1.0, "largest norm of the gradient; 0: no clipping", minimum=0.0, maximum=1e9
-    )
-    label_smoothing: float = option(
-        0.0, "share of the target spread over the vocabulary", minimum=0.0, maximum=0.999
+    clip_norm: float = _limit(1.0, "largest norm of the gradient; 0: no clipping")
+    label_smoothing: float = _share(
+        0.0, "share of the target spread over the vocabulary", 0.0, 0.999
     )
     z_loss: float = option(
         0.0,
@@ -173,32 +188,20 @@ class TrainConfig:
         minimum=0.0,
         maximum=1000.0,
     )
-    clip_value: float = option(
-        0.0,
-        "largest element of the gradient, cut before clip_norm; 0: no clipping",
-        minimum=0.0,
-        maximum=1e9,
+    clip_value: float = _limit(
+        0.0, "largest element of the gradient, cut before clip_norm; 0: no clipping"
     )
-    clip_adaptive: float = option(
+    clip_adaptive: float = _limit(
         0.0,
         "largest gradient of a matrix's row by the norm of its weights, such as 0.1; 0: no "
         "clipping",
-        minimum=0.0,
-        maximum=1e9,
     )
-    ema_decay: float = option(
-        0.0,
-        "running mean of the weights: what it keeps at each step, such as 0.999; 0: no mean",
-        minimum=0.0,
-        maximum=0.999999,
+    ema_decay: float = _decay(
+        0.0, "running mean of the weights: what it keeps at each step, such as 0.999; 0: no mean"
     )
     ema_eval: bool = option(True, "evaluate and save the running mean, where there is one")
-    patience: int = option(
-        0,
-        "stop early after so many evaluations without a better held-out loss; 0: never",
-        minimum=0,
-        maximum=_MANY,
-        identity=False,
+    patience: int = _steps(
+        "stop early after so many evaluations without a better held-out loss; 0: never"
     )
     restore_best: bool = option(
         False,
@@ -221,9 +224,7 @@ class TrainConfig:
         maximum=_MANY,
     )
     seed: int = option(0, "seed of weights, order and dropout", minimum=0, maximum=(1 << 62))
-    eval_every: int = option(
-        0, "steps between evaluations; 0: ten in the run", minimum=0, maximum=_MANY, identity=False
-    )
+    eval_every: int = _steps("steps between evaluations; 0: ten in the run")
     eval_batches: int = option(
         20,
         "batches in an evaluation on the way; the last one reads up to ten times as many",
@@ -231,12 +232,8 @@ class TrainConfig:
         maximum=_MANY,
         identity=False,
     )
-    save_every: int = option(
-        0,
-        "steps between checkpoints; 0: when evaluating, twice a minute at most",
-        minimum=0,
-        maximum=_MANY,
-        identity=False,
+    save_every: int = _steps(
+        "steps between checkpoints; 0: when evaluating, twice a minute at most"
     )
     keep_last: int = option(2, "newest checkpoints kept", minimum=1, maximum=1000, identity=False)
     keep_best: int = option(
@@ -264,16 +261,10 @@ class TrainConfig:
         maximum=1e6,
         identity=False,
     )
-    norms_every: int = option(
-        0,
-        "steps between norms of gradient, weights and update by layer in the records; 0: none",
-        minimum=0,
-        maximum=_MANY,
-        identity=False,
+    norms_every: int = _steps(
+        "steps between norms of gradient, weights and update by layer in the records; 0: none"
     )
-    samples_every: int = option(
-        0, "steps between samples into samples/; 0: none", minimum=0, maximum=_MANY, identity=False
-    )
+    samples_every: int = _steps("steps between samples into samples/; 0: none")
     alerts: tuple[str, ...] = option(
         ("spike", "divergence", "plateau", "stall"),
         "what is warned of, separated by commas",
@@ -301,6 +292,7 @@ class TrainConfig:
         self._check_budget()
         self._check_records()
         self._check_schedule()
+        self._check_memory()
         if self.restore_best and self.keep_best == 0:
             raise ConfigError(
                 "restore_best ends with the best checkpoint, but keep_best is 0: keep at least 1."
@@ -312,6 +304,34 @@ class TrainConfig:
                 f"warmup is {self.warmup} but the run has {self.steps} steps: the "
                 f"learning rate would "
                 "never reach lr. Give a warmup below steps."
+            )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory budget in bytes; None without one."""
+        return None if self.memory_budget is None else read_size(self.memory_budget)
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights is evaluated and saved in their place."""
+        return self.optimizer == "schedule_free_adamw" or (self.ema_decay > 0 and self.ema_eval)
+
+    def _check_memory(self) -> None:
+        if self.memory_budget is not None and self.memory_bytes is None:
+            raise ConfigError(
+                f"memory_budget is {self.memory_budget!r}, but a size is expected: digits and KB, "
+                "MB, GB or GiB, such as 2GB or 1.5GiB."
+            )
+        fields = fields_of(type(self))
+        given = [
+            f"{name}={getattr(self, name)}"
+            for name in ("batch_size", "accumulate")
+            if getattr(self, name) != fields[name].default
+        ]
+        if self.target_batch_tokens is not None and given:
+            raise ConfigError(
+                f"target_batch_tokens={self.target_batch_tokens} and {' and '.join(given)} are "
+                "both given: the first chooses the others, drop one side."
             )
 
     def _check_records(self) -> None:
@@ -337,8 +357,9 @@ class TrainConfig:
             raise ConfigError(
                 f"{self.optimizer} averages the weights itself: leave ema_decay at 0."
             )
-        if self.ramp_steps and (self.epochs is not None or self.accumulate == 1):
-            needs = "accumulate above 1" if self.accumulate == 1 else "a budget in steps or minutes"
+        alone = self.accumulate == 1 and self.target_batch_tokens is None
+        if self.ramp_steps and (self.epochs is not None or alone):
+            needs = "accumulate above 1" if alone else "a budget in steps or minutes"
             raise ConfigError(f"ramp_steps is {self.ramp_steps}, which needs {needs}.")
         if self.schedule == "one_cycle" and self.warmup:
             raise ConfigError(

@@ -16,8 +16,9 @@ from omnima.planning.machine import forget_peak, peak_memory
 from omnima.training.budget import FIRST_LOOK
 from omnima.training.config import TrainConfig
 from omnima.training.display import format_bytes, format_seconds
+from omnima.training.memory_choice import MemoryChoice, choose, kept_or_chosen
 from omnima.training.precision import WORTH_IT
-from omnima.training.rundir import write_text
+from omnima.training.rundir import RunDirectory, write_text
 
 if TYPE_CHECKING:
     from omnima.config import ModelConfig
@@ -75,6 +76,8 @@ def job_of(
         checkpoint_layers=config.checkpoint_layers,
         precision=precision,
         optimizer=config.optimizer,
+        ema=config.ema_decay > 0,
+        shows_average=config.averages,
         steps=steps,
         seconds=None if config.minutes is None else 60 * config.minutes,
         evaluations=evaluations,
@@ -89,11 +92,14 @@ def job_of(
     )
 
 
-def job_of_recipe(recipe: Recipe, precision: str | None = None) -> Job:
+def job_of_recipe(
+    recipe: Recipe, precision: str | None = None, machine: Machine | None = None
+) -> Job:
     """Return what a recipe costs, without reading its text or training its tokenizer.
 
     The vocabulary and the tokens are taken from the recipe's numbers and the size of its files:
-    about as many as there will be. "auto" is measured, unless a precision is given.
+    about as many as there will be. "auto" is measured, unless a precision is given. What the recipe
+    leaves to be chosen is chosen for the machine, where there is one.
     """
     from omnima.training.launch import size_of
     from omnima.training.precision import choose_precision
@@ -110,13 +116,18 @@ def job_of_recipe(recipe: Recipe, precision: str | None = None) -> Job:
     if chosen == "auto":
         context = recipe.train.context or model.max_position_embeddings
         chosen = choose_precision(model, context).precision
-    return job_of(
-        model,
-        recipe.train,
-        chosen,
-        train_tokens=int(tokens) - held_out,
-        val_tokens=held_out,
-    )
+
+    def job_for(config: TrainConfig) -> Job:
+        return job_of(
+            model,
+            config,
+            chosen,
+            train_tokens=int(tokens) - held_out,
+            val_tokens=held_out,
+        )
+
+    choice = None if machine is None else choose(recipe.train, job_for, machine)
+    return job_for(recipe.train if choice is None else choice.apply(recipe.train))
 
 
 def _text_bytes(recipe: Recipe) -> int:
@@ -167,10 +178,11 @@ def require_memory(model: ModelConfig, config: TrainConfig, device: str = "cpu")
         It needs more memory than there is; says what would fit.
     """
     machine = this_machine(device=device)
-    jobs = [
-        job_of(model, config, precision)
-        for precision in ((config.precision,) if _named(config) else _PRECISIONS)
-    ]
+    precisions = (config.precision,) if _named(config) else _PRECISIONS
+    if config.memory_budget is not None or config.target_batch_tokens is not None:
+        choose(config, lambda wanted: job_of(model, wanted, precisions[-1]), machine)
+        return
+    jobs = [job_of(model, config, precision) for precision in precisions]
     job = min(jobs, key=lambda each: sum(memory_by_part(each, machine).values()))
     _require(job, machine)
 
@@ -195,12 +207,22 @@ class Foresight:
     plan: Plan
     job: Job
     peak_before: int
+    config: TrainConfig
+    choice: MemoryChoice | None = None
 
     @classmethod
     def make(
-        cls, model: Any, data: Any, config: TrainConfig, precision: str, out: Path
+        cls,
+        model: Any,
+        data: Any,
+        config: TrainConfig,
+        precision: str,
+        directory: RunDirectory,
+        resume: bool = False,
     ) -> Foresight:
         """Check the memory and measure the model's speed; its weights stay as they are.
+
+        What the config leaves to be chosen is chosen here, or as it was before in a resumed run.
 
         Raises
         ------
@@ -211,16 +233,23 @@ class Foresight:
 
         device = str(model.core.named_parameters()[0][1].device)
         machine = this_machine(4 * int(model.core.num_parameters()), device)
-        job = job_of(
-            model.config,
-            config,
-            precision,
-            train_tokens=data.train_tokens,
-            val_tokens=data.val_tokens,
-        )
+
+        def job_for(wanted: TrainConfig) -> Job:
+            return job_of(
+                model.config,
+                wanted,
+                precision,
+                train_tokens=data.train_tokens,
+                val_tokens=data.val_tokens,
+            )
+
+        choice = kept_or_chosen(config, job_for, machine, directory, resume)
+        config = config if choice is None else choice.apply(config)
+        job = job_for(config)
         _require(job, machine)
-        calibration = calibrate(job, machine, decoder=model.core, directory=out)
-        made = cls(plan(job, here=machine, calibration=calibration), job, peak_memory())
+        calibration = calibrate(job, machine, decoder=model.core, directory=directory.path)
+        found = plan(job, here=machine, calibration=calibration)
+        made = cls(found, job, peak_memory(), config, choice)
         forget_peak(machine.device)
         return made
 
@@ -228,7 +257,8 @@ class Foresight:
         """Say the prediction in a line."""
         rate = f"{self.plan.tokens_per_s:,.0f} tokens/s"
         length = "" if self.plan.seconds is None else f", {format_seconds(self.plan.seconds)}"
-        return f"Foresight: {format_bytes(self.plan.memory_bytes)} of memory, {rate}{length}."
+        said = f"Foresight: {format_bytes(self.plan.memory_bytes)} of memory, {rate}{length}."
+        return said if self.choice is None else f"{self.choice.sentence()} {said}"
 
     def compare(self, tokens: int, seconds: float, peak: int) -> dict[str, Any]:
         """Return prediction, what happened, and the errors as shares of what happened.
@@ -302,13 +332,13 @@ def ask(recipe: Recipe, machine_file: str | None) -> tuple[Job, Machine, Machine
     here = this_machine(device=recipe.device)
     here = dataclasses.replace(here, runtime_bytes=here.runtime_bytes + _AFTER_TEXT)
     if machine_file is None:
-        return job_of_recipe(recipe), here, None
+        return job_of_recipe(recipe, machine=here), here, None
     there = read_machine(machine_file)
     precision = recipe.train.precision
     if precision == "auto":
         gain = there.rates["bf16"] / there.rates["fp32"]
         precision = "bf16" if gain >= WORTH_IT else "fp32"
-    return job_of_recipe(recipe, precision), with_rates(here), there
+    return job_of_recipe(recipe, precision, there), with_rates(here), there
 
 
 def _load_what_a_run_loads() -> None:

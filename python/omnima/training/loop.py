@@ -14,6 +14,7 @@ from typing import Any
 from omnima.errors import CallbackError, CheckpointError, NonFiniteError
 from omnima.evaluation import Score, score
 from omnima.training.budget import Budget
+from omnima.training.card import facts_of, model_card, results_of, write_card
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.early_stop import EarlyStop
@@ -393,6 +394,7 @@ class Loop:
 
         def write(directory: Path) -> None:
             self.stepper.save(directory, self.model_values(), self.tokenizer)
+            write_card(directory / "model", self.card(self.val_loss))
             text = json.dumps(state, indent=2)
             (directory / "state.json").write_text(text + "\n", encoding="utf-8")
 
@@ -402,6 +404,12 @@ class Loop:
         self.saved_at = step
         self.saved_time = time.monotonic()
         return Path(written.path)
+
+    def card(self, val_loss: float | None) -> str:
+        """Return the README.md of the model as it is now."""
+        facts = facts_of(self.model, self.tokenizer, self.data, self.config, self.precision)
+        results = results_of(self.step, self.tokens, self.train_loss(), val_loss)
+        return model_card(facts, results)
 
     def model_values(self) -> dict[str, Any]:
         """Return the model's config by name."""

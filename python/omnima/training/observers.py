@@ -44,7 +44,7 @@ class Observers:
         self._config, self._model, self._tokenizer = config, model, tokenizer
         self._display = display
         self._desk = AlertDesk(config, directory.path, display.note)
-        self._resources = ResourceMonitor(config.monitor_every)
+        self._resources = ResourceMonitor(config.monitor_every, display.note)
         self._norms = _layer_norms(model) if config.norms_every else None
         self._measured: dict[str, Any] = {}  # for the next record
         facts = {"model": model, "tokenizer": tokenizer, "processing_class": tokenizer}

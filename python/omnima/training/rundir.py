@@ -144,6 +144,10 @@ class RunDirectory:
         known[part] = json.loads(json.dumps(dict(facts)))
         write_text(self.path / "run.json", json.dumps(known, indent=2, ensure_ascii=False) + "\n")
 
+    def recall(self, part: str) -> dict[str, Any] | None:
+        """Return the facts remembered under a name; None where there are none."""
+        return self._known().get(part)
+
     def check_identity(self, part: str, facts: Mapping[str, Any]) -> None:
         """Raise a ConfigError that names every fact that differs from the remembered ones."""
         before = self._known().get(part)

@@ -15,6 +15,7 @@ from omnima.errors import ConfigError, OmnimaError
 from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.samples import write_samples
 from omnima.training.callbacks.trackers import make_trackers
+from omnima.training.card import write_card
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.foresight import Foresight
@@ -168,17 +169,18 @@ class Trainer:
         directory.remember("facts", facts)
         directory.remember("data_version", data.version)
         precision = self._precision(directory, resume)
-        foresight = Foresight.make(self.model, data, self.config, precision, directory.path)
+        foresight = Foresight.make(self.model, data, self.config, precision, directory, resume)
+        config = foresight.config  # with what was left to be chosen
         self.display.note(foresight.sentence())
         with self.display, Interrupts() as interrupts:
             observers = Observers(
-                self.callbacks, self.config, directory, self.model, self.tokenizer, self.display
+                self.callbacks, config, directory, self.model, self.tokenizer, self.display
             )
             loop = Loop(
                 self.model,
                 self.tokenizer,
                 data,
-                self.config,
+                config,
                 precision,
                 directory,
                 self.display,
@@ -186,7 +188,7 @@ class Trainer:
             )
             if resume:
                 loop.restore()
-            record_provenance(directory, self.config, self.model, self.tokenizer, data, loop.step)
+            record_provenance(directory, config, self.model, self.tokenizer, data, loop.step)
             try:
                 loop.run(interrupts, stop_after)
                 if stop_after is not None and loop.step < loop.budget.total_steps:
@@ -248,6 +250,8 @@ class Trainer:
             directory.path,
             tokenizer=self.tokenizer,
         )
+        if not write_card(directory.path, loop.card(summary["val_loss"])):
+            self.display.note(f"{directory.path / 'README.md'} is another's and stays as it is.")
         samples = self._write_samples(directory)
         run = Run(directory.path, _history(loop), summary, samples)
         self._draw(run)

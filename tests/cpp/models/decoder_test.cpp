@@ -13,57 +13,20 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "families.h"
 #include "omnima/core/error.h"
 
 namespace omnima::models {
 namespace {
 
-DecoderConfig small(const std::map<std::string, core::FieldValue>& changes = {}) {
-  std::map<std::string, core::FieldValue> values{{"vocab_size", std::int64_t{61}},
-                                                 {"hidden_size", std::int64_t{32}},
-                                                 {"num_hidden_layers", std::int64_t{2}},
-                                                 {"num_attention_heads", std::int64_t{4}},
-                                                 {"max_position_embeddings", std::int64_t{24}}};
+DecoderConfig small(const Changes& changes = {}) {
+  Changes values{{"vocab_size", std::int64_t{61}},
+                 {"hidden_size", std::int64_t{32}},
+                 {"num_hidden_layers", std::int64_t{2}},
+                 {"num_attention_heads", std::int64_t{4}},
+                 {"max_position_embeddings", std::int64_t{24}}};
   for (const auto& [name, value] : changes) values[name] = value;
   return DecoderConfig::from_values(values);
-}
-
-const std::vector<std::map<std::string, core::FieldValue>>& variants() {
-  using S = std::string;
-  static const std::vector<std::map<std::string, core::FieldValue>> all{
-      {},
-      {{"num_key_value_heads", std::int64_t{2}}, {"tie_word_embeddings", false}},
-      {{"num_key_value_heads", std::int64_t{1}}, {"positions", S("none")}, {"mlp_bias", true}},
-      {{"norm", S("layer_norm")},
-       {"positions", S("learned")},
-       {"activation", S("gelu_tanh")},
-       {"attention_bias", true},
-       {"mlp_bias", true}},
-      {{"activation", S("gelu")}, {"norm", S("layer_norm")}},
-      {{"qk_norm", true}, {"num_key_value_heads", std::int64_t{2}}, {"activation", S("geglu")}},
-      {{"parallel_residual", true}, {"activation", S("relu2")}, {"positions", S("alibi")}},
-      {{"sliding_window", std::int64_t{5}},
-       {"sliding_window_pattern", std::int64_t{2}},
-       {"activation", S("geglu_tanh")}},
-      {{"attention_softcap", 2.0}, {"logit_softcap", 1.5}, {"qk_norm", true}},
-      {{"positions", S("relative")},
-       {"relative_buckets", std::int64_t{6}},
-       {"relative_max_distance", std::int64_t{12}},
-       {"num_key_value_heads", std::int64_t{2}}},
-      {{"num_experts", std::int64_t{4}}},
-      {{"num_experts", std::int64_t{5}},
-       {"num_experts_per_tok", std::int64_t{1}},
-       {"norm_topk_prob", false},
-       {"moe_intermediate_size", std::int64_t{20}},
-       {"shared_expert_intermediate_size", std::int64_t{24}},
-       {"decoder_sparse_step", std::int64_t{2}},
-       {"activation", S("gelu")},
-       {"parallel_residual", true}},
-      {{"rope_scaling", S("linear")}, {"rope_factor", 2.0}},
-      {{"rope_scaling", S("dynamic")}, {"rope_factor", 3.0}},
-      {{"rope_scaling", S("yarn")}, {"rope_factor", 4.0}},
-      {{"rope_scaling", S("llama3")}, {"rope_factor", 4.0}}};
-  return all;
 }
 
 std::vector<at::Tensor> gradients(Decoder& model, const at::Tensor& ids, const at::Tensor& labels,
@@ -78,7 +41,7 @@ std::vector<at::Tensor> gradients(Decoder& model, const at::Tensor& ids, const a
 // The fast operators against the plain ATen meaning, loss and every gradient, with and without
 // borders.
 TEST(Decoder, FastOperatorsEqualTheReference) {
-  for (const auto& changes : variants()) {
+  for (const auto& changes : families()) {
     Decoder model(small(changes), 3);
     const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
     at::Tensor labels = at::randint(61, {3, 17}, at::kLong);
@@ -146,7 +109,7 @@ TEST(Decoder, ParametersAreNamedAsHuggingFaceNamesThem) {
 
 // A token's output depends on what came before it alone.
 TEST(Decoder, DoesNotLookAhead) {
-  for (const auto& changes : variants()) {
+  for (const auto& changes : families()) {
     Decoder model(small(changes), 3);
     const at::Tensor ids = at::randint(61, {2, 20}, at::kLong);
     at::Tensor other = ids.clone();
@@ -158,7 +121,7 @@ TEST(Decoder, DoesNotLookAhead) {
 }
 
 TEST(DecoderConfig, ValuesGoThereAndBack) {
-  for (const auto& changes : variants()) {
+  for (const auto& changes : families()) {
     const DecoderConfig config = small(changes);
     EXPECT_EQ(DecoderConfig::from_values(config.values()).values(), config.values());
     EXPECT_EQ(config.values().size(), DecoderConfig::fields().size());
@@ -166,7 +129,7 @@ TEST(DecoderConfig, ValuesGoThereAndBack) {
 }
 
 TEST(DecoderConfig, InconsistentFieldsAreNamed) {
-  const auto message = [](const std::map<std::string, core::FieldValue>& changes) -> std::string {
+  const auto message = [](const Changes& changes) -> std::string {
     try {
       small(changes);
     } catch (const core::ConfigError& error) {
@@ -188,8 +151,7 @@ TEST(DecoderConfig, InconsistentFieldsAreNamed) {
 TEST(DecoderConfig, CombinationsWithoutSenseAreRefused) {
   using S = std::string;
   using I = std::int64_t;
-  const auto refused = [](const std::map<std::string, core::FieldValue>& changes,
-                          const std::string& part) {
+  const auto refused = [](const Changes& changes, const std::string& part) {
     try {
       small(changes);
       ADD_FAILURE() << "accepted: " << part;
@@ -229,7 +191,7 @@ TEST(Decoder, DropsBySeedInTrainingAlone) {
   for (const std::string rate :
        {"dropout", "embedding_dropout", "attention_dropout", "layer_drop"}) {
     SCOPED_TRACE(rate);
-    const std::map<std::string, core::FieldValue> changes{{rate, 0.5}, {"initializer_range", 0.2}};
+    const Changes changes{{rate, 0.5}, {"initializer_range", 0.2}};
     Decoder model(small(changes), 3), plain(small({{"initializer_range", 0.2}}), 3);
     const at::Tensor ids = at::randint(61, {3, 17}, at::kLong);
     const auto loss = [&](Decoder& decoder, bool training, std::uint64_t seed) {

@@ -111,7 +111,7 @@ def test_a_gate_that_is_broken_leaves_with_1(told, tmp_path, capsys):
 
 def test_peers_that_do_not_fit_together_are_measured_in_waves(monkeypatch, told):
     few = {"free_bytes": 1, "total_bytes": 1}
-    monkeypatch.setattr("omnima.doctor.memory_of", lambda *paths: dict(few))
+    monkeypatch.setattr("omnima._machine.memory_of", lambda *paths: dict(few))
     result = benchmark(
         "evaluate",
         preset="nima",

@@ -51,42 +51,24 @@ GPT2S: dict[str, dict[str, Any]] = {
 }
 
 
-def llama(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    fields = dict(
-        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=64,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**fields, **changes})).eval()
+def family(name: str, **fields: Any) -> Any:
+    """A maker of small models of a family, with the family's own fields and then a case's."""
+
+    def make(**changes: Any) -> Any:
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(
+            vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=64, **{**fields, **changes},
+        )  # fmt: skip
+        return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+    return make
 
 
-def mistral(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    fields = dict(
-        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=64, pad_token_id=0,
-    )  # fmt: skip
-    config = transformers.MistralConfig(**{**fields, **changes})
-    return transformers.MistralForCausalLM(config).eval()
-
-
-def qwen3(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    fields = dict(
-        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64,
-    )  # fmt: skip
-    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**{**fields, **changes})).eval()
-
-
-def gpt_neox(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    fields = dict(
-        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=64, rotary_pct=1.0,
-    )  # fmt: skip
-    config = transformers.GPTNeoXConfig(**{**fields, **changes})
-    return transformers.GPTNeoXForCausalLM(config).eval()
+llama = family("Llama")
+mistral = family("Mistral", pad_token_id=0)
+qwen3 = family("Qwen3", num_key_value_heads=4)
+gpt_neox = family("GPTNeoX", rotary_pct=1.0)
 
 
 def mixtral(**changes: Any) -> Any:

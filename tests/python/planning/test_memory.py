@@ -13,7 +13,15 @@ import pytest
 
 from omnima.config import ModelConfig, model_preset
 from omnima.errors import ConfigError
-from omnima.planning import Job, Machine, core_facts, largest_rows, memory_by_part
+from omnima.planning import (
+    Job,
+    Machine,
+    calibrate,
+    core_facts,
+    largest_context,
+    largest_rows,
+    memory_by_part,
+)
 from omnima.planning.memory import PARTS, factors, measured_optimizer_bytes, optimizer_bytes
 from omnima.planning.prediction import needed_bytes
 from omnima.training.config import TrainConfig
@@ -119,6 +127,42 @@ def test_parts_follow_the_shape() -> None:
     dropped = dataclasses.replace(job, model=MODEL.replace(dropout=0.1))
     masks = memory_by_part(dropped, gpu)["activations"] - memory_by_part(job, gpu)["activations"]
     assert masks == 4 * 64 * 3 * 2 * 64 * 2
+
+
+def test_a_running_mean_is_counted_and_what_lies_aside_while_it_is_shown() -> None:
+    from omnima.training.foresight import job_of
+
+    wide = MODEL.replace(vocab_size=20000)
+    one = 4 * wide.num_parameters
+
+    def averages(**changes: object) -> int:
+        config = TrainConfig(steps=1, batch_size=1, context=8, **changes)  # type: ignore[arg-type]
+        parts = memory_by_part(job_of(wide, config, "fp32"), BOX)
+        return parts["averages"] + (parts["activations"] if config.averages else 0)
+
+    assert averages() == 0
+    assert averages(ema_decay=0.9, ema_eval=False) == one
+    assert averages(ema_decay=0.9) == 2 * one
+    assert averages(optimizer="schedule_free_adamw", schedule="constant") == one
+    long = Job(MODEL, rows=4, context=64, ema=True, shows_average=True)
+    assert memory_by_part(long, BOX)["averages"] == 4 * MODEL.num_parameters
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sliding_window": 40, "sliding_window_pattern": 2},
+        {"rope_scaling": "yarn", "rope_factor": 2.0, "rope_original_context": 32},
+        {"layer_drop": 0.2},
+    ],
+)
+def test_options_bound_to_a_depth_or_a_context_can_be_planned(options: dict[str, object]) -> None:
+    job = Job(MODEL.replace(**options), rows=2, context=16, optimizer="lion")
+    plain = dataclasses.replace(job, model=MODEL)
+    assert memory_by_part(job, BOX) == memory_by_part(plain, BOX)
+    tight = dataclasses.replace(BOX, memory_bytes=needed_bytes(job, BOX))
+    assert largest_context(job, tight) == largest_context(plain, tight) >= 16
+    assert calibrate(job, BOX).pass_seconds > 0
 
 
 def test_large_models_are_not_packed_and_go_in_longer_slices() -> None:

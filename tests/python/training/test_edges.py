@@ -16,37 +16,17 @@ from omnima.training.display import Display
 from omnima.training.launch import train
 from omnima.training.nonfinite import explain, save_batches
 from omnima.training.recipe import Recipe
-from omnima.training.run import Run, plot_history
+from omnima.training.run import plot_history
 from omnima.training.schema import check_bounds, fields_of, read_value
 from omnima.training.stepper import _part
 from omnima.training.trainer import out_of
 
-MODEL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-}
+from .runs import MODEL, quiet
+from .runs import recipe as longer
 
 
-def recipe(out: Path, **changes: object) -> Recipe:
-    values = {
-        "data": ["tinyworld:8KB"],
-        "model": MODEL,
-        "tokenizer": "byte",
-        "batch_size": 2,
-        "steps": 4,
-        "precision": "fp32",
-        "samples": 0,
-        "eval_batches": 1,
-        "out": str(out),
-        **changes,
-    }
-    return Recipe.from_layers(values)
-
-
-def quiet(wanted: Recipe, **how: object) -> Run:
-    return train(wanted, display=Display(silent=True), **how)  # type: ignore[arg-type]
+def recipe(out: Path, /, **changes: object) -> Recipe:
+    return longer(out, "tinyworld:8KB", **{"steps": 4, **changes})
 
 
 def test_a_broken_state_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_what_was_predicted_is_compared_by_the_tokens_that_were_trained() -> Non
     )
     box = Machine("box", 2, 1 << 30)
     made = plan(job, here=box, calibration=Calibration(0.1, 0.0, 0.0, 1e9))
-    seen = foresight.Foresight(made, job, 0).compare(3200, 12.5, made.memory_bytes // 2)
+    seen = foresight.Foresight(made, job, 0, TrainConfig(steps=1)).compare(
+        3200, 12.5, made.memory_bytes // 2
+    )
     assert seen["errors"] == {"memory": pytest.approx(1.0), "time": pytest.approx(-0.2)}
 
 

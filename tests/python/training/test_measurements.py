@@ -130,9 +130,13 @@ def test_a_gpu_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (30, 100))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 60)
     monkeypatch.setattr(torch.cuda, "utilization", missing)
-    facts = ResourceMonitor(1).read()
+    told: list[str] = []
+    monitor = ResourceMonitor(1e-9, told.append)
+    facts = monitor.read()
     assert facts["gpu_memory_bytes"] == 70 and facts["gpu_memory_peak_bytes"] == 60
-    assert "gpu_percent" not in facts
+    assert facts["gpu_percent"] is None and monitor.read()["gpu_percent"] is None
+    assert len(told) == 1 and "pynvml" in told[0] and "pip install nvidia-ml-py" in told[0]
+    assert ResourceMonitor(1).read()["gpu_percent"] is None  # nobody to tell
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 87)
     assert ResourceMonitor(1).read()["gpu_percent"] == 87
 

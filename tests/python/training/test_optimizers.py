@@ -54,27 +54,26 @@ def decay_of(parameter: torch.Tensor) -> float:
     return DECAY if parameter.dim() > 1 else 0.0
 
 
-def compare(
+def distance(
     optimizer: str,
     reference: Callable[[Tensors], Callable[[int, Tensors], None]],
-    tolerance: float = 2e-6,
     **values: Any,
-) -> None:
-    """Take steps with both; after each of them the weights are the same.
+) -> float:
+    """Take steps with both; return the largest mean difference of a parameter after any of them.
 
     `reference` takes copies of the weights and returns what updates them in place, given the step
-    (from 1) and the gradients.
+    (from 1) and the gradients. A number that is not finite is returned as such.
     """
     decoder, step = train_step(optimizer, **values)
     copies = {name: each.clone() for name, each in parameters(decoder).items()}
     update = reference(copies)
+    found = []
     for number in range(1, STEPS + 1):
         flat, named = gradients(decoder, number)
         step.apply_gradient(flat)
         update(number, named)
-        for name, own in parameters(decoder).items():
-            distance = (own - copies[name]).abs().mean().item()
-            assert distance <= tolerance, (number, name, distance)
+        found += [(own - copies[name]).abs().mean() for name, own in parameters(decoder).items()]
+    return float(torch.stack(found).max())
 
 
 def by_torch(make: Callable[[list[dict[str, Any]]], list[Any]]) -> Any:
@@ -106,7 +105,7 @@ def test_the_registries_are_the_options() -> None:
 
 def test_adamw_is_torchs() -> None:
     make = by_torch(lambda groups: [torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95))])
-    compare("adamw", make, beta1=0.9, beta2=0.95)
+    assert distance("adamw", make, beta1=0.9, beta2=0.95) <= 2e-6
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -114,14 +113,14 @@ def test_sgd_is_torchs(nesterov: bool) -> None:
     make = by_torch(
         lambda groups: [torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=nesterov)]
     )
-    compare("sgd", make, momentum=0.9, nesterov=nesterov)
+    assert distance("sgd", make, momentum=0.9, nesterov=nesterov) <= 2e-6
 
 
 @pytest.mark.parametrize("lr", [0.02, 0.9])  # the second is cut by 1 / sqrt(step)
 def test_adafactor_is_torchs(lr: float) -> None:
     adafactor = pytest.importorskip("torch.optim").Adafactor
     make = by_torch(lambda groups: [adafactor(groups, lr=lr)])
-    compare("adafactor", make, tolerance=1e-5, lr=lr)
+    assert distance("adafactor", make, lr=lr) <= 1e-5
 
 
 def is_hidden(group: dict[str, Any]) -> bool:
@@ -138,7 +137,7 @@ def test_muon_is_torchs() -> None:
         return [muon, torch.optim.AdamW(others, lr=LR, betas=(0.9, 0.95))]
 
     # torch iterates in bfloat16, whatever the parameters are.
-    compare("muon", by_torch(make), tolerance=2e-4, precision="bf16")
+    assert distance("muon", by_torch(make), precision="bf16") <= 2e-4
 
 
 def test_muon_in_float32_makes_matrices_nearly_orthogonal() -> None:
@@ -165,7 +164,7 @@ def test_muon_in_float32_makes_matrices_nearly_orthogonal() -> None:
         return update
 
     freeze = ["*embed*", "*lm_head*", "*norm*"]
-    compare("muon", reference, tolerance=1e-6, freeze=freeze)
+    assert distance("muon", reference, freeze=freeze) <= 1e-6
 
 
 def test_lion_is_its_paper() -> None:
@@ -182,7 +181,7 @@ def test_lion_is_its_paper() -> None:
 
         return update
 
-    compare("lion", reference, beta1=0.9, beta2=0.99)
+    assert distance("lion", reference, beta1=0.9, beta2=0.99) <= 2e-6
 
 
 def test_schedule_free_adamw_is_its_paper() -> None:
@@ -209,7 +208,7 @@ def test_schedule_free_adamw_is_its_paper() -> None:
         return update
 
     values = {"beta1": 0.9, "beta2": 0.95, "warmup_steps": warmup}
-    compare("schedule_free_adamw", reference, tolerance=3e-6, **values)
+    assert distance("schedule_free_adamw", reference, **values) <= 3e-6
 
 
 def rounded(share: np.ndarray, noise: np.ndarray, shift: int) -> np.ndarray:
@@ -266,7 +265,7 @@ def test_adamw_8bit_is_adamw_with_rounded_moments() -> None:
         return update
 
     # Where a number lies on the edge, the last bit decides to which side it is rounded.
-    compare("adamw_8bit", reference, tolerance=2e-5, beta1=0.9, beta2=0.95)
+    assert distance("adamw_8bit", reference, beta1=0.9, beta2=0.95) <= 2e-5
 
 
 def test_8bit_state_takes_at_least_70_percent_less_memory() -> None:

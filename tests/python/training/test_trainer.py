@@ -23,47 +23,19 @@ from omnima.training.launch import train
 from omnima.training.recipe import Recipe
 from omnima.training.run import SUMMARY_KEYS, Run
 
-MODEL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-}
+from .runs import MODEL, quiet, recipe, write_story
+
 STEPS = 8
-
-
-def recipe(out: Path, text: Path, **changes: object) -> Recipe:
-    values = {
-        "data": [str(text)],
-        "model": MODEL,
-        "tokenizer": "byte",
-        "batch_size": 2,
-        "steps": STEPS,
-        "precision": "fp32",
-        "samples": 0,
-        "eval_batches": 1,
-        "val_fraction": 0.2,
-        "out": str(out),
-        **changes,
-    }
-    return Recipe.from_layers(values)
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text mit ü") / "stories ä.txt"
-    lines = [f"The {n % 7} cats saw {n % 5} dogs.\n\n" for n in range(400)]
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
+    return write_story(tmp_path_factory.mktemp("text mit ü") / "stories ä.txt")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Run:
     return quiet(recipe(tmp_path_factory.mktemp("whole") / "run", text))
-
-
-def quiet(wanted: Recipe, **how: object) -> Run:
-    return train(wanted, display=Display(silent=True), **how)  # type: ignore[arg-type]
 
 
 def weights(path: Path) -> tuple[bytes, bytes]:

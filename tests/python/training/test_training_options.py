@@ -20,46 +20,20 @@ from omnima.training.checkpoint import latest_checkpoint
 from omnima.training.config import OPTIMIZERS, SCHEDULES
 from omnima.training.display import Display
 from omnima.training.early_stop import EarlyStop
-from omnima.training.launch import train
 from omnima.training.lr_finder import find_lr, sentence
 from omnima.training.recipe import Recipe
-from omnima.training.run import Run
 
-MODEL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-}
+from .runs import MODEL, quiet, write_story
+from .runs import recipe as longer
+
+
+def recipe(out: Path, text: Path, /, **changes: object) -> Recipe:
+    return longer(out, text, **{"steps": 6, **changes})
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "stories.txt"
-    lines = [f"The {n % 7} cats saw {n % 5} dogs.\n\n" for n in range(400)]
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
-def recipe(out: Path, text: Path, **changes: object) -> Recipe:
-    values = {
-        "data": [str(text)],
-        "model": MODEL,
-        "tokenizer": "byte",
-        "batch_size": 2,
-        "steps": 6,
-        "precision": "fp32",
-        "samples": 0,
-        "eval_batches": 1,
-        "val_fraction": 0.2,
-        "out": str(out),
-        **changes,
-    }
-    return Recipe.from_layers(values)
-
-
-def quiet(wanted: Recipe, **how: object) -> Run:
-    return train(wanted, display=Display(silent=True), **how)  # type: ignore[arg-type]
+    return write_story(tmp_path_factory.mktemp("text") / "stories.txt")
 
 
 def saved(path: Path) -> tuple[bytes, bytes, bytes]:

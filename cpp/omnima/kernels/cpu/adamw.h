@@ -3,20 +3,14 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/adamw_rule.h"
 #include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
 
-struct AdamwConstants {
-  float lr;
-  float beta1;
-  float beta2;
-  float eps;
-  float weight_decay;
-  float correction1;  // 1 - beta1^step
-  float correction2;  // sqrt(1 - beta2^step)
-  float grad_scale;   // clipping
+struct AdamwConstants : AdamwRule {
+  float grad_scale;  // clipping
 };
 
 struct OptimizerKernels {

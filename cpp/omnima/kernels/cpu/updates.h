@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "omnima/kernels/cpu/adamw.h"
 #include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
@@ -37,15 +38,7 @@ struct ScheduleFreeConstants {
   float share;  // of the newest point in the average
 };
 
-struct Adamw8bitConstants {
-  float lr;
-  float beta1;
-  float beta2;
-  float eps;
-  float weight_decay;
-  float correction1;  // 1 - beta1^step
-  float correction2;  // sqrt(1 - beta2^step)
-  float grad_scale;
+struct Adamw8bitConstants : AdamwConstants {
   std::uint32_t noise;  // of this step, for rounding
 };
 

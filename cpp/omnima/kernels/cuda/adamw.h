@@ -3,21 +3,15 @@
 // memory, so that a captured graph can be replayed and the host need not wait.
 #pragma once
 
+#include "omnima/kernels/adamw_rule.h"
 #include "omnima/kernels/cuda/types.h"
 
 namespace omnima::kernels::cuda {
 
 // Written by the host before each step.
-struct StepConstants {
-  float lr;
-  float beta1;
-  float beta2;
-  float eps;
-  float weight_decay;
-  float correction1;  // 1 - beta1^step
-  float correction2;  // sqrt(1 - beta2^step)
-  float rescale;      // loss and gradients are multiplied by this
-  float clip_norm;    // 0: no clipping
+struct StepConstants : AdamwRule {
+  float rescale;    // loss and gradients are multiplied by this
+  float clip_norm;  // 0: no clipping
 };
 
 // Written by the device, read back by the host after the step.

@@ -72,28 +72,27 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// Every thread gets the block's sum. `shared` holds a float for each of up to 32 warps and may be
-// used again at once.
-__device__ inline float block_sum(float x, float* shared) {
+// Every thread gets the block's sum or maximum: `reduce` does a warp, `neutral` stands for a warp
+// that is not there. `shared` holds a float for each of up to 32 warps and may be used again at
+// once.
+template <class Reduce>
+__device__ inline float block_reduce(float x, float neutral, float* shared, Reduce reduce) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int warps = (blockDim.x + kWarp - 1) / kWarp;
-  x = warp_sum(x);
+  x = reduce(x);
   if (lane == 0) shared[warp] = x;
   __syncthreads();
-  x = warp_sum(lane < warps ? shared[lane] : 0.0f);
+  x = reduce(lane < warps ? shared[lane] : neutral);
   __syncthreads();
   return x;
 }
 
+__device__ inline float block_sum(float x, float* shared) {
+  return block_reduce(x, 0.0f, shared, [](float y) { return warp_sum(y); });
+}
+
 __device__ inline float block_max(float x, float* shared) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int warps = (blockDim.x + kWarp - 1) / kWarp;
-  x = warp_max(x);
-  if (lane == 0) shared[warp] = x;
-  __syncthreads();
-  x = warp_max(lane < warps ? shared[lane] : shared[0]);
-  __syncthreads();
-  return x;
+  return block_reduce(x, -INFINITY, shared, [](float y) { return warp_max(y); });
 }
 
 // --- on the host

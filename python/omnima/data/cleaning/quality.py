@@ -6,6 +6,7 @@ Repetition and symbols follow the rules of Gopher (Rae et al. 2021, appendix A.1
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +20,23 @@ _BULLETS = ("•", "‣", "◦", "·", "-", "*", "–")
 _ELLIPSES = ("...", "…")
 
 
+class _Judge(TextStep):
+    """A step that drops the documents in which it finds a fault."""
+
+    @abstractmethod
+    def _fault(self, text: str) -> str | None:
+        """Why the text goes; None: it stays."""
+
+    def apply(self, text: str, counts: Counts) -> str | None:
+        reason = self._fault(text)
+        if reason is None:
+            return text
+        counts.dropped[reason] += 1
+        return None
+
+
 @dataclass(frozen=True)
-class Length(TextStep):
+class Length(_Judge):
     """Drop documents that are too short or too long."""
 
     name = "length"
@@ -36,13 +52,6 @@ class Length(TextStep):
         check_between("min_words", self.min_words, 0)
         check_between("max_words", self.max_words, max(1, self.min_words))
 
-    def apply(self, text: str, counts: Counts) -> str | None:
-        reason = self._fault(text)
-        if reason is None:
-            return text
-        counts.dropped[reason] += 1
-        return None
-
     def _fault(self, text: str) -> str | None:
         if len(text) < self.min_characters:
             return "too few characters"
@@ -57,7 +66,7 @@ class Length(TextStep):
 
 
 @dataclass(frozen=True)
-class Repetition(TextStep):
+class Repetition(_Judge):
     """Drop documents that say the same again and again.
 
     The options are the largest shares: of lines and paragraphs that stood there before, of the
@@ -83,13 +92,6 @@ class Repetition(TextStep):
             for count, share in getattr(self, name).items():
                 check_between(f"{name}: n", count, 1)
                 check_between(f"{name}: the share for {count}", share, 0, 1)
-
-    def apply(self, text: str, counts: Counts) -> str | None:
-        reason = self._fault(text)
-        if reason is None:
-            return text
-        counts.dropped[reason] += 1
-        return None
 
     def _fault(self, text: str) -> str | None:
         lines = [line.strip() for line in text.split("\n")]
@@ -166,7 +168,7 @@ def again_share(words: Words, count: int) -> float:
 
 
 @dataclass(frozen=True)
-class Symbols(TextStep):
+class Symbols(_Judge):
     """Drop documents that are more signs than language: tables, menus, markup, dumps of numbers."""
 
     name = "symbols"
@@ -180,13 +182,6 @@ class Symbols(TextStep):
     def __post_init__(self) -> None:
         for name, value in self.options().items():
             check_between(name, value, 0, 1)
-
-    def apply(self, text: str, counts: Counts) -> str | None:
-        reason = self._fault(text)
-        if reason is None:
-            return text
-        counts.dropped[reason] += 1
-        return None
 
     def _fault(self, text: str) -> str | None:
         words = text.split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,23 @@ class ResourceMonitor:
     ----------
     every
         Seconds between two readings; 0: never.
+    note
+        Is told, once, what cannot be read and how it could be.
     """
 
-    def __init__(self, every: float) -> None:
+    def __init__(self, every: float, note: Callable[[str], None] | None = None) -> None:
         self._every = every
         self._clock = time.monotonic()
         self._worked = time.process_time()
         self._last: float | None = None
-        self._gpu = _gpu_reader() if every else None
+        self._gpu = _gpu_reader(note) if every else None
 
     def read(self) -> dict[str, Any]:
         """Return the readings by name, or nothing when the last ones are fresh.
 
         `cpu_percent` counts this process since the last reading, 100 for each processor at work;
-        `memory_bytes` is what it holds, `memory_free_bytes` what the machine has left.
+        `memory_bytes` is what it holds, `memory_free_bytes` what the machine has left. Of a GPU
+        whose work cannot be read `gpu_percent` is None.
         """
         now = time.monotonic()
         if not self._every or (self._last is not None and now - self._last < self._every):
@@ -59,22 +63,34 @@ def _memory() -> dict[str, int]:
     return facts
 
 
-def _gpu_reader() -> Any:
+def _gpu_reader(note: Callable[[str], None] | None) -> Any:
     import torch
 
     if not torch.cuda.is_available():
         return None
 
+    told = False
+
+    def percent() -> int | None:
+        nonlocal told
+        try:
+            return int(torch.cuda.utilization())
+        except (ImportError, RuntimeError) as error:
+            if note is not None and not told:
+                told = True
+                note(
+                    f"How busy the GPU is cannot be read ({error}); gpu_percent is null in the "
+                    "records. It needs a package of the GPU's maker: pip install nvidia-ml-py, or "
+                    "amdsmi."
+                )
+            return None
+
     def read() -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info()
-        facts: dict[str, Any] = {
+        return {
             "gpu_memory_bytes": total - free,
             "gpu_memory_peak_bytes": torch.cuda.max_memory_reserved(),
+            "gpu_percent": percent(),
         }
-        try:
-            facts["gpu_percent"] = torch.cuda.utilization()
-        except (ImportError, RuntimeError):
-            pass  # needs a package of the maker's that torch does not bring
-        return facts
 
     return read
