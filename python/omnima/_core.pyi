@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -32,9 +32,17 @@ class Tokenizer:
         """
         Ids of many texts as int32 arrays, on several threads (0: one a core).
         """
+    def encode_dropped(self, text: typing.Any, dropout: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        Ids of one text with merges left out by chance; equal keys give equal ids.
+        """
     def piece(self, id: typing.SupportsInt | typing.SupportsIndex) -> str:
         """
         The token as the vocabulary spells it.
+        """
+    def recut(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dropout: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        Ids of the same text, cut again with merges left out by chance.
         """
 class StreamDecoder:
     """
@@ -635,6 +643,10 @@ def schedule_names() -> list[str]:
 def split_pattern_names() -> list[str]:
     """
     Names of the patterns by which byte-level tokenizers cut text.
+    """
+def split_text(pattern: str, text: typing.Any) -> list:
+    """
+    The pieces that a pattern cuts a text into.
     """
 def start_recording() -> None:
     """

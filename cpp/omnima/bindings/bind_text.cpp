@@ -22,13 +22,16 @@ std::shared_ptr<Tokenizer> make_tokenizer(
     const Table& merges, std::vector<double> scores, std::optional<Id> unknown,
     std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad,
     const std::optional<std::string>& pattern, bool whole_first, bool nfc) {
-  core::require<core::ConfigError>(algorithm == "bpe" || algorithm == "unigram", "algorithm is '",
-                                   algorithm, "'; expected 'bpe' or 'unigram'");
+  core::require<core::ConfigError>(
+      algorithm == "bpe" || algorithm == "unigram" || algorithm == "word", "algorithm is '",
+      algorithm, "'; expected 'bpe', 'unigram' or 'word'");
   core::require<core::ConfigError>(
       merges.size() == 0 || (merges.ndim() == 2 && merges.shape(1) == 3),
       "merges must be a table of (left, right, result) rows");
   text::Vocabulary vocabulary;
-  vocabulary.algorithm = algorithm == "bpe" ? text::Algorithm::kBpe : text::Algorithm::kUnigram;
+  vocabulary.algorithm = algorithm == "bpe"       ? text::Algorithm::kBpe
+                         : algorithm == "unigram" ? text::Algorithm::kUnigram
+                                                  : text::Algorithm::kWord;
   vocabulary.pieces = std::move(pieces);
   for (const int role : roles) {
     core::require<core::ConfigError>(
@@ -114,6 +117,27 @@ void bind_tokenizer(py::module_& module) {
            py::arg("add_eos") = false, py::arg("parse_special") = false, py::arg("threads") = 0,
            "Ids of many texts as int32 arrays, on several threads (0: one a core).")
       .def(
+          "encode_dropped",
+          [](const Tokenizer& self, const py::object& string, double dropout, std::uint64_t key) {
+            const std::string_view text = view(string);
+            std::vector<Id> ids;
+            const py::gil_scoped_release release;
+            self.encode_dropped(text, dropout, key, ids);
+            return ids;
+          },
+          py::arg("text"), py::arg("dropout"), py::arg("key"),
+          "Ids of one text with merges left out by chance; equal keys give equal ids.")
+      .def(
+          "recut",
+          [](const Tokenizer& self, const std::vector<Id>& ids, double dropout, std::uint64_t key) {
+            std::vector<Id> out;
+            const py::gil_scoped_release release;
+            self.recut(ids, dropout, key, out);
+            return out;
+          },
+          py::arg("ids"), py::arg("dropout"), py::arg("key"),
+          "Ids of the same text, cut again with merges left out by chance.")
+      .def(
           "decode",
           [](const Tokenizer& self, const std::vector<Id>& ids, bool skip_special) {
             const py::gil_scoped_release release;
@@ -144,6 +168,19 @@ void bind_stream_decoder(py::module_& module) {
 }  // namespace
 
 void bind_text(py::module_& module) {
+  module.def(
+      "split_text",
+      [](const std::string& pattern, const py::object& string) {
+        const std::string_view text = view(string);
+        const text::Splitter splitter(text::pattern_of(pattern));
+        py::list pieces;
+        for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
+          end = splitter.end_of_piece(text, start);
+          pieces.append(py::str(text.data() + start, end - start));
+        }
+        return pieces;
+      },
+      py::arg("pattern"), py::arg("text"), "The pieces that a pattern cuts a text into.");
   module.def("split_pattern_names", &text::pattern_names,
              "Names of the patterns by which byte-level tokenizers cut text.");
   bind_tokenizer(module);

@@ -36,6 +36,7 @@ struct Candidate {
 struct Scratch {
   std::vector<Symbol> symbols;
   std::vector<Candidate> queue;
+  std::vector<Candidate> dropped;
 };
 
 struct StringHash {
@@ -50,7 +51,7 @@ class Bpe final : public Model {
   explicit Bpe(const Vocabulary& vocabulary)
       : merges_(vocabulary.merges.size()),
         bytes_(byte_ids(vocabulary)),
-        byte_level_(vocabulary.pattern.has_value()),
+        byte_level_(vocabulary.byte_level()),
         unknown_(vocabulary.unknown.value_or(kNone)) {
     for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
       const Merge& merge = vocabulary.merges[rank];
@@ -68,6 +69,16 @@ class Bpe final : public Model {
       const std::uint32_t point = code_point(piece);
       if (characters_.size() <= point) characters_.resize(point + 1, kNone);
       characters_[point] = static_cast<Id>(id);
+    }
+  }
+
+  void encode_dropped(std::string_view chunk, double dropout, core::Random& random,
+                      std::vector<Id>& out) const override {
+    thread_local Scratch scratch;
+    read_symbols(chunk, scratch.symbols);
+    merge_some(scratch, dropout, random);
+    for (const Symbol& symbol : scratch.symbols) {
+      if (symbol.alive) out.push_back(symbol.id);
     }
   }
 
@@ -129,25 +140,56 @@ class Bpe final : public Model {
   }
 
   void merge_all(Scratch& scratch) const {
-    auto& [symbols, queue] = scratch;
-    queue.clear();
-    for (int i = 0; i + 1 < static_cast<int>(symbols.size()); ++i) push(scratch, i, i + 1);
+    find_candidates(scratch);
+    while (!scratch.queue.empty()) merge(scratch, pop(scratch));
+  }
+
+  // BPE-dropout (Provilkov et al. 2020, algorithm 1): at every step each possible merge is left out
+  // with the given probability, and the first of those that stay is made.
+  void merge_some(Scratch& scratch, double dropout, core::Random& random) const {
+    auto& [symbols, queue, dropped] = scratch;
+    find_candidates(scratch);
+    dropped.clear();
     while (!queue.empty()) {
-      std::pop_heap(queue.begin(), queue.end());
-      const Candidate top = queue.back();
-      queue.pop_back();
-      Symbol& left = symbols[top.position];
-      if (!left.alive || left.next < 0) continue;
-      Symbol& right = symbols[left.next];
-      const auto* found = merges_.find(left.id, right.id);
-      if (found == nullptr || found->second != top.result) continue;  // the pair has changed
-      left.id = top.result;
-      left.next = right.next;
-      right.alive = false;
-      if (left.next >= 0) symbols[left.next].previous = top.position;
-      push(scratch, left.previous, top.position);
-      push(scratch, top.position, left.next);
+      const Candidate top = pop(scratch);
+      if (random.uniform() < dropout) {
+        dropped.push_back(top);
+        continue;
+      }
+      for (const Candidate& candidate : dropped) {
+        queue.push_back(candidate);
+        std::push_heap(queue.begin(), queue.end());
+      }
+      dropped.clear();
+      merge(scratch, top);
     }
+  }
+
+  void find_candidates(Scratch& scratch) const {
+    scratch.queue.clear();
+    for (int i = 0; i + 1 < static_cast<int>(scratch.symbols.size()); ++i) push(scratch, i, i + 1);
+  }
+
+  static Candidate pop(Scratch& scratch) {
+    std::pop_heap(scratch.queue.begin(), scratch.queue.end());
+    const Candidate top = scratch.queue.back();
+    scratch.queue.pop_back();
+    return top;
+  }
+
+  void merge(Scratch& scratch, const Candidate& top) const {
+    auto& symbols = scratch.symbols;
+    Symbol& left = symbols[top.position];
+    if (!left.alive || left.next < 0) return;
+    Symbol& right = symbols[left.next];
+    const auto* found = merges_.find(left.id, right.id);
+    if (found == nullptr || found->second != top.result) return;  // the pair has changed
+    left.id = top.result;
+    left.next = right.next;
+    right.alive = false;
+    if (left.next >= 0) symbols[left.next].previous = top.position;
+    push(scratch, left.previous, top.position);
+    push(scratch, top.position, left.next);
   }
 
   PairTable merges_;            // (left, right) → (rank, result)

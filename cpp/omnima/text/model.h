@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "omnima/core/random.h"
 #include "omnima/text/vocabulary.h"
 
 namespace omnima::text {
@@ -15,9 +16,15 @@ class Model {
   virtual ~Model() = default;
   // Appends the ids of a chunk of valid UTF-8.
   virtual void encode(std::string_view chunk, std::vector<Id>& out) const = 0;
+  // The same with merges left out by chance; a model without merges encodes as ever.
+  virtual void encode_dropped(std::string_view chunk, double /*dropout*/, core::Random& /*random*/,
+                              std::vector<Id>& out) const {
+    encode(chunk, out);
+  }
 };
 
 std::unique_ptr<Model> make_bpe(const Vocabulary& vocabulary);
 std::unique_ptr<Model> make_unigram(const Vocabulary& vocabulary);
+std::unique_ptr<Model> make_words(const Vocabulary& vocabulary);
 
 }  // namespace omnima::text

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "omnima/core/error.h"
+#include "omnima/core/mix.h"
+#include "omnima/core/random.h"
 #include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
@@ -30,7 +32,7 @@ Vocabulary checked(Vocabulary vocabulary) {
 
 std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
   std::vector<std::string> decoded = vocabulary.pieces;
-  if (vocabulary.pattern) {
+  if (vocabulary.byte_level()) {
     for (std::size_t id = 0; id < decoded.size(); ++id) {
       if (vocabulary.roles[id] == Role::kText) decoded[id] = *spelled_bytes(decoded[id]);
     }
@@ -42,6 +44,19 @@ std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
   if (vocabulary.unknown) decoded[*vocabulary.unknown] = kReplacement;
   return decoded;
 }
+
+std::unique_ptr<Model> make_model(const Vocabulary& vocabulary) {
+  switch (vocabulary.algorithm) {
+    case Algorithm::kUnigram:
+      return make_unigram(vocabulary);
+    case Algorithm::kWord:
+      return make_words(vocabulary);
+    default:
+      return make_bpe(vocabulary);
+  }
+}
+
+bool continues_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
 }  // namespace
 
@@ -74,26 +89,73 @@ class Tokenizer::BorrowedCache {
 Tokenizer::Tokenizer(Vocabulary vocabulary)
     : vocabulary_(checked(std::move(vocabulary))),
       bytes_(decoded_pieces(vocabulary_)),
-      model_(vocabulary_.algorithm == Algorithm::kBpe ? make_bpe(vocabulary_)
-                                                      : make_unigram(vocabulary_)),
+      model_(make_model(vocabulary_)),
       chunker_(vocabulary_),
       specials_(vocabulary_) {
   if (vocabulary_.pattern) splitter_.emplace(*vocabulary_.pattern);
 }
 
-void Tokenizer::encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const {
+template <class Visit>
+void Tokenizer::for_each_chunk(std::string_view text, const Visit& visit) const {
   std::string composed;
   if (vocabulary_.nfc) text = to_nfc(text, composed);
   if (splitter_) {
     for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
       end = splitter_->end_of_piece(text, start);
-      encode_chunk(text.substr(start, end - start), cache, out);
+      visit(text.substr(start, end - start));
     }
     return;
   }
   for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
     end = chunker_.end_of_chunk(text, start);
-    encode_chunk(text.substr(start, end - start), cache, out);
+    visit(text.substr(start, end - start));
+  }
+}
+
+void Tokenizer::encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const {
+  for_each_chunk(text, [&](std::string_view chunk) { encode_chunk(chunk, cache, out); });
+}
+
+void Tokenizer::encode_dropped(std::string_view text, double dropout, std::uint64_t key,
+                               std::vector<Id>& out) const {
+  require<core::ConfigError>(dropout >= 0.0 && dropout <= 1.0, "dropout is ", dropout,
+                             "; expected a probability from 0 to 1");
+  require<core::ConfigError>(
+      vocabulary_.algorithm == Algorithm::kBpe && !vocabulary_.merges.empty(),
+      "only a tokenizer of kind 'bpe' has merges to leave out");
+  const std::size_t invalid = find_invalid_utf8(text);
+  require<DataError>(invalid == std::string_view::npos, "invalid Unicode at byte ", invalid,
+                     " of the text; expected UTF-8");
+  core::Random random(key);
+  for_each_chunk(
+      text, [&](std::string_view chunk) { model_->encode_dropped(chunk, dropout, random, out); });
+}
+
+void Tokenizer::recut(std::span<const Id> ids, double dropout, std::uint64_t key,
+                      std::vector<Id>& out) const {
+  const auto is_text = [&](Id id) {
+    check_id(id);
+    const Role role = vocabulary_.roles[id];
+    return (role == Role::kText || role == Role::kByte) && vocabulary_.unknown != id;
+  };
+  const auto keep = [&](std::size_t from, std::size_t to) {
+    out.insert(out.end(), ids.begin() + static_cast<std::ptrdiff_t>(from),
+               ids.begin() + static_cast<std::ptrdiff_t>(to));
+  };
+  for (std::size_t first = 0, last = 0; first < ids.size(); first = last) {
+    for (last = first; last < ids.size() && is_text(ids[last]);) ++last;
+    // Tokens at the borders that hold a part of a character stay.
+    std::size_t begin = first, end = last;
+    while (begin < end && continues_character(bytes_[ids[begin]][0])) ++begin;
+    std::string text;
+    for (std::size_t i = begin; i < end; ++i) text += bytes_[ids[i]];
+    while (end > begin && find_invalid_utf8(text) != std::string::npos) {
+      text.resize(text.size() - bytes_[ids[--end]].size());
+    }
+    keep(first, begin);
+    encode_dropped(text, dropout, core::mix(key, first), out);
+    if (last < ids.size()) ++last;  // a control token
+    keep(end, last);
   }
 }
 

@@ -37,6 +37,15 @@ class Tokenizer {
                                             const EncodeOptions& options = {},
                                             int threads = 0) const;
 
+  // Appends the ids of valid UTF-8 text with every possible merge left out at each step with the
+  // probability `dropout`; equal keys give equal ids.
+  void encode_dropped(std::string_view text, double dropout, std::uint64_t key,
+                      std::vector<Id>& out) const;
+
+  // Ids that mean the same text, cut again with merges left out; control tokens stay.
+  void recut(std::span<const Id> ids, double dropout, std::uint64_t key,
+             std::vector<Id>& out) const;
+
   // The text of ids; broken UTF-8 becomes U+FFFD. Special tokens are left out or written out.
   std::string decode(std::span<const Id> ids, bool skip_special = true) const;
 
@@ -52,6 +61,8 @@ class Tokenizer {
  private:
   class BorrowedCache;
 
+  template <class Visit>
+  void for_each_chunk(std::string_view text, const Visit& visit) const;
   void encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const;
   void encode_chunk(std::string_view chunk, ChunkCache& cache, std::vector<Id>& out) const;
   void encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,

@@ -58,8 +58,11 @@ std::array<Id, 256> byte_level_ids(const Vocabulary& vocabulary) {
 void check(const Vocabulary& vocabulary) {
   const std::size_t size = vocabulary.pieces.size();
   require<DataError>(size > 0, "a tokenizer needs at least one piece; the vocabulary is empty");
-  require<DataError>(!vocabulary.pattern || vocabulary.algorithm == Algorithm::kBpe,
-                     "only a BPE vocabulary may have a pattern");
+  require<DataError>(!vocabulary.pattern || vocabulary.algorithm != Algorithm::kUnigram,
+                     "a unigram vocabulary may have no pattern");
+  require<DataError>(vocabulary.algorithm != Algorithm::kWord ||
+                         (vocabulary.pattern.has_value() && vocabulary.unknown.has_value()),
+                     "a vocabulary of words needs a pattern and an unknown token");
   require<DataError>(vocabulary.roles.size() == size, "the vocabulary has ", size, " pieces but ",
                      vocabulary.roles.size(), " roles; give one role a piece");
   for (std::size_t id = 0; id < size; ++id) {
@@ -71,7 +74,7 @@ void check(const Vocabulary& vocabulary) {
     require<DataError>(vocabulary.scores.size() == size, "the unigram vocabulary has ", size,
                        " pieces but ", vocabulary.scores.size(), " scores; give one score a piece");
   }
-  if (vocabulary.pattern) byte_level_ids(vocabulary);
+  if (vocabulary.byte_level()) byte_level_ids(vocabulary);
   check_id(vocabulary, vocabulary.unknown, "unknown");
   check_id(vocabulary, vocabulary.bos, "begin");
   check_id(vocabulary, vocabulary.eos, "end");
@@ -80,7 +83,7 @@ void check(const Vocabulary& vocabulary) {
 }
 
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary) {
-  if (vocabulary.pattern) return byte_level_ids(vocabulary);
+  if (vocabulary.byte_level()) return byte_level_ids(vocabulary);
   std::array<Id, 256> ids{};
   std::array<bool, 256> seen{};
   int count = 0;

@@ -21,15 +21,15 @@ enum class Role : std::uint8_t {
   kAdded = 3,    // as a control token, but always decodes to what it says
 };
 
-enum class Algorithm { kBpe, kUnigram };
+enum class Algorithm { kBpe, kUnigram, kWord };
 
 struct Merge {
   Id left, right, result;
 };
 
-// The order of pieces gives the ids, the order of merges their rank. A vocabulary with a pattern is
-// byte-level: its text pieces spell bytes in the alphabet of byte_alphabet(), and its merges stay
-// within what the pattern cuts.
+// The order of pieces gives the ids, the order of merges their rank. A BPE vocabulary with a
+// pattern is byte-level: its text pieces spell bytes in the alphabet of byte_alphabet(), and its
+// merges stay within what the pattern cuts. Words are what their pattern cuts.
 struct Vocabulary {
   Algorithm algorithm = Algorithm::kBpe;
   std::vector<std::string> pieces;
@@ -41,6 +41,8 @@ struct Vocabulary {
   std::optional<Pattern> pattern;
   bool whole_first = false;  // byte-level: a cut that is a piece is that piece, whatever the merges
   bool nfc = false;          // text is brought to normalization form C first
+
+  bool byte_level() const { return pattern.has_value() && algorithm == Algorithm::kBpe; }
 };
 
 // Throws DataError unless sizes, ids and roles fit together.

@@ -14,6 +14,12 @@ from omnima.tokenizers.description import BYTE_PATTERN
 # each falls back to its bytes.
 _NEVER_IN_PIECES = r"[\x00-\x1f\x7f\u2581\u2585]"
 _MAX_LINE_CHARACTERS = 4000
+# Code keeps line ends, tabs and indentation: they are learnt from as symbols that nothing divides
+# from each other (but letters), and stand for themselves in the pieces.
+_HIDDEN = str.maketrans("\n\t ", "\u240a\u2409\u2420")
+_SHOWN = str.maketrans("\u240a\u2409\u2420", "\n\t ")
+_LAYOUT_RUN = re.compile(r"[\n\t](?:[\n\t ]*[\n\t])?(?: +)?|^ +")
+_NEVER_IN_CODE = r"[\x00-\x08\x0b-\x1f\x7f\u2581\u2585\u2409\u240a\u2420]"
 
 
 @dataclass
@@ -38,7 +44,8 @@ def utf8_size(text: str, where: str) -> int:
         ) from None
 
 
-def _checked(documents: Iterable[str], sample: Sample) -> Iterator[str]:
+def checked(documents: Iterable[str], sample: Sample) -> Iterator[str]:
+    """Yield the documents, counted; DataError for what is no text, and for no text at all."""
     if isinstance(documents, str):
         documents = (documents,)
     for number, document in enumerate(documents):
@@ -56,19 +63,40 @@ def _checked(documents: Iterable[str], sample: Sample) -> Iterator[str]:
 def read_alphabet(documents: Iterable[str]) -> Sample:
     """Read every document and keep only its characters."""
     sample = Sample()
-    for document in _checked(documents, sample):
+    for document in checked(documents, sample):
         sample.alphabet.update(document)
     return sample
 
 
-def read_lines(documents: Iterable[str], specials: Sequence[str], max_bytes: int) -> Sample:
-    """Read every document; when lines outgrow ``max_bytes``, keep each 2nd, 4th, 8th … of them."""
+def hide_layout(document: str) -> str:
+    """Write line ends, tabs and the spaces behind them as symbols."""
+    return _LAYOUT_RUN.sub(lambda run: run[0].translate(_HIDDEN), document)
+
+
+def show_layout(piece: str) -> str:
+    """Write the symbols of :func:`hide_layout` as what they stand for.
+
+    >>> show_layout(hide_layout("def f():\\n    pass"))
+    'def f():\\n    pass'
+    """
+    return piece.translate(_SHOWN)
+
+
+def read_lines(
+    documents: Iterable[str], specials: Sequence[str], max_bytes: int, code: bool = False
+) -> Sample:
+    """Read every document; when lines outgrow ``max_bytes``, keep each 2nd, 4th, 8th … of them.
+
+    Of code, what is kept are stretches of many lines, with their layout as symbols.
+    """
     names = "|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True))
-    separator = re.compile(f"{_NEVER_IN_PIECES}|{BYTE_PATTERN.pattern}|{names}")
+    never = _NEVER_IN_CODE if code else _NEVER_IN_PIECES
+    separator = re.compile(f"{never}|{BYTE_PATTERN.pattern}|{names}")
     sample = Sample()
     stride, count, kept = 1, 0, 0
-    for document in _checked(documents, sample):
+    for document in checked(documents, sample):
         for line in separator.split(document):
+            line = hide_layout(line) if code else line
             for start in range(0, len(line), _MAX_LINE_CHARACTERS):
                 count += 1
                 if count % stride:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from omnima.errors import ConfigError
 
-Kind = Literal["bpe", "unigram", "char", "byte"]
-KINDS: tuple[Kind, ...] = ("bpe", "unigram", "char", "byte")
+Kind = Literal["bpe", "unigram", "char", "byte", "word"]
+KINDS: tuple[Kind, ...] = ("bpe", "unigram", "char", "byte", "word")
+WORD_PATTERN = "gpt2"  # a word has the space before it, so that words join to the text
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 BYTE_PIECES = tuple(f"<0x{value:02X}>" for value in range(256))
@@ -35,7 +36,7 @@ class Description:
     eos: int | None
     pad: int | None
     unknown: int | None = None
-    pattern: str | None = None  # of a byte-level vocabulary: how text is cut before merges
+    pattern: str | None = None  # how text is cut into words, or before byte-level merges
     whole_first: bool = False  # byte-level: a cut that is a piece is that piece
     nfc: bool = False  # text is brought to normalization form C first
     adds_bos: bool = False  # what AutoTokenizer adds by itself; here encode() is asked to
@@ -44,7 +45,7 @@ class Description:
     @property
     def algorithm(self) -> str:
         """The algorithm of the core that runs this tokenizer."""
-        return "unigram" if self.kind == "unigram" else "bpe"
+        return self.kind if self.kind in ("unigram", "word") else "bpe"
 
 
 def no_merges() -> NDArray[np.uint32]:
@@ -63,7 +64,7 @@ def check_kind(kind: str) -> Kind:
 def special_pieces(kind: Kind, user_tokens: Sequence[str]) -> list[str]:
     """Return the special tokens in id order: padding, begin, end, the user's, then unknown."""
     builtin = [PAD, BOS, EOS]
-    tail = [UNKNOWN] if kind == "char" else []
+    tail = [UNKNOWN] if kind in ("char", "word") else []
     seen = {*builtin, UNKNOWN}
     for token in user_tokens:
         if not isinstance(token, str) or len(token) < 2:
@@ -90,8 +91,8 @@ def build(
     merges: NDArray[np.uint32] | None = None,
     scores: Sequence[float] = (),
 ) -> Description:
-    """Put a description together: specials, then byte tokens (none for characters), then text."""
-    byte_pieces = () if kind == "char" else BYTE_PIECES
+    """Put a description together: specials, then byte tokens (where there are any), then text."""
+    byte_pieces = () if kind in ("char", "word") else BYTE_PIECES
     pieces = [*specials, *byte_pieces, *text_pieces]
     roles = (
         [ROLE_SPECIAL] * len(specials)
@@ -109,4 +110,5 @@ def build(
         eos=index[EOS],
         pad=index[PAD],
         unknown=index.get(UNKNOWN),
+        pattern=WORD_PATTERN if kind == "word" else None,
     )

@@ -17,11 +17,13 @@ from omnima.tokenizers.description import (
     ROLE_BYTE,
     ROLE_SPECIAL,
     ROLE_TEXT,
+    WORD_PATTERN,
     Description,
     Kind,
     no_merges,
 )
 from omnima.tokenizers.stages import (
+    WORDS_JSON,
     Template,
     byte_level_json,
     pre_tokenizer_json,
@@ -108,8 +110,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _tokenizer_json(description: Description) -> dict[str, Any]:
     added = [i for i, role in enumerate(description.roles) if role in (ROLE_SPECIAL, ROLE_ADDED)]
-    fallback = [] if description.kind == "char" else [{"type": "ByteFallback"}]
+    fallback = [] if description.kind in ("char", "word") else [{"type": "ByteFallback"}]
     pattern = description.pattern
+    word = description.kind == "word"
     return {
         "version": "1.0",
         "truncation": None,
@@ -119,12 +122,18 @@ def _tokenizer_json(description: Description) -> dict[str, Any]:
             for i in added
         ],
         "normalizer": {"type": "NFC"} if description.nfc else None,
-        "pre_tokenizer": None if pattern is None else pre_tokenizer_json(pattern),
+        "pre_tokenizer": None
+        if pattern is None
+        else WORDS_JSON
+        if word
+        else pre_tokenizer_json(pattern),
         "post_processor": template_json(description),
         "decoder": {"type": "Sequence", "decoders": [*fallback, {"type": "Fuse"}]}
-        if pattern is None
+        if pattern is None or word
         else byte_level_json(),
-        "model": _unigram_json(description)
+        "model": _word_json(description)
+        if word
+        else _unigram_json(description)
         if description.kind == "unigram"
         else _bpe_json(description),
     }
@@ -148,6 +157,15 @@ def _bpe_json(description: Description) -> dict[str, Any]:
         "ignore_merges": description.whole_first,
         "vocab": {piece: i for i, piece in enumerate(pieces)},
         "merges": [[pieces[left], pieces[right]] for left, right, _ in description.merges.tolist()],
+    }
+
+
+def _word_json(description: Description) -> dict[str, Any]:
+    assert description.unknown is not None
+    return {
+        "type": "WordLevel",
+        "vocab": {piece: i for i, piece in enumerate(description.pieces)},
+        "unk_token": description.pieces[description.unknown],
     }
 
 
@@ -210,18 +228,21 @@ class _Reader:
         )
 
     def description(self) -> Description:
-        self.pattern = read_pre_tokenizer(self.content.get("pre_tokenizer"), self.unsupported)
+        algorithm = self.model.get("type")
+        stage = self.content.get("pre_tokenizer")
+        words = algorithm == "WordLevel" and stage == WORDS_JSON
+        self.pattern = WORD_PATTERN if words else read_pre_tokenizer(stage, self.unsupported)
         self.template = read_template(self.content.get("post_processor"), self.unsupported)
         normalizer = self.content.get("normalizer")
         self.nfc = self.pattern is not None and normalizer == {"type": "NFC"}
         if normalizer is not None and not self.nfc:
             name = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
             raise self.unsupported(f"the normalizer '{name}'")
-        algorithm = self.model.get("type")
-        if algorithm not in ("BPE", "Unigram"):
+        read = {"BPE": self._bpe, "Unigram": self._unigram, "WordLevel": self._words}
+        if algorithm not in read or (algorithm == "WordLevel" and not words):
             raise self.unsupported(f"a model of type '{algorithm}'")
         try:
-            return self._unigram() if algorithm == "Unigram" else self._bpe()
+            return read[algorithm]()
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
@@ -242,11 +263,7 @@ class _Reader:
             if self.model.get(option) not in accepted:
                 raise self.unsupported(f"the BPE option {option}={self.model[option]!r}")
         vocabulary: dict[str, int] = self.model["vocab"]
-        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-        if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
-            raise DataError(
-                f"{self.path}: the ids of the vocabulary are not 0 to {len(pieces) - 1}, each once"
-            )
+        pieces = self._pieces()
         rows = []
         for merge in self.model["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
@@ -266,6 +283,20 @@ class _Reader:
         return self._description(
             kind, pieces, roles, merges=merges, unknown=None if fallback else vocabulary[unknown]
         )
+
+    def _pieces(self) -> list[str]:
+        vocabulary: dict[str, int] = self.model["vocab"]
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+            raise DataError(
+                f"{self.path}: the ids of the vocabulary are not 0 to {len(pieces) - 1}, each once"
+            )
+        return pieces
+
+    def _words(self) -> Description:
+        pieces, roles = self._with_added(self._pieces(), False)
+        unknown = pieces.index(self.model["unk_token"])
+        return self._description("word", pieces, roles, pattern=self.pattern, unknown=unknown)
 
     def _byte_level(self, pieces: list[str], merges: Any) -> Description:
         pieces, roles = self._with_added(pieces, False)

@@ -31,6 +31,13 @@ REGEXES = {
     "cl100k": rf"{_WORDS}|\p{{N}}{{1,3}}|{_SYMBOLS}|\s+\z|{_SPACES}",
     "gpt2": GPT2,
 }
+# How word-level vocabularies cut text: into words that keep the space before them.
+WORDS_JSON = {
+    "type": "Split",
+    "pattern": {"Regex": GPT2},
+    "behavior": "Isolated",
+    "invert": False,
+}
 Refuse = Callable[[str], DataError]
 
 

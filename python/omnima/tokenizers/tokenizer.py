@@ -24,10 +24,10 @@ class Tokenizer:
     """Text to token ids and back.
 
     Made by :meth:`train` or :meth:`from_pretrained`. The kinds are ``"bpe"`` and ``"unigram"``
-    (pieces learnt from text, every other character as its UTF-8 bytes), ``"byte"`` and ``"char"``.
-    All but ``"char"`` give back any text exactly; ``"char"`` knows the characters of its corpus
-    and shows others as U+FFFD. The same files loaded by ``transformers.AutoTokenizer`` give the
-    same ids.
+    (pieces learnt from text, every other character as its UTF-8 bytes), ``"byte"``, ``"char"`` and
+    ``"word"``. All but the last two give back any text exactly; those know the characters or words
+    of their corpus and show others as U+FFFD. The same files loaded by
+    ``transformers.AutoTokenizer`` give the same ids.
 
     Examples
     --------
@@ -69,6 +69,7 @@ class Tokenizer:
         split_digits: bool = True,
         character_coverage: float = 0.9995,
         max_training_bytes: int = 64 << 20,
+        code: bool = False,
     ) -> Tokenizer:
         """Learn a tokenizer from documents.
 
@@ -78,7 +79,7 @@ class Tokenizer:
             Documents, read once. All of them are counted; about ``max_training_bytes`` of their
             lines, evenly spread, are learnt from.
         kind
-            ``"bpe"``, ``"unigram"``, ``"char"`` or ``"byte"``.
+            ``"bpe"``, ``"unigram"``, ``"char"``, ``"byte"`` or ``"word"``.
         vocab_size
             Number of ids in all (specials and the 256 byte tokens included), up to 65536. When
             left out: the power of two nearest to the square root of the corpus's bytes, at least
@@ -93,6 +94,9 @@ class Tokenizer:
             become bytes.
         max_training_bytes
             Bound on the text held in memory for learning.
+        code
+            Kind ``"bpe"``: learn runs of line ends, tabs and spaces too, so that a line's end and
+            the indentation behind it become one token.
 
         Raises
         ------
@@ -110,6 +114,7 @@ class Tokenizer:
             split_digits=split_digits,
             character_coverage=character_coverage,
             max_training_bytes=max_training_bytes,
+            code=code,
         )
         return cls(description)
 
@@ -170,6 +175,22 @@ class Tokenizer:
             raise _surrogate(error, "") from None
         return ids
 
+    def encode_dropped(self, text: str, dropout: float, key: int = 0) -> list[int]:
+        """Return ids of a text with merges left out by chance (BPE-dropout, Provilkov et al. 2020).
+
+        At each step every merge that is possible is left out with the probability ``dropout``: 0
+        gives the usual ids, 1 single characters. Equal keys give equal ids. Kind ``"bpe"`` only.
+
+        >>> tokenizer = Tokenizer.train(["to be or not to be"], "bpe")
+        >>> tokenizer.decode(tokenizer.encode_dropped("to be", 0.5, key=7))
+        'to be'
+        """
+        try:
+            ids: list[int] = self.core.encode_dropped(text, dropout, key)
+        except UnicodeEncodeError as error:
+            raise _surrogate(error, "") from None
+        return ids
+
     def encode_batch(
         self,
         texts: Sequence[str],
@@ -224,7 +245,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> Kind:
-        """``"bpe"``, ``"unigram"``, ``"char"`` or ``"byte"``."""
+        """``"bpe"``, ``"unigram"``, ``"char"``, ``"byte"`` or ``"word"``."""
         return self._description.kind
 
     @property
@@ -249,7 +270,7 @@ class Tokenizer:
 
     @property
     def unknown_id(self) -> int | None:
-        """Id of the token for unknown characters; only kind ``"char"`` has one."""
+        """Id of the token for what is unknown; kinds ``"char"`` and ``"word"`` have one."""
         return self._description.unknown
 
     @property

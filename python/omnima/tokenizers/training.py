@@ -5,14 +5,22 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers.corpus import Sample, read_alphabet, read_lines
-from omnima.tokenizers.description import BYTE_PIECES, Description, Kind, build, special_pieces
+from omnima.tokenizers.corpus import Sample, checked, read_alphabet, read_lines, show_layout
+from omnima.tokenizers.description import (
+    BYTE_PIECES,
+    WORD_PATTERN,
+    Description,
+    Kind,
+    build,
+    special_pieces,
+)
 
 MIN_AUTO_SIZE, MAX_SIZE = 512, 65536
 _SPACE = "\u2581"  # how SentencePiece writes a space
@@ -49,9 +57,14 @@ def train(
     split_digits: bool,
     character_coverage: float,
     max_training_bytes: int,
+    code: bool = False,
 ) -> Description:
     """Learn a tokenizer; see ``Tokenizer.train``."""
+    if code and kind != "bpe":
+        raise ConfigError(f"code goes with kind 'bpe', not '{kind}'; leave one of the two out")
     specials = special_pieces(kind, user_tokens)
+    if kind == "word":
+        return _words(documents, specials, vocab_size)
     if kind in ("char", "byte"):
         if vocab_size is not None:
             raise ConfigError(
@@ -67,13 +80,14 @@ def train(
             " tokens come first, so"
             f" expected {len(specials) + 257} to {MAX_SIZE}"
         )
-    sample = read_lines(documents, specials, max_training_bytes)
+    sample = read_lines(documents, specials, max_training_bytes, code)
     if not any(sample.lines):
         raise DataError(
             "the corpus holds nothing but control characters; a tokenizer needs some text to"
             " learn from"
         )
-    learner = _Learner(kind, len(specials), split_digits, character_coverage)
+    learner_of = _CodeLearner if code else _Learner
+    learner = learner_of(kind, len(specials), split_digits, character_coverage)
     learnt = (
         learner.run_auto(sample) if vocab_size is None else learner.run(sample.lines, vocab_size)
     )
@@ -143,6 +157,44 @@ class _Learner:
         ]
 
 
+class _CodeLearner(_Learner):
+    """Learn from text whose layout is written as symbols, and write it as itself again."""
+
+    def run(self, lines: Sequence[str], vocab_size: int) -> list[tuple[str, float]]:
+        """Ask for more pieces until so many are different: a space has two spellings there."""
+        asked = vocab_size
+        while True:
+            try:
+                found = super().run(lines, asked)
+            except _SizeError as error:
+                if not error.too_high:
+                    raise
+                asked, found = error.nearest, super().run(lines, error.nearest)
+                largest = asked - (len(found) - len(self._different(found)))
+                if largest < vocab_size:
+                    raise _too_high(vocab_size, largest) from None
+            learnt = self._different(found)
+            wanted = len(found) - (asked - vocab_size)
+            if len(learnt) >= wanted:
+                return self._first(list(learnt.items()), wanted)
+            asked += wanted - len(learnt)
+
+    @staticmethod
+    def _different(found: list[tuple[str, float]]) -> dict[str, float]:
+        learnt: dict[str, float] = {}
+        for piece, score in found:
+            learnt.setdefault(show_layout(piece), score)
+        return learnt
+
+    @staticmethod
+    def _first(learnt: list[tuple[str, float]], wanted: int) -> list[tuple[str, float]]:
+        """Leave out the pieces that were learnt last; characters stay."""
+        spare = len(learnt) - wanted
+        merged = [piece for piece, _ in learnt if len(piece) > 1]
+        dropped = set(merged[len(merged) - spare :])
+        return [entry for entry in learnt if entry[0] not in dropped]
+
+
 class _SizeError(ConfigError):
     """A vocabulary size that the corpus cannot give, with the nearest one that it can."""
 
@@ -151,16 +203,18 @@ class _SizeError(ConfigError):
         self.nearest, self.too_high = nearest, too_high
 
 
+def _too_high(vocab_size: int, nearest: int) -> _SizeError:
+    return _SizeError(
+        f"vocab_size={vocab_size} is more than this corpus can fill: the largest size is {nearest};"
+        " give more text, a smaller size, or leave vocab_size out",
+        nearest,
+        True,
+    )
+
+
 def _explained(text: str, vocab_size: int, hidden: int) -> Exception:
     if high := re.search(r"too high.*<= (\d+)", text):
-        nearest = int(high[1]) + hidden
-        return _SizeError(
-            f"vocab_size={vocab_size} is more than this corpus can fill: the largest size is"
-            f" {nearest};"
-            " give more text, a smaller size, or leave vocab_size out",
-            nearest,
-            True,
-        )
+        return _too_high(vocab_size, int(high[1]) + hidden)
     if low := re.search(r"smaller than required_chars\. \d+ vs (\d+)", text):
         nearest = int(low[1]) + hidden
         return _SizeError(
@@ -171,6 +225,31 @@ def _explained(text: str, vocab_size: int, hidden: int) -> Exception:
             False,
         )
     return DataError(f"sentencepiece could not learn from this corpus: {text}")
+
+
+def _words(
+    documents: Iterable[str], specials: Sequence[str], vocab_size: int | None
+) -> Description:
+    """Take the most frequent words, equally frequent ones by their text."""
+    from omnima._core import split_text
+
+    counts: Counter[str] = Counter()
+    sample = Sample()
+    for document in checked(documents, sample):
+        counts.update(split_text(WORD_PATTERN, document))
+    for special in specials:
+        counts.pop(special, None)
+    size = min(choose_vocab_size(sample.bytes), len(specials) + len(counts))
+    if vocab_size is not None:
+        low, high = len(specials) + 1, len(specials) + len(counts)
+        if not low <= vocab_size <= high:
+            raise ConfigError(
+                f"vocab_size={vocab_size} is out of bounds: with {len(specials)} special tokens and"
+                f" the {len(counts)} words of this corpus, expected {low} to {high}"
+            )
+        size = vocab_size
+    words = sorted(counts, key=lambda word: (-counts[word], word))[: size - len(specials)]
+    return build("word", specials, words)
 
 
 def _bpe(specials: Sequence[str], text_pieces: Sequence[str]) -> Description:

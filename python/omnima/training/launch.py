@@ -22,7 +22,7 @@ from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
 from omnima.training.trainer import Trainer, out_of
 
-KINDS = ("bpe", "unigram", "char", "byte")
+KINDS = ("bpe", "unigram", "char", "byte", "word")
 
 
 def train(
@@ -158,6 +158,7 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
             recipe.tokenizer,
             vocab_size=recipe.vocab_size,
             special_tokens=(*source.special_tokens(), *_objective_tokens(recipe)),
+            code=recipe.tokenizer_code,
         )
     elif Path(recipe.tokenizer).is_dir():
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)

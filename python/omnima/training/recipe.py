@@ -61,7 +61,10 @@ class Recipe:
     params: str | None = option(None, "size by parameter count, such as 20M")
     model: dict[str, Any] = option({}, "changes of single model fields")
     tokenizer: str = option(
-        "bpe", "bpe, unigram, char or byte to train one; else a tokenizer's directory"
+        "bpe", "bpe, unigram, char, byte or word to train one; else a tokenizer's directory"
+    )
+    tokenizer_code: bool = option(
+        False, "bpe learns runs of line ends and spaces as pieces: indentation is one token"
     )
     vocab_size: int | None = option(
         None, "token ids; default: chosen from the text", minimum=1, maximum=1 << 24

@@ -150,5 +150,66 @@ TEST(ByteLevel, WhatCannotSpellEveryTextIsRefused) {
   EXPECT_THROW(Tokenizer{vocabulary}, core::DataError);
 }
 
+Vocabulary words(const std::vector<std::string>& pieces) {
+  Vocabulary vocabulary;
+  vocabulary.algorithm = Algorithm::kWord;
+  vocabulary.pieces = {"<unk>"};
+  vocabulary.pieces.insert(vocabulary.pieces.end(), pieces.begin(), pieces.end());
+  vocabulary.roles.assign(vocabulary.pieces.size(), Role::kText);
+  vocabulary.roles[0] = Role::kSpecial;
+  vocabulary.unknown = 0;
+  vocabulary.pattern = Pattern::kGpt2;
+  return vocabulary;
+}
+
+TEST(Words, AreFoundWholeOrUnknown) {
+  const Vocabulary vocabulary = words({"the", " fox"});
+  const std::vector<Id> ids = encode(vocabulary, "the fox hen");
+  EXPECT_EQ(ids, std::vector<Id>({1, 2, 0}));
+  EXPECT_EQ(Tokenizer(vocabulary).decode(ids), "the fox\uFFFD");
+  Vocabulary incomplete = words({});
+  incomplete.unknown.reset();
+  EXPECT_THROW(Tokenizer{incomplete}, core::DataError);
+  EXPECT_THROW(
+      Tokenizer(vocabulary).encode_dropped("the", 0.5, 1, *std::make_unique<std::vector<Id>>()),
+      core::ConfigError);
+}
+
+TEST(Dropout, LeavesMergesOutByChance) {
+  const Tokenizer tokenizer(byte_level({"ab", "abab"}, {{"a", "b"}, {"ab", "ab"}}));
+  const auto cut = [&](double dropout, std::uint64_t key) {
+    std::vector<Id> ids;
+    tokenizer.encode_dropped("abab", dropout, key, ids);
+    EXPECT_EQ(tokenizer.decode(ids), "abab");
+    return ids;
+  };
+  EXPECT_EQ(cut(0.0, 3), std::vector<Id>({257}));
+  EXPECT_EQ(cut(1.0, 3).size(), 4u);
+  EXPECT_EQ(cut(0.5, 9), cut(0.5, 9));
+  // A pair stays apart with probability p; both then merge, or the whole stays apart too.
+  int whole = 0;
+  constexpr int kDraws = 20000;
+  for (int key = 0; key < kDraws; ++key) whole += cut(0.5, key).size() == 1 ? 1 : 0;
+  // First step: at least one of two pairs is kept, 3/4; then the other, 1/2; then the whole, 1/2.
+  EXPECT_NEAR(whole / double{kDraws}, 0.75 * 0.5 * 0.5, 0.02);
+  std::vector<Id> ids;
+  EXPECT_THROW(tokenizer.encode_dropped("a", 2.0, 0, ids), core::ConfigError);
+  EXPECT_THROW(tokenizer.encode_dropped("\xFF", 0.5, 0, ids), core::DataError);
+}
+
+TEST(Dropout, RecutKeepsControlTokensAndBrokenBytes) {
+  Vocabulary vocabulary = byte_level({"ab", "<end>"}, {{"a", "b"}});
+  vocabulary.roles.back() = Role::kSpecial;
+  const Tokenizer tokenizer(vocabulary);
+  const std::vector<Id> ids = {0xA0, 256, 257, 256, 0xF0, 0x9F};
+  std::vector<Id> kept, apart;
+  tokenizer.recut(ids, 0.0, 1, kept);
+  EXPECT_EQ(kept, ids);
+  tokenizer.recut(ids, 1.0, 1, apart);
+  EXPECT_EQ(apart, std::vector<Id>({0xA0, 'a', 'b', 257, 'a', 'b', 0xF0, 0x9F}));
+  const std::vector<Id> outside = {9999};
+  EXPECT_THROW(tokenizer.recut(outside, 0.5, 1, kept), core::DataError);
+}
+
 }  // namespace
 }  // namespace omnima::text

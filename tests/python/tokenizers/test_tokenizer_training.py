@@ -61,8 +61,8 @@ def test_a_size_for_characters_or_bytes_is_refused(kind: str) -> None:
 
 
 def test_an_unknown_kind_names_the_right_ones() -> None:
-    with pytest.raises(ConfigError, match="'word' is unknown; expected one of bpe, unigram"):
-        Tokenizer.train(["text"], "word")
+    with pytest.raises(ConfigError, match="'syllable' is unknown; expected one of bpe, unigram"):
+        Tokenizer.train(["text"], "syllable")
 
 
 @pytest.mark.parametrize(
