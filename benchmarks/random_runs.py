@@ -355,7 +355,8 @@ def not_finite(run: Any) -> str | None:
     }
     for record in run.history:
         for key in ("loss", "val_loss", "grad_norm", "lr"):
-            if record.get(key) is not None:
+            overflow = key == "grad_norm" and record.get("skipped")  # fp16: it was said
+            if record.get(key) is not None and not overflow:
                 told[f"{key} of step {record['step']}"] = record[key]
     for name, weight in load_pretrained(run.path)[1].items():
         told[f"a sum of {name}"] = float(weight.abs().sum())

@@ -190,9 +190,9 @@ class Loader(BatchSource):
     """
     Batches from token shards in an order that (seed, position) fix.
     """
-    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ...) -> None:
+    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ..., tokenizer: Tokenizer | None = None, dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> None:
         """
-        shards: (tokens path, docs path, number of tokens, number of documents) of each.
+        shards: (tokens path, docs path, number of tokens, number of documents) of each. With a tokenizer rows are cut anew in every epoch, merges left out with the probability dropout.
         """
     def next(self: BatchSource) -> tuple:
         """

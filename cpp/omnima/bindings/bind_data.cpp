@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -10,6 +11,7 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/data/loader.h"
+#include "omnima/text/tokenizer.h"
 
 namespace omnima::bindings {
 namespace {
@@ -37,11 +39,24 @@ py::tuple next_batch(data::BatchSource& source) {
   return py::make_tuple(ids, labels, borders);
 }
 
-std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, std::int64_t rows,
-                                          std::int64_t time, std::uint64_t seed,
-                                          std::string packing, bool sequential, bool prefetch,
-                                          std::int64_t end_id, std::int64_t start_id,
-                                          data::ObjectiveOptions objective) {
+// Throws where the tokenizer has no merges, before any batch is made.
+data::Recut recut_with(std::shared_ptr<const text::Tokenizer> tokenizer, double dropout) {
+  std::vector<text::Id> nothing;
+  tokenizer->encode_dropped("", dropout, 0, nothing);
+  return [tokenizer = std::move(tokenizer), dropout](
+             std::span<const std::int64_t> ids, std::uint64_t key, std::vector<std::int64_t>& out) {
+    const std::vector<text::Id> narrow(ids.begin(), ids.end());
+    std::vector<text::Id> cut;
+    tokenizer->recut(narrow, dropout, key, cut);
+    out.insert(out.end(), cut.begin(), cut.end());
+  };
+}
+
+std::unique_ptr<data::Loader> make_loader(
+    std::vector<Shard> shards, int width, std::int64_t rows, std::int64_t time, std::uint64_t seed,
+    std::string packing, bool sequential, bool prefetch, std::int64_t end_id, std::int64_t start_id,
+    data::ObjectiveOptions objective,
+    const std::optional<std::shared_ptr<text::Tokenizer>>& tokenizer, double dropout) {
   data::LoaderOptions options;
   for (auto& [tokens, docs, num_tokens, num_docs] : shards) {
     options.shards.push_back({std::move(tokens), std::move(docs), num_tokens, num_docs});
@@ -56,6 +71,7 @@ std::unique_ptr<data::Loader> make_loader(std::vector<Shard> shards, int width, 
   options.end_id = end_id;
   options.start_id = start_id;
   options.objective = std::move(objective);
+  if (tokenizer) options.recut = recut_with(*tokenizer, dropout);
   return std::make_unique<data::Loader>(std::move(options));
 }
 
@@ -82,12 +98,16 @@ void bind_data(py::module_& module) {
 
   py::class_<data::Loader, data::BatchSource>(
       module, "Loader", "Batches from token shards in an order that (seed, position) fix.")
-      .def(py::init(&make_loader), py::kw_only(), py::arg("shards"), py::arg("width"),
-           py::arg("rows"), py::arg("time"), py::arg("seed") = 0, py::arg("packing") = "windows",
-           py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
-           py::arg("start_id"), py::arg("objective") = ObjectiveOptions(),
-           py::call_guard<py::gil_scoped_release>(),
-           "shards: (tokens path, docs path, number of tokens, number of documents) of each.")
+      .def(
+          py::init(&make_loader), py::kw_only(), py::arg("shards"), py::arg("width"),
+          py::arg("rows"), py::arg("time"), py::arg("seed") = 0, py::arg("packing") = "windows",
+          py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
+          py::arg("start_id"), py::arg("objective") = ObjectiveOptions(),
+          py::arg("tokenizer") = std::nullopt, py::arg("dropout") = 0.0,
+          py::call_guard<py::gil_scoped_release>(),
+          "shards: (tokens path, docs path, number of tokens, number of documents) of each. With a "
+          "tokenizer rows are cut anew in every epoch, merges left out with the probability "
+          "dropout.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
       .def_property_readonly(

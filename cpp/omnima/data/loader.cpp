@@ -54,6 +54,9 @@ void BatchPlan::check() const {
   options_.objective.check(options_.time);
   require<ConfigError>(!documents_ || !options_.objective.cuts_spans(),
                        "objective span cuts windows of the text: set packing to windows.");
+  require<ConfigError>(!options_.recut || options_.objective.is_plain(),
+                       "rows are cut anew for the objective next_token only, not for ",
+                       options_.objective.name, ".");
 }
 
 std::int64_t BatchPlan::batches_per_epoch() const {
@@ -101,6 +104,9 @@ void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row
   } else {
     fill_window(start, batch, row);
   }
+  if (options_.recut) {
+    recut_row(core::mix(epoch_key(~options_.seed, epoch), index), batch, row);
+  }
   if (options_.objective.is_plain()) return;
   const auto offset = static_cast<std::size_t>(row * options_.time);
   const auto time = static_cast<std::size_t>(options_.time);
@@ -118,6 +124,46 @@ void BatchPlan::fill_cut(std::uint64_t start, std::uint64_t key, Batch& batch,
   cut_spans(options_.objective, key, tokens, options_.start_id, options_.end_id,
             std::span(batch.input_ids).subspan(offset, time),
             std::span(batch.labels).subspan(offset, time));
+}
+
+// Each document's part of the row is cut anew, with its end token; the row keeps its length, so
+// what no longer fits is left out (a window of another epoch begins elsewhere).
+void BatchPlan::recut_row(std::uint64_t key, Batch& batch, std::int64_t row) const {
+  const auto offset = static_cast<std::size_t>(row * options_.time);
+  const auto time = static_cast<std::size_t>(options_.time);
+  const auto ids = std::span(batch.input_ids).subspan(offset, time);
+  const auto labels = std::span(batch.labels).subspan(offset, time);
+  const auto segments =
+      documents_ ? std::span(batch.segments).subspan(offset, time) : std::span<std::int32_t>{};
+  const std::vector<std::int64_t> before(ids.begin(), ids.end());
+  const std::vector<std::int64_t> targets(labels.begin(), labels.end());
+  const std::vector<std::int32_t> numbers(segments.begin(), segments.end());
+  const auto text_end =
+      static_cast<std::size_t>(std::ranges::find(targets, kIgnored) - targets.begin());
+  std::ranges::fill(ids, options_.start_id);
+  std::ranges::fill(labels, kIgnored);
+  std::vector<std::int64_t> cut;
+  std::size_t at = 0;
+  std::int32_t segment = 0;
+  for (std::size_t first = 0, last = 0; first < text_end && at < time; first = last) {
+    for (last = first; last < text_end; ++last) {
+      if (documents_ && numbers[last] != numbers[first]) break;
+      if (targets[last] == options_.end_id) {
+        ++last;
+        break;
+      }
+    }
+    cut.clear();
+    options_.recut(std::span(targets).subspan(first, last - first), core::mix(key, first), cut);
+    const std::size_t length = std::min(cut.size(), time - at);
+    if (length == 0) continue;
+    std::copy_n(cut.begin(), length, labels.begin() + static_cast<std::ptrdiff_t>(at));
+    ids[at] = before[first];
+    std::copy_n(cut.begin(), length - 1, ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+    if (documents_) std::ranges::fill(segments.subspan(at, length), segment++);
+    at += length;
+  }
+  if (documents_) std::ranges::fill(segments.subspan(at), segment);
 }
 
 void BatchPlan::fill_stretch(std::uint64_t start, bool begins_document, std::span<std::int64_t> ids,

@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,6 +25,10 @@
 #include "omnima/data/token_stream.h"
 
 namespace omnima::data {
+
+// Appends other ids of the same text; equal keys give equal ids.
+using Recut =
+    std::function<void(std::span<const std::int64_t>, std::uint64_t, std::vector<std::int64_t>&)>;
 
 struct LoaderOptions {
   std::vector<ShardFiles> shards;
@@ -36,6 +42,7 @@ struct LoaderOptions {
   std::int64_t end_id = 0;          // stands after each document
   std::int64_t start_id = 0;        // the input before a document's first token
   ObjectiveOptions objective{};     // other ones change a row after it was read
+  Recut recut;                      // when given, every row is cut anew in every epoch
 };
 
 // Which batch holds what; it has no state, so many threads may ask.
@@ -54,6 +61,7 @@ class BatchPlan {
   void fill_window(std::uint64_t start, Batch& batch, std::int64_t row) const;
   void fill_documents(std::uint64_t packed_row, Batch& batch, std::int64_t row) const;
   void fill_cut(std::uint64_t start, std::uint64_t key, Batch& batch, std::int64_t row) const;
+  void recut_row(std::uint64_t key, Batch& batch, std::int64_t row) const;
   void fill_stretch(std::uint64_t start, bool begins_document, std::span<std::int64_t> ids,
                     std::span<std::int64_t> labels) const;
   void check() const;

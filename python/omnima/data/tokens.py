@@ -16,6 +16,7 @@ from omnima.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from omnima._core import Loader, ObjectiveOptions
+    from omnima.tokenizers import Tokenizer
 
 MANIFEST = "manifest.json"
 
@@ -140,6 +141,8 @@ class TokenData:
         prefetch: bool = True,
         sequential: bool = False,
         objective: ObjectiveOptions | None = None,
+        tokenizer: Tokenizer | None = None,
+        dropout: float = 0.0,
     ) -> Loader:
         """A C++ loader of batches ``[rows, time]``.
 
@@ -160,6 +163,12 @@ class TokenData:
             Every position once, in order, then the end (for evaluation).
         objective : ObjectiveOptions, optional
             What rows ask for, as `omnima.data.objectives.with_tokens` gives it; None: next tokens.
+        tokenizer : Tokenizer, optional
+            That which made the tokens; with `dropout`, rows are cut anew in every epoch.
+        dropout : float
+            Probability of leaving out a merge, see `Tokenizer.encode_dropped`. What is drawn is a
+            function of (seed, epoch, row). A row keeps its length: the cut has more tokens, and
+            those that no longer fit are left out.
         """
         import torch  # noqa: F401  (the extension links to its libraries)
 
@@ -191,6 +200,8 @@ class TokenData:
             end_id=self.end_id,
             start_id=self.start_id,
             objective=ObjectiveOptions() if objective is None else objective,
+            tokenizer=tokenizer.core if tokenizer is not None and dropout > 0 else None,
+            dropout=dropout,
         )
 
     def _side(self, split: str) -> str:

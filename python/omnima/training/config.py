@@ -125,6 +125,12 @@ class TrainConfig:
     span_length: float = option(
         3.0, "objective span: mean tokens of a span", minimum=1.0, maximum=1e6
     )
+    bpe_dropout: float = option(
+        0.0,
+        "share of merges left out by chance, anew in every epoch, such as 0.1; 0: none",
+        minimum=0.0,
+        maximum=1.0,
+    )
     lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: int | None = option(
@@ -299,6 +305,11 @@ class TrainConfig:
             )
         if self.objective == "span" and self.packing != "windows":
             raise ConfigError("objective span cuts windows of the text: set packing to windows.")
+        if self.objective != "next_token" and self.bpe_dropout > 0:
+            raise ConfigError(
+                f"bpe_dropout {self.bpe_dropout:g} goes with objective next_token only, not "
+                f"{self.objective}: leave out one of them."
+            )
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise ConfigError(
                 f"warmup is {self.warmup} but the run has {self.steps} steps: the "

@@ -48,6 +48,22 @@ def order_of_sums() -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "kernels": str(_core.cpu_level())}
 
 
+def training_loader(
+    data: Any, config: TrainConfig, tokenizer: Any, rows: int, time_steps: int
+) -> Any:
+    """Return the loader of a run's batches: its objective, cut anew by chance where asked."""
+    return data.loader(
+        "train",
+        rows,
+        time_steps,
+        seed=config.seed,
+        packing=config.packing,
+        objective=objective_of(config, tokenizer),
+        tokenizer=tokenizer,
+        dropout=config.bpe_dropout,
+    )
+
+
 class Loop:
     """Trains until the budget is spent.
 
@@ -92,14 +108,7 @@ class Loop:
 
     def _training_loader(self) -> Any:
         rows, time_steps = self.config.batch_size, self.context
-        return self.data.loader(
-            "train",
-            rows,
-            time_steps,
-            seed=self.config.seed,
-            packing=self.config.packing,
-            objective=self.objective,
-        )
+        return training_loader(self.data, self.config, self.tokenizer, rows, time_steps)
 
     @property
     def step(self) -> int:

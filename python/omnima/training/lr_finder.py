@@ -12,7 +12,7 @@ from omnima.errors import NonFiniteError, OmnimaError
 from omnima.training.budget import Budget
 from omnima.training.display import Display
 from omnima.training.launch import assemble
-from omnima.training.objective import objective_of
+from omnima.training.loop import training_loader
 from omnima.training.precision import choose_precision
 from omnima.training.recipe import Recipe
 from omnima.training.rundir import RunDirectory
@@ -106,14 +106,7 @@ def _constant_step(trainer: Trainer) -> tuple[Any, Any]:
         config, schedule="constant", warmup=0, ramp_steps=0, ema_decay=0.0, freeze=()
     )
     step = _core.TrainStep(model.core, step_options(plain, precision, Budget(STEPS)))
-    loader = trainer.data.loader(
-        "train",
-        config.batch_size,
-        context,
-        seed=config.seed,
-        packing=config.packing,
-        objective=objective_of(config, trainer.tokenizer),
-    )
+    loader = training_loader(trainer.data, config, trainer.tokenizer, config.batch_size, context)
     return step, loader
 
 

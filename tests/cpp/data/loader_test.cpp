@@ -231,5 +231,53 @@ TEST_F(LoaderTest, DamagedShardsAreRefused) {
   EXPECT_THROW(TokenStream({}, 2), core::DataError);
 }
 
+TEST_F(LoaderTest, RowsAreCutAnewByEpochAndKeepTheirLength) {
+  for (const char* packing : {"windows", "documents"}) {
+    LoaderOptions usual = options(2, 8);
+    usual.packing = packing;
+    usual.prefetch = false;
+    LoaderOptions cut = usual;
+    // Every text token becomes two; a key's lowest bit shows in the second.
+    cut.recut = [](std::span<const std::int64_t> ids, std::uint64_t key,
+                   std::vector<std::int64_t>& out) {
+      for (const std::int64_t id : ids) {
+        out.push_back(id);
+        if (id != kEnd) out.push_back(1000 + static_cast<std::int64_t>(key & 1));
+      }
+    };
+    Loader before(usual), after(cut), again(cut);
+    Batch a, b, c;
+    std::set<std::int64_t> marks;
+    for (int i = 0; i < 24; ++i) {
+      before.next(a);
+      after.next(b);
+      again.seek(i);
+      again.next(c);
+      EXPECT_EQ(b.labels, c.labels);
+      EXPECT_EQ(b.labels.size(), a.labels.size());
+      for (int row = 0; row < 2; ++row) {
+        const auto labels = std::span(b.labels).subspan(8 * row, 8);
+        const auto ids = std::span(b.input_ids).subspan(8 * row, 8);
+        EXPECT_EQ(labels[0], a.labels[8 * row]);
+        EXPECT_EQ(ids[0], a.input_ids[8 * row]);
+        for (int t = 1; t < 8; ++t) {
+          if (labels[t] >= 1000) marks.insert(labels[t]);
+          if (labels[t] < 0) continue;
+          EXPECT_EQ(ids[t], labels[t - 1] == kEnd ? kStart : labels[t - 1]);
+          if (!b.segments.empty()) {
+            EXPECT_EQ(b.segments[8 * row + t] - b.segments[8 * row + t - 1],
+                      labels[t - 1] == kEnd ? 1 : 0);
+          }
+        }
+      }
+    }
+    EXPECT_EQ(marks.size(), 2u);
+    cut.recut = [](auto, auto, auto&) {};
+    Loader none(cut);
+    none.next(b);
+    EXPECT_EQ(b.targets, 0);
+  }
+}
+
 }  // namespace
 }  // namespace omnima::data

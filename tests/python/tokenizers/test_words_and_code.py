@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,3 +182,68 @@ def test_what_has_no_merges_is_refused(trained: dict[str, Tokenizer]) -> None:
         trained["bpe"].encode_dropped("the", 1.5)
     with pytest.raises(DataError, match="invalid Unicode at position 0"):
         trained["bpe"].encode_dropped("\ud800", 0.1)
+
+
+def batches(loader: Any, count: int) -> list[Any]:
+    return [tuple(part.numpy() for part in loader.next() if part is not None) for _ in range(count)]
+
+
+@pytest.mark.parametrize("packing", ["windows", "documents"])
+def test_rows_are_cut_anew_in_every_epoch(
+    packing: Any, trained: dict[str, Tokenizer], documents: list[str], tmp_path: Path
+) -> None:
+    from omnima.data import open_source, prepare
+
+    made = trained["bpe"]
+    path = tmp_path / "text.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in documents))
+    data = prepare(open_source(path), made, tmp_path / "cache", 0.2)
+    options = {"seed": 5, "packing": packing}
+    plain = data.loader("train", 4, 32, **options)
+    cut = data.loader("train", 4, 32, tokenizer=made, dropout=0.3, **options)
+    epoch = plain.batches_per_epoch
+    usual, anew = batches(plain, 2 * epoch), batches(cut, 2 * epoch)
+    assert sum((a[1] != b[1]).any() for a, b in zip(usual, anew)) > epoch
+    for before, after in zip(usual, anew):
+        for row in range(4):
+            text = made.decode(before[1][row][before[1][row] >= 0])
+            labels = after[1][row][after[1][row] >= 0]
+            assert packing == "documents" or text.startswith(made.decode(labels).rstrip("\ufffd"))
+            inputs = after[0][row][1 : len(labels)]
+            begins = inputs == data.start_id
+            if packing == "documents":  # the rest of a long document follows another's end
+                begins |= np.diff(after[2][row][: len(labels)]) > 0
+            assert (begins | (inputs == labels[:-1])).all()
+            if packing == "documents":
+                starts = np.flatnonzero(np.diff(after[2][row][: len(labels)])) + 1
+                assert (after[1][row][starts - 1] == data.end_id).all() or len(starts)
+    again = data.loader("train", 4, 32, tokenizer=made, dropout=0.3, prefetch=False, **options)
+    again.seek(epoch + 1)
+    for mine, other in zip(batches(again, 3), anew[epoch + 1 :]):
+        assert all((a == b).all() for a, b in zip(mine, other))
+    zero = data.loader("train", 4, 32, tokenizer=made, dropout=0.0, **options)
+    assert all((a[1] == b[1]).all() for a, b in zip(batches(zero, 3), usual))
+    with pytest.raises(ConfigError, match="only a tokenizer of kind 'bpe'"):
+        data.loader("train", 4, 32, tokenizer=trained["char"], dropout=0.1, **options)
+
+
+@pytest.mark.parametrize("objective", ["masked", "span"])
+def test_other_objectives_do_not_go_with_dropped_merges(objective: str) -> None:
+    from omnima.training import TrainConfig
+
+    with pytest.raises(ConfigError, match=f"objective next_token only, not {objective}"):
+        TrainConfig(steps=1, objective=objective, bpe_dropout=0.1)
+
+
+def test_a_run_with_dropped_merges_resumes_bit_for_bit(tmp_path: Path) -> None:
+    from omnima.training.recipe import Recipe
+    from omnima.training.verify import verify_resume
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    size |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32}
+    flags = {"data": ["tinyworld:20KB"], "vocab_size": 400, "steps": 6, "batch_size": 2}
+    recipe = Recipe.from_layers(
+        {**flags, "model": size, "bpe_dropout": 0.2, "tokenizer_code": True, "out": str(tmp_path)}
+    )
+    assert recipe.identity()["bpe_dropout"] == 0.2
+    assert verify_resume(recipe)["identical"]
