@@ -32,7 +32,7 @@ void each_expert_option(DecoderConfig& c, Visit& visit) {
               "width inside an expert that all tokens pass; 0: there is none", 0, kMost},
         c.shared_expert_intermediate_size);
   visit(Field{"decoder_sparse_step", std::int64_t{1},
-              "every so-manieth layer has experts, the others a plain mlp", 1, kMost},
+              "every n-th layer has experts, the others a plain mlp", 1, kMost},
         c.decoder_sparse_step);
   visit(Field{"norm_topk_prob", true, "the weights of a token's experts sum to 1", 0, 1},
         c.norm_topk_prob);
@@ -101,7 +101,7 @@ void each_option(DecoderConfig& c, Visit& visit) {
               "newest tokens that one sees, itself included; 0: the whole context", 0, kMost},
         c.sliding_window);
   visit(Field{"sliding_window_pattern", std::int64_t{0},
-              "every so-manieth layer sees the whole context; 0: none does", 0, kMost},
+              "every n-th layer sees the whole context; 0: none does", 0, kMost},
         c.sliding_window_pattern);
   each_expert_option(c, visit);
   visit(Field{"attention_softcap", 0.0, "attention scores become cap * tanh(score / cap); 0: off",

@@ -19,7 +19,7 @@ from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.early_stop import EarlyStop
 from omnima.training.nonfinite import explain, save_batches
-from omnima.training.objective import objective_of
+from omnima.training.objective import objective_of, training_loader
 from omnima.training.observers import Observers
 from omnima.training.records import Records
 from omnima.training.run import perplexity
@@ -46,22 +46,6 @@ def order_of_sums() -> dict[str, Any]:
     from omnima import _core
 
     return {"threads": torch.get_num_threads(), "kernels": str(_core.cpu_level())}
-
-
-def training_loader(
-    data: Any, config: TrainConfig, tokenizer: Any, rows: int, time_steps: int
-) -> Any:
-    """Return the loader of a run's batches: its objective, cut anew by chance where asked."""
-    return data.loader(
-        "train",
-        rows,
-        time_steps,
-        seed=config.seed,
-        packing=config.packing,
-        objective=objective_of(config, tokenizer),
-        tokenizer=tokenizer,
-        dropout=config.bpe_dropout,
-    )
 
 
 class Loop:

@@ -12,7 +12,7 @@ from omnima.errors import NonFiniteError, OmnimaError
 from omnima.training.budget import Budget
 from omnima.training.display import Display
 from omnima.training.launch import assemble
-from omnima.training.loop import training_loader
+from omnima.training.objective import training_loader
 from omnima.training.precision import choose_precision
 from omnima.training.recipe import Recipe
 from omnima.training.rundir import RunDirectory

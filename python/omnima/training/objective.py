@@ -1,4 +1,6 @@
-"""The objective of a run: what its config asks of its data, its tokenizer and its model."""
+"""The objective of a run: what its config asks of its data, its tokenizer and its model, and the
+batches that follow from it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,22 @@ def objective_of(config: TrainConfig, tokenizer: Any) -> ObjectiveOptions | None
     """Return what the rows of a run ask for; None for next tokens."""
     return objectives.with_tokens(
         config.objective, config.corruption_rate, config.span_length, tokenizer
+    )
+
+
+def training_loader(
+    data: Any, config: TrainConfig, tokenizer: Any, rows: int, time_steps: int
+) -> Any:
+    """Return the loader of a run's batches: its objective, cut anew by chance where asked."""
+    return data.loader(
+        "train",
+        rows,
+        time_steps,
+        seed=config.seed,
+        packing=config.packing,
+        objective=objective_of(config, tokenizer),
+        tokenizer=tokenizer,
+        dropout=config.bpe_dropout,
     )
 
 

@@ -12,6 +12,8 @@ import omnima
 from omnima import _core
 from omnima.config import ModelConfig
 
+from .drawn import drawn, relative
+
 transformers = pytest.importorskip("transformers")
 
 SHAPE: dict[str, Any] = dict(
@@ -31,20 +33,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max()).item()
-
-
 def build(case: str, folder: Path) -> tuple[Any, omnima.Model]:
     """A model of transformers with drawn weights, and ours of the same directory."""
     family, changes = CASES[case]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**{**SHAPE, **changes})
-    config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
-    with torch.no_grad():  # norms start at constants, which would hide a mix-up
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+    model = drawn(family, {**SHAPE, **changes})
     model.save_pretrained(folder)
     return model, omnima.Model.from_pretrained(folder)
 

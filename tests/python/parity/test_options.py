@@ -14,6 +14,8 @@ from omnima import _core
 from omnima.config import ModelConfig
 from omnima.hub.neox import tensors_from_neox
 
+from .drawn import drawn, relative
+
 transformers = pytest.importorskip("transformers")
 
 SHAPE: dict[str, Any] = dict(
@@ -21,10 +23,6 @@ SHAPE: dict[str, Any] = dict(
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
 )  # fmt: skip
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 def rope(kind: str, **more: Any) -> dict[str, Any]:
@@ -56,14 +54,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build(family: str, changes: dict[str, Any]) -> Any:
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**{**SHAPE, **changes})
-    config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
-    with torch.no_grad():  # norms start at constants, which would hide a mix-up
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    return model
+    fields = {**SHAPE, **changes}
+    if family == "GPTNeoX":  # it does not share keys and values between heads
+        del fields["num_key_value_heads"]
+    return drawn(family, fields)
 
 
 @pytest.mark.parametrize("case", CASES)

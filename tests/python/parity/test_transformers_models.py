@@ -9,11 +9,9 @@ import torch
 
 import omnima
 
+from .drawn import relative
+
 transformers = pytest.importorskip("transformers")
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @pytest.mark.parametrize("key_value_heads", [4, 2, 1])

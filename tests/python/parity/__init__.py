@@ -1,0 +1,1 @@
+"""Models beside those of transformers."""
