@@ -65,6 +65,7 @@ TRAINING: dict[str, Draw] = {
     "memory_budget": one_of("1MB", "1GB", "1500MB", "1.5GiB", "2G"),
     "ramp_steps": whole(0, 4),
     "precision": one_of("auto", "fp32", "fp32", "bf16", "bf16", "fp16"),
+    "subword_sampling": real(0.05, 5.0),
     "lr": real(1e-5, 0.05),
     "warmup": whole(0, 8),
     "cycles": whole(1, 6),
@@ -311,6 +312,9 @@ def _repair(values: dict[str, Any], budget: str) -> None:
         values.pop("clean", None)
     if values["tokenizer"] in ("byte", "char"):
         values.pop("vocab_size", None)
+    for name, kind in (("bpe_dropout", "bpe"), ("subword_sampling", "unigram")):
+        if values["tokenizer"] != kind or values.get("objective", "next_token") != "next_token":
+            values.pop(name, None)
 
 
 def read(values: dict[str, Any], way: str, place: Path) -> Recipe:

@@ -36,13 +36,17 @@ class Tokenizer:
         """
         Ids of one text with merges left out by chance; equal keys give equal ids.
         """
+    def encode_sampled(self, text: typing.Any, alpha: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        Ids drawn from all cuts of one text by the power alpha of their probability; equal keys give equal ids.
+        """
     def piece(self, id: typing.SupportsInt | typing.SupportsIndex) -> str:
         """
         The token as the vocabulary spells it.
         """
-    def recut(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dropout: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+    def recut(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], amount: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
-        Ids of the same text, cut again with merges left out by chance.
+        Ids of the same text, cut again by chance: amount is the dropout of BPE or the alpha of unigram.
         """
 class StreamDecoder:
     """
@@ -190,9 +194,9 @@ class Loader(BatchSource):
     """
     Batches from token shards in an order that (seed, position) fix.
     """
-    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ..., tokenizer: Tokenizer | None = None, dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> None:
+    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ..., tokenizer: Tokenizer | None = None, dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, alpha: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None:
         """
-        shards: (tokens path, docs path, number of tokens, number of documents) of each. With a tokenizer rows are cut anew in every epoch, merges left out with the probability dropout.
+        shards: (tokens path, docs path, number of tokens, number of documents) of each. With a tokenizer rows are cut anew in every epoch: by the power alpha of the probability of a cut where it is given, else with merges left out with the probability dropout.
         """
     def next(self: BatchSource) -> tuple:
         """

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
 #include "omnima/data/loader.h"
 #include "omnima/text/tokenizer.h"
 
@@ -39,15 +40,23 @@ py::tuple next_batch(data::BatchSource& source) {
   return py::make_tuple(ids, labels, borders);
 }
 
-// Throws where the tokenizer has no merges, before any batch is made.
-data::Recut recut_with(std::shared_ptr<const text::Tokenizer> tokenizer, double dropout) {
+// Throws where the tokenizer cannot be cut so, before any batch is made.
+data::Recut recut_with(std::shared_ptr<const text::Tokenizer> tokenizer, double dropout,
+                       std::optional<double> alpha) {
+  core::require<core::ConfigError>(!alpha || dropout == 0.0,
+                                   "alpha and dropout are both given; "
+                                   "the first is for a unigram tokenizer, the other for BPE");
   std::vector<text::Id> nothing;
-  tokenizer->encode_dropped("", dropout, 0, nothing);
-  return [tokenizer = std::move(tokenizer), dropout](
+  if (alpha) {
+    tokenizer->encode_sampled("", *alpha, 0, nothing);
+  } else {
+    tokenizer->encode_dropped("", dropout, 0, nothing);
+  }
+  return [tokenizer = std::move(tokenizer), amount = alpha.value_or(dropout)](
              std::span<const std::int64_t> ids, std::uint64_t key, std::vector<std::int64_t>& out) {
     const std::vector<text::Id> narrow(ids.begin(), ids.end());
     std::vector<text::Id> cut;
-    tokenizer->recut(narrow, dropout, key, cut);
+    tokenizer->recut(narrow, amount, key, cut);
     out.insert(out.end(), cut.begin(), cut.end());
   };
 }
@@ -56,7 +65,8 @@ std::unique_ptr<data::Loader> make_loader(
     std::vector<Shard> shards, int width, std::int64_t rows, std::int64_t time, std::uint64_t seed,
     std::string packing, bool sequential, bool prefetch, std::int64_t end_id, std::int64_t start_id,
     data::ObjectiveOptions objective,
-    const std::optional<std::shared_ptr<text::Tokenizer>>& tokenizer, double dropout) {
+    const std::optional<std::shared_ptr<text::Tokenizer>>& tokenizer, double dropout,
+    std::optional<double> alpha) {
   data::LoaderOptions options;
   for (auto& [tokens, docs, num_tokens, num_docs] : shards) {
     options.shards.push_back({std::move(tokens), std::move(docs), num_tokens, num_docs});
@@ -71,7 +81,7 @@ std::unique_ptr<data::Loader> make_loader(
   options.end_id = end_id;
   options.start_id = start_id;
   options.objective = std::move(objective);
-  if (tokenizer) options.recut = recut_with(*tokenizer, dropout);
+  if (tokenizer) options.recut = recut_with(*tokenizer, dropout, alpha);
   return std::make_unique<data::Loader>(std::move(options));
 }
 
@@ -104,10 +114,10 @@ void bind_data(py::module_& module) {
           py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
           py::arg("start_id"), py::arg("objective") = ObjectiveOptions(),
           py::arg("tokenizer") = std::nullopt, py::arg("dropout") = 0.0,
-          py::call_guard<py::gil_scoped_release>(),
+          py::arg("alpha") = std::nullopt, py::call_guard<py::gil_scoped_release>(),
           "shards: (tokens path, docs path, number of tokens, number of documents) of each. With a "
-          "tokenizer rows are cut anew in every epoch, merges left out with the probability "
-          "dropout.")
+          "tokenizer rows are cut anew in every epoch: by the power alpha of the probability of a "
+          "cut where it is given, else with merges left out with the probability dropout.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
       .def_property_readonly(

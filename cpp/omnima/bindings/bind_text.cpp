@@ -128,15 +128,28 @@ void bind_tokenizer(py::module_& module) {
           py::arg("text"), py::arg("dropout"), py::arg("key"),
           "Ids of one text with merges left out by chance; equal keys give equal ids.")
       .def(
+          "encode_sampled",
+          [](const Tokenizer& self, const py::object& string, double alpha, std::uint64_t key) {
+            const std::string_view text = view(string);
+            std::vector<Id> ids;
+            const py::gil_scoped_release release;
+            self.encode_sampled(text, alpha, key, ids);
+            return ids;
+          },
+          py::arg("text"), py::arg("alpha"), py::arg("key"),
+          "Ids drawn from all cuts of one text by the power alpha of their probability; equal keys "
+          "give equal ids.")
+      .def(
           "recut",
-          [](const Tokenizer& self, const std::vector<Id>& ids, double dropout, std::uint64_t key) {
+          [](const Tokenizer& self, const std::vector<Id>& ids, double amount, std::uint64_t key) {
             std::vector<Id> out;
             const py::gil_scoped_release release;
-            self.recut(ids, dropout, key, out);
+            self.recut(ids, amount, key, out);
             return out;
           },
-          py::arg("ids"), py::arg("dropout"), py::arg("key"),
-          "Ids of the same text, cut again with merges left out by chance.")
+          py::arg("ids"), py::arg("amount"), py::arg("key"),
+          "Ids of the same text, cut again by chance: amount is the dropout of BPE or the alpha of "
+          "unigram.")
       .def(
           "decode",
           [](const Tokenizer& self, const std::vector<Id>& ids, bool skip_special) {

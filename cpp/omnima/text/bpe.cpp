@@ -72,8 +72,8 @@ class Bpe final : public Model {
     }
   }
 
-  void encode_dropped(std::string_view chunk, double dropout, core::Random& random,
-                      std::vector<Id>& out) const override {
+  void encode_by_chance(std::string_view chunk, double dropout, core::Random& random,
+                        std::vector<Id>& out) const override {
     thread_local Scratch scratch;
     read_symbols(chunk, scratch.symbols);
     merge_some(scratch, dropout, random);

@@ -16,9 +16,10 @@ class Model {
   virtual ~Model() = default;
   // Appends the ids of a chunk of valid UTF-8.
   virtual void encode(std::string_view chunk, std::vector<Id>& out) const = 0;
-  // The same with merges left out by chance; a model without merges encodes as ever.
-  virtual void encode_dropped(std::string_view chunk, double /*dropout*/, core::Random& /*random*/,
-                              std::vector<Id>& out) const {
+  // The same, cut by chance: BPE leaves out a share `amount` of its merges, unigram draws a cut
+  // with the power `amount` of its probability; a model that can only cut one way does so.
+  virtual void encode_by_chance(std::string_view chunk, double /*amount*/, core::Random& /*random*/,
+                                std::vector<Id>& out) const {
     encode(chunk, out);
   }
 };

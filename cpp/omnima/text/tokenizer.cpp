@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kBytesWorthAThread = 1 << 15;
 constexpr std::size_t kBytesATurn = 1 << 14;
+constexpr double kMaxAlpha = 1e6;                // far beyond what still lets chance in
 constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD, what an unknown character decodes to
 
 Vocabulary checked(Vocabulary vocabulary) {
@@ -123,15 +124,30 @@ void Tokenizer::encode_dropped(std::string_view text, double dropout, std::uint6
   require<core::ConfigError>(
       vocabulary_.algorithm == Algorithm::kBpe && !vocabulary_.merges.empty(),
       "only a tokenizer of kind 'bpe' has merges to leave out");
+  encode_by_chance(text, dropout, key, out);
+}
+
+void Tokenizer::encode_sampled(std::string_view text, double alpha, std::uint64_t key,
+                               std::vector<Id>& out) const {
+  require<core::ConfigError>(alpha >= 0.0 && alpha <= kMaxAlpha, "alpha is ", alpha,
+                             "; expected 0 (all cuts alike) to ", kMaxAlpha, " (the best cut)");
+  require<core::ConfigError>(vocabulary_.algorithm == Algorithm::kUnigram,
+                             "only a tokenizer of kind 'unigram' has probabilities to draw cuts "
+                             "by");
+  encode_by_chance(text, alpha, key, out);
+}
+
+void Tokenizer::encode_by_chance(std::string_view text, double amount, std::uint64_t key,
+                                 std::vector<Id>& out) const {
   const std::size_t invalid = find_invalid_utf8(text);
   require<DataError>(invalid == std::string_view::npos, "invalid Unicode at byte ", invalid,
                      " of the text; expected UTF-8");
   core::Random random(key);
   for_each_chunk(
-      text, [&](std::string_view chunk) { model_->encode_dropped(chunk, dropout, random, out); });
+      text, [&](std::string_view chunk) { model_->encode_by_chance(chunk, amount, random, out); });
 }
 
-void Tokenizer::recut(std::span<const Id> ids, double dropout, std::uint64_t key,
+void Tokenizer::recut(std::span<const Id> ids, double amount, std::uint64_t key,
                       std::vector<Id>& out) const {
   const auto is_text = [&](Id id) {
     check_id(id);
@@ -153,7 +169,7 @@ void Tokenizer::recut(std::span<const Id> ids, double dropout, std::uint64_t key
       text.resize(text.size() - bytes_[ids[--end]].size());
     }
     keep(first, begin);
-    encode_dropped(text, dropout, core::mix(key, first), out);
+    encode_by_chance(text, amount, core::mix(key, first), out);
     if (last < ids.size()) ++last;  // a control token
     keep(end, last);
   }

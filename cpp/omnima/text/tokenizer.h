@@ -42,9 +42,14 @@ class Tokenizer {
   void encode_dropped(std::string_view text, double dropout, std::uint64_t key,
                       std::vector<Id>& out) const;
 
-  // Ids that mean the same text, cut again with merges left out; control tokens stay.
-  void recut(std::span<const Id> ids, double dropout, std::uint64_t key,
-             std::vector<Id>& out) const;
+  // Appends ids drawn from all cuts of valid UTF-8 text, each with a probability in proportion to
+  // the power alpha of the unigram model's; equal keys give equal ids.
+  void encode_sampled(std::string_view text, double alpha, std::uint64_t key,
+                      std::vector<Id>& out) const;
+
+  // Ids that mean the same text, cut again by chance; control tokens stay. The amount is the
+  // dropout of BPE or the alpha of unigram.
+  void recut(std::span<const Id> ids, double amount, std::uint64_t key, std::vector<Id>& out) const;
 
   // The text of ids; broken UTF-8 becomes U+FFFD. Special tokens are left out or written out.
   std::string decode(std::span<const Id> ids, bool skip_special = true) const;
@@ -65,6 +70,8 @@ class Tokenizer {
   void for_each_chunk(std::string_view text, const Visit& visit) const;
   void encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const;
   void encode_chunk(std::string_view chunk, ChunkCache& cache, std::vector<Id>& out) const;
+  void encode_by_chance(std::string_view text, double amount, std::uint64_t key,
+                        std::vector<Id>& out) const;
   void encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,
                    std::vector<Id>& out) const;
   void check_id(Id id) const;

@@ -1,7 +1,9 @@
 // Unigram language model segmentation (Kudo 2018): the cut with the highest sum of
 // log-probabilities, by Viterbi. Of equal sums the one met first stays, as in Hugging Face
-// tokenizers, so ids agree exactly.
+// tokenizers, so ids agree exactly. Or a cut drawn from all of them, by forward filtering and
+// backward sampling.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "omnima/core/error.h"
@@ -22,10 +24,33 @@ struct Arrival {
   Id id;      // kNoPiece: a character without a piece of its own
 };
 
+// A stretch of the chunk that can be one piece, in a list of those that end where it does.
+struct Edge {
+  double weight;  // log of the summed weights of all ways that end with it
+  int start;
+  int next;  // -1: the last of its list
+  Id id;
+};
+
+// All ways through a chunk: the log of their summed weights at each position, and their edges.
+struct Lattice {
+  std::vector<double> sums;
+  std::vector<int> edges_to;  // by end, the first edge of the list; -1: none
+  std::vector<Edge> edges;
+};
+
 struct Scratch {
   std::vector<Arrival> arrivals;
   std::vector<int> ends;
+  Lattice lattice;
+  std::vector<const Edge*> path;  // of the drawn cut, last piece first
 };
+
+// log(exp(a) + exp(b)), exact where one is far below the other.
+double log_sum(double a, double b) {
+  const auto [low, high] = std::minmax(a, b);
+  return high + std::log1p(std::exp(low - high));
+}
 
 class Unigram final : public Model {
  public:
@@ -51,13 +76,22 @@ class Unigram final : public Model {
     }
     for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
       const Arrival& arrival = scratch.arrivals[*end];
-      if (arrival.id != kNoPiece) {
-        out.push_back(arrival.id);
-        continue;
-      }
-      for (const char byte : chunk.substr(arrival.start, *end - arrival.start)) {
-        out.push_back((*bytes_)[static_cast<unsigned char>(byte)]);
-      }
+      append(arrival.id, chunk.substr(arrival.start, *end - arrival.start), out);
+    }
+  }
+
+  void encode_by_chance(std::string_view chunk, double alpha, core::Random& random,
+                        std::vector<Id>& out) const override {
+    thread_local Scratch scratch;
+    fill_lattice(chunk, alpha, scratch.lattice);
+    auto& path = scratch.path;
+    path.clear();
+    for (int end = static_cast<int>(chunk.size()); end > 0; end = path.back()->start) {
+      path.push_back(&draw(scratch.lattice, end, random));
+    }
+    for (auto edge = path.rbegin(); edge != path.rend(); ++edge) {
+      const int end = edge + 1 == path.rend() ? static_cast<int>(chunk.size()) : edge[1]->start;
+      append((*edge)->id, chunk.substr((*edge)->start, end - (*edge)->start), out);
     }
   }
 
@@ -89,28 +123,74 @@ class Unigram final : public Model {
     if (arrival.start < 0 || score > arrival.score) arrival = {score, start, id};
   }
 
+  // The bytes of a character without a piece, or the piece.
+  void append(Id id, std::string_view part, std::vector<Id>& out) const {
+    if (id != kNoPiece) {
+      out.push_back(id);
+      return;
+    }
+    for (const char byte : part) out.push_back((*bytes_)[static_cast<unsigned char>(byte)]);
+  }
+
+  // Visits the end, score and id of each piece that begins at start; where the character there has
+  // none of its own, the bytes of it are one of them.
+  template <class Visit>
+  void for_each_piece(std::string_view chunk, std::size_t start, std::size_t length,
+                      const Visit& visit) const {
+    bool has_character = false;
+    std::uint32_t node = 0;
+    for (std::size_t end = start; end < chunk.size();) {
+      const auto* edge = edges_.find(node, static_cast<unsigned char>(chunk[end]));
+      if (edge == nullptr) break;
+      node = edge->first;
+      ++end;
+      const Id id = piece_of_node_[node];
+      if (id == kNoPiece) continue;
+      visit(end, scores_[id], id);
+      has_character = has_character || end - start == length;
+    }
+    if (!has_character) visit(start + length, unknown_score_, kNoPiece);
+  }
+
   void find_best_cut(std::string_view chunk, std::vector<Arrival>& arrivals) const {
     arrivals.assign(chunk.size() + 1, {0.0, -1, kNoPiece});
-    for (std::size_t start = 0; start < chunk.size();) {
+    for (std::size_t start = 0, length = 0; start < chunk.size(); start += length) {
+      length = utf8_length(static_cast<unsigned char>(chunk[start]));
       const double so_far = arrivals[start].score;
-      const std::size_t length = utf8_length(static_cast<unsigned char>(chunk[start]));
-      bool has_character = false;
-      std::uint32_t node = 0;
-      for (std::size_t end = start; end < chunk.size();) {
-        const auto* edge = edges_.find(node, static_cast<unsigned char>(chunk[end]));
-        if (edge == nullptr) break;
-        node = edge->first;
-        ++end;
-        const Id id = piece_of_node_[node];
-        if (id == kNoPiece) continue;
-        offer(arrivals[end], so_far + scores_[id], static_cast<int>(start), id);
-        has_character = has_character || end - start == length;
-      }
-      if (!has_character) {
-        offer(arrivals[start + length], so_far + unknown_score_, static_cast<int>(start), kNoPiece);
-      }
-      start += length;
+      for_each_piece(chunk, start, length, [&](std::size_t end, double score, Id id) {
+        offer(arrivals[end], so_far + score, static_cast<int>(start), id);
+      });
     }
+  }
+
+  // Forward filtering: sums the weights exp(alpha * score) of all ways to each position.
+  void fill_lattice(std::string_view chunk, double alpha, Lattice& lattice) const {
+    auto& [sums, edges_to, edges] = lattice;
+    sums.assign(chunk.size() + 1, 0.0);
+    edges_to.assign(chunk.size() + 1, -1);
+    edges.clear();
+    for (std::size_t start = 0, length = 0; start < chunk.size(); start += length) {
+      length = utf8_length(static_cast<unsigned char>(chunk[start]));
+      const double so_far = sums[start];
+      for_each_piece(chunk, start, length, [&](std::size_t end, double score, Id id) {
+        const double weight = so_far + alpha * score;
+        sums[end] = edges_to[end] < 0 ? weight : log_sum(sums[end], weight);
+        edges.push_back({weight, static_cast<int>(start), edges_to[end], id});
+        edges_to[end] = static_cast<int>(edges.size()) - 1;
+      });
+    }
+  }
+
+  // Backward sampling: one of the edges to a position, by its share of the ways there.
+  static const Edge& draw(const Lattice& lattice, int end, core::Random& random) {
+    double left = random.uniform();
+    const Edge* edge = &lattice.edges[lattice.edges_to[end]];
+    while (edge->next >= 0) {
+      left -= std::exp(edge->weight - lattice.sums[end]);
+      if (left < 0.0) break;
+      edge = &lattice.edges[edge->next];
+    }
+    return *edge;
   }
 
   PairTable edges_;                           // (node, byte) → (node, unused): a prefix tree

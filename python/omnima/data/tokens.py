@@ -143,6 +143,7 @@ class TokenData:
         objective: ObjectiveOptions | None = None,
         tokenizer: Tokenizer | None = None,
         dropout: float = 0.0,
+        alpha: float | None = None,
     ) -> Loader:
         """A C++ loader of batches ``[rows, time]``.
 
@@ -164,11 +165,13 @@ class TokenData:
         objective : ObjectiveOptions, optional
             What rows ask for, as `omnima.data.objectives.with_tokens` gives it; None: next tokens.
         tokenizer : Tokenizer, optional
-            That which made the tokens; with `dropout`, rows are cut anew in every epoch.
+            That which made the tokens; with `dropout` or `alpha`, rows are cut anew in every epoch.
         dropout : float
             Probability of leaving out a merge, see `Tokenizer.encode_dropped`. What is drawn is a
             function of (seed, epoch, row). A row keeps its length: the cut has more tokens, and
             those that no longer fit are left out.
+        alpha : float, optional
+            Cuts are drawn from all cuts instead, see `Tokenizer.encode_sampled`.
         """
         import torch  # noqa: F401  (the extension links to its libraries)
 
@@ -188,6 +191,7 @@ class TokenData:
                 f"the {split} split is empty; prepare the data with "
                 f"{'a smaller' if split == 'train' else 'a larger'} val_fraction."
             )
+        anew = dropout > 0 or alpha is not None
         return Loader(
             shards=shards,
             width=self.manifest["width"],
@@ -200,8 +204,9 @@ class TokenData:
             end_id=self.end_id,
             start_id=self.start_id,
             objective=ObjectiveOptions() if objective is None else objective,
-            tokenizer=tokenizer.core if tokenizer is not None and dropout > 0 else None,
+            tokenizer=tokenizer.core if tokenizer is not None and anew else None,
             dropout=dropout,
+            alpha=alpha,
         )
 
     def _side(self, split: str) -> str:

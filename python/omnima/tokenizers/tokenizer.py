@@ -191,6 +191,23 @@ class Tokenizer:
             raise _surrogate(error, "") from None
         return ids
 
+    def encode_sampled(self, text: str, alpha: float, key: int = 0) -> list[int]:
+        """Return ids drawn from all cuts of a text (subword regularisation, Kudo 2018).
+
+        A cut is drawn with its probability by the unigram model to the power ``alpha``: 0 makes
+        all cuts alike, 1 follows the model, more and more comes ever closer to the usual ids.
+        Equal keys give equal ids. Kind ``"unigram"`` only.
+
+        >>> tokenizer = Tokenizer.train(["to be or not to be"], "unigram")
+        >>> tokenizer.decode(tokenizer.encode_sampled("to be", 0.2, key=7))
+        'to be'
+        """
+        try:
+            ids: list[int] = self.core.encode_sampled(text, alpha, key)
+        except UnicodeEncodeError as error:
+            raise _surrogate(error, "") from None
+        return ids
+
     def encode_batch(
         self,
         texts: Sequence[str],

@@ -131,6 +131,13 @@ class TrainConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    subword_sampling: float | None = option(
+        None,
+        "unigram: cuts drawn anew in every epoch by this power of their probability, such as 0.2; "
+        "default: the best cut",
+        minimum=0.001,
+        maximum=1e6,
+    )
     lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: int | None = option(
@@ -305,11 +312,7 @@ class TrainConfig:
             )
         if self.objective == "span" and self.packing != "windows":
             raise ConfigError("objective span cuts windows of the text: set packing to windows.")
-        if self.objective != "next_token" and self.bpe_dropout > 0:
-            raise ConfigError(
-                f"bpe_dropout {self.bpe_dropout:g} goes with objective next_token only, not "
-                f"{self.objective}: leave out one of them."
-            )
+        self._check_cuts()
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise ConfigError(
                 f"warmup is {self.warmup} but the run has {self.steps} steps: the "
@@ -344,6 +347,24 @@ class TrainConfig:
                 f"target_batch_tokens={self.target_batch_tokens} and {' and '.join(given)} are "
                 "both given: the first chooses the others, drop one side."
             )
+
+    def _check_cuts(self) -> None:
+        asked = {
+            name: value
+            for name in ("bpe_dropout", "subword_sampling")
+            if (value := getattr(self, name))
+        }
+        if len(asked) > 1:
+            raise ConfigError(
+                "bpe_dropout is for a bpe tokenizer and subword_sampling for a unigram one: leave "
+                "out one of them."
+            )
+        for name, value in asked.items():
+            if self.objective != "next_token":
+                raise ConfigError(
+                    f"{name} {value:g} goes with objective next_token only, not "
+                    f"{self.objective}: leave out one of them."
+                )
 
     def _check_records(self) -> None:
         if "off" in self.alerts and len(self.alerts) > 1:

@@ -17,12 +17,10 @@ from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.display import Display
 from omnima.training.foresight import require_memory
 from omnima.training.objective import special_tokens_of
-from omnima.training.recipe import Recipe, parse_count
+from omnima.training.recipe import TOKENIZERS, Recipe, parse_count
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
 from omnima.training.trainer import Trainer, out_of
-
-KINDS = ("bpe", "unigram", "char", "byte", "word")
 
 
 def train(
@@ -151,7 +149,7 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
 
     if directory.tokenizer.exists():
         return Tokenizer.from_pretrained(directory.tokenizer)
-    if recipe.tokenizer in KINDS:
+    if recipe.tokenizer in TOKENIZERS:
         display.note(f"Training a {recipe.tokenizer} tokenizer.")
         tokenizer = Tokenizer.train(
             source.documents(),
@@ -164,8 +162,8 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
     else:
         raise ConfigError(
-            f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(KINDS)} nor a directory "
-            "that holds a tokenizer."
+            f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(TOKENIZERS)} nor a "
+            "directory that holds a tokenizer."
         )
     aside = directory.path / "tokenizer.part"
     if aside.exists():

@@ -34,6 +34,7 @@ def training_loader(
         objective=objective_of(config, tokenizer),
         tokenizer=tokenizer,
         dropout=config.bpe_dropout,
+        alpha=config.subword_sampling,
     )
 
 

@@ -17,6 +17,9 @@ from omnima.training.schema import Field, check_bounds, fields_of, option, read_
 # A layer that names one of a group silences the others of that group in the layers below it.
 _ALTERNATIVES = (("steps", "minutes", "epochs"), ("preset", "params"))
 _COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmb]?)\s*", re.IGNORECASE)
+# The kinds that can be trained; else `tokenizer` names a directory.
+TOKENIZERS = ("bpe", "unigram", "char", "byte", "word")
+_CUT_BY_CHANCE = {"bpe_dropout": "bpe", "subword_sampling": "unigram"}
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -87,6 +90,13 @@ class Recipe:
             raise ConfigError("No size: give --preset 1m (a name) or --params 20M (a count).")
         if self.params:
             parse_count(self.params)
+        for name, kind in _CUT_BY_CHANCE.items():
+            if getattr(self.train, name) and self.tokenizer in TOKENIZERS:
+                if self.tokenizer != kind:
+                    raise ConfigError(
+                        f"{name} needs a tokenizer of kind {kind}, but tokenizer is "
+                        f"{self.tokenizer}: give tokenizer {kind}, or leave {name} out."
+                    )
 
     @staticmethod
     def schema() -> dict[str, Field]:

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <random>
 
 #include "omnima/core/error.h"
 #include "omnima/text/pair_table.h"
+#include "omnima/text/tokenizer.h"
 #include "text_fixture.h"
 
 namespace omnima::text {
@@ -88,6 +90,87 @@ TEST(Unigram, FindsTheBestOfAllCuts) {
     EXPECT_EQ(joined, text);
     EXPECT_DOUBLE_EQ(total, best_score(by_piece, text));
   }
+}
+
+// Every cut of a text with the exponent of its probability.
+using Cuts = std::map<Pieces, double>;
+void all_cuts(const std::map<std::string, double>& scores, const std::string& text, Pieces& before,
+              double score, Cuts& cuts) {
+  if (text.empty()) cuts[before] = score;
+  for (std::size_t length = 1; length <= text.size(); ++length) {
+    const auto found = scores.find(text.substr(0, length));
+    if (found == scores.end()) continue;
+    before.push_back(found->first);
+    all_cuts(scores, text.substr(length), before, score + found->second, cuts);
+    before.pop_back();
+  }
+}
+
+TEST(Unigram, DrawsEveryCutByThePowerOfItsProbability) {
+  const std::map<std::string, double> scores = {{"a", -2.0},   {"b", -1.5},  {"c", -3.0},
+                                                {"ab", -2.5},  {"bc", -4.0}, {"abc", -4.5},
+                                                {"cab", -5.0}, {"ca", -6.0}, {"aab", -5.5}};
+  Pieces pieces, before;
+  std::vector<double> values;
+  for (const auto& [piece, score] : scores) {
+    pieces.push_back(piece);
+    values.push_back(score);
+  }
+  const auto vocabulary = make_unigram_vocabulary(pieces, values);
+  const auto model = make_unigram(vocabulary);
+  const std::string text = "abcabc";
+  Cuts cuts;
+  all_cuts(scores, text, before, 0.0, cuts);
+  ASSERT_GT(cuts.size(), 15u);
+  constexpr int kDraws = 40000;
+  for (const double alpha : {0.0, 0.3, 1.0, 2.0}) {
+    double total = 0.0;
+    for (const auto& [cut, score] : cuts) total += std::exp(alpha * score);
+    core::Random random(11);
+    std::map<Pieces, int> found;
+    for (int i = 0; i < kDraws; ++i) {
+      std::vector<Id> ids;
+      model->encode_by_chance(text, alpha, random, ids);
+      Pieces drawn;
+      for (const Id id : ids) drawn.push_back(vocabulary.pieces[id]);
+      ++found[drawn];
+    }
+    double distance = 0.0;
+    for (const auto& [cut, score] : cuts) {
+      const double expected = kDraws * std::exp(alpha * score) / total;
+      distance += (found[cut] - expected) * (found[cut] - expected) / expected;
+    }
+    EXPECT_EQ(found.size(), cuts.size());
+    // The mean of chi-square is its degrees of freedom, its variance twice that.
+    const double freedom = static_cast<double>(cuts.size() - 1);
+    EXPECT_LT(distance, freedom + 4.0 * std::sqrt(2.0 * freedom)) << "alpha " << alpha;
+  }
+}
+
+TEST(Unigram, LongTextsAndSharpDrawsStayFinite) {
+  const auto vocabulary = make_unigram_vocabulary({"a", "b", "ab", "ba"}, {-3, -2, -4, -6});
+  const auto model = make_unigram(vocabulary);
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += i % 3 == 0 ? "ab" : "é";
+  core::Random random(3);
+  std::vector<Id> best, drawn;
+  model->encode(text, best);
+  model->encode_by_chance(text, 1e6, random, drawn);
+  EXPECT_EQ(drawn, best);
+  drawn.clear();
+  model->encode_by_chance(text, 0.0, random, drawn);
+  EXPECT_GT(drawn.size(), best.size());  // "ab" in two or in one, alike
+  const Tokenizer tokenizer(vocabulary);
+  EXPECT_EQ(tokenizer.decode(drawn), text);
+  std::vector<Id> once, again;
+  tokenizer.encode_sampled(text, 0.5, 9, once);
+  tokenizer.encode_sampled(text, 0.5, 9, again);
+  EXPECT_EQ(once, again);
+  for (const double alpha : {-0.1, 1e7, std::nan("")}) {
+    EXPECT_THROW(tokenizer.encode_sampled(text, alpha, 9, once), core::ConfigError);
+  }
+  EXPECT_THROW(Tokenizer(make_vocabulary(Algorithm::kBpe, {"a"})).encode_sampled("a", 1, 0, once),
+               core::ConfigError);
 }
 
 TEST(Unigram, UnknownCharactersBecomeBytesAndByteNamesStayText) {
