@@ -68,8 +68,25 @@ def bits_per_byte(directory: Path, tokens: omnima.data.TokenData, context: int) 
     return score(step, tokens, "val", 8, context).bits_per_byte
 
 
+def add_dropout(model: Any, rate: float) -> None:
+    """Dropout where our models have it: after the embedding, each attention and each MLP."""
+    import torch
+
+    def drop(module: Any, inputs: Any, output: Any) -> Any:
+        if not module.training:
+            return output
+        if isinstance(output, tuple):
+            return (torch.nn.functional.dropout(output[0], rate), *output[1:])
+        return torch.nn.functional.dropout(output, rate)
+
+    if rate > 0:
+        parts = [part for layer in model.model.layers for part in (layer.self_attn, layer.mlp)]
+        for part in [model.model.embed_tokens, *parts]:
+            part.register_forward_hook(drop)
+
+
 def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) -> dict[str, Any]:
-    """Train transformers' Llama of the run's shape for as many minutes, and score it."""
+    """Train transformers' Llama of the run's shape as many minutes; score its best state."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -78,14 +95,18 @@ def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) 
     config.use_cache = False
     torch.manual_seed(options.seed)
     model = LlamaForCausalLM(config).train()
+    add_dropout(model, omnima.Model.from_pretrained(run).config.dropout)
     fast = torch.compile(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True
     )
     loader = tokens.loader("train", options.batch_size, context, seed=options.seed)
     seconds = 60.0 * (options.minutes or 0.0)
-    steps, start, done = 0, math.inf, 0.0
-    while done < 1:
+    omnima.Tokenizer.from_pretrained(run).save_pretrained(place)
+    steps, spent, best = 0, 0.0, math.inf
+    while spent < seconds:
+        start = time.perf_counter()
+        done = spent / seconds
         rate = min(1.0, (steps + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = options.lr * rate
@@ -98,14 +119,13 @@ def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         steps += 1
-        if steps == 3:  # compiled
-            start = time.perf_counter()
-        done = max(0.0, time.perf_counter() - start) / seconds
-    model.save_pretrained(place)
-    tokenizer = omnima.Tokenizer.from_pretrained(run)
-    tokenizer.save_pretrained(place)
+        if steps > 3:  # compiled
+            spent += time.perf_counter() - start
+        if steps % options.eval_every == 0 or spent >= seconds:  # beside the clock
+            model.save_pretrained(place)
+            best = min(best, bits_per_byte(place, tokens, context))
     rate = (steps - 3) * options.batch_size * context / seconds
-    return {"bits_per_byte": bits_per_byte(place, tokens, context), "tokens_per_s": round(rate)}
+    return {"bits_per_byte": best, "tokens_per_s": round(rate)}
 
 
 def main() -> int:
