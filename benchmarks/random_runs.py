@@ -130,6 +130,10 @@ MODEL: dict[str, Draw] = {
     "relative_max_distance": whole(2, 200),
     "sliding_window": whole(1, 24),
     "sliding_window_pattern": one_of(2, 3),
+    "blocksparse_block_size": whole(1, 8),
+    "blocksparse_num_local_blocks": whole(1, 3),
+    "blocksparse_vert_stride": whole(2, 6),
+    "dense_attention_every_n_layers": one_of(2, 3),
     "attention_softcap": real(0.1, 50.0),
     "logit_softcap": real(0.1, 50.0),
 }
@@ -211,6 +215,7 @@ def random_model(rng: random.Random) -> dict[str, Any]:
                 del model[name]
         if not model.get("sliding_window"):
             model.pop("sliding_window_pattern", None)
+        _repair_blocks(model)
         if model["num_hidden_layers"] == 1:
             model.pop("layer_drop", None)
         if model.get("sliding_window", 0) >= model["max_position_embeddings"]:
@@ -221,6 +226,16 @@ def random_model(rng: random.Random) -> dict[str, Any]:
         if model["num_attention_heads"] % model.get("num_key_value_heads", 1):
             del model["num_key_value_heads"]
     return model
+
+
+def _repair_blocks(model: dict[str, Any]) -> None:
+    size, context = model.get("blocksparse_block_size", 0), model["max_position_embeddings"]
+    if size and not model.get("sliding_window") and model.get("causal", True) and context > 8:
+        model.update(blocksparse_block_size=min(size, context // 8))
+        model.update(blocksparse_num_local_blocks=2, blocksparse_vert_stride=3)
+        return
+    for name in [name for name in model if name.startswith(("blocksparse_", "dense_attention_"))]:
+        del model[name]
 
 
 def _repair_experts(model: dict[str, Any]) -> None:

@@ -97,6 +97,10 @@ class DecoderConfig:
         """
         From field names to values; unknown names and values out of bounds raise ConfigError.
         """
+    def seen_pairs(self, time: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Pairs of a query and a key that it sees in a row of `time` tokens, of all layers and heads.
+        """
     def values(self) -> dict[str, bool | int | float | str]:
         """
         All fields by name.

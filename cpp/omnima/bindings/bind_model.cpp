@@ -29,6 +29,9 @@ void bind_model(py::module_& module) {
       .def(py::init(&DecoderConfig::from_values), py::arg("values"),
            "From field names to values; unknown names and values out of bounds raise ConfigError.")
       .def("values", &DecoderConfig::values, "All fields by name.")
+      .def("seen_pairs", &DecoderConfig::seen_pairs, py::arg("time"),
+           "Pairs of a query and a key that it sees in a row of `time` tokens, of all layers and "
+           "heads.")
       .def_static("fields", &DecoderConfig::fields, "Descriptions of all fields.");
 
   py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder", "A decoder-only language model.")

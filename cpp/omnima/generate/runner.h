@@ -47,12 +47,17 @@ class Runner {
   void embed(std::span<const std::int64_t> tokens);
   void attention(std::int64_t layer, const Layer& weights);
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
+  void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void remember(std::int64_t layer, const Layer& weights);
   // The norm of each query or key head of a row.
   void normalise_heads(const Weight& norm, float* heads, std::int64_t count) const;
   void rotate(float* heads, std::int64_t count, const Row& row) const;
-  // Scores of query head `head` with the keys from `begin` on, to weights that sum to 1.
-  void weigh(std::int64_t head, std::int64_t begin, std::int64_t position, float* scores) const;
+  // What query head `head` of `position` adds to its scores with `count` keys from `begin` on, but
+  // for their scale.
+  void shape(std::int64_t head, std::int64_t begin, std::int64_t count, std::int64_t position,
+             float* scores) const;
+  // The scale of shaped scores.
+  float score_scale() const;
   Row row_of(DecodeState& state, std::int64_t position);
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x.

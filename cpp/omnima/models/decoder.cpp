@@ -55,6 +55,7 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     const std::string name = "model.layers." + std::to_string(i);
     ops::AttentionOptions scores{c.window_of(i), c.attention_softcap, slopes};
     scores.causal = c.causal;
+    scores.blocks = c.blocks_of(i);
     Block block;
     block.input_norm =
         nn::Norm(arena_, name + ".input_layernorm", c.hidden_size, layer_norm, c.norm_eps);

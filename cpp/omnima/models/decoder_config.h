@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "omnima/core/block_pattern.h"
 #include "omnima/core/field.h"
 
 namespace omnima::models {
@@ -50,6 +51,11 @@ struct DecoderConfig {
   std::int64_t relative_max_distance = 128;
   std::int64_t sliding_window = 0;
   std::int64_t sliding_window_pattern = 0;
+  std::int64_t blocksparse_block_size = 0;
+  std::int64_t blocksparse_num_local_blocks = 4;
+  std::int64_t blocksparse_vert_stride = 8;
+  bool blocksparse_homo_head_pattern = false;
+  std::int64_t dense_attention_every_n_layers = 0;
   std::int64_t num_experts = 0;  // 0: a plain mlp
   std::int64_t num_experts_per_tok = 2;
   std::int64_t moe_intermediate_size = 0;
@@ -67,6 +73,10 @@ struct DecoderConfig {
   bool gated() const;
   bool drops() const;  // whether training leaves anything out at random
   std::int64_t window_of(std::int64_t layer) const;  // 0: the whole context
+  std::int64_t blocksparse_shift() const;            // of the strided blocks, from head to head
+  core::BlockPattern blocks_of(std::int64_t layer) const;  // size 0: all are seen
+  // Pairs of a query and a key that it sees in a row of `time` tokens, of all layers and heads.
+  double seen_pairs(std::int64_t time) const;
   bool has_experts(std::int64_t layer) const;
 
   static const std::vector<core::Field>& fields();

@@ -25,12 +25,10 @@ using torch::autograd::variable_list;
 
 // The products of what is seen of the lower triangle; backward makes the scores anew and four
 // products of theirs.
-double attention_flops(const at::Tensor& qkv, const AttentionShape& shape, int64_t window,
-                       double products) {
-  const double batch = qkv.size(0), time = qkv.size(1);
-  const double unseen = window > 0 ? std::max(0.0, time - static_cast<double>(window)) : 0.0;
-  return products * batch * (time * (time + 1) - unseen * (unseen + 1)) *
-         static_cast<double>(shape.heads * shape.head_dim);
+double attention_flops(const at::Tensor& qkv, const AttentionShape& shape,
+                       const AttentionOptions& options, double products) {
+  return 2 * products * static_cast<double>(qkv.size(0) * shape.head_dim) *
+         core::seen_pairs(qkv.size(1), shape.heads, options.window, options.blocks);
 }
 
 // Of all heads of a row: a head adds its number.
@@ -80,7 +78,9 @@ kernels::AttentionTask<T> task_of(const Saved& s, int64_t row, int64_t kv_head) 
           ? s.options.bias.const_data_ptr<float>() + kv_head * group * s.options.bias.size(1)
           : nullptr,
       s.options.bias.defined() ? s.options.bias.size(1) : 0,
-      dropout_seed(s.options, row) + static_cast<uint64_t>(kv_head * group)};
+      dropout_seed(s.options, row) + static_cast<uint64_t>(kv_head * group),
+      s.options.blocks,
+      kv_head * group};
 }
 
 // Every row and key-value head is one task; f(task, row, kv_head, scratch).
@@ -111,7 +111,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                             const AttentionOptions& options) {
     const double out_bytes = bytes_of(input) * static_cast<double>(shape.heads) /
                              static_cast<double>(shape.heads + 2 * shape.kv_heads);
-    const core::Scope scope("attention.forward", attention_flops(input, shape, options.window, 2),
+    const core::Scope scope("attention.forward", attention_flops(input, shape, options, 2),
                             bytes_of(input) + out_bytes);
     const at::Tensor qkv = input.contiguous();
     const int64_t batch = qkv.size(0), time = qkv.size(1);
@@ -150,8 +150,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                   {saved["ids"].toTensor(), saved["cos"].toTensor(), saved["sin"].toTensor()},
                   {dims[0], dims[1], dims[2]},
                   kept<AttentionOptions>(context)};
-    const core::Scope scope("attention.backward",
-                            attention_flops(s.qkv, s.shape, s.options.window, 5),
+    const core::Scope scope("attention.backward", attention_flops(s.qkv, s.shape, s.options, 5),
                             2 * bytes_of(s.qkv, s.out));
     const at::Tensor dout = grads[0].contiguous(), dqkv = at::empty_like(s.qkv);
     const bool learns_bias = s.options.bias.defined() && context->needs_input_grad(1);
@@ -182,12 +181,18 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 };
 
 void check_options(int64_t time, const AttentionShape& shape, const AttentionOptions& options) {
-  const auto& [window, softcap, slopes, dropout, seed, bias, causal] = options;
+  const auto& [window, softcap, slopes, dropout, seed, bias, causal, blocks] = options;
   core::require(window >= 0 && softcap >= 0 && dropout >= 0 && dropout < 1,
                 "attention takes a window and a softcap of at least 0 and a dropout below 1, not ",
                 window, ", ", softcap, " and ", dropout, ".");
   core::require(causal || !(slopes.defined() || bias.defined()),
                 "attention that sees both sides takes neither slopes nor a bias by distance.");
+  core::require(blocks.size >= 0 && blocks.local > 0 && blocks.stride > 0 && blocks.shift >= 0,
+                "a pattern of blocks has a size and a shift of at least 0, and a number of local "
+                "blocks and a stride of at least 1, not ",
+                blocks.size, ", ", blocks.shift, ", ", blocks.local, " and ", blocks.stride, ".");
+  core::require(causal || blocks.size == 0,
+                "attention that sees both sides takes no pattern of blocks, which looks back.");
   core::require(!slopes.defined() || (slopes.scalar_type() == at::kFloat && slopes.dim() == 1 &&
                                       slopes.size(0) == shape.heads && slopes.is_contiguous()),
                 "attention takes one float32 slope a query head, ", shape.heads, " of them.");

@@ -1,9 +1,10 @@
 // Causal self-attention over a fused projection: rotary turn, grouped heads, document borders,
-// sliding windows, caps, ALiBi and dropout.
+// sliding windows, patterns of blocks, caps, ALiBi and dropout.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "omnima/core/block_pattern.h"
 #include "omnima/ops/weight.h"
 
 namespace omnima::ops {
@@ -34,11 +35,12 @@ struct AttentionOptions {
   uint64_t dropout_seed = 0;  // the zeroed ones are a pure function of it
   // float32 [heads, time or more], differentiable: added to the score of a key so many places back.
   at::Tensor bias{};
-  bool causal = true;  // false: a token sees both sides, in a window as many of each
+  bool causal = true;           // false: a token sees both sides, in a window as many of each
+  core::BlockPattern blocks{};  // only causal attention has one
 
   bool plain() const {
     return causal && window == 0 && softcap == 0 && dropout == 0 && !slopes.defined() &&
-           !bias.defined();
+           !bias.defined() && blocks.size == 0;
   }
 };
 

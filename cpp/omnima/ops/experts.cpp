@@ -216,7 +216,7 @@ at::Tensor experts(const at::Tensor& x, const Routes& routes,
     check_linear(activated_size(each.input.compute.size(0), activation), x, each.output);
   }
   const core::Scope scope("experts.forward");
-  if (!x.is_cpu() || reference_mode()) {
+  if (runs_plain(x)) {
     return experts_one_by_one(x, routes, weights, activation, capacity);
   }
   auto layer = std::make_shared<Layer>();

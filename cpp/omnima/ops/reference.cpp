@@ -67,22 +67,38 @@ at::Tensor turn(const at::Tensor& x, const Positions& positions) {
   return at::cat({a * cos - b * sin, b * cos + a * sin}, -1).to(x.scalar_type());
 }
 
-// Which keys the queries see: bool [batch or 1, 1, time, time].
-at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t window, bool causal) {
+// Which keys lie in blocks that the queries see: bool [batch or 1, heads or 1, time, time].
+at::Tensor in_seen_blocks(const at::Tensor& places, const core::BlockPattern& blocks,
+                          int64_t heads) {
+  const at::Tensor block = places.div(blocks.size, "floor").unsqueeze(1);  // [batch or 1, 1, time]
+  const at::Tensor head = at::arange(blocks.shift == 0 ? 1 : heads, places.options());
+  const at::Tensor query = block.unsqueeze(3), key = block.unsqueeze(2);
+  const at::Tensor strided =
+      (key + 1 + head.view({1, -1, 1, 1}) * blocks.shift).remainder(blocks.stride).eq(0);
+  return (query - key).lt(blocks.local).logical_or(strided);
+}
+
+// Which keys the queries see: bool [batch or 1, heads or 1, time, time].
+at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t heads,
+                   const AttentionOptions& options) {
+  const auto window = options.window;
   const at::Tensor query =
       at::arange(qkv.size(1), qkv.options().dtype(at::kLong)).unsqueeze(1);  // [time, 1]
   const at::Tensor key = query.t();
-  at::Tensor mask = causal ? key.le(query) : key.ge(0).expand({qkv.size(1), -1});
+  at::Tensor mask = options.causal ? key.le(query) : key.ge(0).expand({qkv.size(1), -1});
   if (window > 0) {
     mask = mask.logical_and(key.gt(query - window));
-    if (!causal) mask = mask.logical_and(key.lt(query + window));
+    if (!options.causal) mask = mask.logical_and(key.lt(query + window));
   }
   mask = mask.unsqueeze(0);
   if (positions.ids.defined()) {
     const at::Tensor first = query.t() - positions.ids;  // of each token's document
     mask = mask.logical_and(first.unsqueeze(2).eq(first.unsqueeze(1)));
   }
-  return mask.unsqueeze(1);
+  mask = mask.unsqueeze(1);
+  if (options.blocks.size == 0) return mask;
+  const at::Tensor places = positions.ids.defined() ? positions.ids : query.t();
+  return mask.logical_and(in_seen_blocks(places, options.blocks, heads));
 }
 
 // Attention step by step, in float32: q, k and v are [batch, heads, time, head_dim].
@@ -134,12 +150,11 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const P
   but_causal.causal = true;
   if (but_causal.plain()) {
     std::optional<at::Tensor> mask;
-    if (positions.ids.defined()) mask = visible(qkv, positions, 0, options.causal);
+    if (positions.ids.defined()) mask = visible(qkv, positions, shape.heads, options);
     const bool by_order = options.causal && !mask.has_value();
     y = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/by_order);
   } else {
-    y = explicit_attention(q, k, v, visible(qkv, positions, options.window, options.causal),
-                           options);
+    y = explicit_attention(q, k, v, visible(qkv, positions, shape.heads, options), options);
   }
   return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
 }

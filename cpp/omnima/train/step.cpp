@@ -86,8 +86,6 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
                                " averages the weights itself: leave ema_decay at 0.");
   }
   if (options.precision == "fp16") {
-    require<core::ConfigError>(model_->config().num_experts == 0,
-                               "fp16 does not know mixtures of experts: take bf16 or fp32.");
     loss_scale_ = std::make_unique<LossScale>(options.loss_scale, options.loss_scale_growth);
   }
   device_step_ = make_device_step(*model_, *optimizer_, options_);

@@ -25,6 +25,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 _VOCABULARY = 8192
 _ROWS = 8
+_LONGEST = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Shape:
     def forward_flops(self) -> float:
         """Floating-point operations of the products of one batch's forward pass.
 
-        Two for each weight of a matrix and token, and the lower triangle of the attention; looking
-        up embeddings, norms and activations count nothing.
+        Two for each weight of a matrix and token, and what the attention sees of its lower
+        triangle; looking up embeddings, norms and activations count nothing.
         """
         m = self.model
         queries = m["num_attention_heads"] * m["head_dim"]
@@ -84,8 +85,27 @@ class Shape:
         weights = layers * attention + self._mlp_weights() + m["vocab_size"] * hidden
         heads = m.get("prediction_heads", 0)  # beside that of the next token
         weights += heads * (3 * hidden * self.swiglu_width + m["vocab_size"] * hidden)
-        scores = layers * queries * (self.context + 1)  # two products of half the square
+        scores = 2 * m["head_dim"] * self._seen_pairs() / self.context  # two products
         return float(2 * self.tokens * (weights + scores))
+
+    def _seen_pairs(self) -> float:
+        """Pairs of a query and a key that it sees in a row, of all layers and heads."""
+        from omnima import _core
+
+        sees = ("sliding_", "blocksparse_", "dense_attention_")
+        fields = {name: value for name, value in self.model.items() if name.startswith(sees)}
+        heads = self.model["num_attention_heads"]
+        return _core.DecoderConfig(
+            {
+                **fields,
+                "num_hidden_layers": self.model["num_hidden_layers"],
+                "num_attention_heads": heads,
+                "hidden_size": heads,
+                "vocab_size": 1,
+                "positions": "none",
+                "max_position_embeddings": _LONGEST,  # what is seen may be wider than these rows
+            }
+        ).seen_pairs(self.context)
 
     def _mlp_weights(self) -> int:
         """Weights of the mlps of all layers that a token meets: its experts alone."""

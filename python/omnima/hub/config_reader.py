@@ -31,6 +31,7 @@ _HARMLESS = set(
 _INERT: dict[str, tuple[Any, ...]] = {
     "rope_scaling": (),
     "sliding_window": (),
+    "blocksparse_block_size": (),
     "quantization_config": (),
     "auto_map": ({},),
     "partial_rotary_factor": (1, 1.0),

@@ -215,7 +215,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             f"{', '.join(missing) or 'none'}, unknown: {', '.join(unknown) or 'none'}."
         )
     config = {**defaults, **config}
-    if config["attention_softcap"] or config["logit_softcap"] or not config["causal"]:
+    alone = ("attention_softcap", "logit_softcap", "blocksparse_block_size")
+    if any(config[name] for name in alone) or not config["causal"]:
         return "OmnimaForCausalLM"
     if is_neox(config):
         return "GPTNeoXForCausalLM"

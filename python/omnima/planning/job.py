@@ -15,25 +15,28 @@ if TYPE_CHECKING:
 def stand_in(model: ModelConfig, **changes: Any) -> ModelConfig:
     """Return a model that costs as much, but for the fields that change.
 
-    What is bound to a depth or a context that changes, such as a window within it, and costs no
-    memory of its own is left out: it might not go with the new one.
+    What is bound to a depth that changes is left out, and what does not go with a context that
+    changes, such as a window that is as wide.
 
     >>> from omnima.config import model_preset
     >>> narrow = model_preset("nima", vocab_size=256, sliding_window=64)
     >>> stand_in(narrow, max_position_embeddings=32).max_position_embeddings
     32
     """
-    bound: tuple[str, ...] = ()
     if changes.get("num_hidden_layers", model.num_hidden_layers) != model.num_hidden_layers:
-        bound += ("layer_drop",)
-    if "max_position_embeddings" in changes:
-        bound += ("rope_", "sliding_")
-    plain = {
-        field.name: field.default
-        for field in dataclasses.fields(model)
-        if field.name.startswith(bound) and field.name != "rope_theta"
-    }
-    return model.replace(**plain, **changes)
+        changes = {"layer_drop": 0.0, **changes}
+    if "max_position_embeddings" not in changes:
+        return model.replace(**changes)
+    try:
+        return model.replace(**changes)
+    except ConfigError:  # what else is wrong is said again below
+        bound = ("rope_", "sliding_", "blocksparse_", "dense_attention_")
+        plain = {
+            field.name: field.default
+            for field in dataclasses.fields(model)
+            if field.name.startswith(bound) and field.name != "rope_theta"
+        }
+        return model.replace(**plain, **changes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,7 +176,8 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
         kept += 2 * hidden + inner
     statistics = 4 * (model.num_attention_heads + 2 * (2 if model.norm == "layer_norm" else 1))
     statistics += sparse * (4 * model.num_experts + 12 * chosen)  # probabilities and choices
-    by_layer = element * kept + statistics
+    scores, passing_scores = _score_bytes(job, device)
+    by_layer = element * kept + statistics + scores
     # The last sum and its norm, the hidden states and their gradient; prediction heads have ends of
     # their own, and keep what their mlp reads.
     heads = model.prediction_heads
@@ -185,6 +186,7 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     # Experts go back one by one; their gradients of the input wait for the last.
     at_once = inner * ((1 - sparse) + 2 * sparse / max(1, model.num_experts))
     passing = element * ((2 + sparse * chosen) * hidden + (1 + _gate(model)) * at_once)
+    passing += passing_scores
     layers = model.num_hidden_layers
     if model.dropout and device != "cpu":  # on the CPU masks are drawn again
         by_layer += 2 * hidden * element
@@ -192,6 +194,30 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     whole = layers - again + (again > 0)  # one of those that compute twice is there at a time
     blocks = whole * by_layer + again * 2 * hidden * element
     return int(slices.tokens * (blocks + ends + passing))
+
+
+def _score_bytes(job: Job, device: str) -> tuple[float, float]:
+    """Bytes a token of the scores that a layer keeps on average, and that its backward pass holds.
+
+    None where attention has kernels: on the CPU but for fp16, and with plain attention everywhere.
+    Else plain ATen keeps the weights of all pairs in float32, what a cap and dropout made of them,
+    and the mask.
+    """
+    model, layers = job.model, job.model.num_hidden_layers
+    if device == "cpu" and job.precision != "fp16":
+        return 0, 0
+    all_layers = model.positions in ("alibi", "relative")
+    all_layers = all_layers or model.attention_softcap > 0 or model.attention_dropout > 0
+    plain_every = model.sliding_window_pattern or model.dense_attention_every_n_layers
+    share = 1.0 - (layers // plain_every if plain_every else 0) / layers
+    if not (model.sliding_window or model.blocksparse_block_size):
+        share = 0.0
+    share = 1.0 if all_layers else share
+    pairs = model.num_attention_heads * job.context
+    by_head = model.blocksparse_block_size > 0 and not model.blocksparse_homo_head_pattern
+    mask = pairs if by_head else job.context
+    numbers = 1 + (model.attention_softcap > 0) + 2 * (model.attention_dropout > 0)
+    return share * (4 * numbers * pairs + mask), (share > 0) * 3 * 4 * pairs
 
 
 def logits_bytes(job: Job, slices: Slices) -> int:

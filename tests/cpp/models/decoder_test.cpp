@@ -172,6 +172,23 @@ TEST(DecoderConfig, CombinationsWithoutSenseAreRefused) {
   refused({{"sliding_window_pattern", I{2}}}, "there is no sliding_window");
   refused({{"sliding_window_pattern", I{1}}, {"sliding_window", I{4}}}, "from every layer");
   refused({{"sliding_window", I{24}}}, "covers the whole context of 24");
+  const Changes blocks{{"blocksparse_block_size", I{2}}, {"blocksparse_vert_stride", I{3}}};
+  EXPECT_EQ(small(blocks).blocks_of(1).shift, 1);
+  const auto refused_blocks = [&](Changes changes, const std::string& part) {
+    changes.insert(blocks.begin(), blocks.end());
+    refused(changes, part);
+  };
+  refused({{"blocksparse_vert_stride", I{4}}}, "no effect on dense attention");
+  refused({{"dense_attention_every_n_layers", I{2}}}, "no effect on dense attention");
+  refused_blocks({{"sliding_window", I{8}}}, "both say which tokens one sees");
+  refused_blocks({{"causal", false}}, "looks back only");
+  refused_blocks({{"dense_attention_every_n_layers", I{1}}}, "no layer block-sparse");
+  refused_blocks({{"blocksparse_vert_stride", I{1}}}, "every block be seen");
+  refused_blocks({{"blocksparse_num_local_blocks", I{12}}}, "cover the whole context of 24");
+  refused_blocks({{"blocksparse_vert_stride", I{9}}, {"blocksparse_homo_head_pattern", true}},
+                 "reaches no block");
+  refused_blocks({{"blocksparse_vert_stride", I{40}}, {"blocksparse_num_local_blocks", I{11}}},
+                 "take sliding_window 22 alone");
   refused({{"expert_capacity", 1.25}}, "no effect without experts");
   refused({{"decoder_sparse_step", I{2}}}, "no effect without experts");
   refused({{"num_experts", I{1}}}, "has no choice");

@@ -139,6 +139,80 @@ TEST_P(AttentionOperator, LearnsABiasByDistance) {
   }
 }
 
+AttentionOptions by_blocks(const core::BlockPattern& pattern) {
+  AttentionOptions options;
+  options.blocks = pattern;
+  return options;
+}
+
+TEST_P(AttentionOperator, EqualsTheReferenceByBlocks) {
+  const Case& c = GetParam();
+  for (const core::BlockPattern& pattern :
+       std::vector<core::BlockPattern>{{1, 1, 3, 1}, {5, 2, 2, 1}, {16, 1, 4}, {3, 1, 5, 2}}) {
+    AttentionOptions more = by_blocks(pattern);  // and every other option with it
+    more.window = 40;
+    more.softcap = 2.5;
+    more.slopes = alibi_slopes(c.shape.heads);
+    more.dropout = 0.2;
+    more.dropout_seed = 3;
+    for (const bool packed : {false, true}) {
+      for (const AttentionOptions& options : {by_blocks(pattern), more}) {
+        SCOPED_TRACE(::testing::Message() << packed << pattern.size << options.window);
+        const Positions positions = positions_of(c, packed, true);
+        expect_reference(
+            [&](const Tensors& x) { return attention(x[0], c.shape, positions, options); },
+            [&](const Tensors& x) {
+              return reference::attention(x[0], c.shape, positions, options);
+            },
+            {qkv_of(c)});
+      }
+    }
+  }
+}
+
+// Blocks of the pattern beside those of the kernel: narrower, wider, in one and across several.
+TEST(AttentionOperatorBlocks, AreLeftOutOfLongRows) {
+  const Case c{2, 700, {4, 2, 8}};
+  for (const core::BlockPattern& pattern :
+       std::vector<core::BlockPattern>{{64, 2, 4, 1}, {24, 3, 8}, {300, 1, 2, 1}, {7, 1, 9, 2}}) {
+    for (const bool packed : {false, true}) {
+      const Positions positions = positions_of(c, packed, true);
+      expect_reference(
+          [&](const Tensors& x) { return attention(x[0], c.shape, positions, by_blocks(pattern)); },
+          [&](const Tensors& x) {
+            return reference::attention(x[0], c.shape, positions, by_blocks(pattern));
+          },
+          {qkv_of(c)});
+    }
+  }
+}
+
+TEST(AttentionOperatorBlocks, LearnABiasByDistance) {
+  const Case c{2, 130, {4, 2, 8}};
+  const auto with_bias = [](const at::Tensor& bias) {
+    AttentionOptions options = by_blocks({8, 2, 3, 1});
+    options.bias = bias.to(at::kFloat);
+    return options;
+  };
+  expect_reference(
+      [&](const Tensors& x) { return attention(x[0], c.shape, {}, with_bias(x[1])); },
+      [&](const Tensors& x) { return reference::attention(x[0], c.shape, {}, with_bias(x[1])); },
+      {qkv_of(c), drawn({4, 130}, 4)}, 2e-5);
+}
+
+// What a token does not see has no part in it, whatever it holds.
+TEST(AttentionOperatorBlocks, HideWhatIsNotSeen) {
+  const AttentionShape shape{1, 1, 8};
+  const core::BlockPattern pattern{16, 1, 3};
+  const at::Tensor qkv = drawn({1, 90, 24}, 5);
+  at::Tensor other = qkv.clone();
+  other.narrow(1, 16, 16).mul_(50);  // block 1, which only its own tokens see
+  const at::Tensor a = attention(qkv, shape, {}, by_blocks(pattern)),
+                   b = attention(other, shape, {}, by_blocks(pattern));
+  EXPECT_TRUE(a.narrow(1, 32, 58).equal(b.narrow(1, 32, 58)));
+  EXPECT_FALSE(a.narrow(1, 16, 16).equal(b.narrow(1, 16, 16)));
+}
+
 // Many blocks of keys, of which a window leaves most out.
 TEST(AttentionOperatorWindow, LeavesOutWholeBlocks) {
   const Case c{1, 700, {2, 1, 8}};
@@ -226,6 +300,10 @@ TEST(AttentionOperatorErrors, NameWhatWasExpected) {
     return message_of([&] { attention(qkv, shape, {}, options); });
   };
   EXPECT_TRUE(holds(refusal({-1}), "a window"));
+  EXPECT_TRUE(holds(refusal(by_blocks({8, 0, 2})), "not 8, 0, 0 and 2"));
+  AttentionOptions both_sides = by_blocks({2, 1, 2});
+  both_sides.causal = false;
+  EXPECT_TRUE(holds(refusal(both_sides), "which looks back"));
   EXPECT_TRUE(holds(refusal({0, -2.0}), "a softcap"));
   EXPECT_TRUE(holds(refusal({0, 0, {}, 1.0}), "a dropout below 1"));
   AttentionOptions short_bias;

@@ -26,12 +26,12 @@ Operator routed(const RouterOptions& options) {
   };
 }
 
-TEST(Router, EqualsThePlainMeaningInBothNumberFormats) {
+TEST(Router, EqualsThePlainMeaningInEveryNumberFormat) {
   for (const bool normalise : {false, true}) {
     for (const bool losses : {false, true}) {
       for (const int64_t chosen : {1, 2, 5}) {
         const RouterOptions options{chosen, normalise, losses};
-        for (const auto type : {at::kFloat, at::kBFloat16}) {
+        for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
           const Tensors in{drawn({300, 6}, 1).to(type), drawn({kExperts, 6}, 2)};
           const Outcome fast = outcome(routed(options), in);
           const ReferenceMode plain;
@@ -154,6 +154,22 @@ TEST(Experts, EqualALoopOverTokens) {
         expect_reference(fast_experts(activation, capacity), token_by_token(activation, capacity),
                          expert_inputs(activation, chosen), 2e-5, 4e-2);
       }
+    }
+  }
+}
+
+// On the CPU too these run on plain ATen; beside the float32 meaning of the same rounded values.
+TEST(Experts, EqualALoopOverTokensInFloat16) {
+  for (const auto activation : {Activation::kSwiglu, Activation::kGelu}) {
+    for (const int64_t capacity : {0, 3}) {
+      Tensors narrow, wide;
+      for (const auto& x : expert_inputs(activation, 2)) {
+        narrow.push_back(x.to(at::kHalf));
+        wide.push_back(narrow.back().to(at::kFloat));
+      }
+      const Outcome half = outcome(fast_experts(activation, capacity), narrow);
+      EXPECT_EQ(half.output.scalar_type(), at::kHalf);
+      expect_close(half, outcome(token_by_token(activation, capacity), wide), 5e-3);
     }
   }
 }

@@ -110,6 +110,13 @@ TEST(LossScale, EveryKindOfLayerRunsInFloat16) {
       {{"qk_norm", true}, {"sliding_window", std::int64_t{5}}, {"logit_softcap", 20.0}},
       {{"positions", std::string("relative")}, {"dropout", 0.1}, {"attention_dropout", 0.1}},
       {{"positions", std::string("alibi")}, {"activation", std::string("relu2")}},
+      {{"blocksparse_block_size", std::int64_t{2}},
+       {"blocksparse_num_local_blocks", std::int64_t{1}},
+       {"blocksparse_vert_stride", std::int64_t{3}}},
+      {{"num_experts", std::int64_t{4}},
+       {"shared_expert_intermediate_size", std::int64_t{16}},
+       {"expert_capacity", 1.25}},
+      {{"num_experts", std::int64_t{5}}, {"activation", std::string("gelu")}},
       {{"causal", false}, {"activation", std::string("geglu")}}};
   for (const auto& kind : kinds) {
     TrainStep exact(small(5, kind), options_with("fp32")),

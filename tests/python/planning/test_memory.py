@@ -153,6 +153,7 @@ def test_a_running_mean_is_counted_and_what_lies_aside_while_it_is_shown() -> No
     [
         {"sliding_window": 40, "sliding_window_pattern": 2},
         {"rope_scaling": "yarn", "rope_factor": 2.0, "rope_original_context": 32},
+        {"blocksparse_block_size": 4, "dense_attention_every_n_layers": 2},
         {"layer_drop": 0.2},
     ],
 )
@@ -163,6 +164,30 @@ def test_options_bound_to_a_depth_or_a_context_can_be_planned(options: dict[str,
     tight = dataclasses.replace(BOX, memory_bytes=needed_bytes(job, BOX))
     assert largest_context(job, tight) == largest_context(plain, tight) >= 16
     assert calibrate(job, BOX).pass_seconds > 0
+
+
+def test_scores_that_are_written_out_are_counted() -> None:
+    """On a GPU and in fp16 an option of attention runs on plain ATen, which keeps all scores."""
+    gpu = dataclasses.replace(BOX, device="cuda")
+    pairs = 2 * 64  # of a token with all keys, in both heads
+
+    def more(machine: Machine, precision: str = "bf16", **options: object) -> float:
+        job = Job(MODEL.replace(**options), rows=1, context=64, precision=precision)
+        plain = dataclasses.replace(job, model=MODEL)
+        parts = [memory_by_part(each, machine)["activations"] for each in (job, plain)]
+        return (parts[0] - parts[1]) / 64
+
+    passing = 12 * pairs
+    assert more(BOX, sliding_window=8) == more(gpu) == 0
+    assert more(gpu, sliding_window=8) == 3 * (4 * pairs + 64) + passing
+    assert more(BOX, "fp16", sliding_window=8) == more(gpu, sliding_window=8)
+    twos = {"sliding_window": 8, "sliding_window_pattern": 2}
+    assert more(gpu, **twos) == pytest.approx(2 * (4 * pairs + 64) + passing, abs=1)
+    assert more(gpu, blocksparse_block_size=4) == 3 * (4 * pairs + pairs) + passing
+    same = {"blocksparse_block_size": 4, "blocksparse_homo_head_pattern": True}
+    assert more(gpu, **same) == more(gpu, sliding_window=8)
+    assert more(gpu, positions="alibi", attention_softcap=5.0) == 3 * (8 * pairs + 64) + passing
+    assert more(gpu, attention_dropout=0.1) == 3 * (12 * pairs + 64) + passing
 
 
 def test_large_models_are_not_packed_and_go_in_longer_slices() -> None:

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "omnima/core/block_pattern.h"
 #include "omnima/kernels/cpu/cpu_features.h"
 #include "omnima/kernels/cpu/number_types.h"
 
@@ -34,6 +35,8 @@ struct AttentionTask {
   const float* bias = nullptr;    // [group, bias_stride]: added to the score of a key so many back
   std::int64_t bias_stride = 0;   // at least time
   std::uint64_t dropout_seed = 0;  // of this row and key-value head
+  core::BlockPattern blocks{};     // which keys are seen by blocks
+  std::int64_t first_head = 0;     // of the group, among the heads that `blocks` counts
 };
 
 // Gradients lie as q, k and v do; dout as out does.

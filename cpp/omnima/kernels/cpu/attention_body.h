@@ -59,7 +59,8 @@ void turn_queries(const AttentionTask<T>& task, std::int64_t head, const Scratch
 }
 
 // Calls pack(block) and f(block, tile) for every block of keys and the tiles of queries that see
-// some of it. A single block stays packed for all heads that share it.
+// some of it, by parts where blocks inside are not seen. A single block stays packed for all heads
+// that share it.
 template <class T, class G, class F>
 void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
   for (std::int64_t first = 0; first < task.time; first += kKeys) {
@@ -67,7 +68,8 @@ void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
     if (head == 0 || task.time > kKeys) pack(block);
     for (std::int64_t start = first / kQueries * kQueries; start < task.time; start += kQueries) {
       const Tile tile = tile_of(task, block, start);
-      if (tile.width > 0) f(block, tile);
+      if (tile.width == 0) continue;
+      for_parts(task, head, block, tile, [&](const Tile& part) { f(block, part); });
     }
   }
 }

@@ -76,15 +76,32 @@ void add_transposed(const Tile& tile, const T* weights, std::int64_t dim, const 
              });
 }
 
+// Masks the keys of [begin, end) in a row of scores that lie in blocks which the query does not
+// see.
+template <class T>
+void mask_blocks(const AttentionTask<T>& task, std::int64_t head, std::int64_t token,
+                 std::int64_t origin, std::int64_t begin, std::int64_t end, float* row) {
+  const std::int64_t size = task.blocks.size, start = token - place(task, token);
+  const std::int64_t own = (token - start) / size;
+  std::int64_t of_keys = (origin + begin - start) / size;
+  for (std::int64_t j = begin; j < end; ++of_keys) {
+    const std::int64_t next = std::min(end, start + (of_keys + 1) * size - origin);
+    if (!task.blocks.sees(task.first_head + head, own, of_keys))
+      std::fill(row + j, row + next, kMasked);
+    j = next;
+  }
+}
+
 // Masks what the query of `token` may not see in its row of scores.
 template <class T>
 void mask_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& tile,
-              std::int64_t token, float* row) {
+              std::int64_t head, std::int64_t token, float* row) {
   const std::int64_t origin = block.first + tile.begin;
   const std::int64_t begin = std::max<std::int64_t>(0, first_seen(task, token) - origin);
   const std::int64_t end = std::clamp<std::int64_t>(token + 1 - origin, 0, tile.width);
   std::fill(row, row + std::min(begin, tile.width), kMasked);
   std::fill(row + end, row + tile.width, kMasked);
+  if (task.blocks.size > 0) mask_blocks(task, head, token, origin, begin, end, row);
 }
 
 inline std::uint32_t scrambled(std::uint32_t x) {
@@ -146,7 +163,7 @@ void shape_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& 
       row[j] += bias[distance] / task.scale;
     });
   }
-  mask_row(task, block, tile, token, row);
+  mask_row(task, block, tile, head, token, row);
 }
 
 inline float maximum(const float* row, std::int64_t count) {

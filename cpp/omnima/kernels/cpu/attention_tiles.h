@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "omnima/kernels/cpu/attention.h"
 #include "omnima/kernels/cpu/gemm.h"
@@ -143,6 +144,62 @@ Tile tile_of(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t s
   tile.end = std::min(block.count, start + tile.queries - block.first);
   tile.width = tile.end > tile.begin ? round_up(tile.end - tile.begin, panel) : 0;
   return tile;
+}
+
+// Calls f(first token, its document's start, last token) for the documents of a tile's queries.
+template <class T, class F>
+void for_documents(const AttentionTask<T>& task, const Tile& tile, F f) {
+  const std::int64_t end = tile.start + tile.queries;
+  for (std::int64_t token = tile.start; token < end;) {
+    const std::int64_t first = token, start = token - place(task, token);
+    while (++token < end && token - place(task, token) == start) continue;
+    f(first, start, token - 1);
+  }
+}
+
+// The panels of a tile, a bit each, that its queries see by the pattern of blocks.
+template <class T>
+std::uint64_t seen_panels(const AttentionTask<T>& task, std::int64_t head, const KeyBlock& block,
+                          const Tile& tile) {
+  const std::int64_t panel = gemm_table<T>().panel_cols, size = task.blocks.size;
+  const std::int64_t origin = block.first + tile.begin;
+  std::uint64_t seen = 0;
+  for_documents(task, tile, [&](std::int64_t first, std::int64_t start, std::int64_t last) {
+    const std::int64_t from = std::max(start, origin), to = std::min(last + 1, origin + tile.width);
+    for (std::int64_t key = from; key < to;) {
+      const std::int64_t of_keys = (key - start) / size;
+      const std::int64_t end = std::min(to, start + (of_keys + 1) * size);
+      // The first query is the nearest to the keys: what it does not see no later one sees.
+      if (task.blocks.sees(task.first_head + head, (first - start) / size, of_keys)) {
+        const std::int64_t low = (key - origin) / panel, high = (end - 1 - origin) / panel;
+        seen |= (~std::uint64_t{0} >> (63 - high)) & (~std::uint64_t{0} << low);
+      }
+      key = end;
+    }
+  });
+  return seen;
+}
+
+// Calls f(tile) for the parts of a tile that are to be computed: with a pattern of blocks, each
+// stretch of panels that some query sees.
+template <class T, class F>
+void for_parts(const AttentionTask<T>& task, std::int64_t head, const KeyBlock& block,
+               const Tile& tile, F f) {
+  if (task.blocks.size == 0) return f(tile);
+  const std::int64_t panel = gemm_table<T>().panel_cols;
+  std::uint64_t seen = seen_panels(task, head, block, tile);
+  for (std::int64_t at = 0; seen != 0;) {
+    const int hidden = std::countr_zero(seen);
+    seen >>= hidden;
+    const int shown = std::countr_one(seen);
+    seen = shown < 64 ? seen >> shown : 0;
+    Tile part = tile;
+    part.begin = tile.begin + (at + hidden) * panel;
+    part.width = shown * panel;
+    part.end = std::min(tile.end, part.begin + part.width);
+    at += hidden + shown;
+    f(part);
+  }
 }
 
 }  // namespace omnima::kernels::OMNIMA_LEVEL

@@ -37,6 +37,7 @@ bfloat16 narrow<bfloat16>(float x) {  // to the nearest; no test draws halfway c
 struct Shape {
   std::int64_t time, head_dim, group;
   bool packed, rotary;
+  core::BlockPattern blocks{};
 
   std::int64_t heads() const { return group * kKvHeads; }
   std::int64_t stride() const { return (heads() + 2 * kKvHeads) * head_dim; }
@@ -152,7 +153,14 @@ Plain plain_attention(const Inputs<T>& in) {
       const auto dout = slice(in.dout, at, dim);
       std::vector<double> p(i + 1), out(dim), dq(dim);
       double sum = 0, centre = 0;
-      for (std::int64_t j = first; j <= i; ++j) sum += p[j] = std::exp(in.scale() * dot(q, k[j]));
+      const auto seen = [&](std::int64_t j) {
+        const std::int64_t size = s.blocks.size;
+        return size == 0 ||
+               s.blocks.sees(kKvHead * s.group + head, in.place(i) / size, in.place(j) / size);
+      };
+      for (std::int64_t j = first; j <= i; ++j) {
+        sum += p[j] = seen(j) ? std::exp(in.scale() * dot(q, k[j])) : 0;
+      }
       for (std::int64_t j = first; j <= i; ++j) {
         p[j] /= sum;
         add(out, p[j], v[j]);
@@ -201,20 +209,22 @@ void check_level(const Inputs<T>& in, const Plain& plain, Level level, double to
   const std::int64_t floats = kernels.scratch_bytes(s.time, s.head_dim) / 4;
   std::vector<float> scratch(floats + 16, std::numeric_limits<float>::quiet_NaN());
   std::fill(scratch.begin() + floats, scratch.end(), kUntouched);
-  const AttentionTask<T> task{s.time,
-                              s.head_dim,
-                              s.group,
-                              s.stride(),
-                              s.out_stride(),
-                              in.qkv.data() + s.q(),
-                              in.qkv.data() + s.k(),
-                              in.qkv.data() + s.v(),
-                              out.data() + s.q(),
-                              logsumexp.data(),
-                              s.packed ? in.places.data() : nullptr,
-                              s.rotary ? in.cos.data() : nullptr,
-                              s.rotary ? in.sin.data() : nullptr,
-                              static_cast<float>(in.scale())};
+  AttentionTask<T> task{s.time,
+                        s.head_dim,
+                        s.group,
+                        s.stride(),
+                        s.out_stride(),
+                        in.qkv.data() + s.q(),
+                        in.qkv.data() + s.k(),
+                        in.qkv.data() + s.v(),
+                        out.data() + s.q(),
+                        logsumexp.data(),
+                        s.packed ? in.places.data() : nullptr,
+                        s.rotary ? in.cos.data() : nullptr,
+                        s.rotary ? in.sin.data() : nullptr,
+                        static_cast<float>(in.scale())};
+  task.blocks = s.blocks;
+  task.first_head = kKvHead * s.group;
   kernels.forward(task, scratch.data());
   EXPECT_LE(distance(out, plain.out), tolerance);
   // Queries and keys are rounded once more when their positions have turned them.
@@ -262,6 +272,25 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionKernel,
                          ::testing::Combine(::testing::Values(1, 2, 47, 48, 97, 130, 541),
                                             ::testing::Values(7, 20, 24, 64),
                                             ::testing::Values(1, 3)));
+
+class AttentionKernelBlocks : public ::testing::TestWithParam<core::BlockPattern> {};
+
+TEST_P(AttentionKernelBlocks, EqualThePlainLoopAtEveryLevel) {
+  for (const bool packed : {false, true}) {
+    for (const std::int64_t time : {1, 97, 541}) {
+      SCOPED_TRACE(::testing::Message() << time << packed);
+      check_shape<float>({time, 20, 2, packed, true, GetParam()}, 1e-5);
+      check_shape<bfloat16>({time, 24, 3, packed, false, GetParam()}, 1.5e-2);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionKernelBlocks,
+                         ::testing::Values(core::BlockPattern{1, 1, 2, 1},
+                                           core::BlockPattern{5, 3, 7, 2},
+                                           core::BlockPattern{32, 1, 4},
+                                           core::BlockPattern{64, 2, 3, 1},
+                                           core::BlockPattern{270, 1, 2, 1}));
 
 // A document of its own gives the same numbers as the same tokens packed behind another.
 TEST(AttentionKernelPacking, ADocumentDoesNotSeeItsNeighbour) {

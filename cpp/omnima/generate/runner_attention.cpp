@@ -1,0 +1,177 @@
+// The attention of runner.h: keys and values are remembered, queries read those they see.
+#include <algorithm>
+#include <cmath>
+
+#include "omnima/generate/runner.h"
+#include "omnima/kernels/cpu/activation.h"
+#include "omnima/kernels/cpu/gemv.h"
+#include "omnima/kernels/cpu/norm.h"
+
+namespace omnima::generate {
+namespace {
+
+void softmax(float* scores, std::int64_t count, float scale) {
+  float most = scores[0];
+  for (std::int64_t i = 1; i < count; ++i) most = std::max(most, scores[i]);
+  float total = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    scores[i] = std::exp((scores[i] - most) * scale);
+    total += scores[i];
+  }
+  for (std::int64_t i = 0; i < count; ++i) scores[i] /= total;
+}
+
+}  // namespace
+
+void Runner::attention(std::int64_t layer, const Layer& weights) {
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  normalise(weights.input_norm, 0, rows);
+  const Linear &q = weights.q, &k = weights.k, &v = weights.v;
+  products({{&q, q_.data(), q.outputs}, {&k, k_.data(), k.outputs}, {&v, v_.data(), v.outputs}},
+           normed_.data(), rows);
+  remember(layer, weights);
+  const std::int64_t heads = config_.num_key_value_heads;
+  const std::int64_t scores = scores_.size() / team_.size();
+  const bool sparse = config_.blocks_of(layer).size > 0;
+  const auto attend = sparse ? &Runner::attend_to_blocks : &Runner::attend;
+  team_.run(rows * heads, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
+    }
+  });
+  // Beside a parallel mlp the sum waits until that has read the stream.
+  auto& to = config_.parallel_residual ? change_ : projected_;
+  products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
+  if (!config_.parallel_residual) add_to_residual();
+}
+
+// Turns queries and keys to their positions; writes keys and values into the states.
+void Runner::remember(std::int64_t layer, const Layer& weights) {
+  const std::int64_t width = config_.head_dim, heads = config_.num_key_value_heads;
+  const std::int64_t shared = config_.num_attention_heads;
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    auto [state, position, rotary] = rows_[row];
+    float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
+    if (config_.qk_norm) {
+      normalise_heads(weights.query_norm, queries, shared);
+      normalise_heads(weights.key_norm, keys, heads);
+    }
+    if (rotary->cos.defined()) {
+      rotate(queries, shared, rows_[row]);
+      rotate(keys, heads, rows_[row]);
+    }
+    for (std::int64_t head = 0; head < heads; ++head) {
+      const float* key = keys + head * width;
+      const float* value = &v_[(row * heads + head) * width];
+      std::copy(key, key + width, state->keys(layer, head) + position * width);
+      float* values = state->values(layer, head) + position;
+      for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
+    }
+  }
+}
+
+// Turns the pairs (i, i + head_dim / 2), the convention of Hugging Face's Llama.
+void Runner::rotate(float* heads, std::int64_t count, const Row& row) const {
+  const std::int64_t half = config_.head_dim / 2;
+  const float* cos = row.rotary->cos.const_data_ptr<float>() + row.position * half;
+  const float* sin = row.rotary->sin.const_data_ptr<float>() + row.position * half;
+  for (std::int64_t head = 0; head < count; ++head) {
+    float* first = heads + head * config_.head_dim;
+    float* second = first + half;
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float a = first[i], b = second[i];
+      first[i] = a * cos[i] - b * sin[i];
+      second[i] = b * cos[i] + a * sin[i];
+    }
+  }
+}
+
+// The query heads of one row that share one head of keys and values.
+void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores) {
+  const std::int64_t width = config_.head_dim;
+  const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
+  const auto [state, position, rotary] = rows_[row];
+  const std::int64_t window = config_.window_of(layer);
+  const std::int64_t begin = window > 0 ? std::max<std::int64_t>(0, position + 1 - window) : 0;
+  const std::int64_t length = position + 1 - begin;
+  const std::int64_t first = (row * config_.num_attention_heads + head * shared) * width;
+  kernels::gemv({state->keys(layer, head) + begin * width, width, nullptr, width, &q_[first], width,
+                 shared, scores, score_stride_},
+                0, length);
+  for (std::int64_t i = 0; i < shared; ++i) {
+    shape(head * shared + i, begin, length, position, scores + i * score_stride_);
+    softmax(scores + i * score_stride_, length, score_scale());
+  }
+  kernels::gemv({state->values(layer, head) + begin, state->stride(), nullptr, length, scores,
+                 score_stride_, shared, &attended_[first], width},
+                0, width);
+}
+
+// The same with a pattern of blocks: a query head reads the keys and values of those it sees alone.
+void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head,
+                              float* scores) {
+  const std::int64_t width = config_.head_dim;
+  const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
+  const auto [state, position, rotary] = rows_[row];
+  const core::BlockPattern blocks = config_.blocks_of(layer);
+  const float* keys = state->keys(layer, head);
+  const float* values = state->values(layer, head);
+  for (std::int64_t query = head * shared; query < (head + 1) * shared; ++query) {
+    const std::int64_t at = (row * config_.num_attention_heads + query) * width;
+    std::int64_t seen = 0;
+    blocks.for_stretches(query, position, [&](std::int64_t begin, std::int64_t end) {
+      kernels::gemv({keys + begin * width, width, nullptr, width, &q_[at], width, 1, scores + seen,
+                     score_stride_},
+                    0, end - begin);
+      shape(query, begin, end - begin, position, scores + seen);
+      seen += end - begin;
+    });
+    softmax(scores, seen, score_scale());
+    float* sum = &attended_[at];
+    std::fill_n(sum, width, 0.0f);
+    std::int64_t first = 0;  // an output is added to: its bias is what it was
+    blocks.for_stretches(query, position, [&](std::int64_t begin, std::int64_t end) {
+      kernels::gemv({values + begin, state->stride(), sum, end - begin, scores + first,
+                     score_stride_, 1, sum, width},
+                    0, width);
+      first += end - begin;
+    });
+  }
+}
+
+float Runner::score_scale() const {
+  return config_.attention_softcap > 0 ? 1.0f
+                                       : 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+}
+
+void Runner::shape(std::int64_t head, std::int64_t begin, std::int64_t count, std::int64_t position,
+                   float* scores) const {
+  const float scale = score_scale();
+  if (config_.attention_softcap > 0) {
+    const float inner = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+    for (std::int64_t j = 0; j < count; ++j) scores[j] *= inner;
+    kernels::activation_kernels<float>().soft_cap(scores, scores, count,
+                                                  static_cast<float>(config_.attention_softcap));
+  }
+  if (!slopes_.empty()) {
+    for (std::int64_t j = 0; j < count; ++j) {
+      scores[j] += slopes_[head] / scale * static_cast<float>(begin + j - position);
+    }
+  }
+  if (buckets_.defined()) {
+    const auto* bucket = buckets_.const_data_ptr<std::int64_t>();
+    const float* bias = weights_.relative_bias.data() + head;
+    for (std::int64_t j = 0; j < count; ++j) {
+      scores[j] += bias[bucket[position - begin - j] * config_.num_attention_heads] / scale;
+    }
+  }
+}
+
+void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) const {
+  std::vector<float> rstd(static_cast<std::size_t>(count));
+  kernels::norm_kernels<float>().rms_forward(
+      heads, norm.data(), heads, rstd.data(),
+      {count, config_.head_dim, static_cast<float>(config_.norm_eps)});
+}
+
+}  // namespace omnima::generate
