@@ -1,4 +1,4 @@
-// Block-sparse attention: a token sees the blocks near it and every so-manieth block of its
+// Block-sparse attention: a token sees the blocks near it and every n-th block of its
 // document (local and strided, Child et al. 2019, in the blocks of Phi-3-small, Abdin et al. 2024).
 #pragma once
 
@@ -10,7 +10,7 @@ namespace omnima::core {
 struct BlockPattern {
   std::int64_t size = 0;    // tokens of a block, counted from the document's first; 0: all are seen
   std::int64_t local = 1;   // the token's own block and those right before it
-  std::int64_t stride = 1;  // every so-manieth block is seen by all tokens after it
+  std::int64_t stride = 1;  // every n-th block is seen by all tokens after it
   std::int64_t shift = 0;   // by so many blocks earlier for each further head
 
   bool strided(std::int64_t head, std::int64_t block) const {

@@ -57,13 +57,13 @@ void each_sparse_option(DecoderConfig& c, Visit& visit) {
               "blocks that a token sees up to its own, that included", 1, kMost},
         c.blocksparse_num_local_blocks);
   visit(Field{"blocksparse_vert_stride", std::int64_t{8},
-              "every so-manieth block is seen by all tokens after it", 1, kMost},
+              "every n-th block is seen by all tokens after it", 1, kMost},
         c.blocksparse_vert_stride);
   visit(Field{"blocksparse_homo_head_pattern", false,
               "all heads see the same blocks; false: each head other strided ones", 0, 1},
         c.blocksparse_homo_head_pattern);
   visit(Field{"dense_attention_every_n_layers", std::int64_t{0},
-              "every so-manieth layer of block-sparse attention is dense; 0: none is", 0, kMost},
+              "every n-th layer of block-sparse attention is dense; 0: none is", 0, kMost},
         c.dense_attention_every_n_layers);
 }
 

@@ -17,6 +17,8 @@ from omnima.config import ModelConfig
 from omnima.errors import ConfigError
 from omnima.planning import Job
 
+from .drawn import relative
+
 HIDDEN, VOCAB = 24, 31
 
 
@@ -77,10 +79,6 @@ def plain_logits(model: omnima.Model, ids: torch.Tensor, segments: torch.Tensor)
         gate, up = (read @ w[f"{block}mlp.{part}_proj.weight"].T for part in ("gate", "up"))
         x = x + (torch.nn.functional.silu(gate) * up) @ w[block + "mlp.down_proj.weight"].T
     return norm(x, "model.norm") @ w["model.embed_tokens.weight"].T
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @settings(max_examples=20, deadline=None)
