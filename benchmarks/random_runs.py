@@ -66,6 +66,8 @@ TRAINING: dict[str, Draw] = {
     "ramp_steps": whole(0, 4),
     "precision": one_of("auto", "fp32", "fp32", "bf16", "bf16", "fp16"),
     "subword_sampling": real(0.05, 5.0),
+    "curriculum": one_of("length", "length", "length", "nothing"),
+    "curriculum_steps": whole(1, 6),
     "lr": real(1e-5, 0.05),
     "warmup": whole(0, 8),
     "cycles": whole(1, 6),
@@ -321,6 +323,10 @@ def _repair(values: dict[str, Any], budget: str) -> None:
         values.pop("warmup", None)
     if values.get("accumulate", 1) == 1 or budget == "epochs":
         values.pop("ramp_steps", None)
+    if values.get("curriculum_steps", 0) > values.get("steps", 99):
+        del values["curriculum_steps"]
+    if "curriculum" in values and budget == "minutes":
+        values.setdefault("curriculum_steps", 2)
     if "off" in values.get("alerts", ()):
         values["alerts"] = ["off"]
     if values["data"][0].endswith(".yaml"):

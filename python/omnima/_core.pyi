@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -194,13 +194,21 @@ class ObjectiveOptions:
     @vocab_size.setter
     def vocab_size(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
+class CurriculumOptions:
+    """
+    How the first rows go from easy to hard.
+    """
+    def __init__(self, *, scores: torch.Tensor, pacing: str = 'linear', start: typing.SupportsFloat | typing.SupportsIndex = 0.1, rows: typing.SupportsInt | typing.SupportsIndex = 0, epochs: typing.SupportsFloat | typing.SupportsIndex = 0.0) -> None:
+        """
+        scores: of each document, the easiest lowest; without any there is no curriculum. All rows are in after so many rows, or epochs, of the run.
+        """
 class Loader(BatchSource):
     """
     Batches from token shards in an order that (seed, position) fix.
     """
-    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ..., tokenizer: Tokenizer | None = None, dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, alpha: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None:
+    def __init__(self, *, shards: collections.abc.Sequence[tuple[str, str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]], width: typing.SupportsInt | typing.SupportsIndex, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packing: str = 'windows', sequential: bool = False, prefetch: bool = True, end_id: typing.SupportsInt | typing.SupportsIndex, start_id: typing.SupportsInt | typing.SupportsIndex, objective: ObjectiveOptions = ..., tokenizer: Tokenizer | None = None, dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, alpha: typing.SupportsFloat | typing.SupportsIndex | None = None, curriculum: CurriculumOptions = ...) -> None:
         """
-        shards: (tokens path, docs path, number of tokens, number of documents) of each. With a tokenizer rows are cut anew in every epoch: by the power alpha of the probability of a cut where it is given, else with merges left out with the probability dropout.
+        shards: (tokens path, docs path, number of tokens, number of documents) of each. With a tokenizer rows are cut anew in every epoch: by the power alpha of the probability of a cut where it is given, else with merges left out with the probability dropout. With a curriculum the first rows go from easy to hard.
         """
     def next(self: BatchSource) -> tuple:
         """
@@ -210,6 +218,11 @@ class Loader(BatchSource):
     def batches_per_epoch(self) -> int:
         """
         Batches that visit every row once (the last one may hold rows of the next epoch).
+        """
+    @property
+    def curriculum_rows(self) -> int:
+        """
+        Rows from the beginning that a curriculum orders; plain epochs follow.
         """
     @property
     def rows_per_epoch(self) -> int:
@@ -611,6 +624,10 @@ def cpu_features() -> list[str]:
 def cpu_level() -> str:
     """
     The level of the CPU kernels in use; OMNIMA_CPU_ISA forces one.
+    """
+def document_losses(decoder: Decoder, tokens: torch.Tensor, ends: torch.Tensor, start_id: typing.SupportsInt | typing.SupportsIndex) -> tuple[list[float], list[int]]:
+    """
+    Of documents that lie one behind the other, ending at `ends`: the sum of each one's losses in nats, and of how many tokens. Longer ones are measured up to the model's context.
     """
 def generate_option_fields() -> list[dict]:
     """

@@ -66,7 +66,7 @@ std::unique_ptr<data::Loader> make_loader(
     std::string packing, bool sequential, bool prefetch, std::int64_t end_id, std::int64_t start_id,
     data::ObjectiveOptions objective,
     const std::optional<std::shared_ptr<text::Tokenizer>>& tokenizer, double dropout,
-    std::optional<double> alpha) {
+    std::optional<double> alpha, data::CurriculumOptions curriculum) {
   data::LoaderOptions options;
   for (auto& [tokens, docs, num_tokens, num_docs] : shards) {
     options.shards.push_back({std::move(tokens), std::move(docs), num_tokens, num_docs});
@@ -81,6 +81,7 @@ std::unique_ptr<data::Loader> make_loader(
   options.end_id = end_id;
   options.start_id = start_id;
   options.objective = std::move(objective);
+  options.curriculum = std::move(curriculum);
   if (tokenizer) options.recut = recut_with(*tokenizer, dropout, alpha);
   return std::make_unique<data::Loader>(std::move(options));
 }
@@ -106,6 +107,21 @@ void bind_data(py::module_& module) {
           },
           py::arg("time"), "Spans cut out of a row of `time` tokens; 0: it is too short.");
 
+  using data::CurriculumOptions;
+  py::class_<CurriculumOptions>(module, "CurriculumOptions",
+                                "How the first rows go from easy to hard.")
+      .def(py::init([](const at::Tensor& scores, std::string pacing, double start,
+                       std::int64_t rows, double epochs) {
+             const at::Tensor flat = scores.to(at::kCPU, at::kDouble).contiguous();
+             const double* first = flat.const_data_ptr<double>();
+             return CurriculumOptions{
+                 {first, first + flat.numel()}, std::move(pacing), start, rows, epochs};
+           }),
+           py::kw_only(), py::arg("scores"), py::arg("pacing") = "linear", py::arg("start") = 0.1,
+           py::arg("rows") = 0, py::arg("epochs") = 0.0,
+           "scores: of each document, the easiest lowest; without any there is no curriculum. All "
+           "rows are in after so many rows, or epochs, of the run.");
+
   py::class_<data::Loader, data::BatchSource>(
       module, "Loader", "Batches from token shards in an order that (seed, position) fix.")
       .def(
@@ -114,10 +130,12 @@ void bind_data(py::module_& module) {
           py::arg("sequential") = false, py::arg("prefetch") = true, py::arg("end_id"),
           py::arg("start_id"), py::arg("objective") = ObjectiveOptions(),
           py::arg("tokenizer") = std::nullopt, py::arg("dropout") = 0.0,
-          py::arg("alpha") = std::nullopt, py::call_guard<py::gil_scoped_release>(),
+          py::arg("alpha") = std::nullopt, py::arg("curriculum") = data::CurriculumOptions(),
+          py::call_guard<py::gil_scoped_release>(),
           "shards: (tokens path, docs path, number of tokens, number of documents) of each. With a "
           "tokenizer rows are cut anew in every epoch: by the power alpha of the probability of a "
-          "cut where it is given, else with merges left out with the probability dropout.")
+          "cut where it is given, else with merges left out with the probability dropout. "
+          "With a curriculum the first rows go from easy to hard.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
       .def_property_readonly(
@@ -127,7 +145,11 @@ void bind_data(py::module_& module) {
       .def_property_readonly(
           "rows_per_epoch",
           [](const data::Loader& loader) { return loader.plan().rows_per_epoch(); },
-          "Rows that visit the data once.");
+          "Rows that visit the data once.")
+      .def_property_readonly(
+          "curriculum_rows",
+          [](const data::Loader& loader) { return loader.plan().curriculum_rows(); },
+          "Rows from the beginning that a curriculum orders; plain epochs follow.");
 }
 
 }  // namespace omnima::bindings

@@ -5,6 +5,7 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
+#include "omnima/train/document_losses.h"
 #include "omnima/train/step.h"
 
 namespace omnima::bindings {
@@ -104,6 +105,18 @@ void bind_train(py::module_& module) {
 
   module.def("optimizer_names", &optim::optimizer_names, "What StepOptions.optimizer may be.");
   module.def("schedule_names", &optim::schedule_names, "What StepOptions.schedule may be.");
+
+  module.def(
+      "document_losses",
+      [](models::Decoder& decoder, const at::Tensor& tokens, const at::Tensor& ends,
+         std::int64_t start_id) {
+        auto losses = train::document_losses(decoder, flat<std::int64_t>(tokens, at::kLong),
+                                             flat<std::int64_t>(ends, at::kLong), start_id);
+        return std::make_pair(std::move(losses.sums), std::move(losses.tokens));
+      },
+      py::arg("decoder"), py::arg("tokens"), py::arg("ends"), py::arg("start_id"), unlocked,
+      "Of documents that lie one behind the other, ending at `ends`: the sum of each one's losses "
+      "in nats, and of how many tokens. Longer ones are measured up to the model's context.");
 
   py::class_<StepResult>(module, "StepResult", "What a step did.")
       .def_readonly("loss", &StepResult::loss, "Mean over the step's target tokens, in nats.")

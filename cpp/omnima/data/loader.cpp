@@ -2,6 +2,7 @@
 #include "omnima/data/loader.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -18,7 +19,9 @@ using core::require;
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
-constexpr std::uint64_t kObjective = ~std::uint64_t{0};  // no epoch: its draws are its own
+// No epochs: their draws are their own.
+constexpr std::uint64_t kObjective = ~std::uint64_t{0};
+constexpr std::uint64_t kCurriculum = ~std::uint64_t{1};
 
 std::uint64_t epoch_key(std::uint64_t seed, std::uint64_t epoch) { return core::mix(seed, epoch); }
 
@@ -35,13 +38,49 @@ BatchPlan::BatchPlan(LoaderOptions options)
   if (documents_) {
     packed_ = pack_documents(stream_.document_ends(), static_cast<std::uint32_t>(time));
     rows_per_epoch_ = static_cast<std::int64_t>(packed_.row_ends.size());
-    return;
+  } else {
+    const std::uint64_t size = stream_.size();
+    // As many windows as fit after any phase below `time`, so all epochs have the same number.
+    std::uint64_t windows = size >= 2 * time ? (size - time + 1) / time : 1;
+    if (options_.sequential) windows = (size + time - 1) / time;
+    rows_per_epoch_ = static_cast<std::int64_t>(windows);
   }
-  const std::uint64_t size = stream_.size();
-  // As many windows as fit after any phase below `time`, so all epochs have the same number.
-  std::uint64_t windows = size >= 2 * time ? (size - time + 1) / time : 1;
-  if (options_.sequential) windows = (size + time - 1) / time;
-  rows_per_epoch_ = static_cast<std::int64_t>(windows);
+  if (!options_.curriculum.scores.empty()) make_curriculum();
+}
+
+void BatchPlan::make_curriculum() {
+  require<ConfigError>(!options_.sequential,
+                       "data read in its own order (sequential) cannot follow a curriculum.");
+  const std::vector<double> scores = std::move(options_.curriculum.scores);
+  options_.curriculum.scores.clear();  // as many as documents, and not needed any more
+  curriculum_.emplace(options_.curriculum, row_scores(scores),
+                      epoch_key(options_.seed, kCurriculum));
+}
+
+std::vector<double> BatchPlan::row_scores(std::span<const double> scores) const {
+  const std::vector<std::uint64_t> ends = stream_.document_ends();
+  require<DataError>(scores.size() == ends.size(), "the curriculum has ", scores.size(),
+                     " scores, but the text has ", ends.size(), " documents: give one for each.");
+  const auto odd = std::ranges::find_if_not(scores, [](double x) { return std::isfinite(x); });
+  require<DataError>(odd == scores.end(), "the curriculum's score of document ",
+                     odd - scores.begin() + 1, " is not a finite number.");
+  if (!documents_) {
+    return window_scores(ends, scores, static_cast<std::uint64_t>(window_),
+                         static_cast<std::uint64_t>(rows_per_epoch_));
+  }
+  std::vector<double> means;
+  std::size_t first = 0;
+  for (const std::uint64_t end : packed_.row_ends) {
+    double sum = 0, tokens = 0;
+    for (; first < end; ++first) {
+      const Stretch& stretch = packed_.stretches[first];
+      const auto document = std::ranges::upper_bound(ends, stretch.start) - ends.begin();
+      sum += scores[static_cast<std::size_t>(document)] * stretch.length;
+      tokens += stretch.length;
+    }
+    means.push_back(sum / tokens);
+  }
+  return means;
 }
 
 void BatchPlan::check() const {
@@ -82,19 +121,31 @@ void BatchPlan::fill(std::int64_t position, Batch& batch) const {
   batch.targets = static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, kIgnored);
 }
 
-void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row) const {
+BatchPlan::Place BatchPlan::place(std::int64_t row_of_run) const {
+  if (row_of_run < curriculum_rows()) {
+    return {
+        curriculum_->row(row_of_run), 0,
+        core::mix(epoch_key(~options_.seed, kCurriculum), static_cast<std::uint64_t>(row_of_run))};
+  }
+  row_of_run -= curriculum_rows();
   const auto epoch = static_cast<std::uint64_t>(row_of_run / rows_per_epoch_);
-  auto index = static_cast<std::uint64_t>(row_of_run % rows_per_epoch_);
-  if (options_.sequential && epoch > 0) return;  // the last batch is filled up with padding
-  std::uint64_t phase = 0;
+  Place place{static_cast<std::uint64_t>(row_of_run % rows_per_epoch_)};
   if (!options_.sequential) {
     const std::uint64_t key = epoch_key(options_.seed, epoch);
     const auto count = static_cast<std::uint64_t>(rows_per_epoch_);
     const auto time = static_cast<std::uint64_t>(window_);
-    index = Permutation(count, key)(index);
+    place.index = Permutation(count, key)(place.index);
     if (!documents_ && stream_.size() >= time)
-      phase = core::mix(key) % std::min(time, stream_.size() - count * time + 1);
+      place.phase = core::mix(key) % std::min(time, stream_.size() - count * time + 1);
   }
+  place.recut_key = core::mix(epoch_key(~options_.seed, epoch), place.index);
+  return place;
+}
+
+void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row) const {
+  // The last batch is filled up with padding.
+  if (options_.sequential && row_of_run >= rows_per_epoch_) return;
+  const auto [index, phase, recut_key] = place(row_of_run);
   const std::uint64_t start = phase + index * static_cast<std::uint64_t>(window_);
   const std::uint64_t key =
       core::mix(epoch_key(options_.seed, kObjective), static_cast<std::uint64_t>(row_of_run));
@@ -104,9 +155,7 @@ void BatchPlan::fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row
   } else {
     fill_window(start, batch, row);
   }
-  if (options_.recut) {
-    recut_row(core::mix(epoch_key(~options_.seed, epoch), index), batch, row);
-  }
+  if (options_.recut) recut_row(recut_key, batch, row);
   if (options_.objective.is_plain()) return;
   const auto offset = static_cast<std::size_t>(row * options_.time);
   const auto time = static_cast<std::size_t>(options_.time);

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "omnima/data/batch.h"
+#include "omnima/data/curriculum.h"
 #include "omnima/data/objective.h"
 #include "omnima/data/packing.h"
 #include "omnima/data/token_stream.h"
@@ -43,6 +44,7 @@ struct LoaderOptions {
   std::int64_t start_id = 0;        // the input before a document's first token
   ObjectiveOptions objective{};     // other ones change a row after it was read
   Recut recut;                      // when given, every row is cut anew in every epoch
+  CurriculumOptions curriculum{};   // with scores, the first rows of the run go from easy to hard
 };
 
 // Which batch holds what; it has no state, so many threads may ask.
@@ -53,10 +55,20 @@ class BatchPlan {
   const LoaderOptions& options() const { return options_; }
   std::int64_t rows_per_epoch() const { return rows_per_epoch_; }
   std::int64_t batches_per_epoch() const;
+  // Rows of the run that a curriculum orders; the plain epochs follow them.
+  std::int64_t curriculum_rows() const { return curriculum_ ? curriculum_->rows() : 0; }
   // A sequential plan throws core::DataError past its end.
   void fill(std::int64_t position, Batch& batch) const;
 
  private:
+  struct Place {
+    std::uint64_t index = 0;      // of the row in its epoch
+    std::uint64_t phase = 0;      // where the first window of that epoch begins
+    std::uint64_t recut_key = 0;  // of the way in which it is cut anew
+  };
+  Place place(std::int64_t row_of_run) const;
+  void make_curriculum();
+  std::vector<double> row_scores(std::span<const double> scores) const;
   void fill_row(std::int64_t row_of_run, Batch& batch, std::int64_t row) const;
   void fill_window(std::uint64_t start, Batch& batch, std::int64_t row) const;
   void fill_documents(std::uint64_t packed_row, Batch& batch, std::int64_t row) const;
@@ -69,6 +81,7 @@ class BatchPlan {
   LoaderOptions options_;
   TokenStream stream_;
   PackedRows packed_;  // only for documents
+  std::optional<Curriculum> curriculum_;
   bool documents_;
   std::int64_t window_ = 1;  // tokens of the stream in a window
   std::int64_t rows_per_epoch_ = 0;

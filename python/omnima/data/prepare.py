@@ -186,7 +186,7 @@ class _Builder:
                     write_json(self.directory / MANIFEST, manifest)
                 if self._undamaged(manifest["shards"]):
                     self.source.skipped = manifest["skipped"]
-                    return TokenData(self.directory, manifest)
+                    return TokenData(self.directory, manifest, self.source)
                 (self.directory / MANIFEST).unlink()
         header = read_json(self.directory / _HEADER)
         files = self._same_files(header["files"]) if header is not None else None
@@ -277,7 +277,7 @@ class _Builder:
             "shards": shards,
         }
         write_json(self.directory / MANIFEST, manifest)
-        return TokenData(self.directory, manifest)
+        return TokenData(self.directory, manifest, self.source)
 
     def _write_shards(
         self, header: dict[str, Any], splitter: Splitter, first: int, shards: list[dict[str, Any]]

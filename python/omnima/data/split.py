@@ -64,6 +64,16 @@ class Splitter:
         return int(int.from_bytes(digest, "little") < self._limit)
 
 
+def sides_of_documents(source: Source, splitter: Splitter) -> Iterator[int]:
+    """Yield the side on which each document begins, in order: an index into SPLITS."""
+    begins = True
+    for piece in source.pieces():
+        sides = [part.side for part in splitter.parts(piece)]
+        if begins:
+            yield from sides[:1]
+        begins = piece.last
+
+
 def choose_split(source: Source, val_fraction: float, seed: int) -> Split:
     """By hash where that fills both sides and documents are many, else by position."""
     splitter = Splitter(val_fraction, seed, None)

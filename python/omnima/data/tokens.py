@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from omnima.data.shards import docs_name, find_damage, read_json, tokens_name
-from omnima.data.split import SPLITS
+from omnima.data.split import SPLITS, Splitter, sides_of_documents
 from omnima.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from omnima._core import Loader, ObjectiveOptions
+    from omnima._core import CurriculumOptions, Loader, ObjectiveOptions
+    from omnima.data.base import Source
     from omnima.tokenizers import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -38,9 +39,12 @@ class TokenData:
         ``"hash"`` or ``"position"``.
     """
 
-    def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, manifest: dict[str, Any], source: Source | None = None
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
+        self._source = source
         totals = manifest["totals"]
         self.train_tokens: int = totals["train"]["tokens"]
         self.val_tokens: int = totals["val"]["tokens"]
@@ -119,6 +123,33 @@ class TokenData:
             return np.zeros(0, dtype=f"<u{self.manifest['width']}")
         return maps[0] if len(maps) == 1 else np.concatenate(maps)
 
+    def document_ends(self, split: Literal["train", "val"]) -> npt.NDArray[np.int64]:
+        """Where each document of a side ends among its `tokens`; the last one ends with them."""
+        ends: list[npt.NDArray[Any]] = []
+        tokens = 0
+        for record in self.manifest["shards"]:
+            totals = record["splits"][self._side(split)]
+            if totals["documents"]:
+                path = self.directory / docs_name(record["index"], split)
+                ends.append(np.fromfile(path, dtype="<u8").astype(np.int64) + tokens)
+            tokens += totals["tokens"]
+        found = np.concatenate([np.zeros(0, dtype=np.int64), *ends])
+        # A text that is split by position goes on behind the cut.
+        unfinished = tokens > (found[-1] if len(found) else 0)
+        return np.append(found, tokens) if unfinished else found
+
+    def training_mask(self) -> npt.NDArray[np.bool_] | None:
+        """For each document of the text, in order, whether it (or its beginning) is for training.
+
+        None where the text is not at hand: when these shards were opened without their source.
+        """
+        if self._source is None:
+            return None
+        names = ("val_fraction", "seed", "cut")
+        splitter = Splitter(*(self.manifest[name] for name in names))
+        sides = sides_of_documents(self._source, splitter)
+        return np.array([side == 0 for side in sides], dtype=np.bool_)
+
     def verify(self) -> None:
         """Read every shard whole and compare its sha256.
 
@@ -144,6 +175,7 @@ class TokenData:
         tokenizer: Tokenizer | None = None,
         dropout: float = 0.0,
         alpha: float | None = None,
+        curriculum: CurriculumOptions | None = None,
     ) -> Loader:
         """A C++ loader of batches ``[rows, time]``.
 
@@ -172,10 +204,13 @@ class TokenData:
             those that no longer fit are left out.
         alpha : float, optional
             Cuts are drawn from all cuts instead, see `Tokenizer.encode_sampled`.
+        curriculum : CurriculumOptions, optional
+            A score for each document, and how fast rows of harder ones come in; see
+            `omnima.training.curriculum`.
         """
-        import torch  # noqa: F401  (the extension links to its libraries)
+        import torch
 
-        from omnima._core import Loader, ObjectiveOptions
+        from omnima._core import CurriculumOptions, Loader, ObjectiveOptions
 
         if packing not in ("windows", "documents"):
             raise ConfigError(f'packing is {packing!r}; expected "windows" or "documents"')
@@ -207,6 +242,9 @@ class TokenData:
             tokenizer=tokenizer.core if tokenizer is not None and anew else None,
             dropout=dropout,
             alpha=alpha,
+            curriculum=CurriculumOptions(scores=torch.zeros(0))
+            if curriculum is None
+            else curriculum,
         )
 
     def _side(self, split: str) -> str:

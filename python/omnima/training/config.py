@@ -138,6 +138,21 @@ class TrainConfig:
         minimum=0.001,
         maximum=1e6,
     )
+    curriculum: str | None = option(
+        None,
+        "easy text first: length, a file with a score a line, or the directory of a model, by "
+        "its loss",
+    )
+    curriculum_pacing: str = option(
+        "linear", "how fast hard rows come in", choices=("linear", "sqrt", "step", "exponential")
+    )
+    curriculum_start: float = _share(0.1, "share of the rows that is in at the beginning", 0.001)
+    curriculum_steps: int | None = option(
+        None,
+        "steps until all rows are in; default: half of a budget in steps or epochs",
+        minimum=1,
+        maximum=_MANY,
+    )
     lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: int | None = option(
@@ -306,6 +321,7 @@ class TrainConfig:
         self._check_records()
         self._check_schedule()
         self._check_memory()
+        self._check_curriculum()
         if self.restore_best and self.keep_best == 0:
             raise ConfigError(
                 "restore_best ends with the best checkpoint, but keep_best is 0: keep at least 1."
@@ -365,6 +381,19 @@ class TrainConfig:
                     f"{name} {value:g} goes with objective next_token only, not "
                     f"{self.objective}: leave out one of them."
                 )
+
+    def _check_curriculum(self) -> None:
+        steps = self.curriculum_steps
+        if self.curriculum is not None and self.minutes is not None and steps is None:
+            raise ConfigError(
+                "How many steps fit into a budget on the clock is not known beforehand: say with "
+                "curriculum_steps when all rows are to be in."
+            )
+        if steps is not None and self.steps is not None and steps > self.steps:
+            raise ConfigError(
+                f"curriculum_steps is {steps} but the run has {self.steps} steps: the hardest rows "
+                "would never come. Give at most steps."
+            )
 
     def _check_records(self) -> None:
         if "off" in self.alerts and len(self.alerts) > 1:

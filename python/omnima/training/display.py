@@ -104,6 +104,10 @@ class Display:
         fraction = done.bytes / done.total_bytes if done.total_bytes else 0.0
         self._update(text, min(fraction, 1.0), None)
 
+    def scoring(self, done: int, documents: int) -> None:
+        """Show how many documents a model has measured for a curriculum."""
+        self._update(f"measuring  {done:,} of {documents:,} documents", done / documents, None)
+
     def _update(self, text: str, fraction: float, left: float | None) -> None:
         if self._silent:
             return

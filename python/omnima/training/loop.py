@@ -65,12 +65,13 @@ class Loop:
         directory: RunDirectory,
         display: Display,
         observers: Observers,
+        curriculum: Any = None,
     ) -> None:
         from omnima.training.checkpoint import CheckpointStore
 
         self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
         self.display, self.directory, self.precision = display, directory, precision
-        self.observers = observers
+        self.observers, self.curriculum = observers, curriculum
         self.context = config.context or model.config.max_position_embeddings
         self.objective = objective_of(config, tokenizer)
         self.loader = self._training_loader()
@@ -92,7 +93,9 @@ class Loop:
 
     def _training_loader(self) -> Any:
         rows, time_steps = self.config.batch_size, self.context
-        return training_loader(self.data, self.config, self.tokenizer, rows, time_steps)
+        return training_loader(
+            self.data, self.config, self.tokenizer, rows, time_steps, self.curriculum
+        )
 
     @property
     def step(self) -> int:

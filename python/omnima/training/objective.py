@@ -11,7 +11,7 @@ from omnima.errors import ConfigError
 from omnima.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from omnima._core import ObjectiveOptions
+    from omnima._core import CurriculumOptions, ObjectiveOptions
 
 
 def objective_of(config: TrainConfig, tokenizer: Any) -> ObjectiveOptions | None:
@@ -22,9 +22,16 @@ def objective_of(config: TrainConfig, tokenizer: Any) -> ObjectiveOptions | None
 
 
 def training_loader(
-    data: Any, config: TrainConfig, tokenizer: Any, rows: int, time_steps: int
+    data: Any,
+    config: TrainConfig,
+    tokenizer: Any,
+    rows: int,
+    time_steps: int,
+    curriculum: CurriculumOptions | None = None,
 ) -> Any:
-    """Return the loader of a run's batches: its objective, cut anew by chance where asked."""
+    """Return the loader of a run's batches: its objective, cut anew by chance where asked, easy
+    text first where there is a curriculum.
+    """
     return data.loader(
         "train",
         rows,
@@ -35,6 +42,7 @@ def training_loader(
         tokenizer=tokenizer,
         dropout=config.bpe_dropout,
         alpha=config.subword_sampling,
+        curriculum=curriculum,
     )
 
 

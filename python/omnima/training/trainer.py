@@ -17,6 +17,7 @@ from omnima.training.callbacks.samples import write_samples
 from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.card import write_card
 from omnima.training.config import TrainConfig
+from omnima.training.curriculum import Scores, curriculum_of, document_scores, fingerprint
 from omnima.training.display import Display
 from omnima.training.foresight import Foresight
 from omnima.training.loop import Loop, peak_memory
@@ -164,6 +165,9 @@ class Trainer:
             "validation tokens": data.val_tokens,
             "tokens": data.fingerprint,
         }
+        scores = self._scores(data)
+        if scores is not None:
+            facts["curriculum"] = fingerprint(scores)
         if resume:
             directory.check_identity("facts", facts)
         directory.remember("facts", facts)
@@ -185,7 +189,10 @@ class Trainer:
                 directory,
                 self.display,
                 observers,
+                curriculum_of(config, scores),
             )
+            if scores is not None:
+                self.display.note(_order(config, loop.loader))
             if resume:
                 loop.restore()
             record_provenance(directory, config, self.model, self.tokenizer, data, loop.step)
@@ -219,6 +226,14 @@ class Trainer:
                 seed=self.config.seed,
                 progress=self.display.preparing,
             )
+
+    def _scores(self, data: Any) -> Scores | None:
+        """Return how hard each training document is; None without a curriculum."""
+        if self.config.curriculum is None:
+            return None
+        device, show = str(self.model.device), self.display.scoring
+        with self.display:
+            return document_scores(self.config.curriculum, data, self.tokenizer, device, show)
 
     def _precision(self, directory: RunDirectory, resume: bool) -> str:
         path = directory.precision
@@ -289,6 +304,14 @@ class Trainer:
             run.plot(run.path / "loss.png")
         except OmnimaError as error:  # drawing is an extra: the run is whole without it
             self.display.note(f"No loss curve: {error}")
+
+
+def _order(config: TrainConfig, loader: Any) -> str:
+    return (
+        f"Curriculum by {config.curriculum}: {loader.curriculum_rows:,} rows from easy to hard "
+        f"({config.curriculum_pacing}, from {config.curriculum_start:.0%} of "
+        f"{loader.rows_per_epoch:,}), then plain epochs."
+    )
 
 
 def _history(loop: Loop) -> list[dict[str, Any]]:

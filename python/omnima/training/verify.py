@@ -48,9 +48,11 @@ def verify_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
 
 
 def _short(recipe: Recipe, steps: int, out: Path) -> Recipe:
+    wanted = recipe.train.curriculum_steps
     training = dataclasses.replace(
         recipe.train,
         steps=steps,
+        curriculum_steps=None if wanted is None else min(wanted, steps),
         minutes=None,
         epochs=None,
         warmup=None if recipe.train.warmup is None else min(recipe.train.warmup, steps),
