@@ -20,6 +20,7 @@ from omnima.cli import (
     plan,
     profile,
     tokenize,
+    tokenizer,
     train,
 )  # fmt: skip
 from omnima.errors import OmnimaError
@@ -46,6 +47,7 @@ app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 app.command("profile")(profile.profile)
 app.add_typer(data.app)
+app.add_typer(tokenizer.app)
 
 
 @app.callback(invoke_without_command=True)

@@ -46,12 +46,13 @@ def print_facts(result: dict[str, Any], indent: int = 0) -> None:
                 print(f"{' ' * indent}{key} {number}")
                 print_facts(each, indent + 2)
         elif isinstance(value, list):
-            print(f"{' ' * indent}{key!s:<{width}}  {', '.join(_said(each) for each in value)}")
+            print(f"{' ' * indent}{key!s:<{width}}  {', '.join(said(each) for each in value)}")
         else:
-            print(f"{' ' * indent}{key!s:<{width}}  {_said(value)}")
+            print(f"{' ' * indent}{key!s:<{width}}  {said(value)}")
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """Return a value as people read it."""
     if value is None:
         return "-"
     if isinstance(value, bool):

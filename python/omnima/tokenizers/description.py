@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +51,17 @@ class Description:
 def no_merges() -> NDArray[np.uint32]:
     """Return an empty table of merges."""
     return np.zeros((0, 3), dtype=np.uint32)
+
+
+def all_merges(ids: Mapping[str, int]) -> NDArray[np.uint32]:
+    """Return every way to make a piece out of two others, in the order of the pieces."""
+    rows = [
+        (ids[piece[:cut]], ids[piece[cut:]], number)
+        for piece, number in ids.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in ids and piece[cut:] in ids
+    ]
+    return np.array(rows, dtype=np.uint32).reshape(-1, 3)
 
 
 def check_kind(kind: str) -> Kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from omnima._durable import write_durably
 from omnima.errors import DataError
+from omnima.tokenizers.as_json import added_token, config_json, tokenizer_json
 from omnima.tokenizers.description import (
     BYTE_PATTERN,
     BYTE_PIECES,
@@ -25,11 +27,9 @@ from omnima.tokenizers.description import (
 from omnima.tokenizers.stages import (
     WORDS_JSON,
     Template,
-    byte_level_json,
     pre_tokenizer_json,
     read_pre_tokenizer,
     read_template,
-    template_json,
 )
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -40,8 +40,8 @@ _END_OF_TEXT = "<|endoftext|>"
 def serialize(description: Description) -> dict[str, bytes]:
     """Return the files of a tokenizer, by name; equal tokenizers give equal bytes."""
     return {
-        TOKENIZER_FILE: _dump(_tokenizer_json(description), indent=None),
-        CONFIG_FILE: _dump(_config_json(description), indent=2),
+        TOKENIZER_FILE: _dump(tokenizer_json(description), indent=None),
+        CONFIG_FILE: _dump(config_json(description), indent=2),
     }
 
 
@@ -59,9 +59,18 @@ def read(directory: Path) -> Description:
         path, content = directory / VOCABULARY_FILE, _from_two_files(directory)
     else:
         content = _load(path)
-    config_path = directory / CONFIG_FILE
-    config = _load(config_path) if config_path.exists() else {}
-    return _Reader(path, content, config).description()
+    return _Reader(path, content, _config_beside(path)).description()
+
+
+def read_json(path: Path, named: Mapping[str, str | None]) -> Description:
+    """Read a tokenizer.json of any name; what is named goes before the config beside it."""
+    given = {name: token for name, token in named.items() if token is not None}
+    return _Reader(path, _load(path), {**_config_beside(path), **given}).description()
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    config = path.with_name(CONFIG_FILE)
+    return _load(config) if config.exists() else {}
 
 
 def _from_two_files(directory: Path) -> dict[str, Any]:
@@ -76,7 +85,7 @@ def _from_two_files(directory: Path) -> dict[str, Any]:
     vocabulary = _load(directory / VOCABULARY_FILE)
     ids = {_END_OF_TEXT: vocabulary[_END_OF_TEXT]} if _END_OF_TEXT in vocabulary else {}
     return {
-        "added_tokens": [_added_token(i, token, True) for token, i in ids.items()],
+        "added_tokens": [added_token(i, token, True) for token, i in ids.items()],
         "pre_tokenizer": pre_tokenizer_json("gpt2"),
         "model": {
             "type": "BPE",
@@ -106,105 +115,6 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
-
-
-def _tokenizer_json(description: Description) -> dict[str, Any]:
-    added = [i for i, role in enumerate(description.roles) if role in (ROLE_SPECIAL, ROLE_ADDED)]
-    fallback = [] if description.kind in ("char", "word") else [{"type": "ByteFallback"}]
-    pattern = description.pattern
-    word = description.kind == "word"
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            _added_token(i, description.pieces[i], description.roles[i] == ROLE_SPECIAL)
-            for i in added
-        ],
-        "normalizer": {"type": "NFC"} if description.nfc else None,
-        "pre_tokenizer": None
-        if pattern is None
-        else WORDS_JSON
-        if word
-        else pre_tokenizer_json(pattern),
-        "post_processor": template_json(description),
-        "decoder": {"type": "Sequence", "decoders": [*fallback, {"type": "Fuse"}]}
-        if pattern is None or word
-        else byte_level_json(),
-        "model": _word_json(description)
-        if word
-        else _unigram_json(description)
-        if description.kind == "unigram"
-        else _bpe_json(description),
-    }
-
-
-def _added_token(token_id: int, content: str, special: bool) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": content, **flags, "special": special}
-
-
-def _bpe_json(description: Description) -> dict[str, Any]:
-    pieces = description.pieces
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None if description.unknown is None else pieces[description.unknown],
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": description.kind != "char" and description.pattern is None,
-        "ignore_merges": description.whole_first,
-        "vocab": {piece: i for i, piece in enumerate(pieces)},
-        "merges": [[pieces[left], pieces[right]] for left, right, _ in description.merges.tolist()],
-    }
-
-
-def _word_json(description: Description) -> dict[str, Any]:
-    assert description.unknown is not None
-    return {
-        "type": "WordLevel",
-        "vocab": {piece: i for i, piece in enumerate(description.pieces)},
-        "unk_token": description.pieces[description.unknown],
-    }
-
-
-def _unigram_json(description: Description) -> dict[str, Any]:
-    # unk_id must name a token, though the byte tokens leave nothing unknown: padding, which text
-    # never gives.
-    return {
-        "type": "Unigram",
-        "unk_id": description.pad,
-        "vocab": [
-            [piece, score]
-            for piece, score in zip(description.pieces, description.scores, strict=True)
-        ],
-        "byte_fallback": True,
-    }
-
-
-def _config_json(description: Description) -> dict[str, Any]:
-    names = {
-        "bos_token": description.bos,
-        "eos_token": description.eos,
-        "pad_token": description.pad,
-    }
-    named = {*names.values(), description.unknown}
-    config: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-    }
-    config |= {name: description.pieces[i] for name, i in names.items() if i is not None}
-    if description.unknown is not None:
-        config["unk_token"] = description.pieces[description.unknown]
-    others = [
-        description.pieces[i]
-        for i, role in enumerate(description.roles)
-        if role == ROLE_SPECIAL and i not in named
-    ]
-    if others:
-        config["additional_special_tokens"] = others
-    return config
 
 
 class _Reader:

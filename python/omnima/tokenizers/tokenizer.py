@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from omnima import _core
 from omnima._core import StreamDecoder
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers import files, rank_file, training
+from omnima.tokenizers import files, foreign, rank_file, training
 from omnima.tokenizers.description import Description, Kind, check_kind
 
 __all__ = ["StreamDecoder", "Tokenizer"]
@@ -41,7 +41,7 @@ class Tokenizer:
             raise ConfigError(
                 "padding and end are the same token; a model would never learn to stop"
             )
-        self._description = description
+        self.description = description
         self._fingerprint: str | None = None
         self.core = _core.Tokenizer(
             algorithm=description.algorithm,
@@ -156,9 +156,41 @@ class Tokenizer:
         """
         return cls(rank_file.read(Path(path), pattern, special_tokens, bos_token, eos_token))
 
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        pattern: str | None = None,
+        special_tokens: Sequence[str] | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+    ) -> Tokenizer:
+        """Load a file of another library, whose kind is seen from what it holds.
+
+        Parameters
+        ----------
+        path
+            A ``tokenizer.json`` (by any name, or its directory), a rank file, or a ``.model`` file
+            of SentencePiece that takes text as it is.
+        pattern, special_tokens
+            For rank files, see :meth:`from_rank_file`; the pattern of a file that keeps tiktoken's
+            name, such as ``cl100k_base.tiktoken``, is known.
+        bos_token, eos_token
+            Which special tokens begin and end a document, where the file does not say.
+
+        Raises
+        ------
+        DataError
+            A file that is none of these, is damaged, or asks for what Omnima does not have.
+        ConfigError
+            A rank file without its pattern, or a token that the file does not have.
+        """
+        return cls(foreign.read(Path(path), pattern, special_tokens, bos_token, eos_token))
+
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write the files that :meth:`from_pretrained` and ``transformers.AutoTokenizer`` read."""
-        files.write(self._description, Path(directory))
+        files.write(self.description, Path(directory))
 
     def encode(
         self, text: str, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False
@@ -234,7 +266,7 @@ class Tokenizer:
 
     def pieces(self, ids: ArrayLike) -> list[str]:
         """Return each token as the vocabulary spells it: ``" the"``, ``"<0x0A>"``, ``"</s>"``."""
-        return [self._description.pieces[i] for i in self._checked(ids)]
+        return [self.description.pieces[i] for i in self._checked(ids)]
 
     def stream_decoder(self, skip_special: bool = True) -> StreamDecoder:
         """Return a decoder (``push(id)``, ``finish()``) that never splits a character."""
@@ -263,39 +295,39 @@ class Tokenizer:
     @property
     def kind(self) -> Kind:
         """``"bpe"``, ``"unigram"``, ``"char"``, ``"byte"`` or ``"word"``."""
-        return self._description.kind
+        return self.description.kind
 
     @property
     def vocab_size(self) -> int:
         """Number of ids."""
-        return len(self._description.pieces)
+        return len(self.description.pieces)
 
     @property
     def bos_id(self) -> int | None:
         """Id of the begin token."""
-        return self._description.bos
+        return self.description.bos
 
     @property
     def eos_id(self) -> int | None:
         """Id of the end token."""
-        return self._description.eos
+        return self.description.eos
 
     @property
     def pad_id(self) -> int | None:
         """Id of the padding token, never that of the end."""
-        return self._description.pad
+        return self.description.pad
 
     @property
     def unknown_id(self) -> int | None:
         """Id of the token for what is unknown; kinds ``"char"`` and ``"word"`` have one."""
-        return self._description.unknown
+        return self.description.unknown
 
     @property
     def special_tokens(self) -> dict[str, int]:
         """Every special token with its id."""
         return {
-            self._description.pieces[i]: i
-            for i, role in enumerate(self._description.roles)
+            self.description.pieces[i]: i
+            for i, role in enumerate(self.description.roles)
             if role == 2
         }
 
@@ -304,7 +336,7 @@ class Tokenizer:
         """SHA-256 of the files that :meth:`save_pretrained` writes, in hexadecimal."""
         if self._fingerprint is None:
             digest = hashlib.sha256()
-            for name, content in files.serialize(self._description).items():
+            for name, content in files.serialize(self.description).items():
                 digest.update(f"{name}\0{len(content)}\0".encode() + content)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint

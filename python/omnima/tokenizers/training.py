@@ -8,9 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnima.errors import ConfigError, DataError
 from omnima.tokenizers.corpus import Sample, checked, read_alphabet, read_lines, show_layout
 from omnima.tokenizers.description import (
@@ -18,6 +15,7 @@ from omnima.tokenizers.description import (
     WORD_PATTERN,
     Description,
     Kind,
+    all_merges,
     build,
     special_pieces,
 )
@@ -254,19 +252,8 @@ def _words(
 
 def _bpe(specials: Sequence[str], text_pieces: Sequence[str]) -> Description:
     offset = len(specials) + len(BYTE_PIECES)
-    return build("bpe", specials, text_pieces, merges=all_merges(text_pieces, offset))
-
-
-def all_merges(text_pieces: Sequence[str], offset: int) -> NDArray[np.uint32]:
-    """Return every way to make a piece out of two others, in the order of the pieces."""
     ids = {piece: position + offset for position, piece in enumerate(text_pieces)}
-    rows = [
-        (ids[piece[:cut]], ids[piece[cut:]], ids[piece])
-        for piece in text_pieces
-        for cut in range(1, len(piece))
-        if piece[:cut] in ids and piece[cut:] in ids
-    ]
-    return np.array(rows, dtype=np.uint32).reshape(-1, 3)
+    return build("bpe", specials, text_pieces, merges=all_merges(ids))
 
 
 def _unigram(specials: Sequence[str], learnt: Sequence[tuple[str, float]]) -> Description:

@@ -34,7 +34,7 @@ def in_sentencepiece(made: Tokenizer) -> Any:
     model.normalizer_spec.name = "identity"
     model.normalizer_spec.add_dummy_prefix = False
     model.normalizer_spec.remove_extra_whitespaces = False
-    description = made._description
+    description = made.description
     kinds = {0: 1, 1: 6, 2: 3}  # text, byte, control
     for piece, role, score in zip(
         description.pieces, description.roles, description.scores, strict=True

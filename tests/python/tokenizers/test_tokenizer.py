@@ -159,7 +159,7 @@ def test_ids_of_any_whole_number_array_are_taken(tokenizer: Tokenizer) -> None:
 
 
 def test_padding_equal_to_end_is_refused(trained: dict[str, Tokenizer]) -> None:
-    parts = vars(trained["byte"]._description) | {"pad": 2}
+    parts = vars(trained["byte"].description) | {"pad": 2}
     with pytest.raises(ConfigError, match="never learn to stop"):
         Tokenizer(Description(**parts))
 

@@ -58,7 +58,7 @@ def test_words_are_those_of_the_tokenizers_library(words: Tokenizer, text: str) 
     library = pytest.importorskip("tokenizers")
     from omnima.tokenizers import files
 
-    content = files.serialize(words._description)["tokenizer.json"].decode()
+    content = files.serialize(words.description)["tokenizer.json"].decode()
     theirs = library.Tokenizer.from_str(content)
     assert words.encode(text, parse_special=True) == theirs.encode(text).ids
 
@@ -150,7 +150,7 @@ def test_merges_are_left_out_as_often_as_in_the_tokenizers_library(
     made = trained["bpe"]
     text, dropout, draws = " garden", 0.3, 6000
     assert len(made.encode(text)) == 1  # nothing divides it: the library takes a text as a word
-    content = json.loads(files.serialize(made._description)["tokenizer.json"])
+    content = json.loads(files.serialize(made.description)["tokenizer.json"])
     content["model"]["dropout"] = dropout
     theirs = library.Tokenizer.from_str(json.dumps(content))
     expected = Counter(tuple(theirs.encode(text).ids) for _ in range(draws))
