@@ -8,10 +8,12 @@ from typing import Any
 import typer
 
 from omnima.cli.output import print_facts, print_json
+from omnima.errors import ConfigError
 from omnima.training.recipe import Recipe
 from omnima.training.schema import Field
 
 _AT_ONCE = "Stopped at once. The same command with --resume goes on from what is on disk."
+_NOT_WITH_REPEAT = ("config", "resume", "verify-resume", "find-lr")
 _NOT_FLAGS = ("model",)  # set with --set model.FIELD=value
 
 
@@ -48,8 +50,11 @@ def train(**flags: Any) -> None:
     from omnima.training.verify import verdict, verify_resume
 
     own = {name: flags.pop(name) for name in _OWN}
-    recipe = Recipe.from_layers(flags, own["set"] or (), own["config"])
     try:
+        if own["repeat"]:
+            _repeat(flags, own)
+            return
+        recipe = Recipe.from_layers(flags, own["set"] or (), own["config"])
         if own["verify_resume"]:
             result = verify_resume(recipe)
             print_json(result) if own["json"] else typer.echo(verdict(result))
@@ -83,6 +88,23 @@ def take_flags(command: Any, own: list[inspect.Parameter]) -> None:
     command.__annotations__ = {each.name: each.annotation for each in [*keys, *own]}
 
 
+def _repeat(flags: dict[str, Any], own: dict[str, Any]) -> None:
+    from omnima.training.repeat import repeat
+
+    if contrary := [f"--{name}" for name in _NOT_WITH_REPEAT if own[name.replace("-", "_")]]:
+        raise ConfigError(
+            f"--repeat does a run again as it was, from its beginning: leave out {contrary[0]}, or "
+            "give the run's directory to --config."
+        )
+    run, found = repeat(own["repeat"], flags, own["set"] or (), overwrite=own["overwrite"])
+    if own["json"]:
+        print_json(found.as_dict())
+    else:
+        print_facts(run.summary)
+        typer.echo(found.sentence())
+    raise typer.Exit(0 if found.identical else 1)
+
+
 def _find_lr(recipe: Recipe, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -93,8 +115,9 @@ def _find_lr(recipe: Recipe, as_json: bool) -> None:
 
 
 _OWN_PARAMETERS = [
-    own_flag("config", str | None, None, "a YAML recipe; flags and --set go before it"),
+    own_flag("config", str | None, None, "a YAML recipe or a run's directory; flags go before it"),
     own_flag("set", list[str] | None, None, "any recipe key or model field, as key=value"),
+    own_flag("repeat", str | None, None, "do the run in this directory again, into --out; compare"),
     own_flag("resume", bool, False, "continue the run in --out from its newest valid checkpoint"),
     own_flag("overwrite", bool, False, "replace a run that is already in --out"),
     own_flag("verify_resume", bool, False, "prove that this run resumes bit for bit, then leave"),

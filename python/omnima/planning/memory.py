@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from omnima.config.activations import is_gated
+from omnima.planning import plain
 from omnima.planning.core_facts import (
     BATCHES_AHEAD,
     DEPTH_BYTES,
@@ -68,7 +69,7 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
         "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
         "packed_weights": packed_bytes(job, machine),
         "activations": activations,
-        "logits": buffers * logits_bytes(job, slices),
+        "logits": buffers * logits_bytes(job, slices, machine.device),
         "workspace": workspace_bytes(job, slices, machine),
         "data": _data_bytes(job),
         "cache": _cache_bytes(job),
@@ -176,8 +177,10 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
         kept += 2 * hidden + inner
     statistics = 4 * (model.num_attention_heads + 2 * (2 if model.norm == "layer_norm" else 1))
     statistics += sparse * (4 * model.num_experts + 12 * chosen)  # probabilities and choices
-    scores, passing_scores = _score_bytes(job, device)
+    scores, passing_scores = plain.score_bytes(job, device)
     by_layer = element * kept + statistics + scores
+    if device == "cpu":
+        by_layer += plain.block_bytes(job)
     # The last sum and its norm, the hidden states and their gradient; prediction heads have ends of
     # their own, and keep what their mlp reads.
     heads = model.prediction_heads
@@ -196,32 +199,10 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     return int(slices.tokens * (blocks + ends + passing))
 
 
-def _score_bytes(job: Job, device: str) -> tuple[float, float]:
-    """Bytes a token of the scores that a layer keeps on average, and that its backward pass holds.
-
-    None where attention has kernels: on the CPU but for fp16, and with plain attention everywhere.
-    Else plain ATen keeps the weights of all pairs in float32, what a cap and dropout made of them,
-    and the mask.
-    """
-    model, layers = job.model, job.model.num_hidden_layers
-    if device == "cpu" and job.precision != "fp16":
-        return 0, 0
-    all_layers = model.positions in ("alibi", "relative")
-    all_layers = all_layers or model.attention_softcap > 0 or model.attention_dropout > 0
-    plain_every = model.sliding_window_pattern or model.dense_attention_every_n_layers
-    share = 1.0 - (layers // plain_every if plain_every else 0) / layers
-    if not (model.sliding_window or model.blocksparse_block_size):
-        share = 0.0
-    share = 1.0 if all_layers else share
-    pairs = model.num_attention_heads * job.context
-    by_head = model.blocksparse_block_size > 0 and not model.blocksparse_homo_head_pattern
-    mask = pairs if by_head else job.context
-    numbers = 1 + (model.attention_softcap > 0) + 2 * (model.attention_dropout > 0)
-    return share * (4 * numbers * pairs + mask), (share > 0) * 3 * 4 * pairs
-
-
-def logits_bytes(job: Job, slices: Slices) -> int:
+def logits_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     """Return the bytes of the logits of one chunk of the loss."""
+    if job.precision == "fp16" and device == "cpu":
+        return plain.fp16_logits_bytes(job, slices)
     vocab = job.model.vocab_size
     return int(min(slices.tokens, chunk_rows(vocab, slices.side_by_side)) * vocab * job.element)
 
@@ -241,7 +222,7 @@ def workspace_bytes(job: Job, slices: Slices, machine: Machine) -> int:
         if outputs > block:
             sums = max(sums, 4 * rows * inputs)
     right = min(RIGHT_BYTES, number * slices.tokens * max(f[1] for f in factors(model)))
-    return slices.workers * (sums + right)
+    return slices.workers * (sums + right) + plain.head_bytes(job, slices)
 
 
 def _data_bytes(job: Job) -> int:

@@ -249,7 +249,7 @@ def what_fits(job: Job, machine: Machine) -> list[dict[str, Any]]:
     for name in PRESETS:
         fixed = "vocab_size" in PRESETS[name]
         model = model_preset(name, None if fixed else job.model.vocab_size)
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "bf16", "fp16"):
             context = model.max_position_embeddings
             wanted = dataclasses.replace(job, model=model, context=context, precision=precision)
             needed = needed_bytes(wanted, machine)
@@ -277,7 +277,9 @@ def advice(job: Job, machine: Machine) -> str:
     context = largest_context(job, machine)
     if 16 <= context < job.context:
         ways.append(f"--context {context // 16 * 16} with --batch-size 1")
-    fitting = [row for row in what_fits(job, machine) if row["fits"]]
+    # fp16 needs no less than bf16.
+    rows_there = what_fits(job, machine)
+    fitting = [each for each in rows_there if each["fits"] and each["precision"] != "fp16"]
     if fitting:
         best = max(fitting, key=lambda row: row["parameters"])
         ways.append(f"--preset {best['preset']} --precision {best['precision']}")

@@ -31,6 +31,7 @@ def train(
     display: Display | None = None,
     stop_after: int | None = None,
     callbacks: Sequence[Any] = (),
+    like: tuple[RunDirectory, str] | None = None,
 ) -> Run:
     """Do everything a recipe says.
 
@@ -46,6 +47,8 @@ def train(
         Stop and save after so many steps; the run stays unfinished.
     callbacks
         Objects with methods named after events, see `omnima.training.callbacks.Callback`.
+    like
+        A run whose model, tokenizer and tokens these must be, and the names of its files.
     """
     check_device(recipe.device)
     display = display if display is not None else Display()
@@ -58,7 +61,7 @@ def train(
             display.note(f"The run in {directory.path} is already finished.")
             return Run.load(directory.path)
         trainer = assemble(recipe, directory, display, callbacks)
-        return trainer.fit(resume=resume, stop_after=stop_after)
+        return trainer.fit(resume=resume, stop_after=stop_after, like=like)
     finally:
         directory.release()
 

@@ -94,7 +94,7 @@ def _text(data: Any) -> dict[str, Any]:
 def _session(run_dir: Path, step: int) -> dict[str, Any]:
     import torch
 
-    from omnima import __version__, _core
+    from omnima import _core
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -102,7 +102,7 @@ def _session(run_dir: Path, step: int) -> dict[str, Any]:
         "from_step": step,
         "command": without_secrets(sys.orig_argv),
         "directory": os.getcwd(),
-        "versions": {"omnima": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "machine": {
             "system": platform.platform(),
             "processors": os.cpu_count(),
@@ -117,8 +117,11 @@ def _session(run_dir: Path, step: int) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Return the versions of Omnima, of Python and of the packages that take part."""
+    from omnima import __version__
+
+    found = {"omnima": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

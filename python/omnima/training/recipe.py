@@ -120,7 +120,7 @@ class Recipe:
         sets
             Texts `key=value`; a key may be a recipe key, a model field or `model.FIELD`.
         config
-            A YAML file with the same keys.
+            A YAML file with the same keys, or a run's directory, which holds one.
         defaults
             Values below all others, in the place of the fields' own.
 
@@ -161,6 +161,7 @@ class Recipe:
 def _read_yaml(path: Path) -> dict[str, Any]:
     from omnima.data.described import read_description
 
+    path = path / "config.yaml" if path.is_dir() else path
     return _read_mapping(read_description(path, "recipe"), f"the recipe {path}")
 
 

@@ -150,20 +150,23 @@ class RunDirectory:
 
     def check_identity(self, part: str, facts: Mapping[str, Any]) -> None:
         """Raise a ConfigError that names every fact that differs from the remembered ones."""
-        before = self._known().get(part)
-        if before is None:
-            return
-        now = json.loads(json.dumps(dict(facts)))
-        changed = [
-            f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
+        if changed := self.differences(part, facts):
             raise ConfigError(
                 f"The run in {self.path} was started differently ({'; '.join(changed)}). Resume it "
                 "with the same values, or train into another directory."
             )
+
+    def differences(self, part: str, facts: Mapping[str, Any]) -> list[str]:
+        """Name every fact that differs from the remembered ones, if any are."""
+        before = self._known().get(part)
+        if before is None:
+            return []
+        now = json.loads(json.dumps(dict(facts)))
+        return [
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
 
     def _known(self) -> dict[str, Any]:
         path = self.path / "run.json"

@@ -113,7 +113,12 @@ class Trainer:
         return len(encode(self.config.sample_prompt, self.tokenizer))
 
     def fit(
-        self, *, resume: bool = False, overwrite: bool = False, stop_after: int | None = None
+        self,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        stop_after: int | None = None,
+        like: tuple[RunDirectory, str] | None = None,
     ) -> Run:
         """Train to the end of the budget and write the model, its scores, samples and loss curve.
 
@@ -125,6 +130,8 @@ class Trainer:
             Replace a run that is already there.
         stop_after
             Stop and save after this many steps, as if interrupted there; the run stays unfinished.
+        like
+            A run whose model, tokenizer and tokens these must be, and the names of its files.
 
         Raises
         ------
@@ -142,7 +149,7 @@ class Trainer:
             if resume and directory.summary.exists():
                 self.display.note(f"The run in {directory.path} is already finished.")
                 return Run.load(directory.path)
-            return self._fit(directory, resume, stop_after)
+            return self._fit(directory, resume, stop_after, like)
         finally:
             directory.release()
 
@@ -153,7 +160,13 @@ class Trainer:
         directory.claim(values, self.config.identity(), resume=resume, overwrite=overwrite)
         return directory
 
-    def _fit(self, directory: RunDirectory, resume: bool, stop_after: int | None) -> Run:
+    def _fit(
+        self,
+        directory: RunDirectory,
+        resume: bool,
+        stop_after: int | None,
+        like: tuple[RunDirectory, str] | None,
+    ) -> Run:
         data = self._prepared(directory)
         facts = {
             **{
@@ -170,6 +183,11 @@ class Trainer:
             facts["curriculum"] = fingerprint(scores)
         if resume:
             directory.check_identity("facts", facts)
+        if like is not None and (changed := like[0].differences("facts", facts)):
+            raise ConfigError(
+                f"The run in {like[0].path} cannot be repeated: {'; '.join(changed)}. Its text was "
+                f"{like[1] or 'made up'}; provenance.json holds the hashes of its files."
+            )
         directory.remember("facts", facts)
         directory.remember("data_version", data.version)
         precision = self._precision(directory, resume)

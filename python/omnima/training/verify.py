@@ -14,9 +14,8 @@ from typing import Any
 from omnima.errors import CheckpointError, OmnimaError
 from omnima.training.display import Display
 from omnima.training.launch import train
-from omnima.training.memory_choice import kept_choice
-from omnima.training.precision import PrecisionChoice
 from omnima.training.recipe import Recipe
+from omnima.training.repeat import with_choices
 from omnima.training.rundir import RunDirectory
 from omnima.training.trainer import out_of
 
@@ -39,7 +38,7 @@ def verify_resume(recipe: Recipe, display: Display | None = None) -> dict[str, A
         display.note(f"Verifying resume: {steps} steps, {name}.")
         train(part, overwrite=True, display=Display(silent=True), stop_after=half)
         # A second measurement could choose otherwise, and the runs would differ for that alone.
-        recipe = _fix_choices(recipe, RunDirectory(out))
+        recipe = with_choices(recipe, RunDirectory(out))
         if half is not None:
             _resume_elsewhere(out)
         hashes[name] = _hashes(out)
@@ -65,13 +64,6 @@ def _short(recipe: Recipe, steps: int, out: Path) -> Recipe:
         out=str(out),
     )
     return dataclasses.replace(recipe, train=training)
-
-
-def _fix_choices(recipe: Recipe, done: RunDirectory) -> Recipe:
-    precision = PrecisionChoice.read(done.precision).precision
-    training = dataclasses.replace(recipe.train, precision=precision)
-    chosen = kept_choice(done)
-    return dataclasses.replace(recipe, train=training if chosen is None else chosen.apply(training))
 
 
 def _resume_elsewhere(out: Path) -> None:

@@ -366,3 +366,16 @@ def test_a_run_from_its_own_recipe(
     again = ["--config", model / "config.yaml", "--steps", "1", "--out", tmp_path / "run"]
     result = json.loads(shown(capsys, "train", *again, "--json"))
     assert result["steps"] == 1
+
+
+def test_a_run_is_repeated_from_its_directory(model: Path, place: Path) -> None:
+    again = place / "noch einmal"
+    told = the_object(omnima("train", "--repeat", model, "--out", again, "--json"))
+    assert told["identical"] is True and told["steps"] == 6 and told["same_weights"] is True
+    done = omnima("train", "--repeat", model, "--out", again, "--resume")
+    assert done.returncode == 1 and "leave out --resume" in done.stderr
+    records = again / "metrics.jsonl"
+    records.write_text(records.read_text().replace('"step": 2, "loss": ', '"step": 2, "loss": 1'))
+    done = omnima("train", "--repeat", again, "--out", place / "drittens")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "step 2 is the first that differs" in " ".join(done.stdout.split())
