@@ -18,15 +18,28 @@ def commands_page() -> str:
     parts = ["# Commands\n\nProgress goes to standard error, the result to standard output.\n"]
     for name, command in commands_of(group):
         parts.append(f"## omnima {name}\n\n{(command.help or '').strip()}\n")
-        parts.append("| option | value | meaning |\n| --- | --- | --- |")
-        for each in command.params:
-            flags = ", ".join(f"`{flag}`" for flag in (*each.opts, *each.secondary_opts))
-            if each.param_type_name == "argument":
-                flags = f"`{(each.name or '').upper()}`"
-            meaning = cell(getattr(each, "help", None) or "")
-            parts.append(f"| {flags} | {cell(value_of(each))} | {meaning} |")
-        parts.append("")
+        for heading, parameters in panels_of(command).items():
+            parts.append(f"### {heading}\n" if heading else "")
+            parts.append("| option | value | meaning |\n| --- | --- | --- |")
+            parts += [row_of(each) for each in parameters]
+            parts.append("")
     return "\n".join(parts) + "\n"
+
+
+def panels_of(command: Any) -> dict[str, list[Any]]:
+    """The parameters of a command under the headings of its help, first those without one."""
+    panels: dict[str, list[Any]] = {"": []}
+    for each in command.params:
+        panels.setdefault(getattr(each, "rich_help_panel", None) or "", []).append(each)
+    return {heading: found for heading, found in panels.items() if found}
+
+
+def row_of(parameter: Any) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+    if parameter.param_type_name == "argument":
+        flags = f"`{(parameter.name or '').upper()}`"
+    meaning = cell(getattr(parameter, "help", None) or "")
+    return f"| {flags} | {cell(value_of(parameter))} | {meaning} |"
 
 
 def commands_of(group: Any, before: str = "") -> list[tuple[str, Any]]:

@@ -75,3 +75,12 @@ def test_every_command_and_every_option_is_documented() -> None:
             for flag in each.opts:
                 shown = flag.upper() if each.param_type_name == "argument" else flag
                 assert f"`{shown}`" in text
+
+
+def test_options_stand_under_the_headings_of_the_help() -> None:
+    commands = pages().commands_page()
+    train = commands.split("## omnima train\n")[1].split("\n## omnima ")[0]
+    optimizer = train.split("### Optimizer\n")[1].split("###")[0]
+    assert "`--weight-decay`" in optimizer and "`--steps`" not in optimizer
+    assert train.index("`--resume`") < train.index("### Data")
+    assert "###" not in commands.split("## omnima info\n")[1].split("\n## omnima ")[0]

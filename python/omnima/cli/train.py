@@ -28,11 +28,9 @@ def flag_of(field: Field) -> inspect.Parameter:
     flag = field.flag
     if field.kind is bool:
         flag += "/--no-" + flag.removeprefix("--")
+    option = typer.Option(None, flag, help=meaning, show_default=False, rich_help_panel=field.group)
     return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(None, flag, help=meaning, show_default=False),
-        annotation=kind | None,
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
     )
 
 

@@ -8,8 +8,8 @@ import dataclasses
 from typing import Any
 
 from omnima._sizes import read_size
-from omnima.errors import ConfigError
 from omnima.training.callbacks.trackers import TRACKERS
+from omnima.training.config_checks import check_together
 from omnima.training.schema import check_bounds, fields_of, option, split_names, unknown_key
 
 _MANY = 1 << 40
@@ -37,9 +37,11 @@ SCHEDULES = (
 OBJECTIVES = ("next_token", "masked", "span")
 
 
-def _share(default: float, meaning: str, minimum: float = 0.0, maximum: float = 1.0) -> Any:
+def _share(
+    default: float, meaning: str, minimum: float = 0.0, maximum: float = 1.0, group: str = ""
+) -> Any:
     """A part of a whole."""
-    return option(default, meaning, minimum=minimum, maximum=maximum)
+    return option(default, meaning, minimum=minimum, maximum=maximum, group=group)
 
 
 def _decay(default: float, meaning: str) -> Any:
@@ -47,14 +49,14 @@ def _decay(default: float, meaning: str) -> Any:
     return option(default, meaning, minimum=0.0, maximum=0.999999)
 
 
-def _limit(default: float, meaning: str) -> Any:
+def _limit(default: float, meaning: str, group: str = "") -> Any:
     """A bound of a gradient; 0: none."""
-    return option(default, meaning, minimum=0.0, maximum=1e9)
+    return option(default, meaning, minimum=0.0, maximum=1e9, group=group)
 
 
-def _steps(meaning: str) -> Any:
+def _steps(meaning: str, group: str = "") -> Any:
     """A number of steps or evaluations that does not shape the weights; 0 by default."""
-    return option(0, meaning, minimum=0, maximum=_MANY, identity=False)
+    return option(0, meaning, minimum=0, maximum=_MANY, identity=False, group=group)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,9 @@ class TrainConfig:
     0.001
     """
 
-    steps: int | None = option(None, "budget: optimizer steps", minimum=1, maximum=_MANY)
+    steps: int | None = option(
+        None, "budget: optimizer steps", minimum=1, maximum=_MANY, group="Budget"
+    )
     minutes: float | None = option(
         None,
         "budget: minutes on the clock, without preparation of the data",
@@ -79,7 +83,11 @@ class TrainConfig:
         None, "budget: passes over the training text", minimum=1e-6, maximum=1e6
     )
     context: int | None = option(
-        None, "tokens in a training row; default: the model's context", minimum=2, maximum=1 << 24
+        None,
+        "tokens in a training row; default: the model's context",
+        minimum=2,
+        maximum=1 << 24,
+        group="Batches and memory",
     )
     batch_size: int = option(16, "rows in a micro-batch", minimum=1, maximum=1 << 20)
     accumulate: int = option(1, "micro-batches in a step", minimum=1, maximum=1 << 20)
@@ -115,6 +123,7 @@ class TrainConfig:
         "next_token",
         "what is learned: the next token, masked tokens (BERT), or spans cut out (T5)",
         choices=OBJECTIVES,
+        group="What is learned",
     )
     corruption_rate: float = option(
         0.15,
@@ -142,6 +151,7 @@ class TrainConfig:
         None,
         "easy text first: length, a file with a score a line, or the directory of a model, by "
         "its loss",
+        group="Curriculum",
     )
     curriculum_pacing: str = option(
         "linear", "how fast hard rows come in", choices=("linear", "sqrt", "step", "exponential")
@@ -153,7 +163,7 @@ class TrainConfig:
         minimum=1,
         maximum=_MANY,
     )
-    lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0)
+    lr: float = option(1e-3, "highest learning rate", minimum=0.0, maximum=10.0, group="Schedule")
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: int | None = option(
         None,
@@ -185,7 +195,9 @@ class TrainConfig:
         0.001,
         0.999,
     )
-    optimizer: str = option("adamw", "how gradients move weights", choices=OPTIMIZERS)
+    optimizer: str = option(
+        "adamw", "how gradients move weights", choices=OPTIMIZERS, group="Optimizer"
+    )
     beta1: float = _decay(0.9, "AdamW and Lion: decay of the mean gradient")
     beta2: float = _decay(0.98, "AdamW: decay of the squared gradient; Lion: of the mean gradient")
     eps: float = option(1e-8, "AdamW: added to the denominator", minimum=1e-16, maximum=1.0)
@@ -202,7 +214,7 @@ class TrainConfig:
     )
     clip_norm: float = _limit(1.0, "largest norm of the gradient; 0: no clipping")
     label_smoothing: float = _share(
-        0.0, "share of the target spread over the vocabulary", 0.0, 0.999
+        0.0, "share of the target spread over the vocabulary", 0.0, 0.999, group="What is learned"
     )
     z_loss: float = option(
         0.0,
@@ -217,7 +229,9 @@ class TrainConfig:
         maximum=1000.0,
     )
     clip_value: float = _limit(
-        0.0, "largest element of the gradient, cut before clip_norm; 0: no clipping"
+        0.0,
+        "largest element of the gradient, cut before clip_norm; 0: no clipping",
+        group="Optimizer",
     )
     clip_adaptive: float = _limit(
         0.0,
@@ -229,7 +243,8 @@ class TrainConfig:
     )
     ema_eval: bool = option(True, "evaluate and save the running mean, where there is one")
     patience: int = _steps(
-        "stop early after so many evaluations without a better held-out loss; 0: never"
+        "stop early after so many evaluations without a better held-out loss; 0: never",
+        group="Evaluation and checkpoints",
     )
     restore_best: bool = option(
         False,
@@ -237,7 +252,10 @@ class TrainConfig:
         identity=False,
     )
     precision: str = option(
-        "auto", "number format of the products", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "number format of the products",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        group="Precision",
     )
     loss_scale: float = option(
         65536.0,
@@ -251,8 +269,12 @@ class TrainConfig:
         minimum=1,
         maximum=_MANY,
     )
-    seed: int = option(0, "seed of weights, order and dropout", minimum=0, maximum=(1 << 62))
-    eval_every: int = _steps("steps between evaluations; 0: ten in the run")
+    seed: int = option(
+        0, "seed of weights, order and dropout", minimum=0, maximum=(1 << 62), group="Run"
+    )
+    eval_every: int = _steps(
+        "steps between evaluations; 0: ten in the run", group="Evaluation and checkpoints"
+    )
     eval_batches: int = option(
         20,
         "batches in an evaluation on the way; the last one reads up to ten times as many",
@@ -267,7 +289,9 @@ class TrainConfig:
     keep_best: int = option(
         1, "best checkpoints kept, by validation loss", minimum=0, maximum=1000, identity=False
     )
-    samples: int = option(3, "texts written at the end", minimum=0, maximum=1000, identity=False)
+    samples: int = option(
+        3, "texts written at the end", minimum=0, maximum=1000, identity=False, group="Records"
+    )
     sample_tokens: int = option(
         120, "tokens in a sample at most", minimum=1, maximum=1 << 24, identity=False
     )
@@ -310,31 +334,17 @@ class TrainConfig:
         identity=False,
     )
     out: str | None = option(
-        None, "directory of the run; default: runs/ and the time of day", identity=False
+        None,
+        "directory of the run; default: runs/ and the time of day",
+        identity=False,
+        group="Run",
     )
 
     def __post_init__(self) -> None:
         for name in ("track", "alerts"):
             object.__setattr__(self, name, split_names(getattr(self, name)))
         check_bounds(self)
-        self._check_budget()
-        self._check_records()
-        self._check_schedule()
-        self._check_memory()
-        self._check_curriculum()
-        if self.restore_best and self.keep_best == 0:
-            raise ConfigError(
-                "restore_best ends with the best checkpoint, but keep_best is 0: keep at least 1."
-            )
-        if self.objective == "span" and self.packing != "windows":
-            raise ConfigError("objective span cuts windows of the text: set packing to windows.")
-        self._check_cuts()
-        if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
-            raise ConfigError(
-                f"warmup is {self.warmup} but the run has {self.steps} steps: the "
-                f"learning rate would "
-                "never reach lr. Give a warmup below steps."
-            )
+        check_together(self)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -345,102 +355,6 @@ class TrainConfig:
     def averages(self) -> bool:
         """Whether an average of the weights is evaluated and saved in their place."""
         return self.optimizer == "schedule_free_adamw" or (self.ema_decay > 0 and self.ema_eval)
-
-    def _check_memory(self) -> None:
-        if self.memory_budget is not None and self.memory_bytes is None:
-            raise ConfigError(
-                f"memory_budget is {self.memory_budget!r}, but a size is expected: digits and KB, "
-                "MB, GB or GiB, such as 2GB or 1.5GiB."
-            )
-        fields = fields_of(type(self))
-        given = [
-            f"{name}={getattr(self, name)}"
-            for name in ("batch_size", "accumulate")
-            if getattr(self, name) != fields[name].default
-        ]
-        if self.target_batch_tokens is not None and given:
-            raise ConfigError(
-                f"target_batch_tokens={self.target_batch_tokens} and {' and '.join(given)} are "
-                "both given: the first chooses the others, drop one side."
-            )
-
-    def _check_cuts(self) -> None:
-        asked = {
-            name: value
-            for name in ("bpe_dropout", "subword_sampling")
-            if (value := getattr(self, name))
-        }
-        if len(asked) > 1:
-            raise ConfigError(
-                "bpe_dropout is for a bpe tokenizer and subword_sampling for a unigram one: leave "
-                "out one of them."
-            )
-        for name, value in asked.items():
-            if self.objective != "next_token":
-                raise ConfigError(
-                    f"{name} {value:g} goes with objective next_token only, not "
-                    f"{self.objective}: leave out one of them."
-                )
-
-    def _check_curriculum(self) -> None:
-        steps = self.curriculum_steps
-        if self.curriculum is not None and self.minutes is not None and steps is None:
-            raise ConfigError(
-                "How many steps fit into a budget on the clock is not known beforehand: say with "
-                "curriculum_steps when all rows are to be in."
-            )
-        if steps is not None and self.steps is not None and steps > self.steps:
-            raise ConfigError(
-                f"curriculum_steps is {steps} but the run has {self.steps} steps: the hardest rows "
-                "would never come. Give at most steps."
-            )
-
-    def _check_records(self) -> None:
-        if "off" in self.alerts and len(self.alerts) > 1:
-            raise ConfigError(
-                f"alerts is {','.join(self.alerts)}: off cannot stand beside others. Name those "
-                "you want, or off alone."
-            )
-        where = self.alert_webhook
-        if where is not None and not where.startswith(("http://", "https://")):
-            raise ConfigError(
-                "alert_webhook must be a web address that begins with http:// or https://."
-            )
-
-    def _check_schedule(self) -> None:
-        averages = self.optimizer == "schedule_free_adamw"
-        if averages and self.schedule != "constant":
-            raise ConfigError(
-                f"{self.optimizer} needs no schedule, but schedule is {self.schedule!r}: give "
-                "schedule constant (a warmup is fine)."
-            )
-        if averages and self.ema_decay:
-            raise ConfigError(
-                f"{self.optimizer} averages the weights itself: leave ema_decay at 0."
-            )
-        alone = self.accumulate == 1 and self.target_batch_tokens is None
-        if self.ramp_steps and (self.epochs is not None or alone):
-            needs = "accumulate above 1" if alone else "a budget in steps or minutes"
-            raise ConfigError(f"ramp_steps is {self.ramp_steps}, which needs {needs}.")
-        if self.schedule == "one_cycle" and self.warmup:
-            raise ConfigError(
-                f"schedule one_cycle rises by itself, but warmup is {self.warmup}: leave warmup "
-                "out, and set rise_share."
-            )
-
-    def _check_budget(self) -> None:
-        given = [name for name in ("steps", "minutes", "epochs") if getattr(self, name) is not None]
-        if not given:
-            raise ConfigError(
-                "No budget: say how long to train with exactly one of steps, minutes or "
-                "epochs, for "
-                "example --minutes 5."
-            )
-        if len(given) > 1:
-            both = " and ".join(f"{name}={getattr(self, name)}" for name in given)
-            raise ConfigError(
-                f"{both} are both given: exactly one budget is allowed, drop the other."
-            )
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> TrainConfig:

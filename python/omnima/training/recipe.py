@@ -51,6 +51,7 @@ class Recipe:
     data: tuple[str, ...] = option(
         (),
         "files, globs, directories, mixtures (.yaml), hf:OWNER/NAME, tinyworld[:SIZE], pystdlib",
+        group="Data",
     )
     field: str | None = option(None, "the field of JSON records or tables that holds the text")
     on_error: str = option("raise", "what a bad line does", choices=("raise", "skip"))
@@ -60,11 +61,15 @@ class Recipe:
     clean: str | None = option(
         None, "clean the text first: a recipe of cleaning (.yaml), or prose, code or duplicates"
     )
-    preset: str | None = option(None, "size by name: nima, 1m, 5m, 10m, 35m, 125m, 355m, 1b, gpt2")
+    preset: str | None = option(
+        None, "size by name: nima, 1m, 5m, 10m, 35m, 125m, 355m, 1b, gpt2", group="Model"
+    )
     params: str | None = option(None, "size by parameter count, such as 20M")
     model: dict[str, Any] = option({}, "changes of single model fields")
     tokenizer: str = option(
-        "bpe", "bpe, unigram, char, byte or word to train one; else a tokenizer's directory"
+        "bpe",
+        "bpe, unigram, char, byte or word to train one; else a tokenizer's directory",
+        group="Tokenizer",
     )
     tokenizer_code: bool = option(
         False, "bpe learns runs of line ends and spaces as pieces: indentation is one token"
@@ -73,9 +78,11 @@ class Recipe:
         None, "token ids; default: chosen from the text", minimum=1, maximum=1 << 24
     )
     val_fraction: float = option(
-        0.05, "share of documents held out for validation", minimum=0.0, maximum=0.9
+        0.05, "share of documents held out for validation", minimum=0.0, maximum=0.9, group="Data"
     )
-    device: str = option("cpu", "where to train: cpu, cuda or one GPU: cuda:1", identity=False)
+    device: str = option(
+        "cpu", "where to train: cpu, cuda or one GPU: cuda:1", identity=False, group="Run"
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -23,6 +23,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     identity: bool = True,
+    group: str = "",
 ) -> Any:
     """Describe one dataclass field.
 
@@ -38,6 +39,8 @@ def option(
         What a string, or each of a list of names, may be; empty when anything goes.
     identity
         Whether the field shapes the weights, so that a resumed run must keep it.
+    group
+        Under which heading help shows the field and those behind it, up to the next that says so.
     """
     metadata = {
         "meaning": meaning,
@@ -45,6 +48,7 @@ def option(
         "maximum": maximum,
         "choices": choices,
         "identity": identity,
+        "group": group,
     }
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -65,6 +69,7 @@ class Field:
     maximum: float | None
     choices: tuple[str, ...]
     identity: bool
+    group: str = ""
 
     @property
     def flag(self) -> str:
@@ -88,15 +93,16 @@ def fields_of(config: type) -> dict[str, Field]:
     """
     hints = typing.get_type_hints(config)
     described = {}
+    group = ""
     for each in dataclasses.fields(config):
         if "meaning" not in each.metadata:
             continue
         default = each.default
         if default is dataclasses.MISSING and each.default_factory is not dataclasses.MISSING:
             default = each.default_factory()
-        described[each.name] = Field(
-            each.name, _plain_type(hints[each.name]), default, **dict(each.metadata)
-        )
+        group = each.metadata["group"] or group
+        facts = {**each.metadata, "group": group}
+        described[each.name] = Field(each.name, _plain_type(hints[each.name]), default, **facts)
     return described
 
 

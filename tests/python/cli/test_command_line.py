@@ -15,6 +15,7 @@ from omnima.cli.app import main, spread_values
 from omnima.cli.output import print_facts, print_json
 from omnima.cli.writing import check_way, fit_history, read_prompts
 from omnima.errors import ConfigError, DataError
+from omnima.training.recipe import Recipe
 
 
 def leave(arguments, capsys):
@@ -41,6 +42,17 @@ def test_help_of_every_command(capsys):
     for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench", "profile"):
         code, out, _ = leave([name, "--help"], capsys)
         assert code == 0 and "--json" in out
+
+
+def test_flags_of_training_stand_under_headings(capsys):
+    fields = Recipe.schema().values()
+    headings = {field.group for field in fields}
+    assert "" not in headings and {"Data", "Model", "Optimizer", "Schedule", "Records"} < headings
+    for name in ("train", "plan"):
+        code, out, _ = leave([name, "--help"], capsys)
+        shown = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
+        assert code == 0 and shown[0] == "Options" and set(shown[1:]) == headings
+        assert len(shown) == len(set(shown))
 
 
 def test_version(capsys):
