@@ -101,8 +101,8 @@ class Bench:
         return {HALF: known[0], END: float(run.summary["val_loss"])}
 
 
-def report(found: dict[str, list[dict[str, float]]]) -> None:
-    """Print a table, and a JSON line for each figure."""
+def table(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the means over the seeds so far."""
     seeds = len(found["plain"])
     print(f"\n| order | {HALF} | from plain | {END} | from plain |\n| --- " + "| ---: " * 4 + "|")
     for order, runs in found.items():
@@ -115,7 +115,12 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
             cells += [f"{mean:.4f}", "" if order == "plain" else gap]
         print("| " + " | ".join(cells) + " |", flush=True)
     spread = [run[END] for run in found["plain"]]
-    print(f"plain runs of {seeds} seeds lie {max(spread) - min(spread):.4f} apart at the end\n")
+    apart = max(spread) - min(spread)
+    print(f"plain runs of {seeds} seeds lie {apart:.4f} apart at the end\n", flush=True)
+
+
+def figures(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print a JSON line for each order."""
     for order in list(found)[1:]:
         value, beside = (statistics.fmean(run[END] for run in found[o]) for o in (order, "plain"))
         name = f"curriculum by {order}, held-out loss"
@@ -157,7 +162,8 @@ def main() -> int:
                     file=sys.stderr,
                     flush=True,
                 )
-        report(found)
+            table(found)
+        figures(found)
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 NOT_MEASURED = {"run_all", "gate"}
-FULL_ONLY = {"optimizers", "recipes", "shakespeare"}
+FULL_ONLY = {"curriculum", "optimizers", "recipes", "shakespeare"}
 KNOW_FULL = {"train", "tokenize_text"}
 
 
