@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ from omnima.errors import CheckpointError, ConfigError
 
 _FEWEST = 3
 _EXPONENTS = np.round(np.arange(0.05, 1.2001, 0.05), 4)
+# Around the best of these the search goes on in ever smaller steps, down to the last.
+_FIRST_STEP, _LAST_STEP = 0.025, 0.0005
+_LEAST_EXPONENT = 0.01
+_MOVES = 400
+# Squared errors that differ by less are alike: losses are not known to a millionth.
+_ALIKE = 1e-12
 # Two runs that differ by the seed alone differ by about so much, in nats a token.
 _SEED_NOISE = 0.005
 # 97.5% points of Student's t by degrees of freedom; above the last: 1.96.
@@ -173,18 +179,18 @@ def fit_runs(points: Sequence[RunPoint]) -> ScalingFit:
     # A term that the runs do not vary in has no exponent to look for.
     alphas = _EXPONENTS if len(set(parameters)) > 1 else np.ones(1)
     betas = _EXPONENTS if len(set(tokens)) > 1 else np.ones(1)
-    curves = []
-    for alpha, beta in itertools.product(alphas, betas):
-        design = _columns(parameters, tokens, float(alpha), float(beta), points)
-        coefficients, error = _nonnegative(design, losses)
-        curves.append(_Curve(float(alpha), float(beta), coefficients, error))
-    curves.sort(key=lambda curve: curve.error)
+
+    def curve(alpha: float, beta: float) -> _Curve:
+        design = _columns(parameters, tokens, alpha, beta, points)
+        return _Curve(alpha, beta, *_nonnegative(design, losses))
+
+    curves = [curve(float(a), float(b)) for a, b in itertools.product(alphas, betas)]
+    curves += _finer(min(curves, key=_error), curve, len(alphas) > 1, len(betas) > 1)
+    curves.sort(key=_error)
     free = len(points) - 1 - 2 * (len(alphas) > 1) - 2 * (len(betas) > 1)
     best = curves[0]
     noise = max(_SEED_NOISE, float(np.sqrt(best.error / free)) if free > 0 else 0.0)
-    # With nothing left over to judge the fit by, the noise is that of seeds, which is known.
-    known = free <= 0 or noise == _SEED_NOISE
-    student = 1.96 if known or free > len(_STUDENT) else _STUDENT[free - 1]
+    student = _student(free, noise)
     kept = [each for each in curves if each.error <= best.error + (student * noise) ** 2]
     base, size, data = (float(each) for each in best.coefficients)
     scale = _scales(points)
@@ -199,6 +205,45 @@ def fit_runs(points: Sequence[RunPoint]) -> ScalingFit:
         tuple(kept),
         student,
     )
+
+
+def _student(free: int, noise: float) -> float:
+    """Return how many spreads an interval reaches, for so many runs more than numbers fitted."""
+    if free <= 0:  # nothing is left over to judge the fit by: the noise of seeds is a guess
+        return _STUDENT[2]
+    return 1.96 if noise == _SEED_NOISE or free > len(_STUDENT) else _STUDENT[free - 1]
+
+
+def _error(curve: _Curve) -> float:
+    return curve.error
+
+
+def _finer(
+    best: _Curve, curve: Callable[[float, float], _Curve], by_size: bool, by_length: bool
+) -> list[_Curve]:
+    """Return the curves on the way from the best of the coarse exponents to the best of all.
+
+    They lie the closer the nearer to it, so that those which the runs do not rule out are among
+    them, however few these are.
+    """
+    seen: list[_Curve] = []
+    step = _FIRST_STEP
+    for _ in range(_MOVES):
+        moves = (-step, 0.0, step)
+        around = [
+            curve(max(_LEAST_EXPONENT, best.alpha + a), max(_LEAST_EXPONENT, best.beta + b))
+            for a in (moves if by_size else (0.0,))
+            for b in (moves if by_length else (0.0,))
+        ]
+        seen += around
+        better = min(around, key=_error)
+        if better.error < best.error - _ALIKE:
+            best = better
+        elif step <= _LAST_STEP:
+            break
+        else:
+            step /= 2
+    return seen
 
 
 def _check(points: tuple[RunPoint, ...]) -> None:

@@ -49,6 +49,56 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert held >= 17
 
 
+def test_four_runs_hold_the_truth_too() -> None:
+    dice = np.random.default_rng(1)
+    held, count = 0, 20
+    for _ in range(count):
+        a, b = dice.uniform(0.25, 0.45, size=2)
+        e, size, data = dice.uniform((1.2, 50, 50), (2.2, 600, 1500))
+        n = 10 ** dice.uniform(5.5, 7, 4)
+        d = n * 10 ** dice.uniform(0.5, 1.8, 4)
+
+        def loss(n, d, of=(e, size, a, data, b)) -> float:
+            return of[0] + of[1] / n ** of[2] + of[3] / d ** of[4]
+
+        few = [
+            RunPoint(int(p), int(t), loss(p, t) + dice.normal(0, 0.005))
+            for p, t in zip(n, d, strict=True)
+        ]
+        found = fit_runs(few).predict(int(4 * n.max()), int(4 * d.max()))
+        held += found.low <= loss(found.parameters, found.tokens) <= found.high
+    assert held >= 0.85 * count
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_curve_is_the_one_that_scipy_finds(seed: int) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    dice = np.random.default_rng(seed)
+    a, b = dice.uniform(0.25, 0.45, size=2)
+    size, data = 0.5 * 1e6**a, 0.8 * 4e6**b
+    noisy = runs(lambda n, d: 1.6 + size / n**a + data / d**b + dice.normal(0, 0.005))
+    n, d, losses = (
+        np.array([getattr(each, name) for each in noisy], dtype=float)
+        for name in ("parameters", "tokens", "loss")
+    )
+
+    def off(theirs: np.ndarray) -> np.ndarray:
+        e, s, t, alpha, beta = theirs
+        return np.exp(e) + np.exp(s) / (n / 1e6) ** alpha + np.exp(t) / (d / 4e6) ** beta - losses
+
+    starts = [(0.3, -0.7, -0.2, first, second) for first in (0.2, 0.5) for second in (0.2, 0.5)]
+    best = min((optimize.least_squares(off, start) for start in starts), key=lambda r: r.cost)
+    fit = fit_runs(noisy)
+    mine = sum((fit.predict(p.parameters, p.tokens).loss - p.loss) ** 2 for p in noisy)
+    assert mine <= 2 * best.cost * 1.001 + 1e-9
+    assert fit.predict(10**7, 10**8).loss == pytest.approx(
+        np.exp(best.x[0])
+        + np.exp(best.x[1]) / 10 ** best.x[3]
+        + np.exp(best.x[2]) / 25 ** best.x[4],
+        abs=2e-3,
+    )
+
+
 def test_runs_of_one_size_give_a_curve_in_tokens_and_the_other_way_round() -> None:
     lengths = (10**5, 3 * 10**5, 10**6, 3 * 10**6)
     fit = fit_runs(runs(lambda n, d: 1.2 + 90 / d**0.5, sizes=(10**6,), lengths=lengths))
