@@ -146,7 +146,7 @@ class Loop:
         self.observers.state.log_history = self.records.history
         control = self.observers.control
         try:
-            self.observers.begin()
+            self.observers.begin(self._planned())
             while not (
                 self.budget.done(self.step, self.elapsed)
                 or control.should_stop

@@ -56,8 +56,9 @@ class Observers:
         """What callbacks ask for."""
         return self._handler.control
 
-    def begin(self) -> None:
-        """The run begins, or goes on."""
+    def begin(self, of: int | None = None) -> None:
+        """The run begins, or goes on, to so many steps where that is known."""
+        self.state.max_steps = of or 0
         self._desk.begin(self.state.global_step)
         self._handler.fire("on_train_begin")
 
@@ -114,7 +115,7 @@ class Observers:
 
     def logged(self, record: dict[str, Any]) -> None:
         """A record was written."""
-        self._handler.fire("on_log", logs=record)
+        self._handler.fire("on_log", logs=dict(record))  # theirs to change
 
     def sample(self) -> None:
         """Let the model write, where it is due."""

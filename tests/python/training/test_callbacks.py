@@ -271,3 +271,44 @@ def test_the_other_name_of_stopping() -> None:
     control = Control()
     control.should_training_stop = True
     assert control.should_stop and control.should_training_stop
+
+
+def test_a_control_that_a_callback_returns_counts(small: Make) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Returns:
+        def on_step_end(self, args: Any, state: Any, control: Any, **facts: Any) -> Any:
+            asked = transformers.TrainerControl()
+            asked.should_training_stop = state.global_step >= 3
+            asked.should_save = state.global_step == 2
+            return asked
+
+    heard = Heard()
+    assert run_steps(quiet(small(), Returns(), heard)) == 3
+    assert [step for event, step in heard.events if event == "on_save"] == [2, 3]
+
+
+def test_what_cannot_be_granted_is_said(small: Make) -> None:
+    class Skips:
+        def on_step_end(self, args: Any, state: Any, control: Any, **facts: Any) -> None:
+            control.should_epoch_stop = state.global_step >= 2
+
+    with pytest.raises(CallbackError, match=r"Skips failed .* at step 2.*should_training_stop"):
+        quiet(small(), Skips())
+    assert Control().should_epoch_stop is False
+
+
+def test_callbacks_know_the_end_from_the_beginning_and_may_change_their_logs(small: Make) -> None:
+    class Greedy:
+        planned = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **facts: Any) -> None:
+            self.planned = state.max_steps
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **facts: Any) -> None:
+            logs.clear()
+
+    greedy = Greedy()
+    run = quiet(small(), greedy)
+    assert greedy.planned == 8
+    assert all(record["loss"] > 0 for record in run.history)

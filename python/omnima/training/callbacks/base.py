@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from omnima.errors import ConfigError
+
 # In the order of a run. Those of transformers.TrainerCallback that are missing (on_substep_end,
 # on_optimizer_step, …) lie inside a step, which is one call of the core: no Python runs there.
 EVENTS = (
@@ -49,6 +51,28 @@ class Control:
     @should_training_stop.setter
     def should_training_stop(self, value: bool) -> None:
         self.should_stop = value
+
+    @property
+    def should_epoch_stop(self) -> bool:
+        """Never: the passes over a text are not cut short."""
+        return False
+
+    @should_epoch_stop.setter
+    def should_epoch_stop(self, value: bool) -> None:
+        if value:
+            raise ConfigError(
+                "should_epoch_stop is not granted here: a pass over the text is not cut short. Set "
+                "should_training_stop to end the run."
+            )
+
+    def take_in(self, returned: Any) -> None:
+        """Take over what a callback asks for by returning a control of its own, as some do."""
+        if returned is None or returned is self:
+            return
+        self.should_epoch_stop = bool(getattr(returned, "should_epoch_stop", False))
+        for name in ("should_training_stop", "should_evaluate", "should_log", "should_save"):
+            if getattr(returned, name, False):
+                setattr(self, name, True)
 
     def granted(self) -> None:
         """Forget the requests of this step; `should_stop` stays."""

@@ -66,7 +66,8 @@ class CallbackHandler:
         """
         for name, call in self._calls[event]:
             try:
-                call(self.args, self.state, self.control, **self.facts, **facts)
+                returned = call(self.args, self.state, self.control, **self.facts, **facts)
+                self.control.take_in(returned)
             except Exception as error:
                 raise CallbackError(self._told(name, event, error)) from error
 
