@@ -19,7 +19,12 @@ from omnima.errors import ConfigError
 
 FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
 _SHORTEST = 16  # characters of a document that is cut in three
-_SENTENCE_END = re.compile(r"(?<=[.!?…])(\s+)|(?<=[。！？])(\s*)")
+# A mark and the quotes or brackets that close behind it; Chinese needs no space after them.
+_CLOSING = "\"'”’»)\\]」』）】》"
+_SENTENCE_END = re.compile(
+    rf"(?:(?<=[.!?…])|(?<=[.!?…][{_CLOSING}]))(\s+)"
+    rf"|(?:(?<=[。！？])|(?<=[。！？][{_CLOSING}]))(?![。！？…{_CLOSING}])(\s*)"
+)
 
 
 class AugmentedSource(Source):
@@ -111,6 +116,10 @@ class ShuffledSource(AugmentedSource):
     """Puts the sentences of a document in another order; white space keeps its places."""
 
     name = "shuffle_sentences"
+
+    def identity(self) -> str:
+        # A number for the way that sentences are told apart: another way is another text.
+        return f"{super().identity()}\nsentences 2"
 
     def change(self, piece: Piece, chance: random.Random) -> list[Piece]:
         parts = [part or "" for part in _SENTENCE_END.split(piece.text)]

@@ -140,7 +140,8 @@ def _special_ids(source: Source, tokenizer: AnyTokenizer) -> dict[str, int]:
         if token not in tokenizer.special_tokens:
             raise ConfigError(
                 f"the data puts {token} before text, but the tokenizer has no such token; train it "
-                f'with special_tokens=["{token}", …], or take its language out of the data.'
+                f'with special_tokens=["{token}", …] (omnima tokenizer train does), or take what '
+                "asks for it (language, fill_in_middle) out of the data."
             )
         ids[token] = tokenizer.special_tokens[token]
     return ids

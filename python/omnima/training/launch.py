@@ -163,6 +163,7 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
         )
     elif Path(recipe.tokenizer).is_dir():
         tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+        recipe.check_cuts(tokenizer.kind)
     else:
         raise ConfigError(
             f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(TOKENIZERS)} nor a "

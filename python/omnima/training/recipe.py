@@ -97,13 +97,17 @@ class Recipe:
             raise ConfigError("No size: give --preset 1m (a name) or --params 20M (a count).")
         if self.params:
             parse_count(self.params)
+        if self.tokenizer in TOKENIZERS:
+            self.check_cuts(self.tokenizer)
+
+    def check_cuts(self, found: str) -> None:
+        """Refuse to cut by chance what a tokenizer of this kind cuts in one way only."""
         for name, kind in _CUT_BY_CHANCE.items():
-            if getattr(self.train, name) and self.tokenizer in TOKENIZERS:
-                if self.tokenizer != kind:
-                    raise ConfigError(
-                        f"{name} needs a tokenizer of kind {kind}, but tokenizer is "
-                        f"{self.tokenizer}: give tokenizer {kind}, or leave {name} out."
-                    )
+            if getattr(self.train, name) and found != kind:
+                raise ConfigError(
+                    f"{name} needs a tokenizer of kind {kind}, but this one is of kind {found}: "
+                    f"give another tokenizer, or leave {name} out."
+                )
 
     @staticmethod
     def schema() -> dict[str, Field]:

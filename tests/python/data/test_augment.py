@@ -80,6 +80,28 @@ def test_sentences_are_shuffled_in_place_of_each_other(tmp_path: Path) -> None:
     assert sorted(shuffled[51].split()) == ["One.", "Three.", "Two."]
 
 
+def test_marks_and_closing_quotes_stay_with_their_sentence(tmp_path: Path) -> None:
+    content = [
+        "“你好。”他说。什么？！“走！”啊……",
+        'He said "Go." Then he went. (Yes!) It\'s "no".',
+    ]
+    sentences = [
+        ["“你好。”", "他说。", "什么？！", "“走！”", "啊……"],
+        ['He said "Go."', "Then he went.", "(Yes!)", 'It\'s "no".'],
+    ]
+    found: list[set[str]] = [set(), set()]
+    for seed in range(12):
+        source = open_source(lines(tmp_path / "x.jsonl", content))
+        for number, text in enumerate(ShuffledSource(source, 1.0, seed).documents()):
+            left = text
+            for sentence in sentences[number]:
+                assert left.count(sentence) == 1
+                left = left.replace(sentence, "")
+            assert left.strip() == ""
+            found[number].add(text)
+    assert all(len(each) > 5 for each in found)
+
+
 def test_tokens_of_a_filled_middle_with_a_language(tmp_path: Path) -> None:
     lines(tmp_path / "x.jsonl", texts(60))
     (tmp_path / "mix.yaml").write_text(

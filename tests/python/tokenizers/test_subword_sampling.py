@@ -155,7 +155,24 @@ def test_a_run_says_what_does_not_go_together(trained: dict[str, Tokenizer]) -> 
         with pytest.raises(ConfigError, match=f"{name} needs a tokenizer of kind"):
             Recipe.from_layers({**keys, name: 0.1, "tokenizer": other})
     made = Recipe.from_layers({**keys, "subword_sampling": 0.1, "tokenizer": "some/directory"})
+    made.check_cuts("unigram")
+    with pytest.raises(ConfigError, match="this one is of kind byte"):
+        made.check_cuts("byte")
     assert made.identity()["subword_sampling"] == 0.1
+
+
+def test_a_directory_of_another_kind_is_refused_before_the_text_is_cut(
+    trained: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    from omnima.training.launch import train
+    from omnima.training.recipe import Recipe
+
+    trained["char"].save_pretrained(tmp_path / "char")
+    keys = {"data": ["tinyworld:4KB"], "preset": "1m", "steps": 1, "bpe_dropout": 0.1}
+    made = {**keys, "tokenizer": str(tmp_path / "char"), "out": str(tmp_path / "run")}
+    with pytest.raises(ConfigError, match="bpe_dropout needs .* kind bpe, but this one is of kind"):
+        train(Recipe.from_layers(made))
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_a_run_with_drawn_cuts_resumes_bit_for_bit(tmp_path: Path) -> None:
