@@ -72,6 +72,8 @@ SHAPES = [
     Shape("4M", 4096, 512, 8, "bf16", training={"objective": "span"}),
     Shape("10M", 8192, 512, 8, "fp32", model=_EXPERTS),
     Shape("4M", 4096, 256, 2, "fp16", only_memory=True),
+    Shape("124M", 50304, 512, 2, "bf16"),
+    Shape("124M", 50304, 512, 2, "bf16", training={"offload_optimizer": "."}),
 ]
 
 

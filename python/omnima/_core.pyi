@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -235,6 +235,7 @@ class StepOptions:
     """
     ema_eval: bool
     nesterov: bool
+    offload_optimizer: str
     optimizer: str
     precision: str
     schedule: str
@@ -648,6 +649,10 @@ def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> li
 def optimizer_names() -> list[str]:
     """
     What StepOptions.optimizer may be.
+    """
+def page_out(tensor: torch.Tensor) -> None:
+    """
+    Says that a tensor of a file has been used: its memory may go, its values stay.
     """
 def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], seen: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> list[float]:
     """

@@ -1,7 +1,8 @@
-"""Where a model's weights live and are computed with."""
+"""Where a model's weights live and are computed with, and where an optimizer's state may lie."""
 
 from __future__ import annotations
 
+import os
 import re
 
 from omnima.errors import ConfigError
@@ -36,3 +37,37 @@ def check_device(device: str) -> str:
             "from cuda:0."
         )
     return device
+
+
+def check_offload(place: str | None, device: str) -> None:
+    """Refuse a place where an optimizer's state cannot lie.
+
+    Parameters
+    ----------
+    place
+        None, "cpu" or a directory.
+    device
+        Where the weights are.
+
+    Raises
+    ------
+    ConfigError
+        The state is there already, or the directory is none, or cannot be written.
+    """
+    if place is None:
+        return
+    if place == "cpu":
+        if device == "cpu":
+            raise ConfigError(
+                "offload_optimizer is 'cpu', which is for a GPU: training on the CPU, the "
+                "optimizer's state is in the machine's memory already. Leave it out, or name a "
+                "directory of a fast disk."
+            )
+        return
+    if not os.path.isdir(place):
+        raise ConfigError(
+            f"offload_optimizer is {place!r}, which is neither none nor cpu nor a directory that "
+            "exists: make it first, on a fast disk, or name the run's own directory."
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"offload_optimizer is {place!r}, but nothing can be written there.")

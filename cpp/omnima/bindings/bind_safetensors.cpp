@@ -3,6 +3,7 @@
 #include <pybind11/stl/filesystem.h>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/core/scratch_file.h"
 #include "omnima/io/safetensors.h"
 
 namespace omnima::bindings {
@@ -39,6 +40,13 @@ void bind_safetensors(py::module_& module) {
              py::arg("metadata") = std::map<std::string, std::string>{}, Release(),
              "Writes tensors aside, flushes them to the disk and renames the file into place; on "
              "an error a file that was there before is unchanged.");
+  module.def(
+      "page_out",
+      [](const at::Tensor& tensor) {
+        if (tensor.is_cpu()) core::page_out(tensor.const_data_ptr(), tensor.nbytes());
+      },
+      py::arg("tensor"), Release(),
+      "Says that a tensor of a file has been used: its memory may go, its values stay.");
   module.def(
       "nonfinite_tensors",
       [](const std::map<std::string, at::Tensor>& tensors) {

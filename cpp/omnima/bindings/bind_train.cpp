@@ -100,6 +100,7 @@ void bind_train(py::module_& module) {
       .def_readwrite("rise_share", &StepOptions::rise_share)
       .def_readwrite("accumulate", &StepOptions::accumulate)
       .def_readwrite("checkpoint_layers", &StepOptions::checkpoint_layers)
+      .def_readwrite("offload_optimizer", &StepOptions::offload_optimizer)
       .def_readwrite("ramp_steps", &StepOptions::ramp_steps)
       .def_readwrite("seed", &StepOptions::seed);
 

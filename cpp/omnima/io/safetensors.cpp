@@ -9,6 +9,7 @@
 #include <set>
 
 #include "omnima/core/error.h"
+#include "omnima/core/scratch_file.h"
 #include "omnima/io/durable_file.h"
 #include "omnima/io/json.h"
 #include "omnima/io/mapping.h"
@@ -23,6 +24,7 @@ using core::require;
 constexpr std::uint64_t kLongestHeader = 100'000'000;  // the format's own limit
 constexpr std::size_t kMostDimensions = 64;
 constexpr std::size_t kPrefix = 8;
+constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
 
 struct DtypeName {
   const char* name;
@@ -308,7 +310,12 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
   file.write(header.data(), header.size());
   for (const auto& [name, tensor] : sorted) {
     const at::Tensor plain = tensor.detach().cpu().contiguous();
-    file.write(plain.const_data_ptr(), plain.nbytes());
+    const auto* bytes = static_cast<const char*>(plain.const_data_ptr());
+    for (std::size_t at = 0; at < plain.nbytes(); at += kPieceBytes) {
+      const std::size_t count = std::min(kPieceBytes, plain.nbytes() - at);
+      file.write(bytes + at, count);
+      core::let_go(bytes + at, count);
+    }
   }
   file.commit();
 }

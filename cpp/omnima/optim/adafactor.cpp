@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "omnima/core/error.h"
 #include "omnima/core/scope.h"
 
 namespace omnima::optim {
@@ -25,6 +26,10 @@ double rms(const at::Tensor& x) {
 
 Adafactor::Adafactor(nn::Arena& arena, const OptimizerOptions& options)
     : Optimizer(arena, options) {
+  core::require<core::ConfigError>(!store_->offloads(),
+                                   "adafactor keeps a number for each row and column of a matrix, "
+                                   "which is too little to be offloaded: leave offload_optimizer "
+                                   "out.");
   Place next;
   for (const auto& parameter : arena.parameters()) {
     places_.push_back(next);

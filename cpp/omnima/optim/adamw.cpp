@@ -62,7 +62,10 @@ void Adamw::update(std::int64_t step, double lr, double grad_scale, bool with_sh
   const auto constants = adamw_constants(options_, step, grad_scale);
   auto* shadow = shadow_of(arena_, with_shadow);
   for (const Span& span : groups_.moving(step)) {
-    adamw_span(arena_, span, span.of(exp_avg_), span.of(exp_avg_sq_), shadow, lr, constants);
+    store_->over({span.of(exp_avg_), span.of(exp_avg_sq_)}, [&](int64_t first, int64_t count,
+                                                                const StateStore::Tensors& parts) {
+      adamw_span(arena_, span.part(first, count), parts[0], parts[1], shadow, lr, constants);
+    });
   }
 }
 

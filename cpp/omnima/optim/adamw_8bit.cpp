@@ -24,8 +24,8 @@ Adamw8bit::Adamw8bit(nn::Arena& arena, const OptimizerOptions& options)
     first_block_.push_back(blocks);
     blocks += (parameter.size() + kBlock8bit - 1) / kBlock8bit;
   }
-  mean_ = at::zeros({arena.size()}, at::kByte);
-  root_ = at::zeros({arena.size()}, at::kByte);
+  mean_ = store_->zeros(arena.size(), at::kByte);
+  root_ = store_->zeros(arena.size(), at::kByte);
   mean_scale_ = at::zeros({blocks}, at::kFloat);
   root_scale_ = at::zeros({blocks}, at::kFloat);
 }
@@ -43,18 +43,25 @@ void Adamw8bit::update(std::int64_t step, double lr, double grad_scale, bool wit
     if (!span) continue;
     c.lr = real(lr * span->lr);
     c.weight_decay = real(span->weight_decay);
-    const int64_t blocks = (span->count() + kBlock8bit - 1) / kBlock8bit;
-    at::parallel_for(0, blocks, kGrain / kBlock8bit, [&](int64_t begin, int64_t end) {
-      const int64_t first = span->first + begin * kBlock8bit;
-      const int64_t last = std::min(span->last, span->first + end * kBlock8bit);
-      const int64_t block = first_block_[i] + begin;
-      const kernels::Moments8bit moments{
-          mean_.data_ptr<std::uint8_t>() + first, root_.data_ptr<std::uint8_t>() + first,
-          mean_scale_.data_ptr<float>() + block, root_scale_.data_ptr<float>() + block};
-      kernels::update_kernels().adamw_8bit(weights + first, gradients + first, moments,
-                                           shadow == nullptr ? nullptr : shadow + first,
-                                           last - first, first, c);
-    });
+    // Slices begin where a block does.
+    const auto update = [&](int64_t from, int64_t size, const StateStore::Tensors& state) {
+      const Span slice = span->part(from, size);
+      auto* mean = state[0].data_ptr<std::uint8_t>();
+      auto* root = state[1].data_ptr<std::uint8_t>();
+      const int64_t blocks = (size + kBlock8bit - 1) / kBlock8bit;
+      at::parallel_for(0, blocks, kGrain / kBlock8bit, [&](int64_t begin, int64_t end) {
+        const int64_t first = slice.first + begin * kBlock8bit;
+        const int64_t last = std::min(slice.last, slice.first + end * kBlock8bit);
+        const int64_t block = first_block_[i] + from / kBlock8bit + begin;
+        const kernels::Moments8bit moments{mean + first - slice.first, root + first - slice.first,
+                                           mean_scale_.data_ptr<float>() + block,
+                                           root_scale_.data_ptr<float>() + block};
+        kernels::update_kernels().adamw_8bit(weights + first, gradients + first, moments,
+                                             shadow == nullptr ? nullptr : shadow + first,
+                                             last - first, first, c);
+      });
+    };
+    store_->over({span->of(mean_), span->of(root_)}, update);
   }
 }
 

@@ -22,6 +22,9 @@ struct Span {
   double weight_decay = 0.0;
 
   int64_t count() const { return last - first; }
+  Span part(int64_t from, int64_t size) const {
+    return {first + from, first + from + size, lr, weight_decay};
+  }
   at::Tensor of(const at::Tensor& flat) const { return flat.narrow(0, first, count()); }
 };
 

@@ -29,14 +29,16 @@ void Lion::update(std::int64_t step, double lr, double grad_scale, bool with_sha
         static_cast<float>(lr * span.lr), static_cast<float>(options_.beta1),
         static_cast<float>(options_.beta2), static_cast<float>(span.weight_decay),
         static_cast<float>(grad_scale)};
-    if (!by_kernel(arena_)) {
-      update_by_aten(span.of(weights), span.of(gradients), span.of(exp_avg_), c);
-      continue;
-    }
-    over_parts(span, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-      kernels::update_kernels().lion(weights.data_ptr<float>() + first,
-                                     gradients.const_data_ptr<float>() + first,
-                                     exp_avg_.data_ptr<float>() + first, part, count, c);
+    store_->over({span.of(exp_avg_)}, [&](int64_t from, int64_t size, const auto& state) {
+      const Span slice = span.part(from, size);
+      if (!by_kernel(arena_)) {
+        return update_by_aten(slice.of(weights), slice.of(gradients), state[0], c);
+      }
+      over_parts(slice, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
+        kernels::update_kernels().lion(
+            weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
+            state[0].template data_ptr<float>() + first - slice.first, part, count, c);
+      });
     });
   }
 }

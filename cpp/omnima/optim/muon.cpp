@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -51,12 +50,13 @@ Muon::Muon(nn::Arena& arena, const OptimizerOptions& options)
     place_.push_back(is_hidden(parameter) ? -1 : others);
     if (place_.back() >= 0) others += parameter.size();
   }
-  exp_avg_sq_ = at::zeros({others}, arena.weights().options());
+  exp_avg_sq_ = store_->zeros(others, at::kFloat);
 }
 
-void Muon::turn(const nn::Parameter& parameter, const Span& span, double lr, double grad_scale) {
+void Muon::turn(const nn::Parameter& parameter, const Span& span, at::Tensor mean, double lr,
+                double grad_scale) {
   const auto as_matrix = [&](const at::Tensor& x) { return span.of(x).view(parameter.sizes); };
-  at::Tensor weight = as_matrix(arena_.weights()), mean = as_matrix(exp_avg_);
+  at::Tensor weight = as_matrix(arena_.weights());
   const at::Tensor grad = as_matrix(arena_.gradients()) * grad_scale;
   mean.lerp_(grad, 1.0 - options_.momentum);
   const at::Tensor ahead = options_.nesterov ? grad.lerp(mean, options_.momentum) : mean;
@@ -74,12 +74,20 @@ void Muon::update(std::int64_t step, double lr, double grad_scale, bool) {
   for (std::size_t i = 0; i < place_.size(); ++i) {
     const auto span = groups_.parameter(i, step);
     if (!span) continue;
+    const at::Tensor mean = span->of(exp_avg_);
     if (place_[i] < 0) {
-      turn(arena_.parameters()[i], *span, lr * span->lr, grad_scale);
-    } else {
-      adamw_span(arena_, *span, span->of(exp_avg_), exp_avg_sq_.narrow(0, place_[i], span->count()),
-                 nullptr, lr, constants);
+      const auto& parameter = arena_.parameters()[i];
+      const auto update = [&](int64_t, int64_t, const StateStore::Tensors& parts) {
+        turn(parameter, *span, parts[0].view(parameter.sizes), lr * span->lr, grad_scale);
+      };
+      store_->over({mean}, update, /*whole=*/true);
+      continue;
     }
+    store_->over({mean, exp_avg_sq_.narrow(0, place_[i], span->count())},
+                 [&](int64_t first, int64_t count, const StateStore::Tensors& parts) {
+                   adamw_span(arena_, span->part(first, count), parts[0], parts[1], nullptr, lr,
+                              constants);
+                 });
   }
 }
 

@@ -16,7 +16,8 @@ class Muon final : public Optimizer {
   Buffers state() const override;
 
  private:
-  void turn(const nn::Parameter& parameter, const Span& span, double lr, double grad_scale);
+  void turn(const nn::Parameter& parameter, const Span& span, at::Tensor mean, double lr,
+            double grad_scale);
 
   std::vector<int64_t> place_;  // of a parameter in exp_avg_sq_; -1: a hidden matrix
   at::Tensor exp_avg_;          // for hidden matrices the momentum

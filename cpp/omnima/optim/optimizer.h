@@ -11,6 +11,7 @@
 
 #include "omnima/nn/arena.h"
 #include "omnima/optim/groups.h"
+#include "omnima/optim/state_store.h"
 
 namespace omnima::optim {
 
@@ -24,6 +25,7 @@ struct OptimizerOptions {
   bool narrow = false;        // products in bfloat16, where an optimizer has any
   std::vector<std::string> groups{};
   std::vector<std::string> freeze{};
+  std::shared_ptr<StateStore> store{};  // of the state; null: beside the weights
 
   void check() const;
 };
@@ -35,7 +37,8 @@ class Optimizer {
   Optimizer(nn::Arena& arena, const OptimizerOptions& options)
       : arena_(arena),
         options_((options.check(), options)),
-        groups_(arena, options.weight_decay, options.groups, options.freeze) {}
+        groups_(arena, options.weight_decay, options.groups, options.freeze),
+        store_(options.store ? options.store : state_beside(arena.weights().device())) {}
   virtual ~Optimizer() = default;
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -43,20 +46,22 @@ class Optimizer {
   // step counts from 1; the gradient counts `grad_scale` times. With `with_shadow` the arena's
   // bfloat16 copy is fresh and may be written in the same pass.
   virtual void update(std::int64_t step, double lr, double grad_scale, bool with_shadow) = 0;
-  // The buffers themselves: copying into them continues another run.
+  // The buffers themselves: filling them (StateStore::fill) continues another run.
   virtual Buffers state() const = 0;
   // Whether the weights to evaluate and to save are not those that are trained, and which they are.
   virtual bool averages() const { return false; }
   virtual at::Tensor averaged_weights() const { return {}; }
 
   const Groups& groups() const { return groups_; }
+  StateStore& store() const { return *store_; }
 
  protected:
-  at::Tensor zeros_like_arena() const;
+  at::Tensor zeros_like_arena() const { return store_->zeros(arena_.size(), at::kFloat); }
 
   nn::Arena& arena_;
   const OptimizerOptions options_;
   const Groups groups_;
+  const std::shared_ptr<StateStore> store_;
 };
 
 std::vector<std::string> optimizer_names();

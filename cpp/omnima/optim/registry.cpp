@@ -1,6 +1,4 @@
 // The optimizers by name: a new one is a line here.
-#include <ATen/ops/zeros.h>
-
 #include "omnima/core/field.h"
 #include "omnima/optim/adafactor.h"
 #include "omnima/optim/adamw.h"
@@ -42,10 +40,6 @@ void OptimizerOptions::check() const {
   core::check_field({"eps", 1e-8, "added to the root of the second moment", 1e-20, 1}, eps);
   core::check_field({"weight_decay", 0.1, "decay of matrices", 0, 10}, weight_decay);
   core::check_field({"momentum", 0.95, "decay of the mean gradient", 0, 0.9999999}, momentum);
-}
-
-at::Tensor Optimizer::zeros_like_arena() const {
-  return at::zeros({arena_.size()}, arena_.weights().options());
 }
 
 std::vector<std::string> optimizer_names() {

@@ -28,12 +28,15 @@ void update_by_aten(at::Tensor weight, const at::Tensor& grad, at::Tensor base, 
 
 ScheduleFreeAdamw::ScheduleFreeAdamw(nn::Arena& arena, const OptimizerOptions& options)
     : Optimizer(arena, options),
-      base_(arena.weights().clone()),
+      base_(zeros_like_arena()),
       exp_avg_sq_(zeros_like_arena()),
       average_(at::zeros({2}, at::kDouble)) {
   core::require<core::ConfigError>(options.beta1 > 0,
                                    "schedule_free_adamw needs beta1 above 0: it is the share of "
                                    "the average in the weights that are trained. Try 0.9.");
+  store_->over({base_}, [&](int64_t first, int64_t count, const auto& state) {
+    at::Tensor(state[0]).copy_(arena.weights().narrow(0, first, count));
+  });
 }
 
 void ScheduleFreeAdamw::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
@@ -52,15 +55,19 @@ void ScheduleFreeAdamw::update(std::int64_t step, double lr, double grad_scale, 
         real(options_.beta2),    real(options_.eps),
         real(span.weight_decay), real(std::sqrt(1.0 - std::pow(options_.beta2, step))),
         real(grad_scale),        real(share)};
-    if (!by_kernel(arena_)) {
-      update_by_aten(span.of(weights), span.of(gradients), span.of(base_), span.of(exp_avg_sq_), c);
-      continue;
-    }
-    over_parts(span, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-      kernels::update_kernels().schedule_free(
-          weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
-          base_.data_ptr<float>() + first, exp_avg_sq_.data_ptr<float>() + first, part, count, c);
-    });
+    const auto update = [&](int64_t from, int64_t size, const StateStore::Tensors& state) {
+      const Span slice = span.part(from, size);
+      if (!by_kernel(arena_)) {
+        return update_by_aten(slice.of(weights), slice.of(gradients), state[0], state[1], c);
+      }
+      over_parts(slice, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
+        kernels::update_kernels().schedule_free(
+            weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
+            state[0].data_ptr<float>() + first - slice.first,
+            state[1].data_ptr<float>() + first - slice.first, part, count, c);
+      });
+    };
+    store_->over({span.of(base_), span.of(exp_avg_sq_)}, update);
   }
 }
 
@@ -69,7 +76,11 @@ Buffers ScheduleFreeAdamw::state() const {
 }
 
 at::Tensor ScheduleFreeAdamw::averaged_weights() const {
-  return (arena_.weights() - base_ * (1.0 - options_.beta1)).div_(options_.beta1);
+  at::Tensor averaged = arena_.weights().clone();
+  store_->over({base_}, [&](int64_t first, int64_t count, const auto& state) {
+    averaged.narrow(0, first, count).sub_(state[0] * (1.0 - options_.beta1)).div_(options_.beta1);
+  });
+  return averaged;
 }
 
 }  // namespace omnima::optim

@@ -27,14 +27,16 @@ void Sgd::update(std::int64_t step, double lr, double grad_scale, bool with_shad
     const kernels::SgdConstants c{
         static_cast<float>(lr * span.lr), static_cast<float>(options_.momentum),
         static_cast<float>(span.weight_decay), static_cast<float>(grad_scale), options_.nesterov};
-    if (!by_kernel(arena_)) {
-      update_by_aten(span.of(weights), span.of(gradients), span.of(momentum_), c);
-      continue;
-    }
-    over_parts(span, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-      kernels::update_kernels().sgd(weights.data_ptr<float>() + first,
-                                    gradients.const_data_ptr<float>() + first,
-                                    momentum_.data_ptr<float>() + first, part, count, c);
+    store_->over({span.of(momentum_)}, [&](int64_t from, int64_t size, const auto& state) {
+      const Span slice = span.part(from, size);
+      if (!by_kernel(arena_)) {
+        return update_by_aten(slice.of(weights), slice.of(gradients), state[0], c);
+      }
+      over_parts(slice, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
+        kernels::update_kernels().sgd(
+            weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
+            state[0].template data_ptr<float>() + first - slice.first, part, count, c);
+      });
     });
   }
 }

@@ -75,7 +75,9 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
       optimizer_(optim::make_optimizer(
           options.optimizer, model_->arena(),
           {options.beta1, options.beta2, options.eps, options.weight_decay, options.momentum,
-           options.nesterov, options.precision == "bf16", options.groups, options.freeze})),
+           options.nesterov, options.precision == "bf16", options.groups, options.freeze,
+           optim::make_state_store(options.offload_optimizer,
+                                   model_->arena().weights().device())})),
       averaged_(model_->arena(), options.ema_decay) {
   schedule_.check();
   if (optimizer_->averages()) {
@@ -359,6 +361,7 @@ double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
 }
 
 optim::Buffers TrainStep::state() const {
+  optimizer_->store().settle();
   optim::Buffers buffers = optimizer_->state();
   buffers["weights"] = averaged_.trained();
   if (averaged_.mean().defined()) buffers["ema"] = averaged_.mean();
@@ -381,7 +384,8 @@ void TrainStep::load_state(const optim::Buffers& state, std::int64_t step) {
                              at::toString(target.scalar_type()), " values.");
   }
   for (auto& [name, target] : this->state()) {
-    at::Tensor(target).copy_(state.at(name).view_as(target));
+    const at::Tensor& values = state.at(name);
+    if (!values.is_same(target)) optimizer_->store().fill(target, values);
   }
   step_ = step;
 }

@@ -54,6 +54,7 @@ struct StepOptions {
   double rise_share = 0.3;
   std::int64_t accumulate = 1;
   std::int64_t checkpoint_layers = 0;  // so many blocks keep only their input for backward
+  std::string offload_optimizer;       // "": state beside the weights, "cpu", or a directory
   std::int64_t ramp_steps = 0;  // in which the batches of a step rise from 1 to accumulate; 0: none
   std::int64_t seed = 0;        // of dropout
 

@@ -58,6 +58,7 @@ def _facts(found: Plan) -> dict[str, Any]:
             for part, size in found.memory_by_part.items()
             if size
         },
+        **_offloaded(found),
         "memory there": format_bytes(found.machine.memory_bytes),
         "fits": found.fits,
         "operations a token": found.flops_per_token,
@@ -68,6 +69,16 @@ def _facts(found: Plan) -> dict[str, Any]:
         "duration": format_seconds(found.seconds),
         "cost": found.cost,
     }
+
+
+def _offloaded(found: Plan) -> dict[str, str]:
+    """What lies elsewhere than in the memory that is planned."""
+    from omnima.training.display import format_bytes
+
+    if found.offloaded_to is None:
+        return {}
+    where = "the machine's memory" if found.offloaded_to == "cpu" else found.offloaded_to
+    return {"optimizer offloaded": f"{format_bytes(found.offloaded_bytes)} to {where}"}
 
 
 def _active(found: Plan) -> dict[str, int]:

@@ -20,6 +20,8 @@ CHUNK_ROWS = {True: (512, 4096), False: (1024, 4096)}
 # ops/product.cpp: depth of a block, and packed columns of the right factor at a time.
 DEPTH_BYTES = 2048
 RIGHT_BYTES = 4 << 20
+# optim/state_store.h: elements of a slice of an offloaded state.
+OFFLOAD_SLICE = 1 << 20
 # data/loader.h: batches made ahead.
 BATCHES_AHEAD = 4
 # kernels/cpu/gemm: columns of a panel; narrower processors round up to fewer.

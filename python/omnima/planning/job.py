@@ -55,6 +55,8 @@ class Job:
         "fp32", "bf16" or "fp16".
     optimizer
         Its name; the bytes it keeps follow from that.
+    offload
+        Where the optimizer's state lies: None (beside the weights), "cpu" or a directory.
     ema
         Whether a running mean of the weights is kept.
     shows_average
@@ -80,6 +82,7 @@ class Job:
     checkpoint_layers: int = 0
     precision: str = "fp32"
     optimizer: str = "adamw"
+    offload: str | None = None
     ema: bool = False
     shows_average: bool = False
     steps: int | None = None

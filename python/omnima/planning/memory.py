@@ -10,6 +10,7 @@ from omnima.planning import plain
 from omnima.planning.core_facts import (
     BATCHES_AHEAD,
     DEPTH_BYTES,
+    OFFLOAD_SLICE,
     PANEL_COLS,
     RIGHT_BYTES,
     Slices,
@@ -64,7 +65,7 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
     return {
         "weights": 4 * count,
         "gradients": 4 * count * buffers,
-        "optimizer": optimizer_bytes(model, job.optimizer),
+        "optimizer": optimizer_bytes(model, job.optimizer) - offloaded_bytes(job, machine.device),
         "averages": _average_bytes(job, activations),
         "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
         "packed_weights": packed_bytes(job, machine),
@@ -91,6 +92,24 @@ def optimizer_bytes(model: ModelConfig, name: str) -> int:
     if name in OPTIMIZER_BYTES:
         return OPTIMIZER_BYTES[name] * model.num_parameters
     return measured_optimizer_bytes(model, name)
+
+
+def offloaded_bytes(job: Job, device: str = "cpu") -> int:
+    """Return the bytes of an optimizer's state that are not in the memory that is planned.
+
+    What is updated is there, slice by slice: one at a time on the CPU, two on another device, which
+    come and go.
+    """
+    if job.offload is None:
+        return 0
+    model, slots = job.model, 1 if device == "cpu" else 2
+    state = optimizer_bytes(model, job.optimizer)
+    slices = OFFLOAD_SLICE
+    if job.optimizer == "adamw_8bit":  # the scales of its blocks stay
+        state = 2 * model.num_parameters
+    if job.optimizer == "muon":  # a matrix is one slice
+        slices = max(slices, *(outputs * inputs for outputs, inputs, _ in factors(model)[:-1]))
+    return max(0, state - slots * slices * -(-state // model.num_parameters))
 
 
 def measured_optimizer_bytes(model: ModelConfig, name: str) -> int:

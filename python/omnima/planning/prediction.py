@@ -9,7 +9,7 @@ from omnima.errors import ConfigError
 from omnima.planning.calibration import Calibration, calibrate
 from omnima.planning.job import stand_in
 from omnima.planning.machine import Machine, this_machine
-from omnima.planning.memory import memory_by_part
+from omnima.planning.memory import memory_by_part, offloaded_bytes
 
 if TYPE_CHECKING:
     from omnima.planning.job import Job
@@ -29,6 +29,8 @@ class Plan:
         Their number, that of those which a token meets, and by part of the model.
     memory_bytes, memory_by_part
         The peak while training, and what it is made of.
+    offloaded_bytes, offloaded_to
+        The part of the optimizer's state that lies elsewhere, and where; None: nothing does.
     flops_per_token
         Operations of the products of forward and backward.
     step_seconds, tokens_per_s
@@ -48,6 +50,8 @@ class Plan:
     parameters_by_part: dict[str, int]
     memory_bytes: int
     memory_by_part: dict[str, int]
+    offloaded_bytes: int
+    offloaded_to: str | None
     flops_per_token: float
     step_seconds: float
     tokens_per_s: float
@@ -60,6 +64,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `omnima plan --json` prints."""
+        offloaded = {"offloaded_bytes": self.offloaded_bytes} if self.offloaded_to else {}
         return {
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes,
@@ -69,6 +74,7 @@ class Plan:
             "seconds": self.seconds,
             "cost": self.cost,
             "fits": self.fits,
+            **offloaded,
         }
 
 
@@ -117,6 +123,8 @@ def plan(
         parameters_by_part=job.model.parameter_parts,
         memory_bytes=needed,
         memory_by_part=memory,
+        offloaded_bytes=offloaded_bytes(job, target.device),
+        offloaded_to=job.offload,
         flops_per_token=job.flops_per_token(),
         step_seconds=step,
         tokens_per_s=job.step_tokens / step if not seconds else (tokens or 0) / seconds,
@@ -277,6 +285,11 @@ def advice(job: Job, machine: Machine) -> str:
     context = largest_context(job, machine)
     if 16 <= context < job.context:
         ways.append(f"--context {context // 16 * 16} with --batch-size 1")
+    if job.offload is None and job.optimizer != "adafactor":
+        place = "DIRECTORY (of a fast disk)" if machine.device == "cpu" else "cpu"
+        elsewhere = dataclasses.replace(job, offload=place)
+        if needed_bytes(elsewhere, machine) <= machine.memory_bytes:
+            ways.append(f"--offload-optimizer {place}")
     # fp16 needs no less than bf16.
     rows_there = what_fits(job, machine)
     fitting = [each for each in rows_there if each["fits"] and each["precision"] != "fp16"]

@@ -108,6 +108,12 @@ class TrainConfig:
         maximum=1_000_000,
         identity=False,
     )
+    offload_optimizer: str | None = option(
+        None,
+        "where the optimizer's state lies: cpu (out of a GPU's memory), or a directory of a fast "
+        "disk; none: beside the weights",
+        identity=False,
+    )
     ramp_steps: int = option(
         0,
         "steps in which the micro-batches of a step rise from 1 to accumulate; 0: no ramp",
@@ -343,6 +349,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("track", "alerts"):
             object.__setattr__(self, name, split_names(getattr(self, name)))
+        if self.offload_optimizer == "none":  # as a flag and YAML say it
+            object.__setattr__(self, "offload_optimizer", None)
         check_bounds(self)
         check_together(self)
 

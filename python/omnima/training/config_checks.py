@@ -39,6 +39,11 @@ def _check_memory(config: TrainConfig) -> None:
             f"memory_budget is {config.memory_budget!r}, but a size is expected: digits and KB, "
             "MB, GB or GiB, such as 2GB or 1.5GiB."
         )
+    if config.offload_optimizer is not None and config.optimizer == "adafactor":
+        raise ConfigError(
+            "adafactor keeps a number for each row and column of a matrix, which is too little "
+            "to be offloaded: leave offload_optimizer out, or take another optimizer."
+        )
     fields = fields_of(type(config))
     given = [
         f"{name}={getattr(config, name)}"

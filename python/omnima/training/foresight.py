@@ -76,6 +76,7 @@ def job_of(
         checkpoint_layers=config.checkpoint_layers,
         precision=precision,
         optimizer=config.optimizer,
+        offload=config.offload_optimizer,
         ema=config.ema_decay > 0,
         shows_average=config.averages,
         steps=steps,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omnima._device import check_device
+from omnima._device import check_device, check_offload
 from omnima._durable import sync_directory
 from omnima.errors import ConfigError
 from omnima.training.callbacks.handler import named
@@ -72,6 +72,7 @@ def assemble(
     """Build what a recipe names, up to a trainer that is ready to fit."""
     from omnima import Model, data
 
+    check_offload(recipe.train.offload_optimizer, recipe.device)
     source = data.open_source(
         list(recipe.data),
         field=recipe.field,

@@ -125,6 +125,7 @@ class Loop:
         # Other micro-batches than the recipe's, where memory ran out before.
         self.config = dataclasses.replace(self.config, batch_size=rows, accumulate=accumulate)
         self.loader = self._training_loader()
+        del self.stepper  # its state makes room for that of the new one
         self.stepper = Stepper(self.model.core, self.config, self.precision, self.budget)
         self.stepper.restore(Path(found.path), number)
         self.loader.seek(position)

@@ -40,6 +40,7 @@ def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
     values = {
         **{name: getattr(config, name) for name in _SAME},
         "precision": precision,
+        "offload_optimizer": config.offload_optimizer or "",
         "warmup_steps": budget.warmup(config),
         # 0: the schedule follows set_progress, for a budget on the clock.
         "total_steps": 0 if budget.seconds is not None else budget.total_steps,
@@ -102,8 +103,10 @@ class Stepper:
                 found = (
                     (saved, beside) if is_training_only(name) else (weights, directory / "model")
                 )
-                parameter.copy_(_part(found[0], name, parameter, found[1]))
-        state = {name: each.clone() for name, each in self.step.state().items()}
+                part = _part(found[0], name, parameter, found[1])
+                parameter.copy_(part)
+                _core.page_out(part)
+        state = self.step.state()
         for name in state:
             if name != "weights" or self.step.has_averaged_weights:
                 state[name] = _part(saved, name, state[name], beside)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from omnima.planning import (
     largest_rows,
     memory_by_part,
 )
+from omnima.planning import memory as plan_memory
 from omnima.planning.memory import PARTS, factors, measured_optimizer_bytes, optimizer_bytes
 from omnima.planning.prediction import needed_bytes
 from omnima.training.config import TrainConfig
@@ -60,6 +62,7 @@ def test_the_facts_are_those_of_the_core() -> None:
         assert (low, high) == core_facts.CHUNK_ROWS[side_by_side]
     assert number("ops/product.cpp", r"kDepthBytes = ([^;]+);") == core_facts.DEPTH_BYTES
     assert number("ops/product.cpp", r"kRightBytes = ([^;]+);") == core_facts.RIGHT_BYTES
+    assert number("optim/state_store.h", r"kSlice = ([^;]+);") == core_facts.OFFLOAD_SLICE
     assert number("data/loader.h", r"kAhead = ([^;]+);") == core_facts.BATCHES_AHEAD
 
 
@@ -161,6 +164,22 @@ def test_plain_aten_keeps_more_than_the_core() -> None:
         for each in ("fp16", "bf16")
     ]
     assert on_gpu[0] == on_gpu[1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "lion", "muon", "sgd"])
+def test_an_offloaded_state_counts_by_the_slices_that_are_there(name: str) -> None:
+    model = model_preset("125m", vocab_size=50304)
+    job = Job(model, rows=4, context=512, optimizer=name)
+    away = dataclasses.replace(job, offload="/fast")
+    whole, left = memory_by_part(job, BOX)["optimizer"], memory_by_part(away, BOX)["optimizer"]
+    assert 0 < left < 0.05 * whole
+    assert plan_memory.offloaded_bytes(away) == whole - left
+    gpu = dataclasses.replace(BOX, device="cuda")
+    assert left < memory_by_part(dataclasses.replace(job, offload="cpu"), gpu)["optimizer"] < whole
+    little = dataclasses.replace(away, model=MODEL)
+    assert memory_by_part(little, BOX) == memory_by_part(
+        dataclasses.replace(little, offload=None), BOX
+    )
 
 
 def test_a_running_mean_is_counted_and_what_lies_aside_while_it_is_shown() -> None:
@@ -269,6 +288,8 @@ torch.set_num_threads(2)
 def steps(model, rows, context, count):
     options = _core.StepOptions()
     options.precision = told["precision"]
+    options.checkpoint_layers = told["checkpoint_layers"]
+    options.offload_optimizer = told["offload"] or ""
     step = _core.TrainStep(_core.Decoder(model.core(), 0), options)
     for seed in range(count):
         dice = torch.Generator().manual_seed(seed)
@@ -278,7 +299,8 @@ def steps(model, rows, context, count):
 small = ModelConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1,
                     num_attention_heads=1, max_position_embeddings=16)
 steps(small, 2, 16, 1)  # the code of a step is part of the runtime
-job = Job(ModelConfig(**told["model"]), told["rows"], told["context"], precision=told["precision"])
+job = Job(ModelConfig(**told["model"]), told["rows"], told["context"], precision=told["precision"],
+          checkpoint_layers=told["checkpoint_layers"], offload=told["offload"])
 parts = memory_by_part(job, this_machine())
 steps(job.model, job.rows, job.context, 2)
 print(json.dumps([sum(parts.values()), peak_memory(), parts]))
@@ -318,7 +340,33 @@ def test_the_model_meets_what_runs_on_plain_aten(
     meets_within_a_tenth({"hidden": 256, **shape}, precision, **options)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' view of memory")
+def test_recomputed_blocks_and_an_offloaded_state_save_what_was_foretold(tmp_path: Path) -> None:
+    shape = {"hidden": 256, "layers": 4, "vocab": 24576, "rows": 2, "context": 512}
+    peaks, states = {}, {}
+    for name, changes in (
+        ("plain", {}),
+        ("checkpointed", {"checkpoint_layers": 4}),
+        ("offloaded", {"offload": str(tmp_path)}),
+    ):
+        predicted, peaks[name], parts = _measured({**shape, **changes}, "fp32")
+        assert predicted == pytest.approx(peaks[name], rel=0.1), (name, parts)
+        states[name] = parts["optimizer"]
+    saved = states["plain"] - states["offloaded"]
+    assert saved > 60e6
+    assert peaks["plain"] - peaks["offloaded"] > 0.8 * saved
+    assert peaks["checkpointed"] < peaks["plain"]
+
+
 def meets_within_a_tenth(shape: dict[str, int], precision: str, **options: object) -> None:
+    predicted, peak, parts = _measured(shape, precision, **options)
+    assert predicted == pytest.approx(peak, rel=0.1), parts
+
+
+def _measured(
+    shape: dict[str, Any], precision: str, **options: object
+) -> tuple[int, int, dict[str, int]]:
+    """Predicted and real peak of a process that takes two steps, and the parts of the first."""
     model = {
         "vocab_size": shape["vocab"],
         "hidden_size": shape["hidden"],
@@ -327,7 +375,8 @@ def meets_within_a_tenth(shape: dict[str, int], precision: str, **options: objec
         "max_position_embeddings": shape["context"],
         **options,
     }
-    told = {"model": model, "precision": precision, **shape}
+    told = {"checkpoint_layers": 0, "offload": None, "model": model, "precision": precision}
+    told |= shape
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(told)],
         capture_output=True,
@@ -336,4 +385,4 @@ def meets_within_a_tenth(shape: dict[str, int], precision: str, **options: objec
     )
     assert done.returncode == 0, done.stderr
     predicted, peak, parts = json.loads(done.stdout)
-    assert predicted == pytest.approx(peak, rel=0.1), parts
+    return predicted, peak, parts

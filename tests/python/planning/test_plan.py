@@ -16,6 +16,7 @@ from omnima.planning import (
     advice,
     calibrate,
     largest_context,
+    needed_bytes,
     plan,
     read_machine,
     this_machine,
@@ -51,6 +52,26 @@ def test_a_plan_holds_exactly_what_it_promises() -> None:
     assert found.seconds == pytest.approx(110) and found.tokens == 100 * 8 * 256 * 2
     assert found.tokens_per_s == pytest.approx(found.tokens / 110)
     assert found.cost == pytest.approx(0.5 * 110 / 3600) and found.fits
+
+
+def test_an_offloaded_state_is_told_beside_the_memory() -> None:
+    job = dataclasses.replace(JOB, model=model_preset("35m", vocab_size=1024), offload="/fast")
+    found = plan(job, here=HERE, calibration=MEASURED)
+    kept = plan(dataclasses.replace(job, offload=None), here=HERE, calibration=MEASURED)
+    assert list(found.as_dict())[-1] == "offloaded_bytes"
+    assert found.memory_bytes == kept.memory_bytes - found.offloaded_bytes
+    assert found.offloaded_bytes > 0 and kept.offloaded_bytes == 0
+    tight = dataclasses.replace(HERE, memory_bytes=kept.memory_bytes - 1)
+    said = advice(dataclasses.replace(job, offload=None), tight)
+    assert "--offload-optimizer DIRECTORY (of a fast disk)" in said
+    on_gpu = dataclasses.replace(tight, device="cuda", memory_bytes=1 << 30)
+    wanted = dataclasses.replace(job, offload=None, rows=1, context=16)
+    needed = needed_bytes(wanted, on_gpu)
+    tight = dataclasses.replace(on_gpu, memory_bytes=needed - 1)
+    assert "--offload-optimizer cpu" in advice(wanted, tight)
+    assert "offload" not in advice(job, dataclasses.replace(HERE, memory_bytes=1 << 28))
+    few = dataclasses.replace(wanted, optimizer="adafactor")
+    assert "offload" not in advice(few, dataclasses.replace(tight, memory_bytes=1 << 20))
 
 
 def test_operations_are_six_for_each_weight_and_token_and_those_of_attention() -> None:

@@ -212,7 +212,8 @@ std::unique_ptr<DeviceStep> make_device_step(models::Decoder& model, optim::Opti
   if (!model.arena().weights().is_cuda() || ops::reference_mode()) return nullptr;
   if (!works_on_device(optimizer, options)) return nullptr;
   const std::string why_not =
-      model.config().drops()                     ? "dropout draws another mask in every step"
+      optimizer.store().offloads()               ? "the optimizer's state comes and goes in slices"
+      : model.config().drops()                   ? "dropout draws another mask in every step"
       : model.config().rope_scaling == "dynamic" ? "rotary frequencies follow a step's documents"
       : model.config().num_experts > 0 ? "the tokens that come to an expert are counted on the host"
                                        : "";

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "omnima/ops/cuda/seams.h"
@@ -75,22 +76,27 @@ void StepBody::finish() {
   const at::Tensor &weights = arena.weights(), &gradients = arena.gradients();
   auto* shadow =
       narrow_ ? static_cast<kernels::bfloat16*>(arena.shadow().mutable_data_ptr()) : nullptr;
-  const kernels::cuda::AdamwBuffers buffers{weights.data_ptr<float>(),
-                                            gradients.const_data_ptr<float>(),
-                                            optimizer_.exp_avg().data_ptr<float>(),
-                                            optimizer_.exp_avg_sq().data_ptr<float>(),
-                                            shadow,
-                                            arena.size(),
-                                            arena.decayed()};
   const auto* constants = static_cast<const StepConstants*>(constants_.const_data_ptr());
   auto* verdict = static_cast<Verdict*>(verdict_.mutable_data_ptr());
   ops::cuda::on_stream(weights, [&](auto stream) {
-    kernels::cuda::sum_of_squares(buffers.gradients, buffers.count, sums_.data_ptr<float>(),
-                                  stream);
+    kernels::cuda::sum_of_squares(gradients.const_data_ptr<float>(), arena.size(),
+                                  sums_.data_ptr<float>(), stream);
     kernels::cuda::judge(sums_.const_data_ptr<float>(), sums_.numel(),
                          loss_.const_data_ptr<float>(), constants, verdict, stream);
-    kernels::cuda::adamw(buffers, constants, verdict, stream);
   });
+  const auto update = [&](int64_t first, int64_t count, const auto& moments) {
+    const kernels::cuda::AdamwBuffers buffers{
+        weights.data_ptr<float>() + first,
+        gradients.const_data_ptr<float>() + first,
+        moments[0].template data_ptr<float>(),
+        moments[1].template data_ptr<float>(),
+        shadow == nullptr ? nullptr : shadow + first,
+        count,
+        std::clamp(arena.decayed() - first, int64_t{0}, count)};
+    ops::cuda::on_stream(
+        weights, [&](auto stream) { kernels::cuda::adamw(buffers, constants, verdict, stream); });
+  };
+  optimizer_.store().over({optimizer_.exp_avg(), optimizer_.exp_avg_sq()}, update);
 }
 
 // The kernel writes through pointers. With a shadow it writes that too; without one, an older
