@@ -210,7 +210,7 @@ class Trainer:
                 curriculum_of(config, scores),
             )
             if scores is not None:
-                self.display.note(_order(config, loop.loader))
+                self.display.note(_order(config, loop))
             if resume:
                 loop.restore()
             record_provenance(directory, config, self.model, self.tokenizer, data, loop.step)
@@ -324,11 +324,12 @@ class Trainer:
             self.display.note(f"No loss curve: {error}")
 
 
-def _order(config: TrainConfig, loader: Any) -> str:
+def _order(config: TrainConfig, loop: Loop) -> str:
+    steps = config.curriculum_steps or max(1, loop.budget.total_steps // 2)
     return (
-        f"Curriculum by {config.curriculum}: {loader.curriculum_rows:,} rows from easy to hard "
-        f"({config.curriculum_pacing}, from {config.curriculum_start:.0%} of "
-        f"{loader.rows_per_epoch:,}), then plain epochs."
+        f"Curriculum by {config.curriculum}: {config.curriculum_start:.0%} of "
+        f"{loop.loader.rows_per_epoch:,} rows at first ({config.curriculum_pacing}), all of them "
+        f"after {steps:,} steps."
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +23,8 @@ from omnima.data import TokenData, open_source, prepare
 from omnima.errors import ConfigError, DataError
 from omnima.training.config import TrainConfig
 from omnima.training.curriculum import curriculum_of, document_scores, rows_of_steps
+from omnima.training.display import Display
+from omnima.training.launch import train
 from omnima.training.objective import training_loader
 from omnima.training.recipe import Recipe
 from omnima.training.verify import verify_resume
@@ -367,7 +371,9 @@ def test_a_changed_file_is_no_resume(
     small: Callable[..., Recipe], cats_file: str, tmp_path: Path
 ) -> None:
     recipe = small(data=[cats_file], curriculum=write_scores(tmp_path, range(120)))
-    quiet(recipe, stop_after=4)
+    said = io.StringIO()
+    train(recipe, display=Display(said), stop_after=4)
+    assert re.search(r"Curriculum by .*10% of \d+ rows .* after 4 steps", said.getvalue())
     write_scores(tmp_path, range(120, 0, -1))
     with pytest.raises(ConfigError, match="started differently .curriculum: "):
         quiet(recipe, resume=True)
