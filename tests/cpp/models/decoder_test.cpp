@@ -148,6 +148,23 @@ TEST(DecoderConfig, InconsistentFieldsAreNamed) {
   EXPECT_EQ(message({{"dropout", std::int64_t{0}}}), "");
 }
 
+TEST(DecoderConfig, CountsThePairsThatLayersSee) {
+  using I = std::int64_t;
+  const double dense = small().seen_pairs(20), triangle = 20 * 21 / 2;
+  EXPECT_EQ(dense, 2 * 4 * triangle);
+  const Changes windows{{"sliding_window", I{5}}, {"sliding_window_pattern", I{2}}};
+  EXPECT_EQ(small(windows).seen_pairs(20), 4 * (triangle + triangle - 15 * 16 / 2));
+  Changes blocks{{"blocksparse_block_size", I{2}},
+                 {"blocksparse_num_local_blocks", I{1}},
+                 {"blocksparse_vert_stride", I{5}},
+                 {"blocksparse_homo_head_pattern", true}};
+  // In blocks 4 and 9 all that follows sees a key; in each other block its own tokens do: 3 pairs.
+  const double sparse = 4 * (8 * 3 + (12 + 11) + (2 + 1));
+  EXPECT_EQ(small(blocks).seen_pairs(20), 2 * sparse);
+  blocks["dense_attention_every_n_layers"] = I{2};
+  EXPECT_EQ(small(blocks).seen_pairs(20), sparse + 4 * triangle);
+}
+
 TEST(DecoderConfig, CombinationsWithoutSenseAreRefused) {
   using S = std::string;
   using I = std::int64_t;
