@@ -1,4 +1,4 @@
-"""The memory of what the CPU computes on plain ATen: fp16, and attention to both sides.
+"""The memory of what the CPU computes on plain ATen: fp16, and attention to both sides; and holes.
 
 Its operators keep more than the core's kernels do, and their float32 copies leave holes in the heap
 between what is kept. What is told here comes on top of what those kernels would hold.
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # float32 copies of queries and keys that are freed while the next block's tensors already lie
 # behind them (measured: 2.5 to 3.5, at 1 to 12 blocks of 256 to 2,048 tokens).
 _HOLES = 3
+# Rows as wide as the stream that lie free between what a block of the core's own kernels keeps
+# (measured: 2.5 to 4, at 1M to 40M parameters and 128 to 2,048 tokens).
+_CORE_HOLES = 3
 # Logits of the loss at once, in bytes each: half, float32, their log-softmax, and both gradients.
 _LOGIT_BYTES = 2 + 4 + 4 + 4 + 2
 # The head's weight and its gradient, in bytes a number: half, half again, float32.
@@ -32,9 +35,9 @@ def plain_attention(job: Job) -> bool:
 
 
 def block_bytes(job: Job) -> float:
-    """Return what a block keeps for each token beyond what the core's kernels keep."""
+    """Return what a block takes for each token beyond what the core's kernels keep."""
     if not plain_attention(job):
-        return 0.0
+        return float(_CORE_HOLES * job.element * job.model.hidden_size)
     model, element = job.model, job.element
     queries, keys = _widths(model)
     turned = queries + keys
