@@ -29,6 +29,11 @@ _SEED_NOISE = 0.005
 # 97.5% points of Student's t by degrees of freedom; above the last: 1.96.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
+_NOT_JUDGED = (
+    "{runs} runs are as many as a curve can be laid through, so nothing tells whether it holds; "
+    "the interval rests on the usual noise of seeds alone. Add shorter or smaller runs."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunPoint:
@@ -72,6 +77,9 @@ class ScalingFit:
         E, A, a, B and b of the formula; A or B is 0 where the runs do not tell it.
     noise
         The spread of the runs around the curve, in nats.
+    to_spare
+        Runs beyond as many as the curve has numbers: 0 where it goes through all of them, so that
+        nothing tells whether it holds.
     points
         The runs.
     """
@@ -82,6 +90,7 @@ class ScalingFit:
     data: float
     beta: float
     noise: float
+    to_spare: int
     points: tuple[RunPoint, ...]
     _curves: tuple[_Curve, ...]
     _student: float
@@ -201,6 +210,7 @@ def fit_runs(points: Sequence[RunPoint]) -> ScalingFit:
         data * scale[1] ** best.beta,
         best.beta,
         noise,
+        max(0, free),
         points,
         tuple(kept),
         student,
@@ -311,6 +321,7 @@ def _nonnegative(
 def as_dict(fit: ScalingFit, forecast: Forecast) -> dict[str, Any]:
     """Return a fit and a forecast as plain values."""
     return {
+        **({} if fit.to_spare else {"warning": _NOT_JUDGED.format(runs=len(fit.points))}),
         "loss": forecast.loss,
         "low": forecast.low,
         "high": forecast.high,

@@ -12,6 +12,7 @@ import yaml
 
 from omnima._durable import write_durably
 from omnima.errors import CheckpointError, ConfigError
+from omnima.training.config import TrainConfig
 
 _OURS = (
     "config.yaml",
@@ -157,10 +158,14 @@ class RunDirectory:
             )
 
     def differences(self, part: str, facts: Mapping[str, Any]) -> list[str]:
-        """Name every fact that differs from the remembered ones, if any are."""
+        """Name every fact that differs from the remembered ones, if any are.
+
+        A field that is newer than the run counts there as its default, which is what the run did.
+        """
         before = self._known().get(part)
         if before is None:
             return []
+        before = {**_defaults(facts), **before}
         now = json.loads(json.dumps(dict(facts)))
         return [
             f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
@@ -215,3 +220,15 @@ class RunDirectory:
                 shutil.rmtree(path)
             elif path.exists():
                 path.unlink()
+
+
+def _defaults(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of those facts that are fields of a recipe or of a model."""
+    from omnima._core import DecoderConfig
+    from omnima.training.recipe import Recipe
+    from omnima.training.schema import fields_of
+
+    fields = {**fields_of(Recipe), **fields_of(TrainConfig)}
+    known = {name: field.default for name, field in fields.items()}
+    known |= {f"model.{field.name}": field.default for field in DecoderConfig.fields()}
+    return {name: value for name, value in known.items() if name in facts}

@@ -29,7 +29,18 @@ def test_an_exact_curve_is_found_again() -> None:
     assert found.loss == pytest.approx(truth) and found.low < truth < found.high
     plain = as_dict(fit, found)
     assert plain["curve"]["alpha"] == 0.3 and len(plain["runs"]) == 9
+    assert "warning" not in plain
     json.dumps(plain)
+
+
+def test_what_cannot_be_judged_is_said() -> None:
+    five = runs(lambda n, d: 1.7 + 40 / n**0.3 + 400 / d**0.4)[:5]
+    fit = fit_runs(five)
+    said = as_dict(fit, fit.predict(10**8, 10**9))["warning"]
+    assert "5 runs" in said and "nothing tells whether it holds" in said
+    one_size = [RunPoint(10**6, d, 1.5 + 300 / d**0.5) for d in (10**5, 10**6, 4 * 10**6, 10**7)]
+    assert fit_runs(one_size).to_spare == 1
+    assert fit_runs(one_size[:3]).to_spare == 0
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

@@ -132,6 +132,32 @@ def test_verifying_tells_what_went_wrong(tmp_path: Path, monkeypatch: pytest.Mon
         verify._hashes(tmp_path)
 
 
+def test_a_run_from_before_a_field_was_there_goes_on(tmp_path: Path) -> None:
+    wanted = recipe(tmp_path / "run")
+    straight = quiet(wanted)
+    path = Path(straight.path)
+    expected = (path / "model.safetensors").read_bytes()
+    quiet(wanted, overwrite=True, stop_after=2)
+    known = json.loads((path / "run.json").read_text())
+    for part, newer in (
+        ("recipe", ("curriculum_pacing", "curriculum_start")),
+        ("facts", ("model.num_experts", "model.dense_attention_every_n_layers")),
+    ):
+        for field in newer:
+            del known[part][field]
+    (path / "run.json").write_text(json.dumps(known))
+
+    quiet(wanted, resume=True)
+
+    assert (path / "model.safetensors").read_bytes() == expected
+    assert "curriculum_pacing" in json.loads((path / "run.json").read_text())["recipe"]
+    # What was not the default is still another run.
+    del known["recipe"]["batch_size"]
+    (path / "run.json").write_text(json.dumps(known))
+    with pytest.raises(ConfigError, match="batch_size: 16 there, 2 here"):
+        quiet(wanted, resume=True)
+
+
 def test_two_processes_cannot_share_a_directory_even_without_flock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
