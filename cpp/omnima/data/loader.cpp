@@ -176,7 +176,8 @@ void BatchPlan::fill_cut(std::uint64_t start, std::uint64_t key, Batch& batch,
 }
 
 // Each document's part of the row is cut anew, with its end token; the row keeps its length, so
-// what no longer fits is left out (a window of another epoch begins elsewhere).
+// what no longer fits is left out (a window of another shuffled epoch begins elsewhere; those of a
+// curriculum do not).
 void BatchPlan::recut_row(std::uint64_t key, Batch& batch, std::int64_t row) const {
   const auto offset = static_cast<std::size_t>(row * options_.time);
   const auto time = static_cast<std::size_t>(options_.time);

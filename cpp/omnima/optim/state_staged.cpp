@@ -1,5 +1,6 @@
-// State that is brought to the weights' device slice by slice: while one slice is updated, the next
-// is on its way there and the last is on its way back.
+// State that is brought to the weights' device slice by slice: while one slice of a span is
+// updated, the next is on its way there and the last is on its way back. One span waits for the one
+// before.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/Event.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <optional>
 
 #include "omnima/core/scratch_file.h"
@@ -74,7 +76,13 @@ class Staged final : public StateStore {
         slice_(slice),
         lanes_(device),
         slots_{Slot{lanes_, device}, Slot{lanes_, device}} {}
-  ~Staged() override { settle(); }
+  ~Staged() override {
+    try {
+      settle();
+    } catch (const std::exception&) {
+      // The device has failed; whoever uses it next is told so.
+    }
+  }
 
   at::Tensor zeros(int64_t count, at::ScalarType type) override {
     if (files_) return files_->zeros(count, type);
@@ -94,13 +102,18 @@ class Staged final : public StateStore {
       return parts;
     };
     make_room(buffers, std::min(most, total));
-    bring(slots_[0], parts_of(0));
-    for (int64_t i = 0; i < slices; ++i) {
-      if (i + 1 < slices) bring(slots_[(i + 1) % 2], parts_of(i + 1));
-      Slot& slot = slots_[i % 2];
-      slot.brought.hold_up(Lanes::kCompute);
-      update(i * most, slot.here.front().numel(), slot.here);
-      take_back(slot, parts_of(i));
+    try {
+      bring(slots_[0], parts_of(0));
+      for (int64_t i = 0; i < slices; ++i) {
+        if (i + 1 < slices) bring(slots_[(i + 1) % 2], parts_of(i + 1));
+        Slot& slot = slots_[i % 2];
+        slot.brought.hold_up(Lanes::kCompute);
+        update(i * most, slot.here.front().numel(), slot.here);
+        take_back(slot, parts_of(i));
+      }
+    } catch (...) {
+      finish_all();
+      throw;
     }
   }
 
@@ -136,6 +149,16 @@ class Staged final : public StateStore {
         slot.updated.hold_up(Lanes::kIn);
       }
     }
+  }
+
+  // Waits for all that is under way, also for an update that an error has left.
+  void finish_all() {
+    for (Slot& slot : slots_) {
+      slot.brought.wait();
+      slot.updated.set(Lanes::kCompute);
+      slot.updated.wait();
+    }
+    settle();
   }
 
   void bring(Slot& slot, const Tensors& parts) {

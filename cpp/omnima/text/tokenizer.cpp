@@ -119,8 +119,6 @@ void Tokenizer::encode_plain(std::string_view text, ChunkCache& cache, std::vect
 
 void Tokenizer::encode_dropped(std::string_view text, double dropout, std::uint64_t key,
                                std::vector<Id>& out) const {
-  require<core::ConfigError>(dropout >= 0.0 && dropout <= 1.0, "dropout is ", dropout,
-                             "; expected a probability from 0 to 1");
   require<core::ConfigError>(
       vocabulary_.algorithm == Algorithm::kBpe && !vocabulary_.merges.empty(),
       "only a tokenizer of kind 'bpe' has merges to leave out");
@@ -129,8 +127,6 @@ void Tokenizer::encode_dropped(std::string_view text, double dropout, std::uint6
 
 void Tokenizer::encode_sampled(std::string_view text, double alpha, std::uint64_t key,
                                std::vector<Id>& out) const {
-  require<core::ConfigError>(alpha >= 0.0 && alpha <= kMaxAlpha, "alpha is ", alpha,
-                             "; expected 0 (all cuts alike) to ", kMaxAlpha, " (the best cut)");
   require<core::ConfigError>(vocabulary_.algorithm == Algorithm::kUnigram,
                              "only a tokenizer of kind 'unigram' has probabilities to draw cuts "
                              "by");
@@ -142,6 +138,13 @@ void Tokenizer::encode_by_chance(std::string_view text, double amount, std::uint
   const std::size_t invalid = find_invalid_utf8(text);
   require<DataError>(invalid == std::string_view::npos, "invalid Unicode at byte ", invalid,
                      " of the text; expected UTF-8");
+  if (vocabulary_.algorithm == Algorithm::kUnigram) {
+    require<core::ConfigError>(amount >= 0.0 && amount <= kMaxAlpha, "alpha is ", amount,
+                               "; expected 0 (all cuts alike) to ", kMaxAlpha, " (the best cut)");
+  } else {
+    require<core::ConfigError>(amount >= 0.0 && amount <= 1.0, "dropout is ", amount,
+                               "; expected a probability from 0 to 1");
+  }
   core::Random random(key);
   for_each_chunk(
       text, [&](std::string_view chunk) { model_->encode_by_chance(chunk, amount, random, out); });

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "omnima/core/error.h"
 #include "omnima/text/unicode.h"
@@ -73,6 +74,11 @@ void check(const Vocabulary& vocabulary) {
   if (vocabulary.algorithm == Algorithm::kUnigram) {
     require<DataError>(vocabulary.scores.size() == size, "the unigram vocabulary has ", size,
                        " pieces but ", vocabulary.scores.size(), " scores; give one score a piece");
+    for (std::size_t id = 0; id < size; ++id) {
+      require<DataError>(std::isfinite(vocabulary.scores[id]), "the score of piece ", id, " ('",
+                         vocabulary.pieces[id], "') is ", vocabulary.scores[id],
+                         "; expected a finite number, the log of a probability");
+    }
   }
   if (vocabulary.byte_level()) byte_level_ids(vocabulary);
   check_id(vocabulary, vocabulary.unknown, "unknown");

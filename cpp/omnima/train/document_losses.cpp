@@ -21,7 +21,6 @@ namespace {
 
 constexpr std::int64_t kIgnored = -100;
 constexpr std::int64_t kBatchTokens = 4096;
-constexpr std::int64_t kLogits = 1 << 23;  // of a slice: 32 MiB
 
 struct Document {
   std::int64_t start, length, number;
@@ -61,10 +60,23 @@ data::Batch batch_of(std::span<const Document> documents, std::span<const std::i
   return batch;
 }
 
+at::Tensor losses_of_rows(models::Decoder& model, const BatchTensors& rows) {
+  const at::Tensor logits = model.logits(rows.ids);
+  return at::cross_entropy_loss(logits.flatten(0, 1), rows.labels.flatten(), {},
+                                at::Reduction::None, kIgnored)
+      .view_as(rows.labels)
+      .sum(1, false, at::kDouble);
+}
+
+at::Tensor loss_of_row(models::Decoder& model, const BatchTensors& row) {
+  return model.losses(row.ids, row.labels, {}, {}).words.to(at::kDouble).view({1});
+}
+
 }  // namespace
 
 DocumentLosses document_losses(models::Decoder& model, std::span<const std::int64_t> tokens,
-                               std::span<const std::int64_t> ends, std::int64_t start_id) {
+                               std::span<const std::int64_t> ends, std::int64_t start_id,
+                               std::int64_t most_logits) {
   require<core::ConfigError>(model.config().causal,
                              "a model with causal false has no loss of next tokens.");
   const std::int64_t vocab = model.config().vocab_size;
@@ -80,20 +92,18 @@ DocumentLosses document_losses(models::Decoder& model, std::span<const std::int6
   model.arena().pack(at::kFloat, false);
   DocumentLosses losses{std::vector<double>(ends.size()), std::vector<std::int64_t>(ends.size())};
   for (std::size_t first = 0; first < documents.size();) {
+    const std::int64_t longest = documents[first].length;
+    const bool alone = longest > most_logits / vocab;
     const auto rows =
-        static_cast<std::size_t>(std::max<std::int64_t>(1, kBatchTokens / documents[first].length));
+        alone ? std::size_t{1}
+              : static_cast<std::size_t>(std::max<std::int64_t>(1, kBatchTokens / longest));
     const auto part = std::span(documents).subspan(first, std::min(rows, documents.size() - first));
     const data::Batch batch = batch_of(part, tokens, start_id);
     const Slicing slicing{row_workers(batch.rows, model.arena().size(), device),
-                          std::clamp<std::int64_t>(kLogits / vocab, 1, 1024)};
+                          std::clamp<std::int64_t>(most_logits / vocab, 1, 1024)};
     sum_over_rows(batch_tensors(batch, device), slicing, false, [&](const Slice& slice) {
-      const at::Tensor logits = model.logits(slice.rows.ids);
       const at::Tensor each =
-          at::cross_entropy_loss(logits.flatten(0, 1), slice.rows.labels.flatten(), {},
-                                 at::Reduction::None, kIgnored)
-              .view_as(slice.rows.labels)
-              .sum(1, false, at::kDouble)
-              .cpu();
+          (alone ? loss_of_row(model, slice.rows) : losses_of_rows(model, slice.rows)).cpu();
       for (std::int64_t row = 0; row < each.size(0); ++row) {
         const Document& document = part[static_cast<std::size_t>(slice.first + row)];
         losses.sums[static_cast<std::size_t>(document.number)] = each.const_data_ptr<double>()[row];

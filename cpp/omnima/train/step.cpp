@@ -14,6 +14,7 @@
 #include "omnima/optim/gradient.h"
 #include "omnima/train/flush_denormals.h"
 #include "omnima/train/row_workers.h"
+#include "omnima/train/whole_update.h"
 
 namespace omnima::train {
 
@@ -270,8 +271,9 @@ StepResult TrainStep::update_weights(StepResult result) {
   if (loss_scale_ && overflowed(result)) return result;
   require_finite_gradient(result.grad_norm, result.loss);
   const double scale = clip_gradients(result.grad_norm);
+  whole_or_fatal(
+      [&] { optimizer_->update(updates() + 1, result.lr, scale, options_.precision == "bf16"); });
   ++step_;
-  optimizer_->update(updates(), result.lr, scale, options_.precision == "bf16");
   // It writes through pointers: a float16 copy must be seen as old.
   if (loss_scale_) model_->arena().weights().unsafeGetTensorImpl()->bump_version();
   averaged_.take_in(updates());

@@ -50,6 +50,18 @@ TEST(DocumentLosses, AreThoseOfTheDocumentsAlone) {
   }
 }
 
+// Documents whose logits are too many to be written out pass one by one.
+TEST(DocumentLosses, AreTheSameWithoutLogits) {
+  auto model = small();
+  const Documents given = some_documents({5, 1, 24, 60, 2, 24, 12});
+  const auto written = document_losses(*model, given.tokens, given.ends, 2);
+  const auto fused = document_losses(*model, given.tokens, given.ends, 2, 6 * kVocab);
+  EXPECT_EQ(written.tokens, fused.tokens);
+  for (std::size_t i = 0; i < given.ends.size(); ++i) {
+    EXPECT_NEAR(written.sums[i], fused.sums[i], 1e-3) << i;
+  }
+}
+
 TEST(DocumentLosses, RefuseWhatIsNoDocument) {
   auto model = small();
   EXPECT_TRUE(document_losses(*model, {}, {}, 2).sums.empty());

@@ -17,7 +17,9 @@ const GemmKernels<T>& gemm_table();
 
 constexpr std::int64_t kQueries = 48;  // of a tile: whole strips at every level
 constexpr std::int64_t kKeys = 256;    // of a block: what is packed of it stays in the second cache
-constexpr float kMasked = -1e30f;
+// A power of two: scaled it is exact, so where a row is masked as a whole, the scaled score less
+// its largest is 0 also when the compiler fuses the two.
+constexpr float kMasked = -0x1p100f;
 constexpr float kLog2e = 1.44269504089f;
 
 inline std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }

@@ -1,4 +1,5 @@
-// Buffers are 16-byte aligned: each is an allocation of its own.
+// Buffers are 16-byte aligned: each is an allocation of its own, or a slice of one that begins at a
+// multiple of four numbers.
 #include "omnima/kernels/cuda/adamw.h"
 #include "omnima/kernels/cuda/device.h"
 

@@ -285,6 +285,19 @@ TEST_P(AttentionKernelBlocks, EqualThePlainLoopAtEveryLevel) {
   }
 }
 
+// A tile's queries may see no key of the first part they meet: nothing of that may stay.
+class AttentionKernelMaskedRows : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(AttentionKernelMaskedRows, LeaveNothing) {
+  for (const core::BlockPattern& blocks : {core::BlockPattern{}, core::BlockPattern{64, 4, 8, 1}}) {
+    check_shape<float>({541, GetParam(), 1, true, false, blocks}, 1e-5);
+    check_shape<float>({541, GetParam(), 1, false, false, blocks}, 1e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadWidths, AttentionKernelMaskedRows,
+                         ::testing::Values(50, 65, 89, 200, 230, 242));
+
 INSTANTIATE_TEST_SUITE_P(OddSizes, AttentionKernelBlocks,
                          ::testing::Values(core::BlockPattern{1, 1, 2, 1},
                                            core::BlockPattern{5, 3, 7, 2},
