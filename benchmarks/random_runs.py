@@ -323,6 +323,9 @@ def _repair(values: dict[str, Any], budget: str) -> None:
         values.pop("warmup", None)
     if values.get("accumulate", 1) == 1 or budget == "epochs":
         values.pop("ramp_steps", None)
+    if "curriculum" not in values:
+        for name in [name for name in values if name.startswith("curriculum_")]:
+            del values[name]
     if values.get("curriculum_steps", 0) > values.get("steps", 99):
         del values["curriculum_steps"]
     if "curriculum" in values and budget == "minutes":

@@ -66,8 +66,8 @@ def check_offload(place: str | None, device: str) -> None:
         return
     if not os.path.isdir(place):
         raise ConfigError(
-            f"offload_optimizer is {place!r}, which is neither none nor cpu nor a directory that "
-            "exists: make it first, on a fast disk, or name the run's own directory."
+            f"offload_optimizer is {place!r}: expected none, cpu or an existing directory: "
+            "create it first, on a fast disk, or name the run's own directory."
         )
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"offload_optimizer is {place!r}, but nothing can be written there.")
+        raise ConfigError(f"offload_optimizer is {place!r}, which is not writable.")

@@ -108,7 +108,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 
 _OWN_PARAMETERS = [
-    own_flag("config", str | None, None, "a YAML recipe; flags and --set go before it"),
+    own_flag("config", str | None, None, "a YAML recipe or a run's directory; flags override it"),
     own_flag("set", list[str] | None, None, "any recipe key or model field, as key=value"),
     own_flag("machine", str | None, None, "another machine's YAML file, see examples/machines"),
     own_flag("what_fits", bool, False, "which presets, precisions, contexts and batches fit"),

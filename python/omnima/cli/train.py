@@ -113,9 +113,14 @@ def _find_lr(recipe: Recipe, as_json: bool) -> None:
 
 
 _OWN_PARAMETERS = [
-    own_flag("config", str | None, None, "a YAML recipe or a run's directory; flags go before it"),
+    own_flag("config", str | None, None, "a YAML recipe or a run's directory; flags override it"),
     own_flag("set", list[str] | None, None, "any recipe key or model field, as key=value"),
-    own_flag("repeat", str | None, None, "do the run in this directory again, into --out; compare"),
+    own_flag(
+        "repeat",
+        str | None,
+        None,
+        "repeat the run in this directory into --out and compare the results",
+    ),
     own_flag("resume", bool, False, "continue the run in --out from its newest valid checkpoint"),
     own_flag("overwrite", bool, False, "replace a run that is already in --out"),
     own_flag("verify_resume", bool, False, "prove that this run resumes bit for bit, then leave"),

@@ -221,7 +221,7 @@ def _read_entry(
     if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float))):
         raise ConfigError(f"{where}: weight is {weight!r}; expected a number above 0.")
     given = entry["data"] if isinstance(entry["data"], list) else [entry["data"]]
-    specs = [_from_folder(str(spec), folder) for spec in given]
+    specs = [from_folder(str(spec), folder) for spec in given]
     try:
         source = opener(
             specs,
@@ -246,8 +246,8 @@ def _refuse_unknown(given: dict[Any, Any], known: tuple[str, ...], where: str) -
             raise ConfigError(f'{where}: unknown key "{key}". The nearest is "{near}".')
 
 
-def _from_folder(spec: str, folder: Path) -> str:
-    """A path is read from the description's own folder; names such as tinyworld are not paths."""
+def from_folder(spec: str, folder: Path) -> str:
+    """Return a path as read from a folder, where it is relative and leads somewhere from there."""
     path = Path(spec).expanduser()
     if path.is_absolute():
         return str(path)

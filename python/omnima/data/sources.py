@@ -79,6 +79,11 @@ def open_source(
     return parts[0] if len(parts) == 1 else ChainSource(parts)
 
 
+def is_built_in(spec: str) -> bool:
+    """Whether a source is a name, and no path."""
+    return spec in NAMES or spec.startswith(("tinyworld:", PREFIX))
+
+
 def _open_one(spec: str, field: str, on_error: OnError, document_break: str | None) -> Source:
     if spec == "pystdlib":
         return PystdlibSource(on_error)

@@ -158,7 +158,7 @@ def packed_bytes(job: Job, machine: Machine) -> int:
 def factors(model: ModelConfig) -> list[tuple[int, int, int]]:
     """Return the matrices that products multiply by: outputs, inputs, how many."""
     hidden, layers = model.hidden_size, model.num_hidden_layers
-    queries, keys = _widths(model)
+    queries, keys = plain.widths(model)
     sparse = model.expert_layers
     mlps = {  # inner widths, and how many there are; a router's matrix is never packed
         "plain": (model.intermediate_size, layers - sparse),
@@ -183,7 +183,7 @@ def activation_bytes(job: Job, slices: Slices, device: str = "cpu") -> int:
     """Return what one slice's layers keep for the backward pass, and what that needs beside it."""
     model, element = job.model, job.element
     hidden, inner = model.hidden_size, model.intermediate_size
-    queries, keys = _widths(model)
+    queries, keys = plain.widths(model)
     sparse = model.expert_layers / model.num_hidden_layers
     chosen = model.num_experts_per_tok
     mixed = chosen * model.moe_intermediate_size + model.shared_expert_intermediate_size
@@ -256,18 +256,13 @@ def _cache_bytes(job: Job) -> int:
 
 def cache_bytes(model: ModelConfig, tokens: int) -> int:
     """Return the bytes of the keys and values of so many tokens, in float32."""
-    _, keys = _widths(model)
+    _, keys = plain.widths(model)
     return int(2 * 4 * model.num_hidden_layers * keys * tokens)
 
 
 def generation_bytes(model: ModelConfig) -> int:
     """Return what writing one text as long as the context takes: weights, keys and values."""
     return int(4 * model.num_parameters) + cache_bytes(model, model.max_position_embeddings)
-
-
-def _widths(model: ModelConfig) -> tuple[int, int]:
-    heads = model.num_attention_heads, model.num_key_value_heads
-    return heads[0] * model.head_dim, heads[1] * model.head_dim
 
 
 def _gate(model: ModelConfig) -> int:

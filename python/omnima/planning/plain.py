@@ -39,7 +39,7 @@ def block_bytes(job: Job) -> float:
     if not plain_attention(job):
         return float(_CORE_HOLES * job.element * job.model.hidden_size)
     model, element = job.model, job.element
-    queries, keys = _widths(model)
+    queries, keys = widths(model)
     turned = queries + keys
     if queries != keys:  # keys and values are repeated for the heads that share them
         turned = 3 * queries
@@ -56,7 +56,7 @@ def block_bytes(job: Job) -> float:
 def score_bytes(job: Job, device: str) -> tuple[float, float]:
     """Bytes a token of the scores that a layer keeps on average, and that its backward pass holds.
 
-    None where attention has kernels: on the CPU, and elsewhere without options. Else plain ATen
+    Nothing where attention has kernels: on the CPU, and elsewhere without options. Else plain ATen
     keeps the weights of all pairs in float32, what a cap and dropout made of them, and the mask.
     """
     model, layers = job.model, job.model.num_hidden_layers
@@ -75,7 +75,7 @@ def score_bytes(job: Job, device: str) -> tuple[float, float]:
     numbers = 1 + (model.attention_softcap > 0) + 2 * (model.attention_dropout > 0)
     if device == "cpu":  # float32 queries, keys and values; and scores in holes of the heap
         numbers += 1
-        mask += 4 * 3 * _widths(model)[0]
+        mask += 4 * 3 * widths(model)[0]
     return share * (4 * numbers * pairs + mask), (share > 0) * 3 * 4 * pairs
 
 
@@ -92,6 +92,7 @@ def fp16_logits_bytes(job: Job, slices: Slices) -> int:
     return int(_LOGIT_BYTES * slices.tokens * job.model.vocab_size)
 
 
-def _widths(model: ModelConfig) -> tuple[int, int]:
+def widths(model: ModelConfig) -> tuple[int, int]:
+    """Return the width of all queries of a token, and that of its keys."""
     heads = model.num_attention_heads, model.num_key_value_heads
     return heads[0] * model.head_dim, heads[1] * model.head_dim

@@ -162,7 +162,7 @@ class TrainConfig:
     curriculum_pacing: str = option(
         "linear", "how fast hard rows come in", choices=("linear", "sqrt", "step", "exponential")
     )
-    curriculum_start: float = _share(0.1, "share of the rows that is in at the beginning", 0.001)
+    curriculum_start: float = _share(0.1, "share of rows (the easiest) used at the start", 0.001)
     curriculum_steps: int | None = option(
         None,
         "steps until all rows are in; default: half of a budget in steps or epochs",
@@ -325,7 +325,7 @@ class TrainConfig:
     samples_every: int = _steps("steps between samples into samples/; 0: none")
     alerts: tuple[str, ...] = option(
         ("spike", "divergence", "plateau", "stall"),
-        "what is warned of, separated by commas",
+        "which alerts to raise, separated by commas",
         choices=("spike", "divergence", "plateau", "stall", "off"),
         identity=False,
     )

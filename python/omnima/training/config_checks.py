@@ -78,6 +78,16 @@ def _check_cuts(config: TrainConfig) -> None:
 
 def _check_curriculum(config: TrainConfig) -> None:
     steps = config.curriculum_steps
+    given = [
+        f"{name}={getattr(config, name)}"
+        for name, field in fields_of(type(config)).items()
+        if name.startswith("curriculum_") and getattr(config, name) != field.default
+    ]
+    if config.curriculum is None and given:
+        raise ConfigError(
+            f"{', '.join(given)} without a curriculum: say what is easy with curriculum (length, a "
+            "file of scores or a model's directory), or leave that out."
+        )
     if config.curriculum is not None and config.minutes is not None and steps is None:
         raise ConfigError(
             "How many steps fit into a budget on the clock is not known beforehand: say with "

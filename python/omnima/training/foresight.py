@@ -196,8 +196,9 @@ def _require(job: Job, machine: Machine) -> None:
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     named = ", ".join(f"{part.replace('_', ' ')} {format_bytes(parts[part])}" for part in largest)
     raise ConfigError(
-        f"This run needs {format_bytes(needed)} of memory ({named}), but "
-        f"{format_bytes(machine.memory_bytes)} are there. What would fit: {advice(job, machine)}."
+        f"This run needs {format_bytes(needed)} of memory ({named}), but only "
+        f"{format_bytes(machine.memory_bytes)} is available. "
+        f"What would fit: {advice(job, machine)}."
     )
 
 

@@ -14,12 +14,19 @@ from omnima.training.display import Display
 from omnima.training.launch import train
 from omnima.training.memory_choice import kept_choice
 from omnima.training.precision import PrecisionChoice
-from omnima.training.recipe import Recipe
+from omnima.training.recipe import TOKENIZERS, Recipe
+from omnima.training.records import read_records
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
+from omnima.training.schema import fields_of
 
 _COMPARED = ("loss", "val_loss", "grad_norm", "lr")
 _MODEL = "model.safetensors"
+# No part of a run's identity, yet the result depends on them.
+_SHAPING = ("device", "patience", "restore_best", "eval_every", "eval_batches")
+_MOST_THREADS = 1 << 16
+
+_Records = dict[int, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +55,9 @@ class Repetition:
 
     @property
     def identical(self) -> bool:
-        """Whether every number and the weights came out the same."""
-        return self.first_difference is None and self.same_weights is not False
+        """Whether something was compared, and every number and the weights came out the same."""
+        compared = self.steps > 0 or self.same_weights is not None
+        return compared and self.first_difference is None and self.same_weights is not False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
@@ -58,13 +66,27 @@ class Repetition:
     def sentence(self) -> str:
         """Say the comparison."""
         if self.identical:
-            weights = " and the weights" if self.same_weights else ""
-            return f"The same run: all {self.steps} records{weights} are those of {self.run}."
+            same = [f"all {self.steps} records"] if self.steps else []
+            same += ["the weights"] if self.same_weights else []
+            return f"The same run: {' and '.join(same)} are those of {self.run}."
+        if not self.steps and self.same_weights is None:
+            return f"Nothing was compared: {self.run} has no weights and no step of this run."
         place = "only the weights differ"
         if self.first_difference is not None:
             place = f"step {self.first_difference} is the first that differs"
         why = "; ".join(self.surroundings) or "versions, threads and kernels are the same"
         return f"Not the same run as {self.run}: {place} ({why})."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """How a run was begun, by its provenance.json; `files` names its text."""
+
+    directory: Path
+    threads: int
+    versions: dict[str, Any]
+    kernels: str
+    files: str
 
 
 def repeat(
@@ -85,7 +107,7 @@ def repeat(
     run
         The directory of the run.
     flags, sets
-        Recipe keys, of which `out` must be given; others only where they change no weight.
+        Recipe keys, of which `out` must be given; others only where they do not change the result.
     overwrite
         Replace what is in `out`.
     display
@@ -94,24 +116,29 @@ def repeat(
     Raises
     ------
     ConfigError
-        The directory holds no run, the run ended on the clock, a flag would make it another run, or
-        its text is not the same any more.
+        The directory holds no run or nothing to compare with, the run was made from Python or ended
+        on the clock, a flag would make it another run, or its text is not the same any more.
     """
     import torch
 
     display = display if display is not None else Display()
     first = RunDirectory(run)
-    facts, started = _provenance(first)
+    started = _start(first)
     recipe = _again(first, flags, sets, started)
+    there, weights = _comparable(first, recipe)
     for said in (different := _surroundings(started)):
         display.note(f"Repeating {first.path}: {said}.")
     before = torch.get_num_threads()
-    torch.set_num_threads(int(started["machine"]["threads"]))
+    torch.set_num_threads(started.threads)
     try:
-        done = train(recipe, overwrite=overwrite, display=display, like=(first, _files(facts)))
+        done = train(recipe, overwrite=overwrite, display=display, like=(first, started.files))
     finally:
         torch.set_num_threads(before)
-    return done, _compare(first, RunDirectory(done.path), different)
+    here = _records(RunDirectory(done.path))
+    steps = [step for step in there if step in here]
+    unlike = next((step for step in steps if _differ(there[step], here[step])), None)
+    same = None if weights is None else weights == _digest(done.path / _MODEL)
+    return done, Repetition(str(first.path), len(steps), unlike, same, different)
 
 
 def with_choices(recipe: Recipe, done: RunDirectory) -> Recipe:
@@ -122,13 +149,23 @@ def with_choices(recipe: Recipe, done: RunDirectory) -> Recipe:
     return dataclasses.replace(recipe, train=training if chosen is None else chosen.apply(training))
 
 
-def _provenance(first: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return provenance.json and its last session that began at the beginning."""
+def _start(first: RunDirectory) -> _Start:
+    """Read from provenance.json the last session that began at the beginning."""
     path = first.path / "provenance.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        started = [each for each in facts["sessions"] if each["from_step"] == 0][-1]
-        return facts, {"directory": started["directory"], **started}
+        began = [each for each in facts["sessions"] if each["from_step"] == 0][-1]
+        threads = began["machine"]["threads"]
+        if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"threads is {threads!r}")
+        names = [Path(each["path"]).name for each in facts["data"]["files"]]
+        return _Start(
+            Path(began["directory"]),
+            threads,
+            dict(began["versions"]),
+            began["machine"]["kernels"],
+            ", ".join(names[:5]) + (", …" if len(names) > 5 else ""),
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(
             f"{first.path} holds no run that can be repeated: its provenance.json cannot be read "
@@ -137,17 +174,30 @@ def _provenance(first: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _again(
-    first: RunDirectory, flags: Mapping[str, Any], sets: Sequence[str], started: Mapping[str, Any]
+    first: RunDirectory, flags: Mapping[str, Any], sets: Sequence[str], started: _Start
 ) -> Recipe:
+    from omnima.data.described import read_description
+
     given = {key: value for key, value in flags.items() if value is not None}
+    named = {key.partition("=")[0].strip().replace("-", "_") for key in (*given, *sets)}
+    if "data" not in read_description(first.config, "recipe"):
+        raise ConfigError(
+            f"The run in {first.path} was made from Python; run its script again. Its config.yaml "
+            "holds the training alone, neither text nor model."
+        )
+    before = Recipe.from_layers({}, (), first.config)
     recipe = Recipe.from_layers(given, sets, first.config)
-    if recipe.train.out is None or Path(recipe.train.out).resolve() == first.path.resolve():
+    out = recipe.train.out if "out" in named else None  # never that of the first
+    if not out or Path(out).resolve() == first.path.resolve():
         raise ConfigError(f"Say where the repetition goes: --out {first.path}-again, for example.")
-    kept, now = first.recall("recipe") or {}, json.loads(json.dumps(recipe.identity()))
-    changed = [key for key in now if key in kept and kept[key] != now[key]]
+    changed = first.differences("recipe", recipe.identity())
+    old, new = before.values(), recipe.values()
+    changed += [
+        f"{key}: {old[key]!r} there, {new[key]!r} here" for key in _SHAPING if old[key] != new[key]
+    ]
     if changed:
         raise ConfigError(
-            f"{', '.join(changed)} would make it another run than {first.path}: leave that out, or "
+            f"It would be another run than {first.path} ({'; '.join(changed)}): leave that out, or "
             f"vary the run with --config {first.path} in the place of --repeat."
         )
     if recipe.train.minutes is not None:
@@ -156,41 +206,60 @@ def _again(
             "rates, so no repetition has the same bits. Train with --config "
             f"{first.path} --out DIRECTORY, for as long or with --steps."
         )
-    return _found(with_choices(recipe, first), Path(started["directory"]))
+    return _found(with_choices(recipe, first), started.directory, named)
 
 
-def _found(recipe: Recipe, place: Path) -> Recipe:
-    """Return the recipe with paths that are relative to where the run was started."""
+def _found(recipe: Recipe, place: Path, named: set[str]) -> Recipe:
+    """Return the recipe with the run's relative paths read from where it was started.
 
-    def path(spec: str) -> str:
-        here = Path(spec)
-        elsewhere = not here.is_absolute() and not _matches(Path.cwd(), spec)
-        return str(place / spec) if elsewhere and _matches(place, spec) else spec
+    Those that are named now are read from here.
+    """
+    from omnima.data.cleaning import RECIPES
+    from omnima.data.mixture import from_folder
+    from omnima.data.sources import is_built_in
 
-    changes: dict[str, Any] = {"data": tuple(path(each) for each in recipe.data)}
-    changes["tokenizer"] = path(recipe.tokenizer)
-    if recipe.clean is not None:
-        changes["clean"] = path(recipe.clean)
-    return dataclasses.replace(recipe, **changes)
+    changes: dict[str, Any] = {}
+    if "data" not in named:
+        data = (each if is_built_in(each) else from_folder(each, place) for each in recipe.data)
+        changes["data"] = tuple(data)
+    values = recipe.values()
+    for key, names in (
+        ("tokenizer", TOKENIZERS),
+        ("clean", RECIPES),
+        ("curriculum", ("length",)),
+        ("offload_optimizer", ("cpu",)),
+    ):
+        if values[key] is not None and values[key] not in names and key not in named:
+            changes[key] = from_folder(values[key], place)
+    training = {key: changes.pop(key) for key in fields_of(type(recipe.train)) if key in changes}
+    return dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, **training), **changes
+    )
 
 
-def _matches(place: Path, spec: str) -> bool:
-    return (place / spec).exists() or any(place.glob(spec))
+def _comparable(first: RunDirectory, recipe: Recipe) -> tuple[_Records, str | None]:
+    """Return the first run's records and the hash of its weights, one of which must be of use."""
+    records, weights = _records(first), _digest(first.path / _MODEL)
+    every = recipe.train.log_every
+    again = any(
+        step % every == 0 or record.get("val_loss") is not None for step, record in records.items()
+    )
+    if weights is None and not again:
+        raise ConfigError(
+            f"There is nothing to compare a repetition of {first.path} with: it saved no model, "
+            f"and its metrics.jsonl holds no step that a log_every of {every} would record. Finish "
+            "the run with --resume, or leave log_every out."
+        )
+    return records, weights
 
 
-def _files(facts: Mapping[str, Any]) -> str:
-    """Name the files of a run's text."""
-    names = [Path(str(each["path"])).name for each in facts["data"]["files"]]
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _surroundings(started: Mapping[str, Any]) -> tuple[str, ...]:
+def _surroundings(started: _Start) -> tuple[str, ...]:
     """Say which versions and kernels are not those of the run; its threads are taken over."""
     from omnima import _core
     from omnima.training.provenance import versions
 
     now = {**versions(), "kernels": str(_core.cpu_level())}
-    before = {**started["versions"], "kernels": started["machine"]["kernels"]}
+    before = {**started.versions, "kernels": started.kernels}
     return tuple(
         f"{name} {before[name]} there, {now.get(name, 'none')} here"
         for name in ("omnima", "torch", "kernels")
@@ -198,23 +267,23 @@ def _surroundings(started: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _compare(first: RunDirectory, second: RunDirectory, different: tuple[str, ...]) -> Repetition:
-    there, here = _records(first), _records(second)
-    steps = [step for step in there if step in here]
-    unlike = next((step for step in steps if there[step] != here[step]), None)
-    digests = [_digest(each.path / _MODEL) for each in (first, second)]
-    same = None if digests[0] is None else digests[0] == digests[1]
-    return Repetition(str(first.path), len(steps), unlike, same, different)
+def _differ(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two records differ; a held-out loss that only one of them measured does not count."""
+    return any(
+        there.get(key) != here.get(key)
+        for key in _COMPARED
+        if key != "val_loss" or None not in (there.get(key), here.get(key))
+    )
 
 
-def _records(directory: RunDirectory) -> dict[int, tuple[Any, ...]]:
+def _records(directory: RunDirectory) -> _Records:
+    if not directory.metrics.exists():
+        return {}
     try:
-        lines = directory.metrics.read_text(encoding="utf-8").splitlines()
-        found = [json.loads(line) for line in lines]
-        return {int(each["step"]): tuple(map(each.get, _COMPARED)) for each in found}
+        return {int(each["step"]): dict(each) for each in read_records(directory.metrics)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{directory.metrics} cannot be read ({error}): there is nothing to compare with."
+            f"{directory.metrics} cannot be read ({error!r}): there is nothing to compare with."
         ) from error
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima._device import check_offload
 from omnima.errors import ConfigError, OmnimaError
 from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.samples import write_samples
@@ -167,6 +168,8 @@ class Trainer:
         stop_after: int | None,
         like: tuple[RunDirectory, str] | None,
     ) -> Run:
+        # A recipe's was checked before its text was read, a script's was not.
+        check_offload(self.config.offload_optimizer, str(self.model.device))
         data = self._prepared(directory)
         facts = {
             **{
@@ -184,9 +187,17 @@ class Trainer:
         if resume:
             directory.check_identity("facts", facts)
         if like is not None and (changed := like[0].differences("facts", facts)):
+            reason = (
+                f"Its text was {like[1] or 'made up'}; provenance.json holds the hashes of its "
+                "files."
+            )
+            if all(each.startswith("curriculum: ") for each in changed):
+                reason = (
+                    f"The text is the same, but {self.config.curriculum} gives its documents other "
+                    "scores than it did there."
+                )
             raise ConfigError(
-                f"The run in {like[0].path} cannot be repeated: {'; '.join(changed)}. Its text was "
-                f"{like[1] or 'made up'}; provenance.json holds the hashes of its files."
+                f"The run in {like[0].path} cannot be repeated: {'; '.join(changed)}. {reason}"
             )
         directory.remember("facts", facts)
         directory.remember("data_version", data.version)

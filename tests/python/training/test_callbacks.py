@@ -267,6 +267,21 @@ def test_a_callback_of_transformers_works(small: Make) -> None:
     assert run_steps(quiet(small(), Theirs())) == 5
 
 
+def test_printing_and_progress_of_transformers_work(
+    small: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    assert transformers.PrinterCallback is PrinterCallback
+    quiet(small(log_every=4), PrinterCallback())
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "loss" in line] == printed and len(printed) >= 2
+    run = quiet(small(log_every=4), ProgressCallback(), overwrite=True)
+    shown = capsys.readouterr()
+    assert run_steps(run) == 8 and "8/8" in shown.err and "loss" in shown.out + shown.err
+
+
 def test_the_other_name_of_stopping() -> None:
     control = Control()
     control.should_training_stop = True

@@ -313,6 +313,9 @@ def test_a_curriculum_lasts_half_of_the_budget_or_as_said(cats: Prepared) -> Non
 
 
 def test_contradictions_are_refused() -> None:
+    said = r"curriculum_pacing=sqrt, curriculum_start=0.2, curriculum_steps=2 without a curriculum"
+    with pytest.raises(ConfigError, match=said):
+        TrainConfig(steps=3, curriculum_pacing="sqrt", curriculum_start=0.2, curriculum_steps=2)
     with pytest.raises(ConfigError, match="say with curriculum_steps"):
         TrainConfig(minutes=1, curriculum="length")
     with pytest.raises(ConfigError, match="hardest rows would never come"):

@@ -17,6 +17,7 @@ from omnima.errors import ConfigError
 from omnima.planning import Calibration, Job, Machine, plan
 from omnima.training import TrainConfig
 from omnima.training.budget import Budget
+from omnima.training.display import Display
 from omnima.training.stepper import step_options
 
 from .runs import MODEL, quiet, recipe, write_story
@@ -112,14 +113,33 @@ def test_places_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="which is for a GPU"):
         quiet(recipe(tmp_path / "a", text, offload_optimizer="cpu"))
-    with pytest.raises(ConfigError, match="neither none nor cpu nor a directory that exists"):
+    with pytest.raises(ConfigError, match="expected none, cpu or an existing directory"):
         quiet(recipe(tmp_path / "b", text, offload_optimizer=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match="too little to be offloaded"):
         TrainConfig(steps=1, optimizer="adafactor", offload_optimizer=str(tmp_path))
     check_offload("cpu", "cuda:1")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(ConfigError, match="nothing can be written there"):
+    with pytest.raises(ConfigError, match="is not writable"):
         check_offload(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("wrong", ["", "nowhere", "cpu"])
+def test_a_script_is_refused_the_same_places(tmp_path: Path, wrong: str) -> None:
+    from omnima import Model, Tokenizer
+    from omnima.training import Trainer
+
+    tokenizer = Tokenizer.train(["The cats saw the dogs."], "byte")
+    model = Model.from_preset("nima", vocab_size=tokenizer.vocab_size)
+    values = {"steps": 1, "context": 16, "samples": 0, "offload_optimizer": wrong}
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=f"offload_optimizer is '{wrong}'"):
+        Trainer(model, tokenizer, "tinyworld:10KB", {**values, "out": str(out)}).fit()
+    assert not (out / "data").exists()
+    # The run's own directory, which `fit` makes.
+    own = {**values, "offload_optimizer": str(out), "out": str(out)}
+    silent = Display(silent=True)
+    Trainer(model, tokenizer, "tinyworld:10KB", own, display=silent).fit()
+    assert (out / "model.safetensors").exists()
 
 
 def test_none_may_be_said_and_is_no_part_of_a_runs_identity(tmp_path: Path, text: Path) -> None:

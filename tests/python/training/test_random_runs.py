@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from random import Random
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -28,6 +29,10 @@ def random_runs() -> ModuleType:
 def test_every_key_of_the_schema_is_drawn(random_runs: ModuleType) -> None:
     assert set(random_runs.draws()) | random_runs.TOGETHER == set(Recipe.schema())
     assert "layer_drop" in random_runs.model_draws()
+    values = {"tokenizer": "byte", "data": ["a"], "model": random_runs.random_model(Random(1))}
+    values.update(curriculum_start=0.5, curriculum_steps=2)
+    random_runs._repair(values, "steps")
+    assert "curriculum_start" not in values and "curriculum_steps" not in values
 
 
 @pytest.mark.parametrize("number", range(12))
