@@ -24,7 +24,7 @@ def _field() -> Any:
 
 
 def _on_error() -> Any:
-    return typer.Option("raise", "--on-error", help="what a bad record does: raise or skip")
+    return typer.Option("raise", "--on-error", help="what to do with a bad record: raise or skip")
 
 
 def _document_break() -> Any:

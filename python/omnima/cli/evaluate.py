@@ -13,7 +13,7 @@ def evaluate(
         ..., "--data", help="held-out text: files, globs, directories, tinyworld[:SIZE] or pystdlib"
     ),
     field: str | None = typer.Option(None, help="the field of JSON records that holds the text"),
-    on_error: str = typer.Option("raise", help="what a bad line does: raise or skip"),
+    on_error: str = typer.Option("raise", help="what to do with a bad record: raise or skip"),
     batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
     device: str = typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),

@@ -1,10 +1,10 @@
-"""`omnima tokenize`: the ids and pieces of a text."""
+"""`omnima tokenize`: the ids and pieces of a text, as `omnima tokenizer encode` writes them."""
 
 from __future__ import annotations
 
 import typer
 
-from omnima.cli.output import print_json
+from omnima.cli.tokenizer import write_ids
 
 
 def tokenize(
@@ -12,16 +12,5 @@ def tokenize(
     text: str = typer.Option(..., "--text", help="the text; - reads standard input"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
-    """Show how a tokenizer cuts a text."""
-    import sys
-
-    from omnima import Tokenizer
-
-    tokenizer = Tokenizer.from_pretrained(directory)
-    ids = [int(each) for each in tokenizer.encode(sys.stdin.read() if text == "-" else text)]
-    pieces = list(tokenizer.pieces(ids))
-    if json:
-        print_json({"ids": ids, "pieces": pieces})
-        return
-    for number, piece in zip(ids, pieces, strict=True):
-        typer.echo(f"{number}\t{piece}")
+    """Show how a tokenizer cuts a text: the same as `omnima tokenizer encode --pieces`."""
+    write_ids(directory, None if text == "-" else text, pieces=True, as_json=json)

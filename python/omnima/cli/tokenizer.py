@@ -40,8 +40,8 @@ def _overwrite() -> Any:
     return typer.Option(False, "--overwrite", help="replace a tokenizer that is there")
 
 
-def _special() -> Any:
-    return typer.Option(None, "--special", help="a control token of your own; may be given often")
+def _special(meaning: str) -> Any:
+    return typer.Option(None, "--special", help=f"{meaning}; may be given more than once")
 
 
 def _field() -> Any:
@@ -56,12 +56,14 @@ def train(
     vocab_size: int | None = typer.Option(
         None, "--vocab-size", help="token ids; default: chosen from the text"
     ),
-    special: list[str] | None = _special(),  # noqa: B008
+    special: list[str] | None = _special("a control token of your own"),  # noqa: B008
     code: bool = typer.Option(
         False, "--code", help="bpe learns runs of line ends and spaces as pieces"
     ),
     field: str | None = _field(),
-    on_error: str = typer.Option("raise", "--on-error", help="what a bad record does: raise, skip"),
+    on_error: str = typer.Option(
+        "raise", "--on-error", help="what to do with a bad record: raise or skip"
+    ),
     document_break: str | None = typer.Option(
         None, "--document-break", help="in text files a line that matches begins a new document"
     ),
@@ -95,7 +97,9 @@ def import_(
     pattern: str | None = typer.Option(
         None, "--pattern", help="rank file: gpt2, gpt2-digits, cl100k, o200k, llama3 or qwen2"
     ),
-    special: list[str] | None = _special(),  # noqa: B008
+    special: list[str] | None = _special(  # noqa: B008
+        "rank file: a control token that follows the ranks"
+    ),
     bos: str | None = typer.Option(None, "--bos", help="the token that begins a document"),
     eos: str | None = typer.Option(None, "--eos", help="the token that ends a document"),
     overwrite: bool = _overwrite(),
@@ -124,15 +128,7 @@ def encode(
     json: bool = _json(),
 ) -> None:
     """Write the ids of a text on one line."""
-    tokenizer = _open(directory)
-    ids = tokenizer.encode(_read_input() if text is None else text, add_bos, add_eos, parse_special)
-    if json:
-        print_json({"ids": ids, "pieces": tokenizer.pieces(ids)})
-    elif pieces:
-        for number, piece in zip(ids, tokenizer.pieces(ids), strict=True):
-            typer.echo(f"{number}\t{piece}")
-    else:
-        typer.echo(" ".join(map(str, ids)))
+    write_ids(directory, text, pieces, json, (add_bos, add_eos, parse_special))
 
 
 @app.command("decode")
@@ -203,8 +199,27 @@ def _print_side_by_side(result: dict[str, dict[str, Any]]) -> None:
     print(
         f"{fewer} needs {1 - few / many:.1%} fewer tokens."
         if few < many
-        else "Both need as many tokens."
+        else "Both need the same number of tokens."
     )
+
+
+def write_ids(
+    directory: str,
+    text: str | None,
+    pieces: bool,
+    as_json: bool,
+    how: tuple[bool, bool, bool] = (False, False, False),
+) -> None:
+    """Encode a text, or standard input, and write its ids; how: add_bos, add_eos, parse_special."""
+    tokenizer = _open(directory)
+    ids = tokenizer.encode(_read_input() if text is None else text, *how)
+    if as_json:
+        print_json({"ids": ids, "pieces": tokenizer.pieces(ids)})
+    elif pieces:
+        for number, piece in zip(ids, tokenizer.pieces(ids), strict=True):
+            typer.echo(f"{number}\t{piece}")
+    else:
+        typer.echo(" ".join(map(str, ids)))
 
 
 def _open(directory: str) -> Tokenizer:
@@ -222,11 +237,32 @@ def _measured(tokenizers: list[Tokenizer], on: str, field: str | None) -> list[d
 
 
 def _claim(out: str, overwrite: bool) -> None:
+    """Refuse, before anything is learnt, a place that cannot take the tokenizer or has one."""
+    import os
     from pathlib import Path
 
     from omnima.errors import ConfigError
+    from omnima.tokenizers.files import MERGES_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 
-    if (Path(out) / "tokenizer.json").exists() and not overwrite:
+    directory = Path(out).absolute()
+    place = next(each for each in (directory, *directory.parents) if os.path.lexists(each))
+    if not place.is_dir():
+        raise ConfigError(f"--out {out}: {place} is a file; name a directory.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: {place} cannot be written to; name another directory.")
+
+    def holds(*names: str) -> str | None:
+        return next((name for name in names if (directory / name).exists()), None)
+
+    if not holds(TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE):
+        return
+    owner = holds("run.json", "config.json")
+    if owner:
+        raise ConfigError(
+            f"{out} is the directory of a model ({owner}), and its tokenizer is the one that the"
+            " model was trained with; name another directory."
+        )
+    if not overwrite:
         raise ConfigError(
             f"{out} holds a tokenizer already; replace it with --overwrite, or name another."
         )
@@ -268,8 +304,8 @@ def _read_ids(text: str) -> list[int]:
         if not all(type(each) is int for each in ids):
             raise ValueError("not whole numbers")
         return list(ids)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
-            f"{' '.join(text.split())[:60]!r} are no token ids: expected whole numbers, such as 259"
-            " 301, or what omnima tokenizer encode wrote"
+            f"{' '.join(text.split())[:60]!r} is not a list of token ids: expected whole numbers,"
+            " such as 259 301, or what omnima tokenizer encode wrote"
         ) from None

@@ -7,14 +7,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import numbers
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from omnima.errors import CheckpointError, ConfigError
+from omnima.planning.curves import Curves, Values, joined, nonnegative
 
 _FEWEST = 3
 _EXPONENTS = np.round(np.arange(0.05, 1.2001, 0.05), 4)
@@ -24,15 +26,23 @@ _LEAST_EXPONENT = 0.01
 _MOVES = 400
 # Squared errors that differ by less are alike: losses are not known to a millionth.
 _ALIKE = 1e-12
+# Two values of a term fit any exponent: then these are taken, rounded from the paper's table 2.
+_USUAL = (0.34, 0.28)
 # Two runs that differ by the seed alone differ by about so much, in nats a token.
 _SEED_NOISE = 0.005
 # 97.5% points of Student's t by degrees of freedom; above the last: 1.96.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 
 _NOT_JUDGED = (
-    "{runs} runs are as many as a curve can be laid through, so nothing tells whether it holds; "
-    "the interval rests on the usual noise of seeds alone. Add shorter or smaller runs."
+    "{runs} runs of different sizes or lengths are no more than the curve has parameters, so it "
+    "fits them exactly and nothing shows whether it holds; the interval rests on the usual noise "
+    "of seeds alone. Add shorter or smaller runs."
 )
+_ASSUMED = (
+    "The runs have only two {what}, which cannot tell the exponent {exponent}: the curve takes a "
+    "usual one, {value}, and the interval spans {least} to {most}. Add runs of a third."
+)
+_TERMS = (("alpha", "sizes"), ("beta", "lengths"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +68,6 @@ class Forecast:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Curve:
-    """One pair of exponents with its best coefficients [E, A, B] and squared error."""
-
-    alpha: float
-    beta: float
-    coefficients: NDArray[np.float64]
-    error: float
-
-
-@dataclasses.dataclass(frozen=True)
 class ScalingFit:
     """A fitted curve.
 
@@ -78,8 +78,11 @@ class ScalingFit:
     noise
         The spread of the runs around the curve, in nats.
     to_spare
-        Runs beyond as many as the curve has numbers: 0 where it goes through all of them, so that
-        nothing tells whether it holds.
+        Different sizes and lengths beyond as many as the curve has parameters: 0 where it fits all
+        of them exactly, so that nothing shows whether it holds. A run with another seed is none.
+    assumed
+        Which of ``"alpha"`` and ``"beta"`` is a usual value, because the runs have only two sizes,
+        or lengths. The interval spans all values.
     points
         The runs.
     """
@@ -91,8 +94,9 @@ class ScalingFit:
     beta: float
     noise: float
     to_spare: int
+    assumed: tuple[str, ...]
     points: tuple[RunPoint, ...]
-    _curves: tuple[_Curve, ...]
+    _curves: Curves
     _student: float
 
     def predict(self, parameters: int, tokens: int) -> Forecast:
@@ -101,27 +105,17 @@ class ScalingFit:
         The interval spans every curve that the runs do not rule out, each with the error of its
         coefficients and the spread of single runs.
         """
-        lows, highs = [], []
-        for curve in self._curves:
-            row = _columns([parameters], [tokens], curve.alpha, curve.beta, self.points)[0]
-            design = _columns(
-                [each.parameters for each in self.points],
-                [each.tokens for each in self.points],
-                curve.alpha,
-                curve.beta,
-                self.points,
-            )
-            used = curve.coefficients > 0
-            part = design[:, used]
-            spread = row[used] @ np.linalg.pinv(part.T @ part) @ row[used]
-            reach = self._student * self.noise * float(np.sqrt(1.0 + max(0.0, spread)))
-            middle = float(row @ curve.coefficients)
-            lows.append(middle - reach)
-            highs.append(middle + reach)
-        best = self._curves[0]
-        row = _columns([parameters], [tokens], best.alpha, best.beta, self.points)[0]
-        loss = float(row @ best.coefficients)
-        return Forecast(parameters, tokens, loss, max(0.0, min(lows)), max(highs))
+        curves, points = self._curves, self.points
+        asked = RunPoint(parameters, tokens, 0.0)
+        rows = _designs([asked], curves.exponents, points)[:, 0]
+        used = curves.coefficients > 0
+        parts = _designs(points, curves.exponents, points) * used[:, None, :]
+        gram = np.linalg.pinv(np.swapaxes(parts, 1, 2) @ parts)
+        spread = np.einsum("mi,mij,mj->m", rows * used, gram, rows * used)
+        reach = self._student * self.noise * np.sqrt(1.0 + np.maximum(0.0, spread))
+        middle = (rows * curves.coefficients).sum(axis=1)
+        low, high = float((middle - reach).min()), float((middle + reach).max())
+        return Forecast(parameters, tokens, float(middle[0]), max(0.0, low), high)
 
 
 def read_run(directory: str | Path) -> RunPoint:
@@ -130,14 +124,13 @@ def read_run(directory: str | Path) -> RunPoint:
     Raises
     ------
     CheckpointError
-        The directory holds no finished run, or one without a held-out loss.
+        The directory holds no finished run, or one without a held-out loss, or damaged numbers.
     """
     path = Path(directory)
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        loss = summary["val_loss"]
-        point = (int(summary["parameters"]), int(summary["tokens"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        loss, parameters, tokens = (summary[key] for key in ("val_loss", "parameters", "tokens"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} holds no finished run ({error}). Finish it with --resume, or leave it out."
         ) from error
@@ -145,7 +138,26 @@ def read_run(directory: str | Path) -> RunPoint:
         raise CheckpointError(
             f"The run in {path} has no held-out loss: train with --val-fraction above 0."
         )
-    return RunPoint(*point, float(loss), str(path), _tokenizer_of(path))
+    wrong = _wrong(parameters, tokens, loss)
+    if wrong:
+        raise CheckpointError(
+            f"{path / 'summary.json'} is damaged: {wrong}. Train the run again, or leave it out."
+        )
+    return RunPoint(parameters, tokens, float(loss), str(path), _tokenizer_of(path))
+
+
+def _wrong(parameters: Any, tokens: Any, loss: Any) -> str | None:
+    """Return what no run can have, in words."""
+    for name, value in (("parameters", parameters), ("tokens", tokens)):
+        if not _is(numbers.Integral, value) or not 0 < value < 1 << 63:
+            return f"{name} is {value!r:.60}, expected a whole number above 0"
+    if not _is(numbers.Real, loss) or not 0 <= loss <= sys.float_info.max:
+        return f"the loss is {loss!r:.60}, expected a finite number that is not negative"
+    return None
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _tokenizer_of(path: Path) -> str | None:
@@ -182,81 +194,93 @@ def fit_runs(points: Sequence[RunPoint]) -> ScalingFit:
     """
     points = tuple(points)
     _check(points)
-    parameters = [each.parameters for each in points]
-    tokens = [each.tokens for each in points]
     losses = np.array([each.loss for each in points])
-    # A term that the runs do not vary in has no exponent to look for.
-    alphas = _EXPONENTS if len(set(parameters)) > 1 else np.ones(1)
-    betas = _EXPONENTS if len(set(tokens)) > 1 else np.ones(1)
+    varied = len({each.parameters for each in points}), len({each.tokens for each in points})
 
-    def curve(alpha: float, beta: float) -> _Curve:
-        design = _columns(parameters, tokens, alpha, beta, points)
-        return _Curve(alpha, beta, *_nonnegative(design, losses))
+    def curves(exponents: Values) -> Curves:
+        return nonnegative(exponents, _designs(points, exponents, points), losses)
 
-    curves = [curve(float(a), float(b)) for a, b in itertools.product(alphas, betas)]
-    curves += _finer(min(curves, key=_error), curve, len(alphas) > 1, len(betas) > 1)
-    curves.sort(key=_error)
-    free = len(points) - 1 - 2 * (len(alphas) > 1) - 2 * (len(betas) > 1)
-    best = curves[0]
-    noise = max(_SEED_NOISE, float(np.sqrt(best.error / free)) if free > 0 else 0.0)
-    student = _student(free, noise)
-    kept = [each for each in curves if each.error <= best.error + (student * noise) ** 2]
-    base, size, data = (float(each) for each in best.coefficients)
+    # A term that the runs do not vary in has no exponent to look for; two values fit any.
+    values = [
+        np.ones(1) if count == 1 else np.append(usual, _EXPONENTS) if count == 2 else _EXPONENTS
+        for count, usual in zip(varied, _USUAL, strict=True)
+    ]
+    found = [curves(np.array(list(itertools.product(*values))))]
+    usual = np.isin(varied, 2, invert=True) | (found[0].exponents == _USUAL)
+    found.insert(0, _finer(found[0].take(usual.all(axis=1)).best(), curves, varied))
+    best = found[0].best()
+    for term in (0, 1):
+        if varied[term] == 2:
+            found.append(curves(_with_each(found[0].exponents, term, values[term])))
+    fitted = 1 + sum(min(2, count - 1) for count in varied)
+    different = len({(each.parameters, each.tokens) for each in points})
+    free = len(points) - min(fitted, different)
+    error = float(best.errors[0])
+    noise = max(_SEED_NOISE, float(np.sqrt(error / free)) if free else 0.0)
+    to_spare = max(0, different - fitted)
+    student = _student(to_spare, free, noise)
+    every = joined([best, *found])
+    (base, size, data), (alpha, beta) = best.coefficients[0].tolist(), best.exponents[0].tolist()
     scale = _scales(points)
     return ScalingFit(
         base,
-        size * scale[0] ** best.alpha,
-        best.alpha,
-        data * scale[1] ** best.beta,
-        best.beta,
+        size * scale[0] ** alpha,
+        alpha,
+        data * scale[1] ** beta,
+        beta,
         noise,
-        max(0, free),
+        to_spare,
+        tuple(name for (name, _), count in zip(_TERMS, varied, strict=True) if count == 2),
         points,
-        tuple(kept),
+        every.take(every.errors <= error + (student * noise) ** 2),
         student,
     )
 
 
-def _student(free: int, noise: float) -> float:
-    """Return how many spreads an interval reaches, for so many runs more than numbers fitted."""
-    if free <= 0:  # nothing is left over to judge the fit by: the noise of seeds is a guess
-        return _STUDENT[2]
-    return 1.96 if noise == _SEED_NOISE or free > len(_STUDENT) else _STUDENT[free - 1]
+def _student(to_spare: int, free: int, noise: float) -> float:
+    """Return how many spreads an interval reaches; free: runs more than their fit has numbers."""
+    measured = noise > _SEED_NOISE and free > 0
+    reach = 1.96 if not measured or free > len(_STUDENT) else _STUDENT[free - 1]
+    # Where nothing is left over to judge the curve by, the noise of seeds is a guess.
+    return reach if to_spare else max(reach, _STUDENT[2])
 
 
-def _error(curve: _Curve) -> float:
-    return curve.error
+def _with_each(exponents: Values, term: int, values: Values) -> Values:
+    """Return the pairs with every one of the values for one term's exponent."""
+    pairs = np.unique(exponents, axis=0)
+    every = np.repeat(pairs, len(values), axis=0)
+    every[:, term] = np.tile(values, len(pairs))
+    return every
 
 
-def _finer(
-    best: _Curve, curve: Callable[[float, float], _Curve], by_size: bool, by_length: bool
-) -> list[_Curve]:
+def _finer(best: Curves, curves: Callable[[Values], Curves], varied: tuple[int, int]) -> Curves:
     """Return the curves on the way from the best of the coarse exponents to the best of all.
 
     They lie the closer the nearer to it, so that those which the runs do not rule out are among
-    them, however few these are.
+    them, however few these are. Only the exponents of terms with three values or more move.
     """
-    seen: list[_Curve] = []
+    seen = [best]
     step = _FIRST_STEP
+    moves = [(-1.0, 0.0, 1.0) if count > 2 else (0.0,) for count in varied]
+    steps = np.array(list(itertools.product(*moves)))
     for _ in range(_MOVES):
-        moves = (-step, 0.0, step)
-        around = [
-            curve(max(_LEAST_EXPONENT, best.alpha + a), max(_LEAST_EXPONENT, best.beta + b))
-            for a in (moves if by_size else (0.0,))
-            for b in (moves if by_length else (0.0,))
-        ]
-        seen += around
-        better = min(around, key=_error)
-        if better.error < best.error - _ALIKE:
+        around = curves(np.maximum(_LEAST_EXPONENT, best.exponents + step * steps))
+        seen.append(around)
+        better = around.best()
+        if better.errors[0] < best.errors[0] - _ALIKE:
             best = better
         elif step <= _LAST_STEP:
             break
         else:
             step /= 2
-    return seen
+    return joined(seen)
 
 
 def _check(points: tuple[RunPoint, ...]) -> None:
+    for each in points:
+        wrong = _wrong(each.parameters, each.tokens, each.loss)
+        if wrong:
+            raise ConfigError(f"The run {each.name or each!r} cannot be: {wrong}.")
     if len(points) < _FEWEST:
         raise ConfigError(
             f"{len(points)} runs are too few for a curve: give at least {_FEWEST} that differ in "
@@ -279,49 +303,42 @@ def _scales(points: Sequence[RunPoint]) -> tuple[float, float]:
     return tuple(float(each) for each in np.exp(logs.mean(axis=0)))  # type: ignore[return-value]
 
 
-def _columns(
-    parameters: Sequence[int],
-    tokens: Sequence[int],
-    alpha: float,
-    beta: float,
-    points: Sequence[RunPoint],
-) -> NDArray[np.float64]:
-    """Columns of E, A and B; zeros where the runs cannot tell a term from the constant."""
-    typical = _scales(points)
-    count = np.asarray(parameters, dtype=float) / typical[0]
-    seen = np.asarray(tokens, dtype=float) / typical[1]
-    varied = len({p.parameters for p in points}) > 1, len({p.tokens for p in points}) > 1
-    columns = np.ones((len(count), 3))
-    columns[:, 1] = count**-alpha * varied[0]
-    columns[:, 2] = seen**-beta * varied[1]
+def _designs(asked: Sequence[RunPoint], exponents: Values, points: Sequence[RunPoint]) -> Values:
+    """Return for each pair of exponents the columns of E, A and B: [pairs, asked, 3].
+
+    A column is zeros where the runs cannot tell its term from the constant.
+    """
+    values = np.array([[each.parameters, each.tokens] for each in asked], dtype=float)
+    logs = np.log(values / _scales(points))
+    varied = [len({p.parameters for p in points}) > 1, len({p.tokens for p in points}) > 1]
+    columns = np.ones((len(exponents), len(asked), 3))
+    columns[:, :, 1:] = np.exp(-exponents[:, None, :] * logs) * varied
     return columns
 
 
-def _nonnegative(
-    design: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Least squares with coefficients that are not negative: the best of the few subsets."""
-    best: tuple[NDArray[np.float64], float] | None = None
-    columns = [column for column in range(design.shape[1]) if design[:, column].any()]
-    for count in range(1, len(columns) + 1):
-        for chosen in itertools.combinations(columns, count):
-            part = design[:, chosen]
-            found = np.linalg.lstsq(part, target, rcond=None)[0]
-            if (found < 0).any():
-                continue
-            error = float(np.square(part @ found - target).sum())
-            if best is None or error < best[1]:
-                coefficients = np.zeros(design.shape[1])
-                coefficients[list(chosen)] = found
-                best = coefficients, error
-    assert best is not None  # the mean alone is never negative: losses are not
-    return best
+def _warnings(fit: ScalingFit) -> list[str]:
+    said = []
+    if not fit.to_spare:
+        said.append(_NOT_JUDGED.format(runs=len({(p.parameters, p.tokens) for p in fit.points})))
+    for (name, what), value in zip(_TERMS, _USUAL, strict=True):
+        if name in fit.assumed:
+            said.append(
+                _ASSUMED.format(
+                    what=what,
+                    exponent=name,
+                    value=value,
+                    least=_EXPONENTS[0],
+                    most=_EXPONENTS[-1],
+                )
+            )
+    return said
 
 
 def as_dict(fit: ScalingFit, forecast: Forecast) -> dict[str, Any]:
     """Return a fit and a forecast as plain values."""
+    said = _warnings(fit)
     return {
-        **({} if fit.to_spare else {"warning": _NOT_JUDGED.format(runs=len(fit.points))}),
+        **({"warning": " ".join(said)} if said else {}),
         "loss": forecast.loss,
         "low": forecast.low,
         "high": forecast.high,

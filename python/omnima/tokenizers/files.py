@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,10 @@ def _from_two_files(directory: Path) -> dict[str, Any]:
 
 def _dump(content: dict[str, Any], indent: int | None) -> bytes:
     separators = (",", ":") if indent is None else (",", ": ")
-    return json.dumps(content, ensure_ascii=False, indent=indent, separators=separators).encode(
-        "utf-8"
+    text = json.dumps(
+        content, ensure_ascii=False, indent=indent, separators=separators, allow_nan=False
     )
+    return text.encode("utf-8")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -229,6 +231,9 @@ class _Reader:
         entries = self.model["vocab"]
         pieces, roles = self._with_added([piece for piece, _ in entries], True)
         scores = [float(score) for _, score in entries]
+        for (piece, _), score in zip(entries, scores, strict=True):
+            if not math.isfinite(score):
+                raise ValueError(f"the score of {piece!r} is {score}, not a finite number")
         scores += [0.0] * (len(pieces) - len(scores))
         return self._description("unigram", pieces, roles, scores=scores)
 

@@ -31,16 +31,14 @@ def read(
     if _RANK_LINE.match(content):
         if pattern is None and path.stem not in (*rank_file.NAMES, *rank_file.SPELLINGS):
             raise ConfigError(
-                f"{path} is a rank file, which does not say how text is cut first: give pattern,"
-                f" one of {', '.join(rank_file.NAMES)}"
+                f"{path} is a rank file, which does not say how text is cut first: give pattern"
+                f" (--pattern), one of {', '.join(rank_file.NAMES)}"
             )
         return rank_file.read(path, pattern or path.stem, special_tokens, bos_token, eos_token)
-    given = {"pattern": pattern, "special_tokens": special_tokens}
+    given = {"pattern (--pattern)": pattern, "special_tokens (--special)": special_tokens}
     for name, value in given.items():
         if value is not None:
-            raise ConfigError(
-                f"{name} goes with a rank file only, and {path} is none: leave it out"
-            )
+            raise ConfigError(f"{name} goes with a rank file only, and {path} is not one: omit it")
     if content.lstrip()[:1] == b"{":
         return files.read_json(path, {"bos_token": bos_token, "eos_token": eos_token})
     found = sentencepiece_file.read(path, content)

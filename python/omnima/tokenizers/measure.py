@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnima.errors import DataError
-from omnima.tokenizers.description import ROLE_BYTE
+from omnima.tokenizers.description import ROLE_BYTE, ROLE_TEXT
 from omnima.tokenizers.tokenizer import Tokenizer
 
 _BLOCK_CHARACTERS = 4 << 20  # documents that are measured together
@@ -24,7 +24,9 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
     256
     """
     description = tokenizer.description
-    texts = [piece for piece, role in zip(description.pieces, description.roles) if role == 0]
+    texts = [
+        piece for piece, role in zip(description.pieces, description.roles) if role == ROLE_TEXT
+    ]
     named = {"begin": tokenizer.bos_id, "end": tokenizer.eos_id, "padding": tokenizer.pad_id}
     return {
         "kind": tokenizer.kind,
@@ -116,7 +118,7 @@ def _parts_of_characters(tokenizer: Tokenizer) -> list[int]:
     return [
         number
         for number, role in enumerate(description.roles)
-        if role == ROLE_BYTE or (role == 0 and byte_level and _is_part(tokenizer, number))
+        if role == ROLE_BYTE or (role == ROLE_TEXT and byte_level and _is_part(tokenizer, number))
     ]
 
 

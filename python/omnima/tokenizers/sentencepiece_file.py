@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ _TYPE_NAMES = {4: "user-defined", 5: "unused"}
 _MODEL_TYPE, _SPACE_BEHIND, _BYTE_FALLBACK, _BOS, _EOS, _PAD = 3, 24, 35, 41, 42, 43
 _KINDS: dict[int, Kind] = {1: "unigram", 2: "bpe"}
 _CHARACTERS, _DUMMY_PREFIX, _REMOVE_SPACES, _ESCAPE = 2, 3, 4, 5
+_OF_TRAINER = {_MODEL_TYPE: 1, _SPACE_BEHIND: 0, _BYTE_FALLBACK: 0, _BOS: 1, _EOS: 2, _PAD: -1}
+_OF_NORMALIZER = {_DUMMY_PREFIX: 1, _REMOVE_SPACES: 1, _ESCAPE: 1}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    text: str
+    text: str  # a normal piece with its spaces as spaces
     score: float
     kind: int
 
@@ -44,16 +47,18 @@ def read(path: Path, content: bytes) -> Description:
     try:
         message = _message(content)
         entries = [_entry(each) for each in message.get(_PIECES, [])]
-        trainer = _message(message[_TRAINER][-1])
-        normalizer = _message(message[_NORMALIZER][-1])
-        denormalizer = _message(message.get(_DENORMALIZER, [b""])[-1])
+        trainer = _numbers(_message(message[_TRAINER][-1]), _OF_TRAINER)
+        cleaning = _message(message[_NORMALIZER][-1])
+        normalizer = _numbers(cleaning, _OF_NORMALIZER)
+        other = _message(message.get(_DENORMALIZER, [b""])[-1])
     except (KeyError, TypeError, ValueError, IndexError, struct.error):
         raise DataError(
             f"{path}: neither a tokenizer.json, nor a rank file of tiktoken, nor a model file of"
             " SentencePiece; or it is damaged"
         ) from None
-    kind = _KINDS.get(_number(trainer, _MODEL_TYPE, 1))
-    _check(path, kind, entries, trainer, normalizer, denormalizer)
+    kind = _KINDS.get(trainer[_MODEL_TYPE])
+    changes_characters = any(part.get(_CHARACTERS, [b""])[-1] for part in (cleaning, other))
+    _check(path, kind, entries, trainer, normalizer, changes_characters)
     assert kind is not None
     return _description(kind, entries, trainer)
 
@@ -62,23 +67,27 @@ def _check(
     path: Path,
     kind: Kind | None,
     entries: list[_Entry],
-    trainer: dict[int, Any],
-    normalizer: dict[int, Any],
-    denormalizer: dict[int, Any],
+    trainer: dict[int, int],
+    normalizer: dict[int, int],
+    changes_characters: bool,
 ) -> None:
     """Refuse what would give other ids than SentencePiece does."""
+    for each in entries:
+        if not math.isfinite(each.score):
+            raise DataError(
+                f"{path}: the score of the piece {each.text!r} is {each.score}, not a finite"
+                " number: the file is damaged, fetch or train it again"
+            )
     others = [each for each in entries if each.kind in _TYPE_NAMES]
     texts = [each.text for each in entries]
     wrong = {
         "a model of type word or char": kind is None,
-        "normalization of characters": any(
-            part.get(_CHARACTERS, [b""])[-1] for part in (normalizer, denormalizer)
-        ),
-        "add_dummy_prefix": bool(_number(normalizer, _DUMMY_PREFIX, 1)),
-        "remove_extra_whitespaces": bool(_number(normalizer, _REMOVE_SPACES, 1)),
-        "spaces that stay spaces": not _number(normalizer, _ESCAPE, 1),
-        "treat_whitespace_as_suffix": bool(_number(trainer, _SPACE_BEHIND, 0)),
-        "a vocabulary without byte_fallback": not _number(trainer, _BYTE_FALLBACK, 0)
+        "normalization of characters": changes_characters,
+        "add_dummy_prefix": bool(normalizer[_DUMMY_PREFIX]),
+        "remove_extra_whitespaces": bool(normalizer[_REMOVE_SPACES]),
+        "spaces that stay spaces": not normalizer[_ESCAPE],
+        "treat_whitespace_as_suffix": bool(trainer[_SPACE_BEHIND]),
+        "a vocabulary without byte_fallback": not trainer[_BYTE_FALLBACK]
         or sum(each.kind == _BYTE for each in entries) != len(BYTE_PIECES),
         "a piece that is there twice": len(set(texts)) < len(texts),
         **{f"the {_TYPE_NAMES[each.kind]} piece {each.text!r}": True for each in others[:1]},
@@ -93,19 +102,19 @@ def _check(
         )
 
 
-def _description(kind: Kind, entries: list[_Entry], trainer: dict[int, Any]) -> Description:
+def _description(kind: Kind, entries: list[_Entry], trainer: dict[int, int]) -> Description:
     roles = {_NORMAL: ROLE_TEXT, _BYTE: ROLE_BYTE, _UNKNOWN: ROLE_SPECIAL, _CONTROL: ROLE_SPECIAL}
-    pieces = [
-        each.text.replace(_SPACE, " ") if each.kind == _NORMAL else each.text for each in entries
-    ]
+    pieces = [each.text for each in entries]
     ranked = sorted(
         (i for i, each in enumerate(entries) if each.kind == _NORMAL),
         key=lambda i: -entries[i].score,
     )
 
-    def named(field: int, default: int) -> int | None:
-        number = _number(trainer, field, default)
-        return number if 0 <= number < len(entries) else None
+    def named(field: int) -> int | None:
+        """Return the id, where it is that of a control piece: others are none for SentencePiece."""
+        number = trainer[field]
+        is_one = 0 <= number < len(entries) and entries[number].kind == _CONTROL
+        return number if is_one else None
 
     return Description(
         kind=kind,
@@ -113,26 +122,32 @@ def _description(kind: Kind, entries: list[_Entry], trainer: dict[int, Any]) -> 
         roles=[roles[each.kind] for each in entries],
         merges=all_merges({pieces[i]: i for i in ranked}) if kind == "bpe" else no_merges(),
         scores=[each.score for each in entries] if kind == "unigram" else (),
-        bos=named(_BOS, 1),
-        eos=named(_EOS, 2),
-        pad=named(_PAD, -1),
+        bos=named(_BOS),
+        eos=named(_EOS),
+        pad=named(_PAD),
     )
 
 
 def _entry(content: bytes) -> _Entry:
     fields = _message(content)
-    text = fields[_PIECE][-1].decode("utf-8")
-    kind = _number(fields, _TYPE, _NORMAL)
+    text = str(fields[_PIECE][-1], "utf-8")
+    kind = _numbers(fields, {_TYPE: _NORMAL})[_TYPE]
     known = {_NORMAL, _UNKNOWN, _CONTROL, _BYTE, *_TYPE_NAMES}
     if kind not in known or not text or (kind == _BYTE and not BYTE_PATTERN.fullmatch(text)):
         raise ValueError(f"the piece {text!r} is of kind {kind}")
     (score,) = struct.unpack("<f", fields.get(_SCORE, [bytes(4)])[-1])
-    return _Entry(text, score, kind)
+    return _Entry(text.replace(_SPACE, " ") if kind == _NORMAL else text, score, kind)
 
 
-def _number(fields: dict[int, Any], field: int, default: int) -> int:
-    value = int(fields.get(field, [default])[-1])
-    return value - (1 << 64) if value >> 63 else value
+def _numbers(fields: dict[int, Any], defaults: Mapping[int, int]) -> dict[int, int]:
+    """Return the whole numbers of the fields that have these defaults; ValueError for bytes."""
+    found = {}
+    for field, default in defaults.items():
+        value = fields.get(field, [default])[-1]
+        if not isinstance(value, int):
+            raise ValueError(f"the field {field} is not a number")
+        found[field] = value - (1 << 64) if value >= 1 << 63 else value
+    return found
 
 
 def _message(content: bytes) -> dict[int, Any]:

@@ -15,7 +15,7 @@ from omnima import _core
 from omnima._core import StreamDecoder
 from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import files, foreign, rank_file, training
-from omnima.tokenizers.description import Description, Kind, check_kind
+from omnima.tokenizers.description import ROLE_SPECIAL, Description, Kind, check_kind
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -328,7 +328,7 @@ class Tokenizer:
         return {
             self.description.pieces[i]: i
             for i, role in enumerate(self.description.roles)
-            if role == 2
+            if role == ROLE_SPECIAL
         }
 
     @property

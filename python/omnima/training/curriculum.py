@@ -151,7 +151,9 @@ def _given(path: Path, data: TokenData, documents: int) -> Scores:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text: give a file with one number a line.") from error
+        raise DataError(
+            f"{path} is not a text file: give a file with one number a line."
+        ) from error
     if not lines:
         raise DataError(f"{path} is empty: give one number a line, one for each document.")
     scores = np.empty(len(lines))

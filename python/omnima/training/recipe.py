@@ -54,7 +54,7 @@ class Recipe:
         group="Data",
     )
     field: str | None = option(None, "the field of JSON records or tables that holds the text")
-    on_error: str = option("raise", "what a bad line does", choices=("raise", "skip"))
+    on_error: str = option("raise", "what to do with a bad record", choices=("raise", "skip"))
     document_break: str | None = option(
         None, "in text files a line that matches begins a new document, such as ^CHAPTER"
     )

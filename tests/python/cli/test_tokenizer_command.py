@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -44,12 +45,25 @@ def made(tmp_path_factory) -> Path:
 
 
 def test_help(capsys):
-    names = ("train", "import", "encode", "decode", "info", "compare")
+    own = {  # an option of each that others do not have, and what it says
+        "train": ("--vocab-size", "a control token of your own; may be given more than once"),
+        "import": ("--pattern", "rank file: a control token that follows the ranks; may be given"),
+        "encode": ("--pieces", "one token a line, with its piece"),
+        "decode": ("--keep-special", "write special tokens, too"),
+        "info": ("--on", "measure on this text"),
+        "compare": ("--on", "the text to measure both on"),
+    }
     code, out, _ = leave(["tokenizer", "--help"], capsys)
-    assert code == 0 and all(name in out for name in names)
-    for name in names:
+    assert code == 0
+    assert re.findall(r"^\W*([a-z]+) {2,}[A-Z]", out, re.MULTILINE) == list(own)
+    for name, (option, meaning) in own.items():
         code, out, _ = leave(["tokenizer", name, "--help"], capsys)
-        assert code == 0 and "--json" in out
+        said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
+        assert code == 0 and f"tokenizer {name} [OPTIONS]" in said
+        assert option in said and "--json" in said
+        assert set(meaning.split()) <= set(said.split())  # columns break lines anywhere
+    _, out, _ = leave(["tokenize", "--help"], capsys)
+    assert "omnima tokenizer encode --pieces" in " ".join(out.split())
 
 
 def test_train(corpus, tmp_path, capsys):
@@ -74,6 +88,62 @@ def test_train(corpus, tmp_path, capsys):
     assert Tokenizer.from_pretrained(out).kind == "bpe"
 
 
+def test_a_place_that_cannot_take_it_is_refused_before_learning(
+    made, tmp_path, capsys, monkeypatch
+):
+    learnt = []
+    monkeypatch.setattr(Tokenizer, "train", lambda *_, **__: learnt.append(1))
+    file = tmp_path / "file"
+    file.write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    gpt2, model, run = (tmp_path / name for name in ("gpt2", "model", "run"))
+    for directory, name in ((gpt2, "merges.txt"), (model, "config.json"), (run, "run.json")):
+        directory.mkdir()
+        (directory / name).write_text("{}")
+    for directory in (model, run):
+        (directory / "tokenizer.json").write_text("{}")
+    for out, overwrite, message in (
+        (file, [], "is a file; name a directory"),
+        (file / "below" / "it", ["--overwrite"], f"{file} is a file; name a directory"),
+        (tmp_path / "link", [], "is a file; name a directory"),
+        (gpt2, [], "holds a tokenizer already; replace it with --overwrite"),
+        (made / "bpe", [], "holds a tokenizer already; replace it with --overwrite"),
+        (model, ["--overwrite"], "is the directory of a model (config.json)"),
+        (run, ["--overwrite"], "is the directory of a model (run.json)"),
+    ):
+        for command in (["train", "tinyworld:10KB"], ["import", made / "word"]):
+            code, _, err = leave(["tokenizer", *command, "--out", out, *overwrite], capsys)
+            assert code == 1 and message in " ".join(err.split())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    command = ["tokenizer", "train", "tinyworld:10KB", "--out", tmp_path / "new" / "one"]
+    code, _, err = leave(command, capsys)
+    assert code == 1 and f"{tmp_path} cannot be written to" in err and not learnt
+    assert file.read_text() == "mine" and not (tmp_path / "new").exists()
+
+
+def test_a_model_without_a_tokenizer_and_old_files_take_one(made, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "vocab.json").write_text("{}")
+    for out, more in (("model", []), ("gpt2", ["--overwrite"])):
+        command = ["tokenizer", "import", made / "word", "--out", tmp_path / out, *more]
+        code, _, _ = leave(command, capsys)
+        assert code == 0 and Tokenizer.from_pretrained(tmp_path / out).kind == "word"
+
+
+def test_tokenize_is_encode_with_pieces(made, capsys, monkeypatch):
+    for more in ([], ["--json"]):
+        _, old, _ = leave(["tokenize", made / "bpe", "--text", TEXT, *more], capsys)
+        _, new, _ = leave(["tokenizer", "encode", made / "bpe", TEXT, "--pieces", *more], capsys)
+        typed(monkeypatch, TEXT.encode())
+        _, piped, _ = leave(["tokenize", made / "bpe", "--text", "-", *more], capsys)
+        assert old == new == piped and "fox" in old
+    typed(monkeypatch, b"abc\xff")
+    code, _, err = leave(["tokenize", made / "bpe", "--text", "-"], capsys)
+    assert code == 1 and "standard input: byte 3 (0xff) is not UTF-8" in err
+
+
 def test_import(made, tmp_path, capsys):
     out = tmp_path / "imported"
     command = ["tokenizer", "import", made / "bpe" / "tokenizer.json", "--out", out]
@@ -84,7 +154,7 @@ def test_import(made, tmp_path, capsys):
     code, text, _ = leave([*command, "--overwrite", "--eos", "<s>"], capsys)
     assert code == 0 and Tokenizer.from_pretrained(out).eos_id == 1
     code, _, err = leave([*command, "--overwrite", "--pattern", "gpt2"], capsys)
-    assert code == 1 and "pattern goes with a rank file only" in err
+    assert code == 1 and "pattern (--pattern) goes with a rank file only" in err
     code, _, err = leave(["tokenizer", "import", tmp_path / "no", "--out", tmp_path / "x"], capsys)
     assert code == 1 and "cannot be read" in err and not (tmp_path / "x").exists()
 
@@ -115,10 +185,12 @@ def test_input_that_is_none_is_refused(made, capsys, monkeypatch):
     typed(monkeypatch, b"abc\xff")
     code, _, err = leave(["tokenizer", "encode", made / "bpe"], capsys)
     assert code == 1 and "standard input: byte 3 (0xff) is not UTF-8" in err
-    for wrong in ("1 two", '{"id": [1]}', "[1.5]", "[[1]]", "{", "[true]", "[3"):
+    deep = "[" * 200_000
+    for wrong in ("1 two", '{"id": [1]}', "[1.5]", "[[1]]", "{", "[true]", "[3", deep):
         typed(monkeypatch, wrong.encode())
         code, _, err = leave(["tokenizer", "decode", made / "bpe"], capsys)
-        assert code == 1 and "are no token ids: expected whole numbers" in err
+        assert code == 1 and "is not a list of token ids: expected whole numbers" in err
+        assert len(err) < 400 and "Traceback" not in err
     code, _, err = leave(["tokenizer", "decode", made / "bpe", 999999], capsys)
     assert code == 1 and "outside of the vocabulary" in err
     code, _, err = leave(["tokenizer", "info", made / "nowhere"], capsys)
@@ -153,7 +225,7 @@ def test_compare(made, corpus, tmp_path, capsys):
     assert code == 0 and "B needs" in text and "fewer tokens" in text
     command[3] = command[2]
     code, text, _ = leave([*command, "--field", "story"], capsys)
-    assert code == 0 and "Both need as many tokens." in text
+    assert code == 0 and "Both need the same number of tokens." in text
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
     code, _, err = leave([*command[:-1], empty], capsys)

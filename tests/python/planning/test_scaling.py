@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +35,58 @@ def test_an_exact_curve_is_found_again() -> None:
 
 
 def test_what_cannot_be_judged_is_said() -> None:
-    five = runs(lambda n, d: 1.7 + 40 / n**0.3 + 400 / d**0.4)[:5]
-    fit = fit_runs(five)
-    said = as_dict(fit, fit.predict(10**8, 10**9))["warning"]
-    assert "5 runs" in said and "nothing tells whether it holds" in said
+    every = runs(lambda n, d: 1.7 + 40 / n**0.3 + 400 / d**0.4)
+    five = [every[i] for i in (0, 1, 4, 5, 8)]
+    for given in (five, five * 2):  # another seed is no other size or length
+        fit = fit_runs(given)
+        said = as_dict(fit, fit.predict(10**8, 10**9))["warning"]
+        assert "5 runs of different sizes or lengths" in said and fit.to_spare == 0
+        assert "no more than the curve has parameters, so it fits them exactly and noth" in said
+    assert fit_runs([*five, every[2], five[0]]).to_spare == 1
     one_size = [RunPoint(10**6, d, 1.5 + 300 / d**0.5) for d in (10**5, 10**6, 4 * 10**6, 10**7)]
     assert fit_runs(one_size).to_spare == 1
     assert fit_runs(one_size[:3]).to_spare == 0
 
 
+def test_repeated_runs_measure_the_noise_and_nothing_else() -> None:
+    dice = np.random.default_rng(3)
+    lengths = (10**5, 10**6, 10**7) * 8
+    noisy = [RunPoint(10**6, d, 1.5 + 300 / d**0.5 + dice.normal(0, 0.03)) for d in lengths]
+    fit = fit_runs(noisy)
+    assert fit.to_spare == 0 and 0.02 < fit.noise < 0.04
+
+
+def test_two_sizes_do_not_tell_an_exponent() -> None:
+    def loss(n: float, d: float) -> float:
+        return 1.7 + 40 / n**0.5 + 400 / d**0.4
+
+    fit = fit_runs(runs(loss, sizes=SIZES[:2]))
+    assert fit.assumed == ("alpha",) and fit.to_spare == 2
+    assert (fit.alpha, fit.beta) == (0.34, 0.4)  # the usual one, and the one that three tell
+    found = fit.predict(10**8, 10**8)
+    told = fit_runs(runs(loss)).predict(10**8, 10**8)
+    assert found.high - found.low > 1.5 * (told.high - told.low)
+    assert found.low < loss(1e8, 1e8) < found.high
+    said = as_dict(fit, found)["warning"]
+    assert "only two sizes, which cannot tell the exponent alpha" in said and "lengths" not in said
+    fit = fit_runs(runs(loss, sizes=SIZES[:2], lengths=LENGTHS[:2]))
+    assert fit.assumed == ("alpha", "beta") and fit.to_spare == 1
+    assert (fit.alpha, fit.beta) == (0.34, 0.28)
+    found = fit.predict(10**7, 10**8)
+    assert found.low < loss(1e7, 1e8) < found.high
+    assert "only two lengths" in as_dict(fit, found)["warning"]
+
+
+def fewest(draws: int) -> int:
+    """What an interval of 19 times out of 20 holds at least, but for one case in a hundred."""
+    chances = np.cumsum([comb(draws, k) * 0.95**k * 0.05 ** (draws - k) for k in range(draws + 1)])
+    return int(np.searchsorted(chances, 0.01))
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     dice = np.random.default_rng(0)
-    held = 0
-    for _ in range(20):
+    held, count = 0, 150
+    for _ in range(count):
         a, b = dice.uniform(0.2, 0.5, size=2)
         e, size, data = 1.5, dice.uniform(0.3, 1.0) * 1e6**a, dice.uniform(0.3, 2.0) * 4e6**b
 
@@ -57,12 +97,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         found = fit_runs(noisy).predict(10**7, 10**8)
         held += found.low <= loss(1e7, 1e8) <= found.high
         assert found.high - found.low < 1.0  # and says something
-    assert held >= 17
+    assert held >= fewest(count) >= 0.89 * count, held
 
 
 def test_four_runs_hold_the_truth_too() -> None:
     dice = np.random.default_rng(1)
-    held, count = 0, 20
+    held, count = 0, 150
     for _ in range(count):
         a, b = dice.uniform(0.25, 0.45, size=2)
         e, size, data = dice.uniform((1.2, 50, 50), (2.2, 600, 1500))
@@ -78,7 +118,7 @@ def test_four_runs_hold_the_truth_too() -> None:
         ]
         found = fit_runs(few).predict(int(4 * n.max()), int(4 * d.max()))
         held += found.low <= loss(found.parameters, found.tokens) <= found.high
-    assert held >= 0.85 * count
+    assert held >= fewest(count), held
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -132,6 +172,8 @@ def test_farther_away_is_less_certain() -> None:
     "points, said",
     [
         ([RunPoint(1, 1, 2.0)] * 2, "too few"),
+        ([RunPoint(1, n, np.float64("nan")) for n in (1, 2, 3)], "cannot be: the loss is"),
+        ([RunPoint(1, n, 2.0) for n in (0, 1, 2)], "cannot be: tokens is 0, expected"),
         ([RunPoint(1, 1, 2.0)] * 4, "alike"),
         ([RunPoint(1, n, 2.0, tokenizer=str(n)) for n in (1, 2, 3)], "tokenizers"),
     ],
@@ -152,3 +194,33 @@ def test_a_run_is_read_from_its_directory(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(CheckpointError, match="no finished run"):
         read_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("val_loss", text)
+            for text in ("NaN", "Infinity", "-1.0", "true", '"2"', "[2]", "1e999")
+        ),
+        *(("val_loss", "9" * 400) for _ in (1,)),
+        *(
+            (f, v)
+            for f in ("parameters", "tokens")
+            for v in ("0", "-3", "true", '"5"', "2.5", "null")
+        ),
+        ("tokens", "9" * 30),
+    ],
+)
+def test_a_damaged_end_of_a_run_is_refused(field: str, value: str, tmp_path: Path) -> None:
+    summary = {"parameters": "10", "tokens": "20", "val_loss": "1.5", field: value}
+    text = ", ".join(f'"{name}": {each}' for name, each in summary.items())
+    (tmp_path / "summary.json").write_text("{" + text + "}")
+    with pytest.raises(
+        CheckpointError, match=r"summary\.json is damaged: .*, expected a .* number"
+    ):
+        read_run(tmp_path)
+    for broken in ("[" * 200_000, "[1]", '"x"', "\xff"):
+        (tmp_path / "summary.json").write_bytes(broken.encode("latin-1"))
+        with pytest.raises(CheckpointError, match="holds no finished run"):
+            read_run(tmp_path)

@@ -141,7 +141,7 @@ def test_a_file_gives_scores_for_all_documents_or_those_of_training(
         (b"1\nnan\n", "line 2: nan is not a finite number"),
         (b"-inf\n", "line 1: -inf is not a finite number"),
         (b"1\n2\n", "has 2 scores, but the text has 120 documents, "),
-        (b"\xff\xfe\x00", "is no text"),
+        (b"\xff\xfe\x00", "is not a text file"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(
