@@ -34,9 +34,11 @@ CUDA_HEADER = re.compile(r"^cuda|/cuda/")
 WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
-BASE = {"", "errors", "_device", "_durable", "_core", "_torch_guard", "_machine", "_sizes"}
+BASE = {"", "errors", "_blocks", "_device", "_durable", "_core", "_torch_guard"}
+BASE |= {"_machine", "_sizes"}
 PYTHON = {
     "errors": set(),
+    "_blocks": set(),
     "_torch_guard": set(),
     "_durable": set(),
     "_machine": set(),

@@ -40,17 +40,8 @@ void adamw_span(nn::Arena& arena, const Span& span, const at::Tensor& exp_avg,
                 kernels::AdamwConstants constants) {
   constants.lr = static_cast<float>(lr * span.lr);
   constants.weight_decay = static_cast<float>(span.weight_decay);
-  const at::Tensor &weights = arena.weights(), &gradients = arena.gradients();
-  if (!by_kernel(arena)) {
-    update_by_aten(span.of(weights), span.of(gradients), exp_avg, exp_avg_sq, constants);
-    return;
-  }
-  over_parts(span, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-    kernels::optimizer_kernels().adamw(
-        weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
-        exp_avg.data_ptr<float>() + first - span.first,
-        exp_avg_sq.data_ptr<float>() + first - span.first, part, count, constants);
-  });
+  update_slice<2>(arena, span, {exp_avg, exp_avg_sq}, shadow, update_by_aten,
+                  kernels::optimizer_kernels().adamw, constants);
 }
 
 Adamw::Adamw(nn::Arena& arena, const OptimizerOptions& options)

@@ -41,7 +41,6 @@ ScheduleFreeAdamw::ScheduleFreeAdamw(nn::Arena& arena, const OptimizerOptions& o
 
 void ScheduleFreeAdamw::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
   const core::Scope scope("optimizer", 0, (with_shadow ? 30.0 : 28.0) * arena_.size());
-  const at::Tensor &weights = arena_.weights(), &gradients = arena_.gradients();
   auto* average = average_.data_ptr<double>();
   average[1] = std::max(average[1], lr);
   const double weight = average[1] * average[1];
@@ -55,17 +54,9 @@ void ScheduleFreeAdamw::update(std::int64_t step, double lr, double grad_scale, 
         real(options_.beta2),    real(options_.eps),
         real(span.weight_decay), real(std::sqrt(1.0 - std::pow(options_.beta2, step))),
         real(grad_scale),        real(share)};
-    const auto update = [&](int64_t from, int64_t size, const StateStore::Tensors& state) {
-      const Span slice = span.part(from, size);
-      if (!by_kernel(arena_)) {
-        return update_by_aten(slice.of(weights), slice.of(gradients), state[0], state[1], c);
-      }
-      over_parts(slice, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-        kernels::update_kernels().schedule_free(
-            weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
-            state[0].data_ptr<float>() + first - slice.first,
-            state[1].data_ptr<float>() + first - slice.first, part, count, c);
-      });
+    const auto update = [&](int64_t first, int64_t count, const StateStore::Tensors& state) {
+      update_slice<2>(arena_, span.part(first, count), state, shadow, update_by_aten,
+                      kernels::update_kernels().schedule_free, c);
     };
     store_->over({span.of(base_), span.of(exp_avg_sq_)}, update);
   }

@@ -21,22 +21,14 @@ void update_by_aten(at::Tensor weight, const at::Tensor& grad, at::Tensor moment
 
 void Sgd::update(std::int64_t step, double lr, double grad_scale, bool with_shadow) {
   const core::Scope scope("optimizer", 0, (with_shadow ? 22.0 : 20.0) * arena_.size());
-  const at::Tensor &weights = arena_.weights(), &gradients = arena_.gradients();
   auto* shadow = shadow_of(arena_, with_shadow);
   for (const Span& span : groups_.moving(step)) {
     const kernels::SgdConstants c{
         static_cast<float>(lr * span.lr), static_cast<float>(options_.momentum),
         static_cast<float>(span.weight_decay), static_cast<float>(grad_scale), options_.nesterov};
-    store_->over({span.of(momentum_)}, [&](int64_t from, int64_t size, const auto& state) {
-      const Span slice = span.part(from, size);
-      if (!by_kernel(arena_)) {
-        return update_by_aten(slice.of(weights), slice.of(gradients), state[0], c);
-      }
-      over_parts(slice, shadow, [&](int64_t first, int64_t count, kernels::bfloat16* part) {
-        kernels::update_kernels().sgd(
-            weights.data_ptr<float>() + first, gradients.const_data_ptr<float>() + first,
-            state[0].template data_ptr<float>() + first - slice.first, part, count, c);
-      });
+    store_->over({span.of(momentum_)}, [&](int64_t first, int64_t count, const auto& state) {
+      update_slice<1>(arena_, span.part(first, count), state, shadow, update_by_aten,
+                      kernels::update_kernels().sgd, c);
     });
   }
 }

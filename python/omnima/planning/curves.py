@@ -34,6 +34,7 @@ class Curves:
 
 
 def joined(parts: Sequence[Curves]) -> Curves:
+    """Return the curves of all parts, one part behind the other."""
     return Curves(
         np.concatenate([each.exponents for each in parts]),
         np.concatenate([each.coefficients for each in parts]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from omnima._blocks import blocks_of
 from omnima.errors import DataError
 from omnima.tokenizers.description import ROLE_BYTE, ROLE_TEXT
 from omnima.tokenizers.tokenizer import Tokenizer
@@ -66,7 +67,7 @@ def measure(tokenizer: Tokenizer, documents: Iterable[str], threads: int = 1) ->
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     number = size = characters = words = exact = 0
     seconds = 0.0
-    for block in _blocks(documents):
+    for block in blocks_of(documents, len, _BLOCK_CHARACTERS):
         if not number:
             tokenizer.encode_batch(block[:_WARM_UP], threads=threads)  # its memory is touched first
         started = time.perf_counter()
@@ -96,19 +97,6 @@ def measure(tokenizer: Tokenizer, documents: Iterable[str], threads: int = 1) ->
         "exact": exact / number,
         "mb_per_s": size / 1e6 / max(seconds, 1e-9),
     }
-
-
-def _blocks(documents: Iterable[str]) -> Iterator[list[str]]:
-    block: list[str] = []
-    held = 0
-    for document in documents:
-        block.append(document)
-        held += len(document)
-        if held >= _BLOCK_CHARACTERS:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
 
 
 def _parts_of_characters(tokenizer: Tokenizer) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -201,11 +201,7 @@ class Tokenizer:
         that data cannot smuggle in control tokens (``AutoTokenizer`` always reads them).
         ``add_bos`` and ``add_eos`` add a begin or end token unless the ids have it there already.
         """
-        try:
-            ids: list[int] = self.core.encode(text, add_bos, add_eos, parse_special)
-        except UnicodeEncodeError as error:
-            raise _surrogate(error, "") from None
-        return ids
+        return _ids(self.core.encode, text, add_bos, add_eos, parse_special)
 
     def encode_dropped(self, text: str, dropout: float, key: int = 0) -> list[int]:
         """Return ids of a text with merges left out by chance (BPE-dropout, Provilkov et al. 2020).
@@ -217,11 +213,7 @@ class Tokenizer:
         >>> tokenizer.decode(tokenizer.encode_dropped("to be", 0.5, key=7))
         'to be'
         """
-        try:
-            ids: list[int] = self.core.encode_dropped(text, dropout, key)
-        except UnicodeEncodeError as error:
-            raise _surrogate(error, "") from None
-        return ids
+        return _ids(self.core.encode_dropped, text, dropout, key)
 
     def encode_sampled(self, text: str, alpha: float, key: int = 0) -> list[int]:
         """Return ids drawn from all cuts of a text (subword regularisation, Kudo 2018).
@@ -234,11 +226,7 @@ class Tokenizer:
         >>> tokenizer.decode(tokenizer.encode_sampled("to be", 0.2, key=7))
         'to be'
         """
-        try:
-            ids: list[int] = self.core.encode_sampled(text, alpha, key)
-        except UnicodeEncodeError as error:
-            raise _surrogate(error, "") from None
-        return ids
+        return _ids(self.core.encode_sampled, text, alpha, key)
 
     def encode_batch(
         self,
@@ -346,6 +334,13 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def _ids(encode: Callable[..., list[int]], text: str, *options: object) -> list[int]:
+    try:
+        return encode(text, *options)
+    except UnicodeEncodeError as error:
+        raise _surrogate(error, "") from None
 
 
 def _surrogate(error: UnicodeEncodeError, where: str) -> DataError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from omnima._blocks import blocks_of
 from omnima._durable import write_durably
 from omnima.data.base import hash_file
 from omnima.errors import ConfigError, DataError
@@ -272,17 +273,9 @@ Block = tuple[list[npt.NDArray[Any]], "list[int] | None"]
 
 def _spans(data: TokenData, most: int) -> Iterator[list[tuple[int, int]]]:
     """Yield where the training documents begin and end, cut to so many tokens, in blocks."""
-    block: list[tuple[int, int]] = []
-    held = begin = 0
-    for end in data.document_ends("train").tolist():
-        block.append((begin, min(end, begin + most)))
-        held += block[-1][1] - begin
-        begin = end
-        if held >= _BLOCK:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
+    ends: list[int] = data.document_ends("train").tolist()
+    spans = ((begin, min(end, begin + most)) for begin, end in zip([0, *ends], ends, strict=False))
+    return blocks_of(spans, lambda span: span[1] - span[0], _BLOCK)
 
 
 def _as_they_are(data: TokenData, context: int) -> Iterator[Block]:

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "../temporary_directory.h"
 #include "omnima/core/error.h"
 
 namespace omnima::core {
@@ -20,16 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class ScratchFileTest : public testing::Test {
- protected:
-  void SetUp() override {
-    directory_ = fs::path(testing::TempDir()) / ("omnima-scratch-" + std::to_string(::getpid()));
-    fs::create_directory(directory_);
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-
-  fs::path directory_;
-};
+using ScratchFileTest = TemporaryDirectoryTest;
 
 // How much of the mapping that holds an address is in memory; the process as a whole would count
 // the shadow memory of a sanitizer too.

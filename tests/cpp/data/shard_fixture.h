@@ -1,14 +1,11 @@
 // Token shards on disk for tests of the loader.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "../temporary_directory.h"
 #include "omnima/data/loader.h"
 
 namespace omnima::data {
@@ -17,15 +14,8 @@ inline constexpr std::int64_t kEnd = 1;
 inline constexpr std::int64_t kStart = 2;
 
 // A shard on disk whose document d has lengths[d] tokens that are all different, and its end.
-class ShardTest : public ::testing::Test {
+class ShardTest : public TemporaryDirectoryTest {
  protected:
-  void SetUp() override {
-    directory_ =
-        std::filesystem::temp_directory_path() / ("omnima_shards_" + std::to_string(getpid()));
-    std::filesystem::create_directories(directory_);
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   ShardFiles shard(const std::vector<int>& lengths) {
     const std::string base = directory_ / std::to_string(shards_++);
     std::vector<std::uint16_t> tokens;
@@ -47,7 +37,6 @@ class ShardTest : public ::testing::Test {
                static_cast<std::streamsize>(values.size() * sizeof(T)));
   }
 
-  std::filesystem::path directory_;
   int shards_ = 0;
   std::uint16_t next_ = 10;
 };

@@ -2,29 +2,19 @@
 // should be.
 #include "omnima/data/token_stream.h"
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <cstdint>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "../temporary_directory.h"
 #include "omnima/core/error.h"
 
 namespace omnima::data {
 namespace {
 
-class TokenStreamTest : public ::testing::Test {
+class TokenStreamTest : public TemporaryDirectoryTest {
  protected:
-  void SetUp() override {
-    directory_ =
-        std::filesystem::temp_directory_path() / ("omnima_stream_" + std::to_string(getpid()));
-    std::filesystem::create_directories(directory_);
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   template <class T>
   std::string write(const std::string& name, const std::vector<T>& values) {
     std::ofstream file(directory_ / name, std::ios::binary);
@@ -57,8 +47,6 @@ class TokenStreamTest : public ::testing::Test {
     }
     return "";
   }
-
-  std::filesystem::path directory_;
 };
 
 TEST_F(TokenStreamTest, ReadsAcrossShardsInBothWidths) {

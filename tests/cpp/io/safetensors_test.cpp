@@ -17,6 +17,7 @@
 #include <functional>
 #include <limits>
 
+#include "../temporary_directory.h"
 #include "omnima/core/error.h"
 #include "omnima/io/durable_file.h"
 #include "omnima/io/mapping.h"
@@ -26,16 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Safetensors : public testing::Test {
- protected:
-  Safetensors() {
-    std::string name = (fs::temp_directory_path() / "omnima-io-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~Safetensors() override { fs::remove_all(folder_); }
-
-  fs::path folder_;
-};
+using Safetensors = TemporaryDirectoryTest;
 
 std::string error_of(const std::function<void()>& act) {
   try {
@@ -78,7 +70,7 @@ void expect_refused(const std::string& file, const std::string& part) {
 }
 
 TEST_F(Safetensors, EveryDtypeAndShapeReadsBack) {
-  const fs::path path = folder_ / "x.safetensors";
+  const fs::path path = directory_ / "x.safetensors";
   NamedTensors tensors;
   for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf,
                            at::kBFloat16, at::kFloat, at::kDouble}) {
@@ -107,13 +99,13 @@ TEST_F(Safetensors, EveryDtypeAndShapeReadsBack) {
 }
 
 TEST_F(Safetensors, AFileOfNoTensorsReadsBack) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   write_safetensors(path, {});
   EXPECT_TRUE(read_safetensors(path).tensors.empty());
 }
 
 TEST_F(Safetensors, WritingIntoWhatWasReadLeavesTheFile) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   write_safetensors(path, {{"a", at::ones({4}, at::kFloat)}});
   const std::string before = content(path);
   at::Tensor read = read_safetensors(path).tensors[0].second;  // outlives the mapping's owner
@@ -122,7 +114,7 @@ TEST_F(Safetensors, WritingIntoWhatWasReadLeavesTheFile) {
 }
 
 TEST_F(Safetensors, DataThatIsNotAlignedIsCopied) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   const float value = 1.5f;
   std::string file =
       file_of("{" + entry("a", "U8", "1", 0, 1) + "," + entry("b", "F32", "1", 1, 5) + "}");
@@ -135,16 +127,16 @@ TEST_F(Safetensors, DataThatIsNotAlignedIsCopied) {
 }
 
 TEST_F(Safetensors, FilesThatAreNoneAreRefused) {
-  expect_error([&] { read_safetensors(folder_ / "none"); }, "cannot be opened");
-  expect_error([&] { read_safetensors(folder_); }, "is not a file");
-  put(folder_ / "empty", "");
-  expect_error([&] { read_safetensors(folder_ / "empty"); }, "is empty (0 bytes)");
-  put(folder_ / "bools", file_of("{" + entry("flag", "BOOL", "2", 0, 2) + "}") + "\1\2");
-  expect_error([&] { read_safetensors(folder_ / "bools"); }, "bytes other than 0 and 1");
+  expect_error([&] { read_safetensors(directory_ / "none"); }, "cannot be opened");
+  expect_error([&] { read_safetensors(directory_); }, "is not a file");
+  put(directory_ / "empty", "");
+  expect_error([&] { read_safetensors(directory_ / "empty"); }, "is empty (0 bytes)");
+  put(directory_ / "bools", file_of("{" + entry("flag", "BOOL", "2", 0, 2) + "}") + "\1\2");
+  expect_error([&] { read_safetensors(directory_ / "bools"); }, "bytes other than 0 and 1");
 }
 
 TEST_F(Safetensors, AnyPrefixOfAFileIsRefused) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   write_safetensors(path, {{"a", at::ones({4}, at::kFloat)}, {"b", at::ones({3}, at::kChar)}});
   const std::string whole = content(path);
   parse_safetensors(whole, "x");
@@ -214,7 +206,7 @@ TEST(SafetensorsHeader, RefusesDataThatIsNotCoveredExactly) {
 }
 
 TEST_F(Safetensors, WhatCannotBeWrittenIsRefusedAndTheOldFileStays) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   const at::Tensor ones = at::ones({2}, at::kFloat);
   write_safetensors(path, {{"a", ones}});
   const std::string before = content(path);
@@ -229,24 +221,24 @@ TEST_F(Safetensors, WhatCannotBeWrittenIsRefusedAndTheOldFileStays) {
   refused({{"a", ones.to(at::kComplexFloat)}}, "has dtype ComplexFloat");
   expect_error([&] { write_safetensors(path, {{"a", ones}}, {{"key", "\xFF"}}); },
                "the value of key");
-  expect_error([&] { write_safetensors(folder_ / "none" / "x", {{"a", ones}}); },
+  expect_error([&] { write_safetensors(directory_ / "none" / "x", {{"a", ones}}); },
                "could not be created: No such file or directory");
-  fs::create_directory(folder_ / "folder");
-  expect_error([&] { write_safetensors(folder_ / "folder", {{"a", ones}}); },
+  fs::create_directory(directory_ / "folder");
+  expect_error([&] { write_safetensors(directory_ / "folder", {{"a", ones}}); },
                "could not be renamed into place");
   EXPECT_EQ(content(path), before);
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 2) << "something was left aside";
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory_), {}), 2) << "something was left aside";
 }
 
 TEST_F(Safetensors, AFileIsInPlaceOnlyAfterCommit) {
-  const fs::path path = folder_ / "x";
+  const fs::path path = directory_ / "x";
   put(path, "old");
   {
     DurableFile file(path);
     file.write("new text", 8);
   }
   EXPECT_EQ(content(path), "old");
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory_), {}), 1);
   DurableFile file(path);
   file.write("new ", 4);
   EXPECT_EQ(content(path), "old");
@@ -254,7 +246,7 @@ TEST_F(Safetensors, AFileIsInPlaceOnlyAfterCommit) {
   file.commit();
   EXPECT_EQ(content(path), "new text");
   EXPECT_EQ(Mapping::open(path)->bytes(), "new text");
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory_), {}), 1);
 }
 
 TEST(Nonfinite, NamesTheTensorsThatHoldNanOrInfinity) {

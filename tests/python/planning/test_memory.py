@@ -319,7 +319,8 @@ print(json.dumps([sum(parts.values()), peak_memory(), parts]))
     ],
 )
 def test_the_model_meets_real_steps_within_a_tenth(shape: dict[str, int], precision: str) -> None:
-    meets_within_a_tenth(shape, precision)
+    predicted, peak, parts = _measured(shape, precision)
+    assert predicted == pytest.approx(peak, rel=0.1), parts
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' view of memory")
@@ -338,11 +339,12 @@ def test_the_model_meets_real_steps_within_a_tenth(shape: dict[str, int], precis
 def test_the_model_meets_what_runs_on_plain_aten(
     precision: str, options: dict[str, object], shape: dict[str, int]
 ) -> None:
-    meets_within_a_tenth({"hidden": 256, **shape}, precision, **options)
+    predicted, peak, parts = _measured({"hidden": 256, **shape}, precision, **options)
+    assert predicted == pytest.approx(peak, rel=0.1), parts
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux' view of memory")
-def test_recomputed_blocks_and_an_offloaded_state_save_what_was_foretold(tmp_path: Path) -> None:
+def test_recomputed_blocks_and_an_offloaded_state_save_what_was_predicted(tmp_path: Path) -> None:
     shape = {"hidden": 256, "layers": 4, "vocab": 24576, "rows": 2, "context": 512}
     peaks, states = {}, {}
     for name, changes in (
@@ -357,11 +359,6 @@ def test_recomputed_blocks_and_an_offloaded_state_save_what_was_foretold(tmp_pat
     assert saved > 60e6
     assert peaks["plain"] - peaks["offloaded"] > 0.8 * saved
     assert peaks["checkpointed"] < peaks["plain"]
-
-
-def meets_within_a_tenth(shape: dict[str, int], precision: str, **options: object) -> None:
-    predicted, peak, parts = _measured(shape, precision, **options)
-    assert predicted == pytest.approx(peak, rel=0.1), parts
 
 
 def _measured(

@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from omnima._blocks import blocks_of
 from omnima.data.cleaning.step import Counts, Step, TextStep, check_between
 from omnima.data.cleaning.words import mix, runs, split_words
 from omnima.errors import ConfigError, OmnimaError
@@ -112,18 +113,13 @@ class Near(Step):
         self, documents: Iterator[str], counts: Counts, spool: IO[str]
     ) -> Iterator[list[str]]:
         """Put documents aside, one a line, and yield them in batches."""
-        batch: list[str] = []
-        held = 0
-        for text in documents:
+
+        def aside(text: str) -> str:
             counts.arrives(text)
             spool.write(json.dumps(text, ensure_ascii=False) + "\n")
-            batch.append(text)
-            held += len(text)
-            if held >= _BATCH_BYTES:
-                yield batch
-                batch, held = [], 0
-        if batch:
-            yield batch
+            return text
+
+        return blocks_of(map(aside, documents), len, _BATCH_BYTES)
 
     def _batch(self, texts: list[str], counts: Counts) -> tuple[Signatures, npt.NDArray[np.bool_]]:
         started = time.perf_counter()
