@@ -31,6 +31,7 @@ struct Product {
   int64_t m, n, k;
   kernels::GemmTarget<T> target;
   const char* packed = nullptr;  // b as pack_right left it
+  bool lower = false;            // only what lies on and below the diagonal is wanted
 };
 
 // One block of depth: the rows and columns of C from the packed panels of B.
@@ -42,6 +43,8 @@ struct Block {
   const char* panels;
   int64_t cols;
   kernels::GemmTarget<T> target;
+  // Columns of C that lie left of these, where only the lower triangle is wanted; else -1.
+  int64_t left_of = -1;
 
   bool reads_rows() const {
     return kernels.reads_rows && a.col == 1 && depth % kernels.group == 0 &&
@@ -68,12 +71,14 @@ struct Block {
       for (int64_t j = 0; j < cols; j += columns) {
         for (int64_t s = begin; s < end; ++s) {
           const int64_t count = std::min(rows, m - s * rows);
+          const int64_t wanted = left_of < 0 ? cols : std::min(cols, s * rows + count - left_of);
+          if (wanted <= j) continue;
           const kernels::GemmStrip strip =
               in_place ? kernels::GemmStrip{a.data + s * rows * a.row,
                                             a.row * static_cast<int64_t>(sizeof(T)),
                                             kernels.group * static_cast<int64_t>(sizeof(T)), count}
                        : packed_strip(packed + (s - begin) * bytes, count);
-          kernels.multiply(strip, panels + j / width * panel_bytes, std::min(columns, cols - j),
+          kernels.multiply(strip, panels + j / width * panel_bytes, std::min(columns, wanted - j),
                            depth, target.from(s * rows, j));
         }
       }
@@ -124,6 +129,21 @@ void for_depths(int64_t k, F f) {
   for (int64_t first = 0; first < k; first += block) f(first, std::min(block, k - first));
 }
 
+// A short strip of the lower triangle goes to the thread of a long one.
+template <class T>
+void run_strips(const Block<T>& part, bool serial) {
+  const int64_t strips = part.strips();
+  if (part.left_of < 0) {
+    for_range(strips, serial, [&](int64_t first, int64_t last) { part.run(first, last); });
+    return;
+  }
+  const int64_t pairs = strips / 2;
+  for_range(strips - pairs, serial, [&](int64_t first, int64_t last) {
+    part.run(first, last);
+    part.run(std::max(strips - last, strips - pairs), strips - first);
+  });
+}
+
 template <class T>
 void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
   const auto& kernels = kernels::gemm_kernels<T>();
@@ -145,8 +165,8 @@ void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
       }
       auto to = target.from(0, j);
       to.add = to.add || k > 0;
-      const Block<T> part{kernels, p.a.from(0, k), p.m, depth, right, cols, to};
-      for_range(part.strips(), serial, [&](int64_t first, int64_t last) { part.run(first, last); });
+      const Block<T> part{kernels, p.a.from(0, k), p.m, depth, right, cols, to, p.lower ? j : -1};
+      run_strips(part, serial);
     }
     if (packed != nullptr) packed += block_bytes(kernels, depth, p.n);
   });
@@ -203,6 +223,24 @@ void store_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor&
     target.store = data<T>(out);
     target.stride = out.size(1);
     run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, packed});
+  });
+}
+
+constexpr int64_t kMirrorTile = 32;
+
+// Copies what lies below the diagonal of x [n, n] to above it.
+template <class T>
+void mirror(T* x, int64_t n) {
+  const int64_t tiles = (n + kMirrorTile - 1) / kMirrorTile;
+  const auto tile = [&](int64_t row, int64_t col) {
+    for (int64_t i = row; i < std::min(n, row + kMirrorTile); ++i) {
+      for (int64_t j = col; j < std::min(i, col + kMirrorTile); ++j) x[j * n + i] = x[i * n + j];
+    }
+  };
+  at::parallel_for(0, tiles, row_grain(n * kMirrorTile), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j <= i; ++j) tile(i * kMirrorTile, j * kMirrorTile);
+    }
   });
 }
 
@@ -267,6 +305,24 @@ void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tenso
 
 void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
   sum.add_(at::mm(a, b));
+}
+
+at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b) {
+  if (runs_plain(a) || on_tiles(a)) return at::mm(a, b);
+  const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+  check(out, a, b);
+  core::require(a.size(0) == b.size(1), "A symmetric product is square, not ", out.sizes(), ".");
+  const at::Tensor left = ordered(a), right = ordered(b);
+  by_dtype(out, "symmetric_product", [&]<class T>(T*) {
+    kernels::GemmTarget<T> target;
+    target.store = data<T>(out);
+    target.stride = out.size(1);
+    Product<T> p{view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target};
+    p.lower = true;
+    run<T>(p);
+    mirror(data<T>(out), out.size(1));
+  });
+  return out;
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {

@@ -1,13 +1,14 @@
 #include "omnima/optim/muon.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/mm.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "omnima/core/scope.h"
+#include "omnima/ops/product.h"
 #include "omnima/optim/adamw.h"
 #include "omnima/optim/flat_pass.h"
 
@@ -33,12 +34,13 @@ bool is_hidden(const nn::Parameter& parameter) {
 
 at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType type) {
   const bool tall = matrix.size(0) > matrix.size(1);
-  at::Tensor x = matrix.to(type);
+  at::Tensor x = (matrix / matrix.norm().clamp_min(kEpsilon)).to(type);
   if (tall) x = x.t();
-  x = x / x.norm().clamp_min(kEpsilon);
   for (int i = 0; i < kIterations; ++i) {
-    const at::Tensor gram = at::mm(x, x.t());
-    x = at::addmm(x, at::addmm(gram, gram, gram, kB, kC), x, kA);
+    const at::Tensor gram = ops::symmetric_product(x, x.t());
+    at::Tensor factor = ops::symmetric_product(gram, gram).mul_(kC).add_(gram, kB);
+    factor.diagonal().add_(kA);
+    x = ops::product(factor, x);
   }
   return tall ? x.t() : x;
 }
@@ -71,23 +73,39 @@ void Muon::update(std::int64_t step, double lr, double grad_scale, bool) {
   const core::Scope scope("optimizer", 0, 28.0 * arena_.size());
   const auto constants = adamw_constants(options_, step, grad_scale);
   shadow_of(arena_, false);
+  std::vector<std::size_t> hidden;
   for (std::size_t i = 0; i < place_.size(); ++i) {
     const auto span = groups_.parameter(i, step);
     if (!span) continue;
-    const at::Tensor mean = span->of(exp_avg_);
     if (place_[i] < 0) {
-      const auto& parameter = arena_.parameters()[i];
-      const auto update = [&](int64_t, int64_t, const StateStore::Tensors& parts) {
-        turn(parameter, *span, parts[0].view(parameter.sizes), lr * span->lr, grad_scale);
-      };
-      store_->over({mean}, update, /*whole=*/true);
+      hidden.push_back(i);
       continue;
     }
-    store_->over({mean, exp_avg_sq_.narrow(0, place_[i], span->count())},
+    store_->over({span->of(exp_avg_), exp_avg_sq_.narrow(0, place_[i], span->count())},
                  [&](int64_t first, int64_t count, const StateStore::Tensors& parts) {
                    adamw_span(arena_, span->part(first, count), parts[0], parts[1], nullptr, lr,
                               constants);
                  });
+  }
+  const auto turn_some = [&](int64_t first, int64_t last) {
+    const at::NoGradGuard no_grad;
+    for (int64_t i = first; i < last; ++i) {
+      const auto& parameter = arena_.parameters()[hidden[i]];
+      const Span span = *groups_.parameter(hidden[i], step);
+      store_->over(
+          {span.of(exp_avg_)},
+          [&](int64_t, int64_t, const StateStore::Tensors& parts) {
+            turn(parameter, span, parts[0].view(parameter.sizes), lr * span.lr, grad_scale);
+          },
+          /*whole=*/true);
+    }
+  };
+  // A matrix a thread wastes less than one matrix on all of them.
+  const auto count = static_cast<int64_t>(hidden.size());
+  if (arena_.weights().is_cpu() && !store_->offloads() && count >= 4 * at::get_num_threads()) {
+    at::parallel_for(0, count, 1, turn_some);
+  } else {
+    turn_some(0, count);
   }
 }
 

@@ -64,6 +64,22 @@ INSTANTIATE_TEST_SUITE_P(Types, ProductOf,
                          testing::Combine(testing::Values(at::kFloat, at::kBFloat16),
                                           testing::Bool(), testing::Bool()));
 
+TEST(ProductOf, ASymmetricOneIsComputedByHalf) {
+  at::manual_seed(2);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const auto& s : std::vector<Shape>{
+             {1, 1, 1}, {2, 2, 9}, {13, 13, 17}, {33, 33, 64}, {96, 96, 1025}, {385, 385, 250}}) {
+      for (const bool transposed : {false, true}) {
+        const at::Tensor x = random(s.m, s.k, type, transposed),
+                         found = symmetric_product(x, x.t());
+        EXPECT_TRUE(found.equal(found.t())) << s.m << " " << s.k;
+        EXPECT_TRUE(found.tril().equal(product(x, x.t()).tril())) << s.m << " " << s.k;
+      }
+    }
+    EXPECT_ANY_THROW(symmetric_product(at::ones({3, 4}, type), at::ones({4, 5}, type)));
+  }
+}
+
 TEST(ProductOf, APackedFactorGivesTheSameBits) {
   for (const auto type : {at::kFloat, at::kBFloat16}) {
     const at::Tensor packed = at::empty({packed_size(at::empty({2100, 83}, type))}, at::kByte);
