@@ -307,21 +307,27 @@ void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::T
   sum.add_(at::mm(a, b));
 }
 
-at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b) {
-  if (runs_plain(a) || on_tiles(a)) return at::mm(a, b);
-  const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
+  core::require(type == a.scalar_type() || type == at::kFloat,
+                "A symmetric product is of the type of its factors or float32, not ", type, ".");
+  if (runs_plain(a) || on_tiles(a)) return at::mm(a, b).to(type);
+  const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options().dtype(type));
+  const at::Tensor left = ordered(a), right = ordered(b);
   check(out, a, b);
   core::require(a.size(0) == b.size(1), "A symmetric product is square, not ", out.sizes(), ".");
-  const at::Tensor left = ordered(a), right = ordered(b);
-  by_dtype(out, "symmetric_product", [&]<class T>(T*) {
+  by_dtype(a, "symmetric_product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
-    target.store = data<T>(out);
+    if (type == a.scalar_type()) {
+      target.store = data<T>(out);
+    } else {
+      target.sum = out.data_ptr<float>();
+    }
     target.stride = out.size(1);
     Product<T> p{view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target};
     p.lower = true;
     run<T>(p);
-    mirror(data<T>(out), out.size(1));
   });
+  by_dtype(out, "symmetric_product", [&]<class T>(T*) { mirror(data<T>(out), out.size(1)); });
   return out;
 }
 

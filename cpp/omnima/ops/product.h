@@ -24,7 +24,7 @@ void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::T
 // A new tensor a b, of the type of a; with plain ATen on other devices than the CPU.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 // The same where a b [n, n] is known to be symmetric, as x x^T is: half of it is computed, the
-// other half is its mirror image, so that it is exactly symmetric.
-at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b);
+// other half is its mirror image, so that it is exactly symmetric. Of the type of a, or float32.
+at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type);
 
 }  // namespace omnima::ops

@@ -37,10 +37,11 @@ at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType type) {
   at::Tensor x = (matrix / matrix.norm().clamp_min(kEpsilon)).to(type);
   if (tall) x = x.t();
   for (int i = 0; i < kIterations; ++i) {
-    const at::Tensor gram = ops::symmetric_product(x, x.t());
-    at::Tensor factor = ops::symmetric_product(gram, gram).mul_(kC).add_(gram, kB);
+    const at::Tensor gram = ops::symmetric_product(x, x.t(), type);
+    // Sums in float32: of all roundings to 16 bits that of the square would cost the most.
+    at::Tensor factor = ops::symmetric_product(gram, gram, at::kFloat).mul_(kC).add_(gram, kB);
     factor.diagonal().add_(kA);
-    x = ops::product(factor, x);
+    x = ops::product(factor.to(type), x);
   }
   return tall ? x.t() : x;
 }

@@ -70,14 +70,18 @@ TEST(ProductOf, ASymmetricOneIsComputedByHalf) {
     for (const auto& s : std::vector<Shape>{
              {1, 1, 1}, {2, 2, 9}, {13, 13, 17}, {33, 33, 64}, {96, 96, 1025}, {385, 385, 250}}) {
       for (const bool transposed : {false, true}) {
-        const at::Tensor x = random(s.m, s.k, type, transposed),
-                         found = symmetric_product(x, x.t());
+        const at::Tensor x = random(s.m, s.k, type, transposed);
+        const at::Tensor found = symmetric_product(x, x.t(), type);
         EXPECT_TRUE(found.equal(found.t())) << s.m << " " << s.k;
         EXPECT_TRUE(found.tril().equal(product(x, x.t()).tril())) << s.m << " " << s.k;
+        const at::Tensor sums = symmetric_product(x, x.t(), at::kFloat);
+        EXPECT_TRUE(sums.to(type).equal(found)) << s.m << " " << s.k;
       }
     }
-    EXPECT_ANY_THROW(symmetric_product(at::ones({3, 4}, type), at::ones({4, 5}, type)));
+    EXPECT_ANY_THROW(symmetric_product(at::ones({3, 4}, type), at::ones({4, 5}, type), type));
   }
+  const at::Tensor x = at::ones({2, 2});
+  EXPECT_ANY_THROW(symmetric_product(x, x, at::kDouble));
 }
 
 TEST(ProductOf, APackedFactorGivesTheSameBits) {
