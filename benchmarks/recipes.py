@@ -1,11 +1,13 @@
 """What the recipes of real text reach: held-out bits per byte, in their time or a shorter one.
 
     python benchmarks/recipes.py --data FOLDER [--minutes M] [--peer] [NAME ...]
+    python benchmarks/recipes.py --data FOLDER --steps N --peer-steps P english
 
 FOLDER holds the texts that the recipes in `examples/recipes` name (also below it); a recipe whose
 text is not there is passed over. `--peer` then gives transformers' Llama of the same shape, under
 torch.compile, as long on the same tokens: fused AdamW, bf16 autocast, warm-up and a cosine. Both
-are scored by the same program.
+are scored by the same program. On a machine that does other work, too, measure what each does in a
+few quiet minutes and give the steps of the full time.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ from omnima.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ROOT.parent / "shared" / "data"
+PEER_LR = 1.5e-3  # AdamW's, for models of this size; our recipes may have other optimizers
 NAMES = ("spanish", "french", "chinese_poetry", "python_code", "english")
 
 
-def recipe_of(name: str, texts: Path, place: Path, minutes: float | None) -> Recipe | None:
+def recipe_of(
+    name: str, texts: Path, place: Path, minutes: float | None, steps: int | None
+) -> Recipe | None:
     """The recipe with its texts found below a folder; None where one is missing."""
     path = ROOT / "examples" / "recipes" / f"{name}.yaml"
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -44,6 +49,9 @@ def recipe_of(name: str, texts: Path, place: Path, minutes: float | None) -> Rec
     values |= {"out": str(place / name), "samples": 0}
     if minutes is not None:
         values["minutes"] = minutes
+    if steps is not None:
+        del values["minutes"]
+        values["steps"] = steps
     return Recipe.from_layers(values)
 
 
@@ -85,8 +93,12 @@ def add_dropout(model: Any, rate: float) -> None:
             part.register_forward_hook(drop)
 
 
-def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) -> dict[str, Any]:
-    """Train transformers' Llama of the run's shape as many minutes; score its best state."""
+def peer(
+    recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path, limit: int | None
+) -> dict[str, Any]:
+    """Train transformers' Llama of the run's shape as many minutes, or `limit` steps; score its
+    best state.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -98,18 +110,17 @@ def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) 
     add_dropout(model, omnima.Model.from_pretrained(run).config.dropout)
     fast = torch.compile(model)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.1, fused=True
+        model.parameters(), lr=PEER_LR, betas=(0.9, 0.98), weight_decay=0.1, fused=True
     )
     loader = tokens.loader("train", options.batch_size, context, seed=options.seed)
     seconds = 60.0 * (options.minutes or 0.0)
     omnima.Tokenizer.from_pretrained(run).save_pretrained(place)
-    steps, spent, best = 0, 0.0, math.inf
-    while spent < seconds:
+    steps, spent, best, done = 0, 0.0, math.inf, 0.0
+    while done < 1:
         start = time.perf_counter()
-        done = spent / seconds
         rate = min(1.0, (steps + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * rate
+            group["lr"] = PEER_LR * rate
         ids, labels, _ = loader.next()
         with torch.autocast("cpu", torch.bfloat16):
             logits = fast(input_ids=ids).logits
@@ -121,11 +132,14 @@ def peer(recipe: Recipe, run: Path, tokens: omnima.data.TokenData, place: Path) 
         steps += 1
         if steps > 3:  # compiled
             spent += time.perf_counter() - start
-        if steps % options.eval_every == 0 or spent >= seconds:  # beside the clock
+        done = steps / limit if limit else spent / seconds
+        if steps % options.eval_every == 0 or done >= 1:  # beside the clock
             model.save_pretrained(place)
-            best = min(best, bits_per_byte(place, tokens, context))
-    rate = (steps - 3) * options.batch_size * context / seconds
-    return {"bits_per_byte": best, "tokens_per_s": round(rate)}
+            now = bits_per_byte(place, tokens, context)
+            print(f"peer, {done:.0%}: {now:.4f} bits per byte", file=sys.stderr)
+            best = min(best, now)
+    rate = (steps - 3) * options.batch_size * context / spent
+    return {"bits_per_byte": best, "last": now, "steps": steps, "tokens_per_s": round(rate)}
 
 
 def main() -> int:
@@ -133,22 +147,25 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, default=TEXTS)
     parser.add_argument("--minutes", type=float, help="instead of each recipe's own")
+    parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--peer-steps", type=int, help="of the peer, instead of minutes")
     given = parser.parse_args()
     for name in given.names or NAMES:
         with tempfile.TemporaryDirectory() as folder:
-            recipe = recipe_of(name, given.data, Path(folder), given.minutes)
+            recipe = recipe_of(name, given.data, Path(folder), given.minutes, given.steps)
             if recipe is None:
                 print(f"skipped: {name}; its texts are not below {given.data} (--data)")
                 continue
             run = train(recipe, display=Display(sys.stderr))
             print(json.dumps({"recipe": name, **run.summary}), flush=True)
             beside: dict[str, Any] = {}
-            if given.peer:
+            if given.peer or given.peer_steps:
                 tokens = tokens_of(recipe, run.path)
-                beside = peer(recipe, run.path, tokens, Path(folder) / "peer")
+                beside = peer(recipe, run.path, tokens, Path(folder) / "peer", given.peer_steps)
                 print(json.dumps({"peer of": name, **beside}), flush=True)
-            row = {"name": f"{name}, {recipe.train.minutes:g} minutes", "unit": "bits per byte"}
+            budget = f"{given.steps} steps" if given.steps else f"{recipe.train.minutes:g} minutes"
+            row = {"name": f"{name}, {budget}", "unit": "bits per byte"}
             row |= {"value": run.summary["val_bits_per_byte"]}
             print(json.dumps({**row, "beside": beside.get("bits_per_byte")}), flush=True)
     return 0
