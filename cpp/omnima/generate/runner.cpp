@@ -51,6 +51,7 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
   rotary_ = models::rotary_tables(config, longest, 0);
+  local_rotary_ = models::local_rotary_tables(config, longest);
   if (config.positions == "relative") buckets_ = models::relative_buckets(config, longest);
   if (config.positions == "alibi") {
     const at::Tensor slopes = ops::alibi_slopes(config.num_attention_heads);
@@ -120,7 +121,8 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     const float* token = weights_.embedding.data() + tokens[row] * hidden;
     float* x = &x_[row * hidden];
-    std::copy(token, token + hidden, x);
+    const auto factor = static_cast<float>(config_.embedding_multiplier);
+    for (std::int64_t i = 0; i < hidden; ++i) x[i] = factor * token[i];
     if (!positions) continue;
     for (std::int64_t i = 0; i < hidden; ++i) x[i] += positions[rows_[row].position * hidden + i];
   }
@@ -135,7 +137,7 @@ void Runner::mlp(const Layer& weights) {
     std::fill_n(projected_.begin(), rows * config_.hidden_size, 0.0f);
   }
   if (!weights.experts.empty()) pass_experts(weights);
-  add_to_residual();
+  add_to_residual(weights.mlp_output_norm);
 }
 
 void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y) {
@@ -209,22 +211,33 @@ void Runner::activate(std::int64_t inner, std::int64_t begin, std::int64_t end) 
 }
 
 void Runner::normalise(const Norm& norm, std::int64_t first, std::int64_t rows) {
+  const float* x = &x_[first * config_.hidden_size];
+  if (norm.weight.data() == nullptr) {
+    std::copy_n(x, rows * config_.hidden_size, normed_.begin());
+  } else {
+    normalise(norm, x, rows, normed_.data());
+  }
+}
+
+void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const {
   const auto& table = kernels::norm_kernels<float>();
   const kernels::NormShape one{1, config_.hidden_size, static_cast<float>(config_.norm_eps)};
   float mean, rstd;
   for (std::int64_t row = 0; row < rows; ++row) {
-    const float* x = &x_[(first + row) * config_.hidden_size];
-    float* y = &normed_[row * config_.hidden_size];
     if (config_.norm == "layer_norm") {
       table.layer_forward(x, norm.weight.data(), norm.bias.data(), y, &mean, &rstd, one);
     } else {
       table.rms_forward(x, norm.weight.data(), y, &rstd, one);
     }
+    x += config_.hidden_size;
+    y += config_.hidden_size;
   }
 }
 
-void Runner::add_to_residual() {
-  const std::int64_t count = static_cast<std::int64_t>(rows_.size()) * config_.hidden_size;
+void Runner::add_to_residual(const Norm& norm) {
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  if (norm.weight.data() != nullptr) normalise(norm, projected_.data(), rows, projected_.data());
+  const std::int64_t count = rows * config_.hidden_size;
   for (std::int64_t i = 0; i < count; ++i) x_[i] += projected_[i];
 }
 

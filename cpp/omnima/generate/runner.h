@@ -51,7 +51,10 @@ class Runner {
   void remember(std::int64_t layer, const Layer& weights);
   // The norm of each query or key head of a row.
   void normalise_heads(const Weight& norm, float* heads, std::int64_t count) const;
-  void rotate(float* heads, std::int64_t count, const Row& row) const;
+  // Null: the layer turns nothing.
+  const models::RotaryTables* tables_of(std::int64_t layer, const Row& row) const;
+  void rotate(float* heads, std::int64_t count, std::int64_t position,
+              const models::RotaryTables& tables) const;
   // What query head `head` of `position` adds to its scores with `count` keys from `begin` on, but
   // for their scale.
   void shape(std::int64_t head, std::int64_t begin, std::int64_t count, std::int64_t position,
@@ -71,9 +74,11 @@ class Runner {
     float weight;
   };
   std::vector<std::vector<Sent>> routes(const Linear& router);
-  // Rows of the residual stream, from row `first` on, into normed_.
+  // Rows of the residual stream, from row `first` on, into normed_; as they are without a norm.
   void normalise(const Norm& norm, std::int64_t first, std::int64_t rows);
-  void add_to_residual();
+  void normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const;
+  // Adds projected_ to the residual stream, by way of a norm where there is one.
+  void add_to_residual(const Norm& norm);
   // Products of the same inputs with several weights, as one parallel section.
   void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows);
 
@@ -83,7 +88,7 @@ class Runner {
   std::vector<Row> rows_;
   bool wide_ = false;
   std::int64_t score_stride_;
-  models::RotaryTables rotary_;
+  models::RotaryTables rotary_, local_rotary_;  // of layers with a window, where those have others
   // Of sequences that have tables of their own, by the number of tokens they have room for: what is
   // written then is what training computes for a row of that length.
   std::map<std::int64_t, models::RotaryTables> longer_;

@@ -42,7 +42,7 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
   products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
-  if (!config_.parallel_residual) add_to_residual();
+  if (!config_.parallel_residual) add_to_residual(weights.attention_output_norm);
 }
 
 // Turns queries and keys to their positions; writes keys and values into the states.
@@ -51,14 +51,15 @@ void Runner::remember(std::int64_t layer, const Layer& weights) {
   const std::int64_t shared = config_.num_attention_heads;
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     auto [state, position, rotary] = rows_[row];
+    const auto* tables = tables_of(layer, rows_[row]);
     float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
     if (config_.qk_norm) {
       normalise_heads(weights.query_norm, queries, shared);
       normalise_heads(weights.key_norm, keys, heads);
     }
-    if (rotary->cos.defined()) {
-      rotate(queries, shared, rows_[row]);
-      rotate(keys, heads, rows_[row]);
+    if (tables != nullptr) {
+      rotate(queries, shared, position, *tables);
+      rotate(keys, heads, position, *tables);
     }
     for (std::int64_t head = 0; head < heads; ++head) {
       const float* key = keys + head * width;
@@ -70,11 +71,17 @@ void Runner::remember(std::int64_t layer, const Layer& weights) {
   }
 }
 
+const models::RotaryTables* Runner::tables_of(std::int64_t layer, const Row& row) const {
+  if (!config_.is_turned(layer)) return nullptr;
+  return config_.is_turned_locally(layer) ? &local_rotary_ : row.rotary;
+}
+
 // Turns the pairs (i, i + head_dim / 2), the convention of Hugging Face's Llama.
-void Runner::rotate(float* heads, std::int64_t count, const Row& row) const {
+void Runner::rotate(float* heads, std::int64_t count, std::int64_t position,
+                    const models::RotaryTables& tables) const {
   const std::int64_t half = config_.head_dim / 2;
-  const float* cos = row.rotary->cos.const_data_ptr<float>() + row.position * half;
-  const float* sin = row.rotary->sin.const_data_ptr<float>() + row.position * half;
+  const float* cos = tables.cos.const_data_ptr<float>() + position * half;
+  const float* sin = tables.sin.const_data_ptr<float>() + position * half;
   for (std::int64_t head = 0; head < count; ++head) {
     float* first = heads + head * config_.head_dim;
     float* second = first + half;
@@ -140,15 +147,14 @@ void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t
 }
 
 float Runner::score_scale() const {
-  return config_.attention_softcap > 0 ? 1.0f
-                                       : 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  return config_.attention_softcap > 0 ? 1.0f : static_cast<float>(config_.scale_of_scores());
 }
 
 void Runner::shape(std::int64_t head, std::int64_t begin, std::int64_t count, std::int64_t position,
                    float* scores) const {
   const float scale = score_scale();
   if (config_.attention_softcap > 0) {
-    const float inner = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+    const auto inner = static_cast<float>(config_.scale_of_scores());
     for (std::int64_t j = 0; j < count; ++j) scores[j] *= inner;
     kernels::activation_kernels<float>().soft_cap(scores, scores, count,
                                                   static_cast<float>(config_.attention_softcap));
@@ -168,10 +174,11 @@ void Runner::shape(std::int64_t head, std::int64_t begin, std::int64_t count, st
 }
 
 void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) const {
-  std::vector<float> rstd(static_cast<std::size_t>(count));
-  kernels::norm_kernels<float>().rms_forward(
-      heads, norm.data(), heads, rstd.data(),
-      {count, config_.head_dim, static_cast<float>(config_.norm_eps)});
+  const std::int64_t size = norm.tensor.numel();  // a head's, or all heads' as one
+  const std::int64_t norms = count * config_.head_dim / size;
+  std::vector<float> rstd(static_cast<std::size_t>(norms));
+  kernels::norm_kernels<float>().rms_forward(heads, norm.data(), heads, rstd.data(),
+                                             {norms, size, static_cast<float>(config_.norm_eps)});
 }
 
 }  // namespace omnima::generate

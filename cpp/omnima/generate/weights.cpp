@@ -54,15 +54,23 @@ class Finder {
     const std::int64_t queries = c.num_attention_heads * c.head_dim;
     const std::int64_t keys = c.num_key_value_heads * c.head_dim;
     Layer layer;
-    layer.input_norm = norm(at + "input_layernorm");
-    layer.mlp_norm = norm(at + "post_attention_layernorm");
+    if (c.norms_before()) {
+      layer.input_norm = norm(at + "input_layernorm");
+      layer.mlp_norm = norm(at + "post_attention_layernorm");
+    }
+    if (c.norms_after()) {
+      layer.attention_output_norm = norm(at + "attention_output_layernorm");
+      layer.mlp_output_norm = norm(at + "mlp_output_layernorm");
+    }
     layer.q = linear(at + "self_attn.q_proj", queries, c.hidden_size, c.attention_bias);
     layer.k = linear(at + "self_attn.k_proj", keys, c.hidden_size, c.attention_bias);
     layer.v = linear(at + "self_attn.v_proj", keys, c.hidden_size, c.attention_bias);
-    layer.o = linear(at + "self_attn.o_proj", c.hidden_size, queries, c.attention_bias);
+    layer.o = linear(at + "self_attn.o_proj", c.hidden_size, queries,
+                     c.attention_bias && c.attention_output_bias);
     if (c.qk_norm) {
-      layer.query_norm = weight(at + "self_attn.q_norm.weight", {c.head_dim});
-      layer.key_norm = weight(at + "self_attn.k_norm.weight", {c.head_dim});
+      const bool all = c.qk_norm_over_heads;
+      layer.query_norm = weight(at + "self_attn.q_norm.weight", {all ? queries : c.head_dim});
+      layer.key_norm = weight(at + "self_attn.k_norm.weight", {all ? keys : c.head_dim});
     }
     const std::string mlp_name = at + "mlp";
     if (!c.has_experts(index)) {

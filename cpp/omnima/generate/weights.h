@@ -33,8 +33,9 @@ struct Mlp {
 };
 
 struct Layer {
-  Norm input_norm, mlp_norm;
-  Weight query_norm, key_norm;  // [head_dim]
+  // Before attention and mlp, and after them: without a weight there is none.
+  Norm input_norm, mlp_norm, attention_output_norm, mlp_output_norm;
+  Weight query_norm, key_norm;  // [head_dim], or as wide as all heads
   Linear q, k, v, o;
   Mlp mlp;                   // with experts the one that all tokens pass: without outputs, none
   Linear router;             // [experts, hidden]

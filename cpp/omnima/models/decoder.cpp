@@ -8,7 +8,6 @@
 #include <cmath>
 
 #include "omnima/core/error.h"
-#include "omnima/core/scope.h"
 #include "omnima/models/relative.h"
 #include "omnima/nn/checkpoint.h"
 #include "omnima/ops/device_ops.h"
@@ -26,6 +25,11 @@ namespace {
 nn::DropRates drop_rates(const DecoderConfig& c) {
   return {c.embedding_dropout < 0 ? c.dropout : c.embedding_dropout, c.attention_dropout, c.dropout,
           c.layer_drop};
+}
+
+nn::Attention::Turn turn_of(const DecoderConfig& c, std::int64_t layer) {
+  if (!c.is_turned(layer)) return nn::Attention::Turn::kNone;
+  return c.is_turned_locally(layer) ? nn::Attention::Turn::kLocal : nn::Attention::Turn::kWhole;
 }
 
 }  // namespace
@@ -56,20 +60,26 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     ops::AttentionOptions scores{c.window_of(i), c.attention_softcap, slopes};
     scores.causal = c.causal;
     scores.blocks = c.blocks_of(i);
+    scores.scale = c.attention_scale;
     Block block;
-    block.input_norm =
-        nn::Norm(arena_, name + ".input_layernorm", c.hidden_size, layer_norm, c.norm_eps);
+    const auto norm = [&](const char* of) {
+      return nn::Norm(arena_, name + of, c.hidden_size, layer_norm, c.norm_eps);
+    };
+    if (c.norms_before()) block.input_norm = norm(".input_layernorm");
     block.attention = nn::Attention(arena_, name + ".self_attn",
                                     {c.hidden_size,
                                      {c.num_attention_heads, c.num_key_value_heads, c.head_dim},
                                      c.attention_bias,
+                                     c.attention_bias && c.attention_output_bias,
                                      std,
                                      output_std,
                                      scores,
                                      c.qk_norm,
-                                     c.norm_eps});
-    block.mlp_norm =
-        nn::Norm(arena_, name + ".post_attention_layernorm", c.hidden_size, layer_norm, c.norm_eps);
+                                     c.qk_norm_over_heads,
+                                     c.norm_eps,
+                                     turn_of(c, i)});
+    if (c.norms_after()) block.attention_output_norm = norm(".attention_output_layernorm");
+    if (c.norms_before()) block.mlp_norm = norm(".post_attention_layernorm");
     nn::Mlp::Options mlp{c.hidden_size, c.intermediate_size, c.activation, c.mlp_bias,
                          std,           output_std};
     if (c.has_experts(i)) {
@@ -81,6 +91,7 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     } else {
       block.mlp = nn::Mlp(arena_, name + ".mlp", mlp);
     }
+    if (c.norms_after()) block.mlp_output_norm = norm(".mlp_output_layernorm");
     blocks_.push_back(std::move(block));
   }
   final_norm_ = nn::Norm(arena_, "model.norm", c.hidden_size, layer_norm, c.norm_eps);
@@ -94,6 +105,11 @@ Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::str
     // Those of a sequence in the original context; longer ones may have tables of their own.
     rotary_ = rotary_tables(c, c.max_position_embeddings, 0);
     rotary_ = {rotary_.cos.to(at::Device(device)), rotary_.sin.to(at::Device(device))};
+    local_rotary_ = local_rotary_tables(c, c.max_position_embeddings);
+    if (local_rotary_.cos.defined()) {
+      local_rotary_ = {local_rotary_.cos.to(at::Device(device)),
+                       local_rotary_.sin.to(at::Device(device))};
+    }
   }
 }
 
@@ -151,6 +167,12 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
   return positions;
 }
 
+ops::Positions Decoder::local(ops::Positions positions) const {
+  positions.cos = local_rotary_.cos;
+  positions.sin = local_rotary_.sin;
+  return positions;
+}
+
 namespace {
 
 at::Tensor dropped(const at::Tensor& x, double rate, nn::Pass& pass) {
@@ -166,18 +188,24 @@ nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t tim
     const at::Tensor bias = ops::plain_leaf(pass.weight(relative_bias_));
     pass.attention_bias = bias.index_select(0, buckets_.narrow(0, 0, time)).t().contiguous();
   }
+  // What a part adds to the stream.
+  const auto added = [&](at::Tensor made, const nn::Norm& norm) {
+    if (norm.exists()) made = norm.forward(made, pass);
+    return dropped(made, pass.drop.residual, pass);
+  };
   const at::Tensor attended =
-      dropped(block.attention.forward(stream, block.input_norm, pass), pass.drop.residual, pass);
+      added(block.attention.forward(stream, block.input_norm, pass), block.attention_output_norm);
   if (!config_.parallel_residual) stream.change = attended;
   const at::Tensor made = block.moe ? block.moe->forward(stream, block.mlp_norm, pass)
                                     : block.mlp.forward(stream, block.mlp_norm, pass);
-  stream.change = dropped(made, pass.drop.residual, pass);
+  stream.change = added(made, block.mlp_output_norm);
   if (config_.parallel_residual) stream.change = stream.change.add(attended);
   return stream;
 }
 
 nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
+  if (config_.embedding_multiplier != 1) x = x.mul(config_.embedding_multiplier);
   if (learned_positions_.count > 0) {
     const at::Tensor places =
         pass.positions.ids.defined()
@@ -194,9 +222,8 @@ nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
     const bool again = static_cast<int64_t>(i) < pass.compute.checkpointed;
     stream = again ? nn::checkpointed(block, stream, pass) : block(stream, pass);
   }
-  if (!stream.change.defined()) return stream;  // all blocks were left out
-  const core::Scope scope("residual.forward", 0, 3.0 * stream.x.nbytes());
-  return {stream.x.add(stream.change), {}, stream.losses};
+  stream.settle();
+  return stream;
 }
 
 at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
@@ -210,6 +237,7 @@ at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
 at::Tensor Decoder::logits(const at::Tensor& ids) {
   check_ids(ids);
   nn::Pass pass{arena_, {}, positions(ids, {})};
+  pass.local_positions = local(pass.positions);
   const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
@@ -232,6 +260,7 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   nn::Pass pass{arena_, options.compute, positions(ids, segments),
                 options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
   pass.training = options.training;
+  pass.local_positions = local(pass.positions);
   const auto [x, change, of_routers] = trunk(ids, pass);
   Losses made{loss_of(x, labels, pass, options.scale, options.terms)};
   const auto heads = static_cast<double>(prediction_heads_.count());
@@ -257,6 +286,7 @@ at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& l
   require<core::ConfigError>(prediction_heads_.count() > 0,
                              "This model has no prediction heads: make it with prediction_heads.");
   nn::Pass pass{arena_, {}, positions(ids, segments)};
+  pass.local_positions = local(pass.positions);
   const at::Tensor x = trunk(ids, pass).x;
   std::vector<at::Tensor> losses;
   for (std::int64_t i = 0; i < prediction_heads_.count(); ++i) {

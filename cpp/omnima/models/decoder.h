@@ -61,7 +61,8 @@ class Decoder {
 
  private:
   struct Block {
-    nn::Norm input_norm, mlp_norm;
+    nn::Norm input_norm, mlp_norm;                    // before attention and mlp,
+    nn::Norm attention_output_norm, mlp_output_norm;  // and after them, where there are any
     nn::Attention attention;
     nn::Mlp mlp;
     std::optional<nn::Moe> moe{};  // in the mlp's place
@@ -69,6 +70,8 @@ class Decoder {
 
   void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
+  // The same places with the tables of layers with a window.
+  ops::Positions local(ops::Positions positions) const;
   nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;
   // x [batch, time, hidden] before the last norm, and the routers' losses.
   nn::Stream trunk(const at::Tensor& ids, nn::Pass& pass) const;
@@ -82,7 +85,7 @@ class Decoder {
   std::vector<Block> blocks_;
   nn::Norm final_norm_;
   PredictionHeads prediction_heads_;
-  RotaryTables rotary_;
+  RotaryTables rotary_, local_rotary_;
   at::Tensor buckets_;  // of distances, with relative positions
 };
 

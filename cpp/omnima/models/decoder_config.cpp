@@ -77,11 +77,40 @@ void each_option(DecoderConfig& c, Visit& visit) {
         c.attention_dropout);
   visit(Field{"layer_drop", 0.0, "probability of leaving a block out of a training pass", 0, 0.95},
         c.layer_drop);
+  visit(
+      Field{"attention_output_bias", true, "attention_bias is on the output projection, too", 0, 1},
+      c.attention_output_bias);
   visit(Field{"qk_norm", false, "RMSNorm of each query and key head before its rotary turn", 0, 1},
         c.qk_norm);
+  visit(Field{"qk_norm_over_heads", false, "the norm of queries and keys is over all heads at once",
+              0, 1},
+        c.qk_norm_over_heads);
+  visit(Field{"norm_placement",
+              std::string("before"),
+              "where norms stand: before attention and mlp, after them, or both",
+              0,
+              0,
+              {"before", "after", "both"}},
+        c.norm_placement);
   visit(Field{"parallel_residual", false, "attention and mlp read the same stream, side by side", 0,
               1},
         c.parallel_residual);
+  visit(Field{"embedding_multiplier", 1.0, "what embeddings are multiplied by", 1e-6, 1e6},
+        c.embedding_multiplier);
+  visit(Field{"attention_scale", 0.0,
+              "what attention scores are multiplied by; 0: 1 / sqrt(head_dim)", 0, 1e6},
+        c.attention_scale);
+  visit(
+      Field{"partial_rotary_factor", 1.0, "share of each head that rotary positions turn", 1e-3, 1},
+      c.partial_rotary_factor);
+  visit(Field{"no_rope_layer_interval", std::int64_t{0},
+              "every n-th layer has no rotary positions; 0: all have", 0, kMost},
+        c.no_rope_layer_interval);
+  visit(Field{"rope_local_theta", 0.0,
+              "base of the rotary frequencies, unscaled, of layers with a sliding window; 0: that "
+              "of the others",
+              0, 1e9},
+        c.rope_local_theta);
   visit(Field{"rope_scaling",
               std::string("none"),
               "how rotary frequencies stretch to a longer context",
@@ -254,6 +283,27 @@ bool DecoderConfig::gated() const {
 
 bool DecoderConfig::drops() const {
   return dropout > 0 || embedding_dropout > 0 || attention_dropout > 0 || layer_drop > 0;
+}
+
+bool DecoderConfig::norms_before() const { return norm_placement != "after"; }
+
+bool DecoderConfig::norms_after() const { return norm_placement != "before"; }
+
+std::int64_t DecoderConfig::rotary_dims() const {
+  return static_cast<std::int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
+}
+
+bool DecoderConfig::is_turned(std::int64_t layer) const {
+  const bool left_out = no_rope_layer_interval > 0 && (layer + 1) % no_rope_layer_interval == 0;
+  return positions == "rotary" && !left_out;
+}
+
+bool DecoderConfig::is_turned_locally(std::int64_t layer) const {
+  return is_turned(layer) && rope_local_theta > 0 && window_of(layer) > 0;
+}
+
+double DecoderConfig::scale_of_scores() const {
+  return attention_scale > 0 ? attention_scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
 }
 
 std::int64_t DecoderConfig::window_of(std::int64_t layer) const {

@@ -37,8 +37,16 @@ struct DecoderConfig {
   double initializer_range = 0.02;
   bool depth_scaled_init = true;  // output projections drawn with std / sqrt(2 * layers)
 
+  bool attention_output_bias = true;
   bool qk_norm = false;
+  bool qk_norm_over_heads = false;
+  std::string norm_placement = "before";  // before | after | both, of attention and mlp
   bool parallel_residual = false;
+  double embedding_multiplier = 1.0;
+  double attention_scale = 0.0;  // 0: 1 / sqrt(head_dim)
+  double partial_rotary_factor = 1.0;
+  std::int64_t no_rope_layer_interval = 0;
+  double rope_local_theta = 0.0;
   std::string rope_scaling = "none";  // none | linear | dynamic | yarn | llama3
   double rope_factor = 1.0;
   std::int64_t rope_original_context = 0;
@@ -72,6 +80,12 @@ struct DecoderConfig {
 
   bool gated() const;
   bool drops() const;  // whether training leaves anything out at random
+  bool norms_before() const;
+  bool norms_after() const;
+  std::int64_t rotary_dims() const;                  // of a head, from its first on: even
+  bool is_turned(std::int64_t layer) const;          // by rotary positions
+  bool is_turned_locally(std::int64_t layer) const;  // by those of rope_local_theta
+  double scale_of_scores() const;
   std::int64_t window_of(std::int64_t layer) const;  // 0: the whole context
   std::int64_t blocksparse_shift() const;            // of the strided blocks, from head to head
   core::BlockPattern blocks_of(std::int64_t layer) const;  // size 0: all are seen
@@ -92,7 +106,10 @@ struct DecoderConfig {
 //   model.embed_tokens.weight [vocab, hidden], model.embed_positions.weight [context, hidden]
 //   (learned), model.relative_bias.weight [buckets, heads] (relative),
 //   model.layers.N.input_layernorm.{weight,bias}, .self_attn.{q,k,v,o}_proj.{weight,bias},
-//   .self_attn.{q,k}_norm.weight [head_dim] (qk_norm), .post_attention_layernorm.{weight,bias},
+//   .self_attn.{q,k}_norm.weight [head_dim, or of all heads] (qk_norm),
+//   .post_attention_layernorm.{weight,bias}, which stands before the mlp;
+//   .attention_output_layernorm.{weight,bias} and .mlp_output_layernorm.{weight,bias} where norms
+//   stand after them (input_layernorm and post_attention_layernorm where they stand before them),
 //   .mlp.{gate,up,down}_proj.{weight,bias} (gate: where the activation has one); with experts
 //   .mlp.gate.weight [experts, hidden], .mlp.experts.M.{gate,up,down}_proj.weight and
 //   .mlp.shared_expert.{gate,up,down}_proj.weight, as Qwen3-MoE and Qwen2-MoE have them;

@@ -43,9 +43,49 @@ void check_rotary(const DecoderConfig& c) {
                        "rope_original_context ", c.rope_original_context,
                        " is longer than max_position_embeddings ", c.max_position_embeddings,
                        ": scaling stretches to a longer context, never to a shorter one.");
-  require<ConfigError>(c.rope_scaling != "dynamic" || c.head_dim > 2,
-                       "rope_scaling dynamic needs a head_dim of at least 4, not ", c.head_dim,
+  require<ConfigError>(c.rope_scaling != "dynamic" || c.rotary_dims() > 2,
+                       "rope_scaling dynamic needs at least 4 turned numbers in a head, not ",
+                       c.rotary_dims(),
                        ": with a single pair there is nothing to spread the stretch over.");
+}
+
+// Which numbers turn, in which layers and how fast.
+void check_turned(const DecoderConfig& c) {
+  const bool said =
+      c.partial_rotary_factor != 1 || c.no_rope_layer_interval > 0 || c.rope_local_theta > 0;
+  require<ConfigError>(c.positions == "rotary" || !said,
+                       "partial_rotary_factor, no_rope_layer_interval and rope_local_theta are of "
+                       "rotary positions, but positions is ",
+                       c.positions, ": leave them out, or set positions to rotary.");
+  if (c.positions != "rotary") return;
+  require<ConfigError>(c.rotary_dims() >= 2 && c.rotary_dims() % 2 == 0, "partial_rotary_factor ",
+                       c.partial_rotary_factor, " turns ", c.rotary_dims(),
+                       " numbers of a head of ", c.head_dim,
+                       ", but rotary positions turn pairs: let the product be even.");
+  require<ConfigError>(c.no_rope_layer_interval != 1,
+                       "no_rope_layer_interval 1 takes rotary positions from every layer: set "
+                       "positions to none, or let every second or later layer go without.");
+  require<ConfigError>(c.rope_local_theta == 0 || c.sliding_window > 0,
+                       "rope_local_theta is of layers with a sliding window, but there is none: "
+                       "set sliding_window, or leave rope_local_theta out.");
+  require<ConfigError>(c.rope_local_theta == 0 || c.rope_local_theta >= 1, "rope_local_theta ",
+                       c.rope_local_theta, " must be at least 1, or 0 for the others' base.");
+}
+
+void check_norms(const DecoderConfig& c) {
+  require<ConfigError>(
+      c.qk_norm || !c.qk_norm_over_heads,
+      "qk_norm_over_heads says what qk_norm is taken over, but qk_norm is off: set "
+      "both, or neither.");
+  require<ConfigError>(c.attention_bias || c.attention_output_bias,
+                       "attention_output_bias false takes one of the biases of attention_bias, "
+                       "which is off: leave it out.");
+  const bool before = c.norm_placement == "before";
+  require<ConfigError>(before || !c.parallel_residual, "norm_placement ", c.norm_placement,
+                       " and parallel_residual do not go together: norms then stand before.");
+  require<ConfigError>(c.norms_before() || c.num_experts == 0,
+                       "norm_placement after leaves the experts' router without a norm before it: "
+                       "take both, or no experts.");
 }
 
 void check_experts(const DecoderConfig& c) {
@@ -140,7 +180,8 @@ void check_options(const DecoderConfig& c) {
   require<ConfigError>(c.sliding_window_pattern != 1,
                        "sliding_window_pattern 1 takes the window from every layer: drop "
                        "sliding_window, or let every second or later layer see the whole context.");
-  require<ConfigError>(c.sliding_window < c.max_position_embeddings || c.sliding_window == 0,
+  require<ConfigError>(c.sliding_window < c.max_position_embeddings || c.sliding_window == 0 ||
+                           c.rope_local_theta > 0,
                        "sliding_window ", c.sliding_window, " covers the whole context of ",
                        c.max_position_embeddings,
                        " tokens and would change nothing: make it smaller, or leave it out.");
@@ -176,6 +217,8 @@ void check_options(const DecoderConfig& c) {
 
 void check_together(const DecoderConfig& config) {
   check_rotary(config);
+  check_turned(config);
+  check_norms(config);
   check_options(config);
   check_blocks(config);
   check_experts(config);

@@ -1,5 +1,6 @@
 #include "omnima/nn/layers.h"
 
+#include "omnima/core/scope.h"
 #include "omnima/ops/fused_linear.h"
 #include "omnima/ops/head_norm.h"
 #include "omnima/ops/linear.h"
@@ -23,7 +24,17 @@ at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
   return ops::linear(x, pass.weight(weight_), pass.weight(bias_));
 }
 
+const at::Tensor& Stream::settle() {
+  if (change.defined()) {
+    const core::Scope scope("residual.forward", 0, 3.0 * static_cast<double>(x.nbytes()));
+    x = x.add(change);
+    change = at::Tensor();
+  }
+  return x;
+}
+
 at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
+  if (!norm.exists()) return forward(stream.settle(), pass);
   const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
                                          pass.weight(weight_), pass.weight(bias_));
   stream = {sum, {}, stream.losses};
@@ -49,7 +60,10 @@ at::Tensor Norm::forward(const at::Tensor& x, const Pass& pass) const {
 }
 
 Attention::Attention(Arena& arena, const std::string& name, const Options& options)
-    : shape_(options.shape), scores_(options.scores), qk_norm_(options.qk_norm) {
+    : shape_(options.shape),
+      scores_(options.scores),
+      qk_norm_(options.qk_norm),
+      turn_(options.turn) {
   const int64_t queries = shape_.heads * shape_.head_dim, keys = shape_.kv_heads * shape_.head_dim;
   input_ = Linear(arena, options.hidden_size,
                   {{name + ".q_proj", queries, options.init_std},
@@ -58,10 +72,12 @@ Attention::Attention(Arena& arena, const std::string& name, const Options& optio
                   options.bias);
   output_ =
       Linear(arena, queries, {{name + ".o_proj", options.hidden_size, options.output_init_std}},
-             options.bias);
+             options.output_bias);
   if (!qk_norm_) return;
-  query_norm_ = Norm(arena, name + ".q_norm", shape_.head_dim, false, options.norm_eps);
-  key_norm_ = Norm(arena, name + ".k_norm", shape_.head_dim, false, options.norm_eps);
+  const bool all = options.norm_over_heads;
+  query_norm_ =
+      Norm(arena, name + ".q_norm", all ? queries : shape_.head_dim, false, options.norm_eps);
+  key_norm_ = Norm(arena, name + ".k_norm", all ? keys : shape_.head_dim, false, options.norm_eps);
 }
 
 at::Tensor Attention::forward(Stream& stream, const Norm& norm, Pass& pass) const {
@@ -75,7 +91,9 @@ at::Tensor Attention::forward(Stream& stream, const Norm& norm, Pass& pass) cons
     scores.dropout = pass.drop.attention;
     scores.dropout_seed = pass.next_dropout_seed();
   }
-  return output_.forward(ops::attention(qkv, shape_, pass.positions, scores), pass);
+  ops::Positions positions = turn_ == Turn::kLocal ? pass.local_positions : pass.positions;
+  if (turn_ == Turn::kNone) positions.cos = positions.sin = at::Tensor();
+  return output_.forward(ops::attention(qkv, shape_, positions, scores), pass);
 }
 
 Mlp::Mlp(Arena& arena, const std::string& name, const Options& options)

@@ -17,6 +17,7 @@ class Norm {
   Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps);
   at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
   ops::NormWeight weights(const Pass& pass) const;
+  bool exists() const { return weight_.count > 0; }
 
  private:
   Slot weight_, bias_;
@@ -29,6 +30,9 @@ struct Stream {
   at::Tensor x;         // [batch, time, hidden]
   at::Tensor change{};  // of the same shape, or undefined
   at::Tensor losses{};  // float32 [2]: sums of ops::Routes::losses so far; undefined: none
+
+  // Makes the sum now, and returns it.
+  const at::Tensor& settle();
 };
 
 // y = x W^T + b. Several outputs that share the input (q, k, v; gate, up) are one product.
@@ -42,7 +46,7 @@ class Linear {
   Linear() = default;
   Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, bool bias);
   at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
-  // Of the norm of the stream, which then holds its sum.
+  // Of the norm of the stream, which then holds its sum; without a norm of the stream itself.
   at::Tensor forward(Stream& stream, const Norm& norm, const Pass& pass) const;
   // Of the activation of x.
   at::Tensor forward(const at::Tensor& x, ops::Activation activation, const Pass& pass) const;
@@ -55,15 +59,19 @@ class Linear {
 // Causal self-attention with grouped heads, of a norm of the stream.
 class Attention {
  public:
+  // Which of a pass's rotary tables turn the heads, where it has any.
+  enum class Turn { kWhole, kLocal, kNone };
   struct Options {
     int64_t hidden_size;
     ops::AttentionShape shape;
-    bool bias;
+    bool bias, output_bias;
     double init_std;
     double output_init_std;
     ops::AttentionOptions scores{};
-    bool qk_norm = false;  // queries and keys pass an RMSNorm of their own
+    bool qk_norm = false;          // queries and keys pass an RMSNorm of their own
+    bool norm_over_heads = false;  // of all heads at once
     double norm_eps = 1e-5;
+    Turn turn = Turn::kWhole;
   };
   Attention() = default;
   Attention(Arena& arena, const std::string& name, const Options& options);
@@ -74,6 +82,7 @@ class Attention {
   ops::AttentionShape shape_;
   ops::AttentionOptions scores_;
   bool qk_norm_ = false;
+  Turn turn_ = Turn::kWhole;
   Norm query_norm_, key_norm_;
   Linear input_, output_;
 };

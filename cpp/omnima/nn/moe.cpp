@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "omnima/core/scope.h"
-
 namespace omnima::nn {
 
 Moe::Moe(Arena& arena, const std::string& name, const Options& options)
@@ -32,11 +30,7 @@ int64_t Moe::most_rows(int64_t rows, const Pass& pass) const {
 }
 
 at::Tensor Moe::forward(Stream& stream, const Norm& norm, Pass& pass) const {
-  if (stream.change.defined()) {
-    const core::Scope scope("residual.forward", 0, 3.0 * static_cast<double>(stream.x.nbytes()));
-    stream = {stream.x.add(stream.change), {}, stream.losses};
-  }
-  const at::Tensor normed = norm.forward(stream.x, pass);
+  const at::Tensor normed = norm.forward(stream.settle(), pass);
   const at::Tensor x = normed.reshape({-1, normed.size(-1)});
   Compute exactly = pass.compute;  // the router decides in float32 whatever the products are in
   exactly.dtype = at::kFloat;

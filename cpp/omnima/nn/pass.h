@@ -22,10 +22,11 @@ struct Pass {
   Compute compute;
   ops::Positions positions;
   DropRates drop{};
-  std::uint64_t dropout_seed = 0;  // of this micro-batch; every use draws the next one
-  at::Tensor attention_bias{};     // float32 [heads, time], by distance: the same in all layers
-  bool training = false;           // routers have losses, experts a capacity
-  int64_t routers = 0;             // that have run
+  std::uint64_t dropout_seed = 0;    // of this micro-batch; every use draws the next one
+  at::Tensor attention_bias{};       // float32 [heads, time], by distance: the same in all layers
+  bool training = false;             // routers have losses, experts a capacity
+  int64_t routers = 0;               // that have run
+  ops::Positions local_positions{};  // as `positions`, for layers with rotary tables of their own
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }
   std::uint64_t next_dropout_seed() { return dropout_seed += 0x9e3779b97f4a7c15ULL; }

@@ -7,8 +7,6 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cmath>
-
 #include "omnima/core/buffer.h"
 #include "omnima/core/mix.h"
 #include "omnima/kernels/cpu/attention.h"
@@ -68,7 +66,7 @@ kernels::AttentionTask<T> task_of(const Saved& s, int64_t row, int64_t kv_head) 
       s.positions.ids.defined() ? s.positions.ids.const_data_ptr<int64_t>() + row * time : nullptr,
       float_or_null(s.positions.cos),
       float_or_null(s.positions.sin),
-      static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
+      static_cast<float>(s.options.scale_for(head_dim)),
       s.options.window,
       static_cast<float>(s.options.softcap),
       s.options.slopes.defined() ? s.options.slopes.const_data_ptr<float>() + kv_head * group
@@ -181,10 +179,11 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 };
 
 void check_options(int64_t time, const AttentionShape& shape, const AttentionOptions& options) {
-  const auto& [window, softcap, slopes, dropout, seed, bias, causal, blocks] = options;
-  core::require(window >= 0 && softcap >= 0 && dropout >= 0 && dropout < 1,
-                "attention takes a window and a softcap of at least 0 and a dropout below 1, not ",
-                window, ", ", softcap, " and ", dropout, ".");
+  const auto& [window, softcap, slopes, dropout, seed, bias, causal, blocks, scale] = options;
+  core::require(window >= 0 && softcap >= 0 && dropout >= 0 && dropout < 1 && scale >= 0,
+                "attention takes a window, a softcap and a scale of at least 0 and a dropout below "
+                "1, not ",
+                window, ", ", softcap, ", ", scale, " and ", dropout, ".");
   core::require(causal || !(slopes.defined() || bias.defined()),
                 "attention that sees both sides takes neither slopes nor a bias by distance.");
   core::require(blocks.size >= 0 && blocks.local > 0 && blocks.stride > 0 && blocks.shift >= 0,

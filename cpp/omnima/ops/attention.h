@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cmath>
+
 #include "omnima/core/block_pattern.h"
 #include "omnima/ops/weight.h"
 
@@ -37,10 +39,14 @@ struct AttentionOptions {
   at::Tensor bias{};
   bool causal = true;           // false: a token sees both sides, in a window as many of each
   core::BlockPattern blocks{};  // only causal attention has one
+  double scale = 0;             // of the scores; 0: 1 / sqrt(head_dim)
 
   bool plain() const {
     return causal && window == 0 && softcap == 0 && dropout == 0 && !slopes.defined() &&
-           !bias.defined() && blocks.size == 0;
+           !bias.defined() && blocks.size == 0 && scale == 0;
+  }
+  double scale_for(int64_t head_dim) const {
+    return scale > 0 ? scale : 1.0 / std::sqrt(static_cast<double>(head_dim));
   }
 };
 

@@ -20,22 +20,24 @@ using torch::autograd::variable_list;
 // Where the parts of a token lie: first the query heads, then the key heads, then the values.
 struct Heads {
   at::Tensor weight[2], grad[2];  // of queries, of keys
-  int64_t count[2];
-  int64_t head_dim, width;  // width of a token
+  int64_t count[2];               // norms of a token
+  int64_t size[2];                // numbers of a norm
+  int64_t width;                  // of a token
   float eps;
-  at::Tensor rstd{};  // float32 [tokens, query and key heads]
+  at::Tensor rstd{};  // float32 [tokens, norms of queries and keys]
 
-  int64_t normed() const { return count[0] + count[1]; }
-  kernels::NormShape shape(int part) const { return {count[part], head_dim, eps}; }
+  int64_t norms() const { return count[0] + count[1]; }
+  int64_t normed() const { return count[0] * size[0] + count[1] * size[1]; }
+  kernels::NormShape shape(int part) const { return {count[part], size[part], eps}; }
   float* statistics(int64_t token, int part) const {
-    return rstd.data_ptr<float>() + token * normed() + (part == 0 ? 0 : count[0]);
+    return rstd.data_ptr<float>() + token * norms() + (part == 0 ? 0 : count[0]);
   }
   int64_t place(int64_t token, int part) const {
-    return token * width + (part == 0 ? 0 : count[0] * head_dim);
+    return token * width + (part == 0 ? 0 : count[0] * size[0]);
   }
   template <class T>
   void copy_values(const T* from, T* to, int64_t token) const {
-    const int64_t first = token * width + normed() * head_dim;
+    const int64_t first = token * width + normed();
     std::copy(from + first, from + (token + 1) * width, to + first);
   }
 };
@@ -46,7 +48,7 @@ struct HeadNormFunction : torch::autograd::Function<HeadNormFunction> {
     const core::Scope scope("head_norm.forward", 0, 2 * bytes_of(input));
     const at::Tensor x = input.contiguous(), y = at::empty_like(x);
     const int64_t tokens = x.numel() / heads.width;
-    heads.rstd = at::empty({tokens * heads.normed()}, x.options().dtype(at::kFloat));
+    heads.rstd = at::empty({tokens * heads.norms()}, x.options().dtype(at::kFloat));
     by_dtype(x, "head_norm", [&]<class T>(T*) {
       at::parallel_for(0, tokens, row_grain(heads.width), [&](int64_t begin, int64_t end) {
         for (int64_t token = begin; token < end; ++token) {
@@ -71,7 +73,10 @@ struct HeadNormFunction : torch::autograd::Function<HeadNormFunction> {
     const auto heads = kept<Heads>(context);
     const at::Tensor dx = at::empty_like(x);
     const int64_t tokens = x.numel() / heads.width, parts = parts_of(tokens);
-    const at::Tensor partial = at::zeros({2, parts, heads.head_dim}, x.options().dtype(at::kFloat));
+    at::Tensor partial[2];
+    for (const int part : {0, 1}) {
+      partial[part] = at::zeros({parts, heads.size[part]}, x.options().dtype(at::kFloat));
+    }
     by_dtype(x, "head_norm", [&]<class T>(T*) {
       in_parts(tokens, [&](int64_t share, int64_t begin, int64_t end) {
         for (int64_t token = begin; token < end; ++token) {
@@ -80,8 +85,7 @@ struct HeadNormFunction : torch::autograd::Function<HeadNormFunction> {
             kernels::norm_kernels<T>().rms_backward(
                 data<T>(x) + at, heads.weight[part].const_data_ptr<float>(),
                 heads.statistics(token, part), data<T>(dy) + at, data<T>(dx) + at,
-                partial.data_ptr<float>() + (part * parts + share) * heads.head_dim,
-                heads.shape(part));
+                partial[part].data_ptr<float>() + share * heads.size[part], heads.shape(part));
           }
           heads.copy_values(data<T>(dy), data<T>(dx), token);
         }
@@ -98,7 +102,7 @@ at::Tensor by_parts(const at::Tensor& qkv, const AttentionShape& shape, const No
   const int64_t q = shape.heads * shape.head_dim, k = shape.kv_heads * shape.head_dim;
   const auto normed = [&](int64_t first, int64_t width, const NormWeight& weight) {
     const at::Tensor part = qkv.narrow(-1, first, width).contiguous();
-    return norm(part.view({-1, shape.head_dim}), weight).view(part.sizes());
+    return norm(part.view({-1, weight.weight.compute.numel()}), weight).view(part.sizes());
   };
   return at::cat({normed(0, q, queries), normed(q, k, keys), qkv.narrow(-1, q + k, k)}, -1);
 }
@@ -112,16 +116,20 @@ at::Tensor head_norm(const at::Tensor& qkv, const AttentionShape& shape, const N
   core::require(qkv.dim() > 0 && qkv.size(-1) == width, "head_norm takes [..., ", width, "] for ",
                 heads, " query and ", kv_heads, " key-value heads of ", head_dim,
                 " elements, not the shape ", qkv.sizes(), ".");
-  for (const NormWeight* norm : {&queries, &keys}) {
-    core::require(!norm->is_layer_norm() && norm->weight.compute.numel() == head_dim,
-                  "head_norm takes RMSNorm weights of ", head_dim, " elements.");
-  }
+  const int64_t parts[2] = {heads * head_dim, kv_heads * head_dim};
+  const int64_t sizes[2] = {queries.weight.compute.numel(), keys.weight.compute.numel()};
+  const bool by_head = sizes[0] == head_dim && sizes[1] == head_dim;
+  core::require(!queries.is_layer_norm() && !keys.is_layer_norm() &&
+                    (by_head || (sizes[0] == parts[0] && sizes[1] == parts[1])),
+                "head_norm takes RMSNorm weights of ", head_dim, " elements each, or of ", parts[0],
+                " for the queries and ", parts[1], " for the keys, not of ", sizes[0], " and ",
+                sizes[1], ".");
   if (runs_plain(qkv)) return by_parts(qkv, shape, queries, keys);
   return HeadNormFunction::apply(qkv, queries.weight.leaves[0], keys.weight.leaves[0],
                                  Heads{{queries.weight.compute, keys.weight.compute},
                                        {queries.weight.grad, keys.weight.grad},
-                                       {heads, kv_heads},
-                                       head_dim,
+                                       {parts[0] / sizes[0], parts[1] / sizes[1]},
+                                       {sizes[0], sizes[1]},
                                        width,
                                        static_cast<float>(queries.eps)});
 }

@@ -104,7 +104,7 @@ at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t he
 // Attention step by step, in float32: q, k and v are [batch, heads, time, head_dim].
 at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const at::Tensor& seen, const AttentionOptions& options) {
-  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
+  const double scale = options.scale_for(q.size(3));
   at::Tensor scores = soft_cap(
       at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(2, 3)) * scale, options.softcap);
   if (options.slopes.defined()) {

@@ -97,7 +97,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         norm = hidden * (2 if self.norm == "layer_norm" else 1)
         attention = hidden * (queries + 2 * keys) + queries * hidden
         if self.attention_bias:
-            attention += queries + 2 * keys + hidden
+            attention += queries + 2 * keys + (hidden if self.attention_output_bias else 0)
         mlp = (inputs + 1) * hidden * self.intermediate_size
         if self.mlp_bias:
             mlp += inputs * self.intermediate_size + hidden
@@ -105,7 +105,10 @@ class ModelConfig(_Fields):  # type: ignore[misc]
         experts += (inputs + 1) * hidden * self.shared_expert_intermediate_size
         sparse = self.expert_layers
         context = self.max_position_embeddings
-        heads = 2 * self.head_dim if self.qk_norm else 0
+        heads = 0
+        if self.qk_norm:
+            heads = queries + keys if self.qk_norm_over_heads else 2 * self.head_dim
+        norms = 4 if self.norm_placement == "both" else 2
         positions = {
             "learned": context * hidden,
             "relative": self.relative_buckets * self.num_attention_heads,
@@ -115,7 +118,7 @@ class ModelConfig(_Fields):  # type: ignore[misc]
             "positions": positions,
             "attention": layers * attention,
             "mlp": (layers - sparse) * mlp + sparse * experts,
-            "norms": (2 * layers + 1) * norm + layers * heads,
+            "norms": (norms * layers + 1) * norm + layers * heads,
             "head": 0 if self.tie_word_embeddings else self.vocab_size * hidden,
         }
         if self.prediction_heads:

@@ -1,42 +1,19 @@
-"""Parameter names and shapes: Omnima's (which are Llama's), GPT-2's, the way between them."""
+"""The names and shapes of our parameters, which are Llama's where it has them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnima.config.activations import is_gated
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Shapes = dict[str, tuple[int, ...]]
 
-# Of one GPT-2 block: its name, ours. `Conv1D` weights lie [in, out] and are transposed.
-_GPT2_BLOCK = {
-    "ln_1.weight": "input_layernorm.weight",
-    "ln_1.bias": "input_layernorm.bias",
-    "attn.c_proj.weight": "self_attn.o_proj.weight",
-    "attn.c_proj.bias": "self_attn.o_proj.bias",
-    "ln_2.weight": "post_attention_layernorm.weight",
-    "ln_2.bias": "post_attention_layernorm.bias",
-    "mlp.c_fc.weight": "mlp.up_proj.weight",
-    "mlp.c_fc.bias": "mlp.up_proj.bias",
-    "mlp.c_proj.weight": "mlp.down_proj.weight",
-    "mlp.c_proj.bias": "mlp.down_proj.bias",
-}
-_GPT2_CONV1D = {"attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"}
-_GPT2_OUTER = {
-    "transformer.wte.weight": "model.embed_tokens.weight",
-    "transformer.wpe.weight": "model.embed_positions.weight",
-    "transformer.ln_f.weight": "model.norm.weight",
-    "transformer.ln_f.bias": "model.norm.bias",
-    "lm_head.weight": "lm_head.weight",
-}
 # Buffers that old files carry: constants, computed anew by every model.
 _BUFFERS = re.compile(
     r"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq|model\.rotary_emb\.inv_freq"
+    r"|(gpt_neox\.)?layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
     r"|(transformer\.)?h\.\d+\.attn\.(bias|masked_bias))"
 )
 
@@ -97,13 +74,19 @@ def _block_shapes(config: Mapping[str, Any], sparse: bool) -> Shapes:
     hidden, head = config["hidden_size"], config["head_dim"]
     queries = config["num_attention_heads"] * head
     keys = config["num_key_value_heads"] * head
-    shapes = _norm_shapes(config, "input_layernorm")
-    shapes.update(_norm_shapes(config, "post_attention_layernorm"))
+    placement = config.get("norm_placement", "before")
+    norms = ["input_layernorm", "post_attention_layernorm"] if placement != "after" else []
+    if placement != "before":
+        norms += ["attention_output_layernorm", "mlp_output_layernorm"]
+    shapes: Shapes = {}
+    for norm in norms:
+        shapes.update(_norm_shapes(config, norm))
+    bias = config["attention_bias"]
     linears = {
-        "self_attn.q_proj": (queries, hidden, config["attention_bias"]),
-        "self_attn.k_proj": (keys, hidden, config["attention_bias"]),
-        "self_attn.v_proj": (keys, hidden, config["attention_bias"]),
-        "self_attn.o_proj": (hidden, queries, config["attention_bias"]),
+        "self_attn.q_proj": (queries, hidden, bias),
+        "self_attn.k_proj": (keys, hidden, bias),
+        "self_attn.v_proj": (keys, hidden, bias),
+        "self_attn.o_proj": (hidden, queries, bias and config.get("attention_output_bias", True)),
     }
     for mlp, inner in _mlp_widths(config, sparse).items():
         linears[f"{mlp}.up_proj"] = (inner, hidden, config["mlp_bias"])
@@ -113,74 +96,11 @@ def _block_shapes(config: Mapping[str, Any], sparse: bool) -> Shapes:
         if mlp != "mlp":
             linears["mlp.gate"] = (config["num_experts"], hidden, False)
     if config.get("qk_norm"):
-        shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (head,)
+        whole = config.get("qk_norm_over_heads")
+        shapes["self_attn.q_norm.weight"] = (queries if whole else head,)
+        shapes["self_attn.k_norm.weight"] = (keys if whole else head,)
     for name, (rows, columns, bias) in linears.items():
         shapes[f"{name}.weight"] = (rows, columns)
         if bias:
             shapes[f"{name}.bias"] = (rows,)
     return shapes
-
-
-def gpt2_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Name and shape of every parameter as GPT-2's files hold them."""
-    ours = expected_shapes(config)
-    hidden = config["hidden_size"]
-    shapes = {theirs: ours[name] for theirs, name in _GPT2_OUTER.items() if name in ours}
-    for layer in range(config["num_hidden_layers"]):
-        for theirs, name in _GPT2_BLOCK.items():
-            shape = ours[f"model.layers.{layer}.{name}"]
-            shapes[f"transformer.h.{layer}.{theirs}"] = (
-                shape[::-1] if theirs in _GPT2_CONV1D else shape
-            )
-        shapes[f"transformer.h.{layer}.attn.c_attn.weight"] = (hidden, 3 * hidden)
-        shapes[f"transformer.h.{layer}.attn.c_attn.bias"] = (3 * hidden,)
-    return shapes
-
-
-def from_gpt2(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Rename GPT-2's tensors to ours, turning `Conv1D` weights and splitting the fused `c_attn`."""
-    found = {ours: tensors[theirs] for theirs, ours in _GPT2_OUTER.items() if theirs in tensors}
-    for layer in range(layers):
-        block = f"transformer.h.{layer}"
-        ours_block = f"model.layers.{layer}"
-        for theirs, ours in _GPT2_BLOCK.items():
-            tensor = tensors[f"{block}.{theirs}"]
-            turned = tensor.t().contiguous() if theirs in _GPT2_CONV1D else tensor
-            found[f"{ours_block}.{ours}"] = turned
-        weights = tensors[f"{block}.attn.c_attn.weight"].t().contiguous().chunk(3)
-        biases = tensors[f"{block}.attn.c_attn.bias"].chunk(3)
-        for part, weight, bias in zip("qkv", weights, biases, strict=True):
-            found[f"{ours_block}.self_attn.{part}_proj.weight"] = weight
-            found[f"{ours_block}.self_attn.{part}_proj.bias"] = bias
-    return found
-
-
-def to_gpt2(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Rename our tensors to GPT-2's: the inverse of `from_gpt2`."""
-    import torch
-
-    found = {theirs: tensors[ours] for theirs, ours in _GPT2_OUTER.items() if ours in tensors}
-    for layer in range(layers):
-        block = f"transformer.h.{layer}"
-        ours_block = f"model.layers.{layer}"
-        for theirs, ours in _GPT2_BLOCK.items():
-            tensor = tensors[f"{ours_block}.{ours}"]
-            turned = tensor.t().contiguous() if theirs in _GPT2_CONV1D else tensor
-            found[f"{block}.{theirs}"] = turned
-        attention = [f"{ours_block}.self_attn.{part}_proj" for part in "qkv"]
-        weight = torch.cat([tensors[f"{name}.weight"] for name in attention])
-        found[f"{block}.attn.c_attn.weight"] = weight.t().contiguous()
-        found[f"{block}.attn.c_attn.bias"] = torch.cat(
-            [tensors[f"{name}.bias"] for name in attention]
-        )
-    return found
-
-
-def with_gpt2_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the `transformer.` prefix to files saved without it (the first GPT-2 files were)."""
-    if any(name.startswith("transformer.") for name in tensors):
-        return dict(tensors)
-    return {
-        name if name == "lm_head.weight" else f"transformer.{name}": tensor
-        for name, tensor in tensors.items()
-    }

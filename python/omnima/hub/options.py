@@ -25,7 +25,10 @@ _OWN: dict[str, dict[str, str]] = {
     "yarn": _YARN,
     "llama3": _LLAMA3,
 }
-_ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+#: The name, with us and in files, of the share of a head that turns.
+PARTIAL = "partial_rotary_factor"
+_ALWAYS = {"rope_theta", "rope_type", "type", PARTIAL}
+_LOCAL = "rope_local_base_freq"
 _ORIGINAL = "original_max_position_embeddings"
 
 
@@ -41,21 +44,27 @@ def field_defaults() -> dict[str, Any]:
 
 
 def read_rotary(
-    reader: ConfigReader, context: int, base: str = "rope_theta", share: str | None = None
+    reader: ConfigReader,
+    context: int,
+    *,
+    base: str = "rope_theta",
+    theta: float = 10000.0,
+    share: tuple[str, float] | None = None,
 ) -> dict[str, Any]:
     """Our rotary fields from `rope_parameters` (transformers 5) or `rope_scaling` (4).
 
     `context` is the file's max_position_embeddings; ours is returned among the fields, since
-    dynamic scaling means the original context by the file's. `base` and `share` are the family's
-    names of the base and of the turned share of a head, which is a quarter where it has that name.
+    dynamic scaling means the original context by the file's. `base` and `theta` are the family's
+    name of the base and what it is by default; so is `share` of the turned share of a head, where
+    the family can turn less than all.
     """
-    theta = reader.take(base, float, 10000.0)
+    theta = reader.take(base, float, theta)
     name, parameters = _rope_parameters(reader)
     if share is not None:
-        parameters = {"partial_rotary_factor": reader.take(share, float, 0.25), **parameters}
+        parameters = {PARTIAL: reader.take(share[0], float, share[1]), **parameters}
     kind = parameters.get("rope_type", parameters.get("type", "default"))
-    advice = f"supported: {', '.join(_OWN)}, over the whole head"
-    if kind not in _OWN or parameters.get("partial_rotary_factor", 1) != 1:
+    if kind not in _OWN or (share is None and parameters.get(PARTIAL, 1) != 1):
+        advice = f"supported: {', '.join(_OWN)}{', over the whole head' if share is None else ''}"
         raise reader.refusal(name, parameters, advice)
     known = _ALWAYS | set(_OWN[kind].values())
     if kind != "default":
@@ -71,7 +80,9 @@ def read_rotary(
         if reader.raw.get(base) is not None and given != theta:
             raise reader.refusal(base, theta, f"{name} say {given}")
         theta = given
-    fields = {"rope_theta": theta, "max_position_embeddings": context}
+    fields: dict[str, Any] = {"rope_theta": theta, "max_position_embeddings": context}
+    if share is not None:
+        fields[PARTIAL] = inner.take(PARTIAL, float)
     if kind == "default":
         return fields
     if not isinstance(parameters.get("factor"), (int, float)):
@@ -133,11 +144,48 @@ def write_rotary(config: Mapping[str, Any]) -> dict[str, Any]:
         extras["rope_original_context"] = config["rope_original_context"]
     elif kind != "none":
         parameters[_ORIGINAL] = config["rope_original_context"]
+    older = {key: value for key, value in parameters.items() if key != "rope_theta"}
     return {
         "rope_theta": config["rope_theta"],
         "rope_parameters": parameters,
+        "rope_scaling": older if kind != "none" else None,  # as transformers 4 has it
         "max_position_embeddings": context,
         "omnima": extras,
+    }
+
+
+def read_local_rotary(reader: ConfigReader, theta: float, local_theta: float | None) -> float:
+    """The base of layers with a window, which files of such families have apart; the reader is left
+    with the parameters of the other layers. `theta` and `local_theta` are the family's own; None:
+    windows have the base of the others.
+    """
+    parameters = reader.raw.get("rope_parameters")
+    base = reader.raw.get("rope_theta") or theta
+    if local_theta is not None:
+        base = reader.take(_LOCAL, float, local_theta)
+    kinds = ("full_attention", "sliding_attention")
+    if not isinstance(parameters, dict) or not any(kind in parameters for kind in kinds):
+        return float(base)
+    full, local = (parameters.get(kind) or {} for kind in kinds)
+    unknown = set(parameters) - set(kinds)
+    if not (isinstance(full, dict) and isinstance(local, dict)) or unknown:
+        raise reader.refusal("rope_parameters", parameters, f"two objects, {' and '.join(kinds)}")
+    if local.get("rope_type", "default") != "default" or set(local) - {"rope_type", "rope_theta"}:
+        raise reader.refusal("rope_parameters", parameters, "plain ones for sliding_attention")
+    reader.raw = {**reader.raw, "rope_parameters": full}
+    return float(type(reader)(local, reader.path).take("rope_theta", float, base))
+
+
+def write_local_rotary(fields: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's fields with those of layers with a window apart, and in older names, too."""
+    local = config["rope_local_theta"] or config["rope_theta"]
+    return {
+        **fields,
+        _LOCAL: local,
+        "rope_parameters": {
+            "full_attention": fields["rope_parameters"],
+            "sliding_attention": {"rope_type": "default", "rope_theta": local},
+        },
     }
 
 
@@ -157,11 +205,18 @@ def layer_types(config: Mapping[str, Any]) -> list[str]:
 
 
 def read_windows(
-    reader: ConfigReader, layers: int, context: int, default: int = 0
+    reader: ConfigReader,
+    layers: int,
+    context: int,
+    default: int = 0,
+    default_types: list[str] | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """Our window fields; a window that covers the whole context is none."""
+    """Our window fields. A window that covers the whole context is none, unless it is to be kept."""
     window = reader.raw.get("sliding_window", default)
     types = reader.raw.get("layer_types")
+    if types is None and window:
+        types = default_types
     first = reader.raw.get("max_window_layers")
     for name in ("sliding_window", "layer_types", "max_window_layers", "use_sliding_window"):
         reader.account_for(name)
@@ -175,7 +230,11 @@ def read_windows(
         begin = first if isinstance(first, int) and reader.raw.get("use_sliding_window") else 0
         types = ["full_attention"] * min(begin, layers)
         types += ["sliding_attention"] * (layers - len(types))
-    off = not window or window >= context or reader.raw.get("use_sliding_window") is False
+    off = (
+        not window
+        or (window >= context and not keep)
+        or reader.raw.get("use_sliding_window") is False
+    )
     if off:
         types = ["full_attention" if kind == "sliding_attention" else kind for kind in types]
         return _pattern(reader, types, 0, layers)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omnima._durable import write_durably
 from omnima.errors import ConfigError, DataError
-from omnima.hub import moe, names, neox
+from omnima.hub import names
 from omnima.hub.fields import architecture_of, read_config, write_config
+from omnima.hub.options import field_defaults
 from omnima.hub.strict_json import read_json_object
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-# The names of embedding and head, by architecture.
-_PLAIN_ENDS = ("model.embed_tokens.weight", "lm_head.weight")
-_ENDS = {
-    "GPT2LMHeadModel": ("transformer.wte.weight", "lm_head.weight"),
-    "GPTNeoXForCausalLM": ("gpt_neox.embed_in.weight", "embed_out.weight"),
-}
 
 
 class SavesItself(Protocol):
@@ -73,10 +68,8 @@ def save_pretrained(
     Returns
     -------
     str
-        The architecture written: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM,
-        Qwen3ForCausalLM, Qwen3MoeForCausalLM, GPT2LMHeadModel, GPTNeoXForCausalLM, or
-        OmnimaForCausalLM for a combination that no architecture of transformers is exactly; that
-        loads here only.
+        The architecture written: the first of `omnima.hub.architectures` that the model is exactly,
+        or OmnimaForCausalLM where no architecture of transformers is; that loads here only.
 
     Raises
     ------
@@ -92,37 +85,33 @@ def save_pretrained(
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in kinds:
         raise ConfigError(f'dtype is "{dtype}"; the choices are {", ".join(kinds)}.')
-    name = architecture_of(model_config)
-    model_config = {**model_config, "prediction_heads": 0}
+    written = architecture_of(model_config)
+    model_config = {**field_defaults(), **model_config, "prediction_heads": 0}
     tensors = {key: value.detach() for key, value in parameters if not names.is_training_only(key)}
     _check_tensors(
         tensors, names.expected_shapes(model_config), "The model given to save_pretrained"
     )
     _report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
-    if name == "GPT2LMHeadModel":
-        tensors = names.to_gpt2(tensors, model_config["num_hidden_layers"])
-    if name == "GPTNeoXForCausalLM":
-        tensors = neox.tensors_to_neox(tensors, model_config)
-    if name == "MixtralForCausalLM":
-        tensors = moe.mixtral_names(tensors)
-    if name == "OmnimaForCausalLM":
+    tensors = written.from_ours(tensors, model_config)
+    if written.name == "OmnimaForCausalLM":
         warnings.warn(
             "No architecture of transformers is exactly this model, so the directory is written as "
             'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary '
             "and swiglu (Llama; with qk_norm Qwen3, with sliding_window Mistral), or layer_norm, "
-            "learned (rotary: GPT-NeoX), gelu_tanh and both biases (GPT-2).",
+            "learned (rotary: GPT-NeoX), gelu_tanh and both biases (GPT-2), or another one of the "
+            "architectures that the documentation lists.",
             stacklevel=2,
         )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     ids = _special_ids(tokenizer)
-    _write_json(folder / "config.json", write_config(model_config, name, ids, dtype))
+    _write_json(folder / "config.json", write_config(model_config, written, ids, dtype))
     _write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
     converted = {key: value.to(kinds[dtype]) for key, value in tensors.items()}
     _core.write_safetensors(folder / _WEIGHTS, converted, {"format": "pt"})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    return name
+    return written.name
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -142,7 +131,7 @@ def _special_ids(tokenizer: SavesItself | None) -> dict[str, int | None]:
 def load_pretrained(
     directory: str | Path, strict: bool = False
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a directory of Llama, Mistral, Mixtral, Qwen3 (MoE), GPT-2 or GPT-NeoX, or of our own.
+    """Read a directory of one of `omnima.hub.architectures`.
 
     Parameters
     ----------
@@ -173,7 +162,7 @@ def load_pretrained(
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} has no config.json: it is not a model directory.")
     path = folder / "config.json"
-    name, config = read_config(read_json_object(path), path)
+    found, config = read_config(read_json_object(path), path)
     tensors = _read_weights(folder)
     tensors = {key: value for key, value in tensors.items() if not names.is_known_buffer(key)}
     if config["num_hidden_layers"] > len(tensors):
@@ -181,17 +170,10 @@ def load_pretrained(
             f"{path} claims {config['num_hidden_layers']} layers, but the weights are "
             f"{len(tensors)} tensors in all."
         )
-    shapes = names.expected_shapes(config)
-    if name == "GPT2LMHeadModel":
-        tensors = names.with_gpt2_prefix(tensors)
-        shapes = names.gpt2_shapes(config)
-    if name == "GPTNeoXForCausalLM":
-        shapes = neox.neox_shapes(config)
-    if name == "MixtralForCausalLM":
-        shapes = moe.mixtral_shapes(config)
+    tensors = with_prefix(tensors, found.ends)
     if config["tie_word_embeddings"]:
-        _drop_tied_head(tensors, *_ENDS.get(name, _PLAIN_ENDS), folder)
-    _check_tensors(tensors, shapes, str(folder))
+        _drop_tied_head(tensors, *found.ends, folder)
+    _check_tensors(tensors, found.shapes(config), str(folder))
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     for key, value in tensors.items():
         if value.dtype not in kinds:
@@ -201,13 +183,21 @@ def load_pretrained(
             )
     _report_nonfinite(_core.nonfinite_tensors(tensors), str(folder), strict)
     tensors = {key: value.float() for key, value in tensors.items()}
-    if name == "GPT2LMHeadModel":
-        tensors = names.from_gpt2(tensors, config["num_hidden_layers"])
-    if name == "GPTNeoXForCausalLM":
-        tensors = neox.tensors_from_neox(tensors, config)
-    if name == "MixtralForCausalLM":
-        tensors = moe.from_mixtral_names(tensors, config)
-    return config, tensors
+    return config, found.to_ours(tensors, config)
+
+
+def with_prefix(tensors: dict[str, Tensor], ends: tuple[str, str]) -> dict[str, Tensor]:
+    """Give files of a model without a head the prefix that models with one have.
+
+    `ends` are the names of embedding and head. The first files of GPT-2 were such.
+
+    >>> list(with_prefix({"h.0.ln_1.weight": 0}, ("transformer.wte.weight", "lm_head.weight")))
+    ['transformer.h.0.ln_1.weight']
+    """
+    prefix = ends[0].partition(".")[0] + "."
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {name if name == ends[1] else prefix + name: each for name, each in tensors.items()}
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

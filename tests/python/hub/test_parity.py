@@ -60,7 +60,8 @@ def family(name: str, **fields: Any) -> Any:
             vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
             num_attention_heads=4, max_position_embeddings=64, **{**fields, **changes},
         )  # fmt: skip
-        return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+        written = name.removesuffix("Text")
+        return getattr(transformers, f"{written}ForCausalLM")(config).eval()
 
     return make
 
@@ -69,6 +70,41 @@ llama = family("Llama")
 mistral = family("Mistral", pad_token_id=0)
 qwen3 = family("Qwen3", num_key_value_heads=4)
 gpt_neox = family("GPTNeoX", rotary_pct=1.0)
+# Those of one case or two, by their fields.
+OTHERS: dict[str, dict[str, dict[str, Any]]] = {
+    "Qwen2": {"plain": {}, "grouped": {"num_key_value_heads": 2}},
+    "Gemma": {"plain": {"head_dim": 12}, "biased": {"head_dim": 8, "attention_bias": True}},
+    "Gemma2": {
+        "plain": {"head_dim": 8, "num_key_value_heads": 2},
+        "scaled": {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 31},
+        "uncapped": {
+            "head_dim": 8, "attn_logit_softcapping": None, "final_logit_softcapping": None
+        },
+    },
+    "Gemma3Text": {
+        "plain": {"head_dim": 8, "num_key_value_heads": 2},
+        "windows": {"head_dim": 8, "sliding_window": 5, "sliding_window_pattern": 2},
+    },
+    "SmolLM3": {
+        "plain": {"num_key_value_heads": 2, "no_rope_layer_interval": 2},
+        "biased": {"attention_bias": True, "mlp_bias": True, "no_rope_layers": [1, 0]},
+    },
+    "Phi3": {
+        "partial": {
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5
+            },
+        },
+    },
+    "Olmo2": {"plain": {}, "grouped": {"num_key_value_heads": 2, "attention_bias": True}},
+    "Olmo3": {"plain": {"sliding_window": 5}},
+    "StableLm": {"plain": {}, "biased": {"use_qkv_bias": True, "num_key_value_heads": 2}},
+    "Starcoder2": {
+        "plain": {"num_key_value_heads": 2},
+        "window": {"sliding_window": 5, "use_bias": False},
+    },
+    "Arcee": {"plain": {}, "biased": {"mlp_bias": True}},
+}  # fmt: skip
 
 
 def mixtral(**changes: Any) -> Any:
@@ -135,6 +171,8 @@ def logits(model: Any) -> torch.Tensor:
 
 
 FAMILIES["gpt2"] = (gpt2, GPT2S)
+for other, cases in OTHERS.items():
+    FAMILIES[other.lower()] = (family(other, num_key_value_heads=4, pad_token_id=0), cases)
 NAMES = [
     f"{family} {variant}" for family, (_, variants) in FAMILIES.items() for variant in variants
 ]

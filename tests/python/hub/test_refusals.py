@@ -122,7 +122,11 @@ def test_every_field_comes_back(config: dict[str, Any], tmp_path: Path) -> None:
     "changes",
     [
         {"positions": "none"},
-        {"norm": "layer_norm"},
+        {"norm": "layer_norm", "attention_bias": True},
+        {"norm_placement": "after"},
+        {"norm_placement": "both", "embedding_multiplier": 3.0},
+        {"attention_scale": 0.3},
+        {"rope_local_theta": 100.0, "sliding_window": 8},
         {"activation": "gelu", "mlp_bias": True},
         {**GPT2, "num_key_value_heads": 1},
         {**GPT2, "mlp_bias": False},

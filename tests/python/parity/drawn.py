@@ -19,7 +19,7 @@ def drawn(family: str, fields: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**fields)
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)

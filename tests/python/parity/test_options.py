@@ -12,7 +12,7 @@ import torch
 import omnima
 from omnima import _core
 from omnima.config import ModelConfig
-from omnima.hub.neox import tensors_from_neox
+from omnima.hub.architectures import BY_NAME
 
 from .drawn import drawn, relative
 
@@ -23,6 +23,9 @@ SHAPE: dict[str, Any] = dict(
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
 )  # fmt: skip
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+
+
+PARTIAL = {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.75}
 
 
 def rope(kind: str, **more: Any) -> dict[str, Any]:
@@ -48,16 +51,65 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         rope("yarn", original_max_position_embeddings=16, beta_fast=4.0, attention_factor=1.3),
     ),
     "llama3": ("Llama", rope("llama3", **LLAMA3)),
+    "qwen2": ("Qwen2", {}),
+    "gemma": ("Gemma", {"head_dim": 24}),
+    "gemma 2": ("Gemma2", {"head_dim": 16, "sliding_window": 9, "query_pre_attn_scalar": 21}),
+    "gemma 3": (
+        "Gemma3Text",
+        {
+            "head_dim": 16, "sliding_window": 9, "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 2.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
+    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
+    "phi-3": ("Phi3", {"rope_parameters": PARTIAL}),
+    "olmo 2": ("Olmo2", {}),
+    "olmo 3": (
+        "Olmo3",
+        {
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0,
+                    "original_max_position_embeddings": 32,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            },
+        },
+    ),
+    "stablelm": ("StableLm", {"use_qkv_bias": True, "rope_parameters": PARTIAL}),
+    "starcoder 2": ("Starcoder2", {"sliding_window": 7}),
+    "arcee": ("Arcee", {}),
+    "pythia": ("GPTNeoX", {"rotary_pct": 0.25}),
     "neox": ("GPTNeoX", {"rotary_pct": 1.0}),
     "neox in turn": ("GPTNeoX", {"rotary_pct": 1.0, "use_parallel_residual": False}),
 }  # fmt: skip
+
+
+def as_ours(theirs: Any, ours: omnima.Model) -> dict[str, torch.Tensor]:
+    """The gradients of transformers' model, laid out as our parameters."""
+    found = {name: parameter.grad.double() for name, parameter in theirs.named_parameters()}
+    architecture = BY_NAME[type(theirs).__name__]
+    head = architecture.ends[1]
+    if "lm_head.weight" in found and head != "lm_head.weight":  # GPT-NeoX's files: embed_out
+        found[head] = found.pop("lm_head.weight")
+    zeros = {name: torch.zeros_like(each) for name, each in found.items()}
+    config = ours.config.to_dict()
+    # What a layout adds to a weight is nothing to its gradient.
+    added = architecture.to_ours(zeros, config)
+    return {name: each - added[name] for name, each in architecture.to_ours(found, config).items()}
 
 
 def build(family: str, changes: dict[str, Any]) -> Any:
     fields = {**SHAPE, **changes}
     if family == "GPTNeoX":  # it does not share keys and values between heads
         del fields["num_key_value_heads"]
-    return drawn(family, fields)
+    # A row for padding would have no gradient.
+    return drawn(family, {"pad_token_id": None, **fields})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -75,11 +127,7 @@ def test_logits_loss_and_gradients_equal_transformers(case: str, tmp_path: Path)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     loss.backward()
     wanted.backward()
-    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    if family == "GPTNeoX":
-        if "lm_head.weight" in expected:  # what files call embed_out
-            expected["embed_out.weight"] = expected.pop("lm_head.weight")
-        expected = tensors_from_neox(expected, ours.config.to_dict())
+    expected = as_ours(theirs, ours)
     for name, parameter in ours.named_parameters():
         assert relative(parameter.grad, expected[name]) < 2e-5, name
 

@@ -1,0 +1,75 @@
+"""How a tensor in a file lies beside our parameters that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+Config = Mapping[str, Any]
+
+
+class Layout:
+    """Our parameters one below the other; a single one as it is."""
+
+    def shape(self, ours: Sequence[Shape]) -> Shape:
+        """The shape of the tensor that holds parameters of these shapes."""
+        return (sum(shape[0] for shape in ours), *ours[0][1:])
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        """The file's tensor from our parameters."""
+        import torch
+
+        return ours[0] if len(ours) == 1 else torch.cat(list(ours))
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        """Our parameters, of the shapes given, from the file's tensor: the inverse of `join`."""
+        import torch
+
+        pieces = torch.split(theirs, [shape[0] for shape in shapes])
+        return [piece.contiguous() for piece in pieces]
+
+
+class Transposed(Layout):
+    """GPT-2's ``Conv1D``: weights lie [in, out]."""
+
+    def shape(self, ours: Sequence[Shape]) -> Shape:
+        return super().shape(ours)[::-1]
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        return super().join(ours, config).t().contiguous()
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        return super().part(theirs.t(), shapes, config)
+
+
+class ByHead(Layout):
+    """GPT-NeoX's fused projection: each head's queries, keys and values lie together."""
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        import torch
+
+        heads, width = config["num_attention_heads"], config["head_dim"]
+        by_head = [each.reshape(heads, width, *each.shape[1:]) for each in ours]
+        return torch.stack(by_head, 1).reshape(-1, *ours[0].shape[1:])
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        heads, width = config["num_attention_heads"], config["head_dim"]
+        by_head = theirs.reshape(heads, len(shapes), width, *theirs.shape[1:])
+        return [by_head[:, i].reshape(shape).contiguous() for i, shape in enumerate(shapes)]
+
+
+class LessOne(Layout):
+    """Gemma's norms multiply by one more than the file says; ours by what they hold."""
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        return ours[0] - 1
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        return [theirs + 1]
+
+
+SAME = Layout()

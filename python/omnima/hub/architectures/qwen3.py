@@ -1,0 +1,31 @@
+"""Qwen3 (Yang et al. 2025): Llama with a norm of each query and key head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import BLOCKS, write_llama
+from omnima.hub.architectures.qwen2 import WINDOWS, read_qwen, write_windows
+from omnima.hub.config_reader import ConfigReader
+
+
+def read(reader: ConfigReader) -> dict[str, Any]:
+    config = read_qwen(reader)
+    if config["mlp_bias"]:
+        raise reader.refusal("mlp_bias", True, "Qwen3 has none")
+    return {**config, "qk_norm": True}
+
+
+def write(config: Config) -> dict[str, Any]:
+    return {**write_llama(config, leave_out="mlp_bias"), **write_windows(config)}
+
+
+QWEN3 = Architecture(
+    name="Qwen3ForCausalLM",
+    model_type="qwen3",
+    read=read,
+    write=write,
+    fixed={**BLOCKS, "qk_norm": True},
+    free=SCALING | WINDOWS | {"attention_bias"},
+)

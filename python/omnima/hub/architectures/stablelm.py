@@ -1,0 +1,55 @@
+"""StableLM (Bellagente et al. 2024): Llama with LayerNorm, of whose heads a part turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import read_llama, without_window, write_llama
+from omnima.hub.architectures.shared import plain_heads, refuse
+from omnima.hub.config_reader import ConfigReader
+from omnima.hub.options import PARTIAL
+
+
+def read(reader: ConfigReader) -> dict[str, Any]:
+    refuse(reader, "qk_layernorm", bool, False, "a LayerNorm of each head's own")
+    refuse(reader, "use_parallel_residual", bool, False, "with one norm for both parts")
+    config = read_llama(reader, share=(PARTIAL, 0.25), eps=("layer_norm_eps", 1e-5))
+    for name in ("attention_bias", "mlp_bias"):
+        if config[name]:
+            raise reader.refusal(name, True, "StableLM has use_qkv_bias only")
+    biased = reader.take("use_qkv_bias", bool, False)
+    return {
+        **without_window(reader, config, "StableLM"),
+        "norm": "layer_norm",
+        "attention_bias": biased,
+        "attention_output_bias": not biased,
+        "dropout": reader.take("hidden_dropout", float, config["dropout"]),
+    }
+
+
+def write(config: Config) -> dict[str, Any]:
+    fields = write_llama(config, leave_out="attention_bias mlp_bias head_dim rms_norm_eps")
+    fields["rope_parameters"][PARTIAL] = config[PARTIAL]
+    return {
+        **fields,
+        PARTIAL: config[PARTIAL],
+        "layer_norm_eps": config["norm_eps"],
+        "use_qkv_bias": config["attention_bias"],
+        "qk_layernorm": False,
+        "use_parallel_residual": False,
+        "hidden_dropout": config["dropout"],
+    }
+
+
+STABLELM = Architecture(
+    name="StableLmForCausalLM",
+    model_type="stablelm",
+    read=read,
+    write=write,
+    fixed={"norm": "layer_norm", "positions": "rotary", "activation": "swiglu"},
+    free=SCALING | {PARTIAL, "attention_bias", "attention_output_bias"},
+    fits=lambda config: (
+        config["attention_bias"] != config["attention_output_bias"] and plain_heads(config)
+    ),
+)
