@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
@@ -575,6 +575,35 @@ class LayerNorms:
         """
         Keep a copy of the weights.
         """
+class GgufFile:
+    """
+    A GGUF file: checked when opened, its tensors read when asked for. A malformed file raises DataError before anything is allocated.
+    """
+    def __init__(self, path: os.PathLike | str | bytes) -> None:
+        ...
+    def metadata(self) -> dict:
+        """
+        Keys and their values.
+        """
+    def raw(self, name: str) -> torch.Tensor:
+        """
+        The bytes of a tensor, as they are stored.
+        """
+    def tensor(self, name: str) -> torch.Tensor:
+        """
+        A tensor in float32; one that is stored so shares the file's copy-on-write mapping.
+        """
+    def tensors(self) -> list[tuple[str, str, list[int]]]:
+        """
+        Name, type (such as Q4_1) and shape, as torch has it, of every tensor.
+        """
+    def types(self) -> dict[str, str]:
+        """
+        The type of every value: u32, str, …; [str] for an array.
+        """
+    @property
+    def version(self) -> int:
+        ...
 class Span:
     """
     A recorded scope; times in nanoseconds.
@@ -626,6 +655,10 @@ def cpu_level() -> str:
     """
     The level of the CPU kernels in use; OMNIMA_CPU_ISA forces one.
     """
+def dequantized(format: str, blocks: torch.Tensor, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> torch.Tensor:
+    """
+    float32 numbers from the bytes of their blocks.
+    """
 def document_losses(decoder: Decoder, tokens: torch.Tensor, ends: torch.Tensor, start_id: typing.SupportsInt | typing.SupportsIndex) -> tuple[list[float], list[int]]:
     """
     Of documents that lie one behind the other, ending at `ends`: the sum of each one's losses in nats, and of how many tokens. Longer ones are measured up to the model's context.
@@ -658,6 +691,10 @@ def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typin
     """
     The logits after repetition penalty, temperature, top-k, top-p and min-p.
     """
+def quantized(format: str, numbers: torch.Tensor) -> torch.Tensor:
+    """
+    The bytes of the blocks that hold float32 numbers.
+    """
 def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]:
     """
     Tensors of a safetensors file by name. They share a copy-on-write mapping of the file. A malformed file raises DataError before anything is allocated.
@@ -689,6 +726,10 @@ def stop_recording() -> list[Span]:
 def uniform(seed: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
     The number in [0, 1) that a sequence with this seed draws at this step.
+    """
+def write_gguf(path: os.PathLike | str | bytes, metadata: collections.abc.Sequence[tuple[str, str, typing.Any]], tensors: collections.abc.Sequence[tuple[str, str, torch.Tensor]]) -> None:
+    """
+    Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers) aside, flushes them to the disk and renames the file into place.
     """
 def write_safetensors(path: os.PathLike | str | bytes, tensors: collections.abc.Mapping[str, torch.Tensor], metadata: collections.abc.Mapping[str, str] = {}) -> None:
     """

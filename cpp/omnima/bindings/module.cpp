@@ -13,6 +13,7 @@ OMNIMA_SUBJECT(batch_source);
 OMNIMA_SUBJECT(train);
 OMNIMA_SUBJECT(layer_norms);
 OMNIMA_SUBJECT(safetensors);
+OMNIMA_SUBJECT(gguf);
 OMNIMA_SUBJECT(profile);
 
 PYBIND11_MODULE(_core, module) {
@@ -26,6 +27,7 @@ PYBIND11_MODULE(_core, module) {
   bind_train(module);
   bind_layer_norms(module);
   bind_safetensors(module);
+  bind_gguf(module);
   bind_profile(module);
   bind_generate(module);
 }

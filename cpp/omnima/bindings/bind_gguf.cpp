@@ -1,0 +1,209 @@
+// GGUF files for Python: what they hold, tensors as float32, and writing.
+#include <ATen/ops/from_blob.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <array>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
+#include "omnima/io/gguf.h"
+#include "omnima/quant/format.h"
+
+namespace omnima::bindings {
+namespace {
+
+using core::DataError;
+using core::require;
+using Path = std::filesystem::path;
+
+// Names of the types of values; an array's is its elements' in brackets.
+constexpr std::array<const char*, 13> kTypes{"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
+                                             "bool", "str", "array", "u64", "i64", "f64"};
+
+class Gguf {
+ public:
+  explicit Gguf(const Path& path) : where_(path.string()), file_(io::read_gguf(path)) {}
+
+  std::uint32_t version() const { return file_.header.version; }
+
+  py::dict metadata() const {
+    py::dict all;
+    for (const auto& [key, value] : file_.header.metadata) {
+      all[py::str(key)] = std::visit(
+          [](const auto& part) {
+            return std::visit([](const auto& each) { return py::object(py::cast(each)); }, part);
+          },
+          value.value);
+    }
+    return all;
+  }
+
+  std::map<std::string, std::string> types() const {
+    std::map<std::string, std::string> all;
+    for (const auto& [key, value] : file_.header.metadata) {
+      const std::string name = kTypes[static_cast<std::size_t>(value.type)];
+      all[key] = value.is_array() ? "[" + name + "]" : name;
+    }
+    return all;
+  }
+
+  using Described = std::tuple<std::string, std::string, std::vector<std::int64_t>>;
+  std::vector<Described> tensors() const {
+    std::vector<Described> all;
+    for (const auto& tensor : file_.header.tensors) {
+      all.emplace_back(tensor.name, io::gguf_block(tensor.type)->name, tensor.shape);
+    }
+    return all;
+  }
+
+  at::Tensor tensor(const std::string& name) const {
+    const io::GgufTensor& found = find(name);
+    const quant::Format* format = quant::format_of_gguf_type(found.type);
+    if (format == nullptr) {
+      std::string known;
+      for (const auto* each : quant::formats()) known += std::string(" ") + each->name;
+      throw DataError(core::message(where_, ", tensor \"", name, "\": it is of type ",
+                                    io::gguf_block(found.type)->name,
+                                    ", which Omnima does not read; it reads", known, "."));
+    }
+    const py::gil_scoped_release release;
+    char* data = file_.mapping->data() + found.begin;
+    if (found.type == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(float) == 0) {
+      const auto mapping = file_.mapping;
+      return at::from_blob(data, found.shape, [mapping](void*) {}, at::kFloat);
+    }
+    return quant::dequantized(*format, data, found.shape);
+  }
+
+  at::Tensor raw(const std::string& name) const {
+    const io::GgufTensor& found = find(name);
+    const auto mapping = file_.mapping;
+    return at::from_blob(
+        mapping->data() + found.begin, {found.bytes}, [mapping](void*) {}, at::kByte);
+  }
+
+ private:
+  const io::GgufTensor& find(const std::string& name) const {
+    for (const auto& tensor : file_.header.tensors) {
+      if (tensor.name == name) return tensor;
+    }
+    throw DataError(core::message(where_, ": there is no tensor \"", name, "\"."));
+  }
+
+  std::string where_;
+  io::GgufFile file_;
+};
+
+io::GgufType type_named(const std::string& name) {
+  for (std::size_t i = 0; i < kTypes.size(); ++i) {
+    if (name == kTypes[i] && name != "array") return static_cast<io::GgufType>(i);
+  }
+  throw DataError(core::message("GGUF has no type of values \"", name, "\"."));
+}
+
+io::GgufValue::Scalar scalar_of(io::GgufType type, py::handle value) {
+  switch (type) {
+    case io::GgufType::kString:
+      return value.cast<std::string>();
+    case io::GgufType::kBool:
+      return value.cast<bool>();
+    case io::GgufType::kF32:
+    case io::GgufType::kF64:
+      return value.cast<double>();
+    case io::GgufType::kU64:
+      return value.cast<std::uint64_t>();
+    default:
+      return value.cast<std::int64_t>();
+  }
+}
+
+io::GgufValue value_of(const std::string& type, py::handle value) {
+  io::GgufValue made;
+  if (type.front() != '[') {
+    made.type = type_named(type);
+    made.value = scalar_of(made.type, value);
+    return made;
+  }
+  made.type = type_named(type.substr(1, type.size() - 2));
+  switch (made.type) {
+    case io::GgufType::kString:
+      made.value = io::GgufValue::Array(value.cast<std::vector<std::string>>());
+      break;
+    case io::GgufType::kBool:
+      made.value = io::GgufValue::Array(value.cast<std::vector<bool>>());
+      break;
+    case io::GgufType::kF32:
+    case io::GgufType::kF64:
+      made.value = io::GgufValue::Array(value.cast<std::vector<double>>());
+      break;
+    case io::GgufType::kU64:
+      made.value = io::GgufValue::Array(value.cast<std::vector<std::uint64_t>>());
+      break;
+    default:
+      made.value = io::GgufValue::Array(value.cast<std::vector<std::int64_t>>());
+  }
+  return made;
+}
+
+using GivenPair = std::tuple<std::string, std::string, py::object>;
+using GivenTensor = std::tuple<std::string, std::string, at::Tensor>;
+
+void write(const Path& path, const std::vector<GivenPair>& metadata,
+           const std::vector<GivenTensor>& tensors) {
+  io::GgufMetadata pairs;
+  for (const auto& [key, type, value] : metadata) pairs.emplace_back(key, value_of(type, value));
+  const py::gil_scoped_release release;
+  std::vector<at::Tensor> kept;
+  std::vector<io::GgufBytes> all;
+  for (const auto& [name, format_name, tensor] : tensors) {
+    const quant::Format& format = quant::format_named(format_name);
+    kept.push_back(quant::quantized(format, tensor));
+    all.push_back({name, format.gguf_type, tensor.sizes().vec(), kept.back().const_data_ptr()});
+  }
+  io::write_gguf(path, pairs, all);
+}
+
+}  // namespace
+
+void bind_gguf(py::module_& module) {
+  py::class_<Gguf>(module, "GgufFile",
+                   "A GGUF file: checked when opened, its tensors read when asked for. A malformed "
+                   "file raises DataError before anything is allocated.")
+      .def(py::init<const Path&>(), py::arg("path"))
+      .def_property_readonly("version", &Gguf::version)
+      .def("metadata", &Gguf::metadata, "Keys and their values.")
+      .def("types", &Gguf::types, "The type of every value: u32, str, …; [str] for an array.")
+      .def("tensors", &Gguf::tensors,
+           "Name, type (such as Q4_1) and shape, as torch has it, of every tensor.")
+      .def("tensor", &Gguf::tensor, py::arg("name"),
+           "A tensor in float32; one that is stored so shares the file's copy-on-write mapping.")
+      .def("raw", &Gguf::raw, py::arg("name"), "The bytes of a tensor, as they are stored.");
+  module.def("write_gguf", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
+             "Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers) "
+             "aside, flushes them to the disk and renames the file into place.");
+  module.def(
+      "dequantized",
+      [](const std::string& format, const at::Tensor& blocks,
+         const std::vector<std::int64_t>& shape) {
+        const quant::Format& found = quant::format_named(format);
+        std::int64_t numbers = 1;
+        for (const std::int64_t each : shape) numbers *= each;
+        require<DataError>(blocks.is_contiguous() && blocks.scalar_type() == at::kByte &&
+                               blocks.numel() * found.numbers == numbers * found.bytes,
+                           "A tensor of ", numbers, " numbers in ", format, " is given as ",
+                           blocks.numel(), " bytes.");
+        return quant::dequantized(found, blocks.const_data_ptr(), shape);
+      },
+      py::arg("format"), py::arg("blocks"), py::arg("shape"),
+      py::call_guard<py::gil_scoped_release>(), "float32 numbers from the bytes of their blocks.");
+  module.def(
+      "quantized",
+      [](const std::string& format, const at::Tensor& numbers) {
+        return quant::quantized(quant::format_named(format), numbers);
+      },
+      py::arg("format"), py::arg("numbers"), py::call_guard<py::gil_scoped_release>(),
+      "The bytes of the blocks that hold float32 numbers.");
+}
+
+}  // namespace omnima::bindings

@@ -1,0 +1,32 @@
+// How numbers lie in a file: blocks of a few numbers that share scales, as llama.cpp's GGUF has
+// them. A new format is a file in formats/ and a line in registry.cpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace omnima::quant {
+
+struct Format {
+  const char* name;         // "q4_0"
+  std::uint32_t gguf_type;  // its number in GGUF files
+  std::int64_t numbers;     // of a block
+  std::int64_t bytes;       // of a block
+  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out);
+  // Null where Omnima only reads the format.
+  void (*quantize)(const float* numbers, std::int64_t blocks, std::uint8_t* out);
+};
+
+const std::vector<const Format*>& formats();
+const Format* format_of_gguf_type(std::uint32_t type);  // null: not one of ours
+const Format& format_named(const std::string& name);    // throws ConfigError for an unknown one
+
+// float32 numbers of blocks that hold `sizes`, whose last is a whole number of blocks.
+at::Tensor dequantized(const Format& format, const void* blocks, at::IntArrayRef sizes);
+// The blocks of a float32 tensor whose last dimension is a whole number of them: bytes [size].
+at::Tensor quantized(const Format& format, const at::Tensor& numbers);
+
+}  // namespace omnima::quant

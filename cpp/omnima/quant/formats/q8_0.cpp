@@ -1,0 +1,39 @@
+// q8_0: 32 signed bytes, scaled by one half: 8.5 bits a number.
+#include <cmath>
+
+#include "omnima/quant/formats/bits.h"
+#include "omnima/quant/formats/formats.h"
+
+namespace omnima::quant {
+namespace {
+
+constexpr int kNumbers = 32;
+constexpr int kBytes = 2 + kNumbers;
+
+void read(const std::uint8_t* block, std::int64_t count, float* out) {
+  for (; count > 0; --count, block += kBytes, out += kNumbers) {
+    const float scale = half_at(block);
+    for (int i = 0; i < kNumbers; ++i) {
+      out[i] = static_cast<float>(static_cast<std::int8_t>(block[2 + i])) * scale;
+    }
+  }
+}
+
+void write(const float* numbers, std::int64_t count, std::uint8_t* block) {
+  for (; count > 0; --count, block += kBytes, numbers += kNumbers) {
+    float most = 0;
+    for (int i = 0; i < kNumbers; ++i) most = std::max(most, std::fabs(numbers[i]));
+    const float scale = most / 127, inverse = scale == 0 ? 0 : 1 / scale;
+    store_u16(block, half_of_float(scale));
+    for (int i = 0; i < kNumbers; ++i) {
+      const auto rounded = static_cast<int>(std::round(numbers[i] * inverse));
+      block[2 + i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(rounded));
+    }
+  }
+}
+
+}  // namespace
+
+const Format kQ8_0{"q8_0", 8, kNumbers, kBytes, read, write};
+
+}  // namespace omnima::quant
