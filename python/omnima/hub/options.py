@@ -212,7 +212,7 @@ def read_windows(
     default_types: list[str] | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
-    """Our window fields. A window that covers the whole context is none, unless it is to be kept."""
+    """Our window fields; one that covers the whole context is none, unless it is to be kept."""
     window = reader.raw.get("sliding_window", default)
     types = reader.raw.get("layer_types")
     if types is None and window:

@@ -131,7 +131,7 @@ TEST(Layers, AttentionWithGroupedHeads) {
     const ops::AttentionShape shape{4, 2, 4};
     const ops::Positions positions{{}, angle.cos(), angle.sin()};
     Arena arena;
-    const Attention layer(arena, "attn", {8, shape, bias, kStd, kStd / 2});
+    const Attention layer(arena, "attn", {8, shape, bias, bias, kStd, kStd / 2});
     const Norm norm(arena, "norm", 8, false, 1e-4);
     const Leaves leaves = build(arena);
     EXPECT_EQ(leaves.at("attn.q_proj.weight").size(0), 16);

@@ -26,8 +26,9 @@ def read_llama(
     """Llama's fields, which many others share.
 
     `window` and `types` are the family's own window and kinds of attention by layer, where a file
-    has none, `keep_window` whether one matters that covers the context; `activations` its names of ours, the usual one first; `eps` the name and the default
-    of what norms add. The rest goes to `read_rotary`.
+    has none, and `keep_window` says whether one matters that covers the context. `activations` are
+    its names of ours, the usual one first; `eps` is the name and the default of what norms add. The
+    rest goes to `read_rotary`.
     """
     extras = read_extras(reader)
     hidden = reader.take("hidden_size", int)
