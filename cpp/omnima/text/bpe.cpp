@@ -14,8 +14,6 @@
 namespace omnima::text {
 namespace {
 
-constexpr Id kNone = ~0u;
-
 struct Symbol {
   Id id;
   int previous, next;  // -1 at the borders
@@ -52,7 +50,7 @@ class Bpe final : public Model {
       : merges_(vocabulary.merges.size()),
         bytes_(byte_ids(vocabulary)),
         byte_level_(vocabulary.byte_level()),
-        unknown_(vocabulary.unknown.value_or(kNone)) {
+        unknown_(vocabulary.unknown.value_or(kNoId)) {
     for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
       const Merge& merge = vocabulary.merges[rank];
       merges_.insert(merge.left, merge.right, {static_cast<std::uint32_t>(rank), merge.result});
@@ -67,7 +65,7 @@ class Bpe final : public Model {
       if (vocabulary.roles[id] != Role::kText || is_unknown) continue;
       if (utf8_length(static_cast<unsigned char>(piece[0])) != piece.size()) continue;
       const std::uint32_t point = code_point(piece);
-      if (characters_.size() <= point) characters_.resize(point + 1, kNone);
+      if (characters_.size() <= point) characters_.resize(point + 1, kNoId);
       characters_[point] = static_cast<Id>(id);
     }
   }
@@ -112,18 +110,21 @@ class Bpe final : public Model {
       symbols.push_back({id, index - 1, index + 1, true});
     };
     if (byte_level_) {
-      for (const char byte : chunk) add((*bytes_)[static_cast<unsigned char>(byte)]);
+      for (const char byte : chunk) {
+        const Id id = (*bytes_)[static_cast<unsigned char>(byte)];
+        if (id != kNoId) add(id);
+      }
     }
     for (std::size_t position = byte_level_ ? chunk.size() : 0; position < chunk.size();) {
       const std::size_t length = utf8_length(static_cast<unsigned char>(chunk[position]));
       const std::string_view character = chunk.substr(position, length);
       const std::uint32_t point = code_point(character);
-      const Id id = point < characters_.size() ? characters_[point] : kNone;
-      if (id != kNone) {
+      const Id id = point < characters_.size() ? characters_[point] : kNoId;
+      if (id != kNoId) {
         add(id);
       } else if (bytes_) {
         for (const char byte : character) add((*bytes_)[static_cast<unsigned char>(byte)]);
-      } else if (unknown_ != kNone) {
+      } else if (unknown_ != kNoId) {
         add(unknown_);
       }
       position += length;

@@ -13,6 +13,7 @@
 namespace omnima::text {
 
 using Id = std::uint32_t;
+constexpr Id kNoId = ~Id{0};
 
 enum class Role : std::uint8_t {
   kText = 0,     // ordinary text, the piece is its own meaning
@@ -49,7 +50,8 @@ struct Vocabulary {
 void check(const Vocabulary& vocabulary);
 
 // The ids of the 256 byte tokens; empty when the vocabulary has none. Some but not all of them is a
-// DataError.
+// DataError. A byte-level vocabulary learnt from little text may lack a few, which then are kNoId:
+// such a byte vanishes from a text, as it does with Hugging Face tokenizers.
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary);
 
 // The printable character that stands for each byte in a byte-level vocabulary: the byte's own

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnima.config.activations import is_gated
+from omnima.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -104,3 +109,41 @@ def _block_shapes(config: Mapping[str, Any], sparse: bool) -> Shapes:
         if bias:
             shapes[f"{name}.bias"] = (rows,)
     return shapes
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """DataError where tensors are missing, unexpected or of another shape."""
+    missing = [name for name in shapes if name not in tensors]
+    unexpected = [name for name in tensors if name not in shapes]
+    if missing or unexpected:
+        hint = ""
+        if "lm_head.weight" in missing or "embed_out.weight" in missing:
+            hint = " The head is untied by the configuration: is tie_word_embeddings right?"
+        raise DataError(
+            f"{where}: the tensors do not fit the configuration. Missing: {some(missing)}. "
+            f"Unexpected: {some(unexpected)}.{hint}"
+        )
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise DataError(
+                f'{where}, tensor "{name}": its shape is {tuple(tensors[name].shape)}, but the '
+                f"configuration asks for {shape}."
+            )
+
+
+def some(items: list[str]) -> str:
+    """The first of a list of names."""
+    shown = ", ".join(items[:8]) or "none"
+    return shown + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+
+
+def report_nonfinite(found: list[str], where: str, strict: bool) -> None:
+    """Warn of parameters that hold NaN or infinity, or refuse them."""
+    if not found:
+        return
+    text = f"{where}: NaN or infinity in {some(found)}."
+    if strict:
+        raise DataError(text + " The model is damaged; take an earlier checkpoint.")
+    warnings.warn(text + " The model is damaged and will write nonsense.", stacklevel=3)

@@ -88,10 +88,10 @@ def save_pretrained(
     written = architecture_of(model_config)
     model_config = {**field_defaults(), **model_config, "prediction_heads": 0}
     tensors = {key: value.detach() for key, value in parameters if not names.is_training_only(key)}
-    _check_tensors(
+    names.check_tensors(
         tensors, names.expected_shapes(model_config), "The model given to save_pretrained"
     )
-    _report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
+    names.report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
     tensors = written.from_ours(tensors, model_config)
     if written.name == "OmnimaForCausalLM":
         warnings.warn(
@@ -173,7 +173,7 @@ def load_pretrained(
     tensors = with_prefix(tensors, found.ends)
     if config["tie_word_embeddings"]:
         _drop_tied_head(tensors, *found.ends, folder)
-    _check_tensors(tensors, found.shapes(config), str(folder))
+    names.check_tensors(tensors, found.shapes(config), str(folder))
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     for key, value in tensors.items():
         if value.dtype not in kinds:
@@ -181,7 +181,7 @@ def load_pretrained(
                 f'{folder}, tensor "{key}": dtype {value.dtype} is not supported for weights; '
                 "save the model in float32, float16 or bfloat16."
             )
-    _report_nonfinite(_core.nonfinite_tensors(tensors), str(folder), strict)
+    names.report_nonfinite(_core.nonfinite_tensors(tensors), str(folder), strict)
     tensors = {key: value.float() for key, value in tensors.items()}
     return config, found.to_ours(tensors, config)
 
@@ -239,7 +239,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
             tensors[key] = value
     absent = sorted(set(weight_map) - set(tensors))
     if absent:
-        raise DataError(f"{folder}: tensors of the index are in no shard: {_some(absent)}.")
+        raise DataError(f"{folder}: tensors of the index are in no shard: {names.some(absent)}.")
     return tensors
 
 
@@ -259,38 +259,3 @@ def _drop_tied_head(
             "the head is meant."
         )
     del tensors[head_name]
-
-
-def _check_tensors(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    missing = [name for name in shapes if name not in tensors]
-    unexpected = [name for name in tensors if name not in shapes]
-    if missing or unexpected:
-        hint = ""
-        if "lm_head.weight" in missing or "embed_out.weight" in missing:
-            hint = " The head is untied by the configuration: is tie_word_embeddings right?"
-        raise DataError(
-            f"{where}: the tensors do not fit the configuration. Missing: {_some(missing)}. "
-            f"Unexpected: {_some(unexpected)}.{hint}"
-        )
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
-            raise DataError(
-                f'{where}, tensor "{name}": its shape is {tuple(tensors[name].shape)}, but the '
-                f"configuration asks for {shape}."
-            )
-
-
-def _some(items: list[str]) -> str:
-    shown = ", ".join(items[:8]) or "none"
-    return shown + (f" and {len(items) - 8} more" if len(items) > 8 else "")
-
-
-def _report_nonfinite(found: list[str], where: str, strict: bool) -> None:
-    if not found:
-        return
-    text = f"{where}: NaN or infinity in {_some(found)}."
-    if strict:
-        raise DataError(text + " The model is damaged; take an earlier checkpoint.")
-    warnings.warn(text + " The model is damaged and will write nonsense.", stacklevel=3)

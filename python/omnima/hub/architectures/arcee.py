@@ -7,6 +7,9 @@ from typing import Any
 from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import BLOCKS, read_llama, without_window, write_llama
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
+
+_FIXED = {**BLOCKS, "activation": "relu2"}
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -23,6 +26,7 @@ ARCEE = Architecture(
     model_type="arcee",
     read=read,
     write=write,
-    fixed={**BLOCKS, "activation": "relu2"},
+    fixed=_FIXED,
     free=SCALING | {"attention_bias", "mlp_bias"},
+    gguf=GgufForm("arcee", _FIXED, interleaved=True),
 )

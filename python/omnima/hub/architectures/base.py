@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnima.hub.architectures import rotary_layout
 from omnima.hub.architectures.layouts import SAME, Layout
+from omnima.hub.gguf.form import GgufForm
 from omnima.hub.names import Shapes, expected_shapes
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Architecture:
     free: frozenset[str] = frozenset()
     fits: Callable[[Config], bool] = lambda config: True
     names: Names = Names()
+    gguf: GgufForm | None = None  # None: it cannot be said there
 
     def is_exactly(self, config: Config, defaults: Config) -> bool:
         """Whether a complete configuration is exactly this architecture."""

@@ -10,6 +10,8 @@ from omnima.hub.architectures.layouts import LessOne
 from omnima.hub.architectures.llama import read_llama, without_window, write_llama
 from omnima.hub.architectures.shared import refuse
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm, plain_scale
+from omnima.hub.gguf.form import scales_embeddings as scaled
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "geglu_tanh"}
 #: In Gemma's first files "gelu" stands for the one by tanh, as transformers reads it.
@@ -62,6 +64,11 @@ def norms(*modules: str) -> dict[str, LessOne]:
     return {module: LessOne() for module in (*modules, "model.norm")}
 
 
+def objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    return "there it has no biases" if config["attention_bias"] else plain_scale(config)
+
+
 def read(reader: ConfigReader) -> dict[str, Any]:
     if reader.raw.get("hidden_activation") is not None:
         reader.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
@@ -79,4 +86,5 @@ GEMMA = Architecture(
     free=SCALING | {"attention_bias", "embedding_multiplier"},
     fits=scales_embeddings,
     names=Names(layouts=norms("input_layernorm", "post_attention_layernorm")),
+    gguf=GgufForm("gemma", BLOCKS, objection=objection, derived=scaled),
 )

@@ -18,6 +18,8 @@ from omnima.hub.architectures.gemma import (
     write_gemma,
 )
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import CAPS, WINDOW, GgufForm, windows_every
+from omnima.hub.gguf.form import scales_embeddings as scaled
 from omnima.hub.options import layer_types
 
 #: Our norms of a block: theirs.
@@ -106,4 +108,11 @@ GEMMA2 = Architecture(
     free=FREE | {"attention_softcap"},
     fits=fits,
     names=sandwich_names(),
+    gguf=GgufForm(
+        "gemma2",
+        {**SANDWICH, "sliding_window_pattern": 2},
+        keys=(WINDOW, *CAPS),
+        objection=windows_every(2),
+        derived=scaled,
+    ),
 )

@@ -16,6 +16,8 @@ from omnima.hub.architectures.gemma2 import (
     write_sandwich,
 )
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import WINDOW, GgufForm, windows_every
+from omnima.hub.gguf.form import scales_embeddings as scaled
 from omnima.hub.options import read_local_rotary, write_local_rotary
 
 
@@ -34,6 +36,15 @@ def write(config: Config) -> dict[str, Any]:
     return write_local_rotary(write_sandwich(config), config)
 
 
+def _objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    if config["logit_softcap"]:
+        return "there it has no capped logits"
+    if config["rope_local_theta"] not in (0, 1e4):
+        return "there the rotary base of windows is 10000"
+    return windows_every(6)(config)
+
+
 GEMMA3 = Architecture(
     name="Gemma3ForCausalLM",
     model_type="gemma3_text",
@@ -43,4 +54,11 @@ GEMMA3 = Architecture(
     free=FREE | {"rope_local_theta"},
     fits=fits,
     names=sandwich_names("self_attn.q_norm", "self_attn.k_norm"),
+    gguf=GgufForm(
+        "gemma3",
+        {**SANDWICH, "sliding_window_pattern": 6, "rope_local_theta": 1e4},
+        keys=(WINDOW,),
+        objection=_objection,
+        derived=scaled,
+    ),
 )

@@ -17,6 +17,7 @@ from omnima.hub.architectures.shared import (
     write_extras,
 )
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import QKV, GgufForm
 
 _OUTER = {
     "model.embed_tokens": "transformer.wte",
@@ -95,7 +96,15 @@ GPT2 = Architecture(
         outer=_OUTER,
         layers="transformer.h.",
         block=lambda module: _BLOCK.get(module, module),
-        fused={"attn.c_attn": tuple(f"self_attn.{part}_proj" for part in "qkv")},
+        fused={"attn.c_attn": QKV},
         layouts={f"{module}.weight": Transposed() for module in _TURNED},
+    ),
+    gguf=GgufForm(
+        "gpt2",
+        {**_FIXED, "activation": "gelu_tanh"},
+        fused={"attn_qkv": QKV},
+        objection=lambda config: (
+            None if config["activation"] == "gelu_tanh" else "there GELU is the one by tanh"
+        ),
     ),
 )

@@ -16,6 +16,7 @@ from omnima.hub.architectures.shared import (
     write_extras,
 )
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import QKV, GgufForm, Key
 from omnima.hub.options import PARTIAL, read_rotary, write_rotary
 
 _OUTER = {
@@ -97,7 +98,15 @@ GPT_NEOX = Architecture(
         outer=_OUTER,
         layers="gpt_neox.layers.",
         block=lambda module: _BLOCK.get(module, module),
-        fused={_FUSED: tuple(f"self_attn.{part}_proj" for part in "qkv")},
+        fused={_FUSED: QKV},
         layouts={_FUSED: ByHead()},
+    ),
+    # llama.cpp has GELU by tanh here, too, where most files mean the exact one; the certificate of
+    # an export says how far that goes.
+    gguf=GgufForm(
+        "gptneox",
+        {**_FIXED, "activation": "gelu"},
+        fused={"attn_qkv": QKV},
+        keys=(Key("use_parallel_residual", "bool", "parallel_residual"),),
     ),
 )

@@ -9,6 +9,7 @@ from typing import Any
 from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.shared import SILU, head_dim, read_extras, same, write_extras
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 from omnima.hub.options import read_rotary, read_windows, write_rotary
 
 
@@ -87,6 +88,14 @@ def without_window(reader: ConfigReader, config: dict[str, Any], name: str) -> d
     return config
 
 
+def _unheeded(config: Config) -> str | None:
+    """Why llama.cpp would compute other results: there it has no windows."""
+    if not config["sliding_window"]:
+        return None
+    window = config["sliding_window"]
+    return f"there it has no windows (with max_position_embeddings {window} this one needs none)"
+
+
 #: What all of them are.
 BLOCKS = {"norm": "rms_norm", "positions": "rotary", "activation": "swiglu"}
 
@@ -97,4 +106,5 @@ LLAMA = Architecture(
     write=write_llama,
     fixed=BLOCKS,
     free=SCALING | {"attention_bias", "mlp_bias"},
+    gguf=GgufForm("llama", BLOCKS, interleaved=True, objection=_unheeded),
 )

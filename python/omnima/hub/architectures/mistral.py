@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnima.hub.architectures.base import SCALING, Architecture, Config
-from omnima.hub.architectures.llama import BLOCKS, read_llama, write_llama
+from omnima.hub.architectures.llama import BLOCKS, LLAMA, read_llama, write_llama
 from omnima.hub.config_reader import ConfigReader
 
 WINDOW = 4096  # of transformers, where a file does not say
@@ -28,4 +28,5 @@ MISTRAL = Architecture(
     fixed=BLOCKS,
     free=SCALING | {"sliding_window"},
     fits=lambda config: config["sliding_window"] > 0,
+    gguf=LLAMA.gguf,
 )

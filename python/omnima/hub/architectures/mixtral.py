@@ -7,7 +7,7 @@ from typing import Any
 
 from omnima.hub.architectures import experts, mistral
 from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.llama import BLOCKS, read_llama
+from omnima.hub.architectures.llama import BLOCKS, LLAMA, read_llama
 from omnima.hub.architectures.shared import own, refuse, same
 from omnima.hub.config_reader import ConfigReader
 
@@ -71,4 +71,5 @@ MIXTRAL = Architecture(
     free=SCALING | experts.FIELDS | {"sliding_window"},
     fits=lambda config: config["num_experts"] > 0,
     names=Names(block=their_name),
+    gguf=LLAMA.gguf,
 )

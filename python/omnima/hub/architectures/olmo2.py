@@ -8,6 +8,7 @@ from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
 from omnima.hub.architectures.llama import BLOCKS, read_llama, without_window, write_llama
 from omnima.hub.architectures.shared import plain_heads
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 
 #: Our norms of a block: theirs.
 _NORMS = {
@@ -27,6 +28,11 @@ def read_olmo(reader: ConfigReader, **options: Any) -> dict[str, Any]:
     return {**config, **_OF_OLMO}
 
 
+def _objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    return "there it has no biases" if config["attention_bias"] else None
+
+
 def write(config: Config) -> dict[str, Any]:
     return write_llama(config, leave_out="mlp_bias head_dim")
 
@@ -40,4 +46,5 @@ OLMO2 = Architecture(
     free=SCALING | {"attention_bias"},
     fits=plain_heads,
     names=NAMES,
+    gguf=GgufForm("olmo2", FIXED, objection=_objection),
 )

@@ -10,7 +10,10 @@ from omnima.hub.architectures.base import Architecture, Config, Names
 from omnima.hub.architectures.llama import BLOCKS, read_llama, write_llama
 from omnima.hub.architectures.shared import embedding_dropout, plain_heads, shared_dropout
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import QKV, WINDOW, GgufForm
 from omnima.hub.options import PARTIAL
+
+_GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -49,8 +52,9 @@ PHI3 = Architecture(
     fits=lambda config: config[PARTIAL] < 1 and plain_heads(config),
     names=Names(
         fused={
-            "self_attn.qkv_proj": tuple(f"self_attn.{part}_proj" for part in "qkv"),
-            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+            "self_attn.qkv_proj": QKV,
+            "mlp.gate_up_proj": _GATE_UP,
         }
     ),
+    gguf=GgufForm("phi3", BLOCKS, fused={"attn_qkv": QKV, "ffn_up": _GATE_UP}, keys=(WINDOW,)),
 )

@@ -7,9 +7,15 @@ from typing import Any
 from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import BLOCKS, read_llama, write_llama
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 from omnima.hub.options import layer_types
 
 WINDOWS = frozenset({"sliding_window", "sliding_window_pattern"})
+
+
+def no_windows(config: Config) -> str | None:
+    """Why llama.cpp would compute other results: there it has no windows."""
+    return "there it has no windows" if config["sliding_window"] else None
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -48,4 +54,5 @@ QWEN2 = Architecture(
     write=write,
     fixed={**BLOCKS, "attention_bias": True, "attention_output_bias": False},
     free=SCALING | WINDOWS,
+    gguf=GgufForm("qwen2", BLOCKS, objection=no_windows),
 )

@@ -6,8 +6,16 @@ from typing import Any
 
 from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import BLOCKS, write_llama
-from omnima.hub.architectures.qwen2 import WINDOWS, read_qwen, write_windows
+from omnima.hub.architectures.qwen2 import WINDOWS, no_windows, read_qwen, write_windows
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
+
+
+def objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    if config["attention_bias"]:
+        return "there it has no biases"
+    return no_windows(config)
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -28,4 +36,5 @@ QWEN3 = Architecture(
     write=write,
     fixed={**BLOCKS, "qk_norm": True},
     free=SCALING | WINDOWS | {"attention_bias"},
+    gguf=GgufForm("qwen3", BLOCKS, objection=objection),
 )

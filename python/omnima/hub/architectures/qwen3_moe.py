@@ -9,6 +9,7 @@ from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import BLOCKS
 from omnima.hub.architectures.shared import own, same
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -61,4 +62,5 @@ QWEN3_MOE = Architecture(
     | experts.FIELDS
     | {"attention_bias", "sliding_window", "norm_topk_prob", "decoder_sparse_step"},
     fits=lambda config: config["num_experts"] > 0,
+    gguf=GgufForm("qwen3moe", BLOCKS, expert_width=True, objection=qwen3.objection),
 )

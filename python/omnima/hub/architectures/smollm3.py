@@ -8,6 +8,7 @@ from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import BLOCKS, read_llama, write_llama
 from omnima.hub.architectures.shared import plain_heads, refuse
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 
 
 def turned_layers(interval: int, layers: int) -> list[int]:
@@ -43,6 +44,14 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
+def _objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    if config["no_rope_layer_interval"] != 4:
+        return "there every 4th layer has no positions"
+    biased = config["attention_bias"] or config["mlp_bias"]
+    return "there it has no biases" if biased else None
+
+
 SMOLLM3 = Architecture(
     name="SmolLM3ForCausalLM",
     model_type="smollm3",
@@ -51,4 +60,10 @@ SMOLLM3 = Architecture(
     fixed=BLOCKS,
     free=SCALING | {"attention_bias", "mlp_bias", "no_rope_layer_interval"},
     fits=lambda config: config["no_rope_layer_interval"] > 0 and plain_heads(config),
+    gguf=GgufForm(
+        "smollm3",
+        {**BLOCKS, "no_rope_layer_interval": 4},
+        interleaved=True,
+        objection=_objection,
+    ),
 )

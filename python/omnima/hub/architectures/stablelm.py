@@ -8,7 +8,10 @@ from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.llama import read_llama, without_window, write_llama
 from omnima.hub.architectures.shared import plain_heads, refuse
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 from omnima.hub.options import PARTIAL
+
+_FIXED = {"norm": "layer_norm", "positions": "rotary", "activation": "swiglu"}
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
@@ -47,9 +50,10 @@ STABLELM = Architecture(
     model_type="stablelm",
     read=read,
     write=write,
-    fixed={"norm": "layer_norm", "positions": "rotary", "activation": "swiglu"},
+    fixed=_FIXED,
     free=SCALING | {PARTIAL, "attention_bias", "attention_output_bias"},
     fits=lambda config: (
         config["attention_bias"] != config["attention_output_bias"] and plain_heads(config)
     ),
+    gguf=GgufForm("stablelm", _FIXED),
 )

@@ -12,6 +12,7 @@ from omnima.hub.architectures.shared import (
     shared_dropout,
 )
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.gguf.form import GgufForm
 
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu"}
 _ACTIVATION_NAMES = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu"}
@@ -47,6 +48,13 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
+def _objection(config: Config) -> str | None:
+    """Why llama.cpp would compute other results."""
+    if config["activation"] != "gelu_tanh":
+        return "there GELU is the one by tanh"
+    return "there it has no windows" if config["sliding_window"] else None
+
+
 STARCODER2 = Architecture(
     name="Starcoder2ForCausalLM",
     model_type="starcoder2",
@@ -60,4 +68,9 @@ STARCODER2 = Architecture(
         and plain_heads(config)
     ),
     names=Names(block=lambda module: _MLP.get(module, module)),
+    gguf=GgufForm(
+        "starcoder2",
+        {"norm": "layer_norm", "positions": "rotary", "activation": "gelu_tanh"},
+        objection=_objection,
+    ),
 )
