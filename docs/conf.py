@@ -25,13 +25,15 @@ suppress_warnings = ["myst.xref_missing", "ref.python"]
 
 
 def write_reference() -> None:
-    """Write reference/commands.md and reference/python.md from what the package offers today."""
+    """Write the pages of the reference from what the package offers today."""
     os.environ.setdefault("COLUMNS", "100")
-    from reference_pages import commands_page, python_page
+    from reference_pages import architectures_page, commands_page, python_page
 
     (HERE / "reference").mkdir(exist_ok=True)
     (HERE / "reference" / "commands.md").write_text(commands_page(), encoding="utf-8")
     (HERE / "reference" / "python.md").write_text(python_page(), encoding="utf-8")
+    architectures = HERE / "reference" / "architectures.md"
+    architectures.write_text(architectures_page(), encoding="utf-8")
 
 
 write_reference()

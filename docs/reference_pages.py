@@ -1,8 +1,9 @@
-"""The two generated pages of the reference: the commands and the public names."""
+"""The generated pages of the reference: the commands, the public names and the architectures."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer.main
 
 import omnima
 from omnima.cli.app import app
+from omnima.hub.architectures import REGISTRY
 
 
 def commands_page() -> str:
@@ -63,6 +65,22 @@ def value_of(parameter: Any) -> str:
 
 def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def architectures_page() -> str:
+    """Every architecture that is read and written, from the registry."""
+    parts = [
+        "# Architectures\n",
+        "Models of these architectures load, run and train with the numbers of transformers",
+        "(logits within 1e-5 of the largest in tests with drawn weights), and are saved as what",
+        "they are. A model is saved as the first of them that it is exactly.\n",
+        "| architecture | `model_type` | GGUF | what it is |\n| --- | --- | --- | --- |",
+    ]
+    for each in REGISTRY:
+        about = inspect.getdoc(sys.modules[each.write.__module__]) or ""
+        form = f"`{each.gguf.arch}`" if each.gguf is not None else ""
+        parts.append(f"| {each.name} | `{each.model_type}` | {form} | {cell(about)} |")
+    return "\n".join(parts) + "\n"
 
 
 def python_page() -> str:

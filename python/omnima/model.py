@@ -93,19 +93,23 @@ class Model:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "cpu") -> Model:
-        """Load a Hugging Face directory: config, weights and, if there, the tokenizer."""
+        """Load a Hugging Face directory or a GGUF file, with the tokenizer if it has one."""
         from omnima import hub
 
         check_device(device)
-        fields, tensors = hub.load_pretrained(directory)
-        model = cls(ModelConfig.from_dict(fields), device=device)
+        path, tokenizer = Path(directory), None
+        if path.is_file():
+            fields, tensors, tokenizer = hub.load_gguf(path)
+        else:
+            fields, tensors = hub.load_pretrained(path)
+        model = cls(ModelConfig.from_dict(fields), tokenizer=tokenizer, device=device)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[name])
-        if (Path(directory) / "tokenizer.json").is_file():
+        if (path / "tokenizer.json").is_file():
             from omnima.tokenizers import Tokenizer
 
-            model.tokenizer = Tokenizer.from_pretrained(directory)
+            model.tokenizer = Tokenizer.from_pretrained(path)
         return model
 
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:

@@ -84,3 +84,14 @@ def test_options_stand_under_the_headings_of_the_help() -> None:
     assert "`--weight-decay`" in optimizer and "`--steps`" not in optimizer
     assert train.index("`--resume`") < train.index("### Data")
     assert "###" not in commands.split("## omnima info\n")[1].split("\n## omnima ")[0]
+
+
+def test_every_architecture_is_documented() -> None:
+    from omnima.hub.architectures import REGISTRY
+
+    page = pages().architectures_page()
+    for each in REGISTRY:
+        [row] = [line for line in page.splitlines() if line.startswith(f"| {each.name} ")]
+        about = row.split(" | ")[3]
+        assert f"`{each.model_type}`" in row and len(about) > 20
+    assert page.count("| OLMo 2 (2025): ") == 1

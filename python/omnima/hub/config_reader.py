@@ -25,7 +25,7 @@ _HARMLESS = set(
     no_repeat_ngram_size num_return_sequences num_beam_groups diversity_penalty bad_words_ids
     encoder_no_repeat_ngram_size forced_bos_token_id forced_eos_token_id remove_invalid_values
     exponential_decay_length_penalty suppress_tokens begin_suppress_tokens tf_legacy_loss
-    use_bfloat16""".split()
+    use_bfloat16 _sliding_window_pattern""".split()
 )
 # Features that change the logits, and the values under which they do not. Absent or null is off.
 _INERT: dict[str, tuple[Any, ...]] = {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import omnima
 from omnima import _core
 from omnima.config import ModelConfig
 from omnima.errors import ConfigError, DataError
@@ -268,6 +269,19 @@ def byte_level(directory: Path) -> Tokenizer:
         )
     )
     return Tokenizer.from_pretrained(directory)
+
+
+def test_a_model_of_a_file_computes_and_writes_what_it_did(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path / "tokenizer")
+    model = omnima.Model.from_config(complete({"vocab_size": 260}), seed=3)
+    model.tokenizer = tokenizer
+    path = tmp_path / "model.gguf"
+    save_gguf(model.config.to_dict(), model.named_parameters(), path, tokenizer, dtype="f32")
+    found = omnima.Model.from_pretrained(path)
+    ids = torch.arange(20).reshape(2, 10)
+    assert torch.equal(found(ids), model(ids)) and found.config == model.config
+    options = {"max_new_tokens": 12, "temperature": 0}
+    assert found.generate("the", **options).ids == model.generate("the", **options).ids
 
 
 def test_a_tokenizer_comes_back_and_spare_rows_are_named(tmp_path: Path) -> None:
