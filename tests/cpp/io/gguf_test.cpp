@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "omnima/core/error.h"
-#include "temporary_directory.h"
+#include "../temporary_directory.h"
 
 namespace omnima::io {
 namespace {
@@ -51,7 +51,7 @@ GgufMetadata some_metadata() {
 }
 
 TEST_F(GgufTest, WhatIsWrittenIsRead) {
-  const auto path = directory() / "a.gguf";
+  const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers{1, 2, 3, 4, 5, 6};
   write_gguf(path, some_metadata(),
              {{"m", 0, {2, 3}, numbers.data()}, {"v", 0, {1}, numbers.data()}});
@@ -73,7 +73,7 @@ TEST_F(GgufTest, WhatIsWrittenIsRead) {
 
 TEST_F(GgufTest, WhatCannotBeWrittenIsRefused) {
   const float number = 1;
-  const auto path = directory() / "a.gguf";
+  const auto path = directory_ / "a.gguf";
   EXPECT_THROW(write_gguf(path, {}, {{"v", 77, {1}, &number}}), DataError);
   EXPECT_THROW(write_gguf(path, {}, {{"v", 8, {31}, &number}}), DataError);
   EXPECT_THROW(write_gguf(path, {}, {{"v", 0, {1}, &number}, {"v", 0, {1}, &number}}), DataError);
@@ -85,7 +85,7 @@ TEST_F(GgufTest, WhatCannotBeWrittenIsRefused) {
 }
 
 TEST_F(GgufTest, EveryCutIsAnError) {
-  const auto path = directory() / "a.gguf";
+  const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers(8, 1.0f);
   write_gguf(path, some_metadata(), {{"v", 0, {8}, numbers.data()}});
   std::ifstream in(path, std::ios::binary);
@@ -98,7 +98,7 @@ TEST_F(GgufTest, EveryCutIsAnError) {
 }
 
 TEST_F(GgufTest, EveryChangedByteIsAnErrorOrAFile) {
-  const auto path = directory() / "a.gguf";
+  const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers(8, 1.0f);
   write_gguf(path, some_metadata(), {{"v", 0, {8}, numbers.data()}});
   std::ifstream in(path, std::ios::binary);
