@@ -7,8 +7,8 @@
 #include <cstring>
 #include <fstream>
 
-#include "omnima/core/error.h"
 #include "../temporary_directory.h"
+#include "omnima/core/error.h"
 
 namespace omnima::io {
 namespace {
