@@ -24,15 +24,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export CMAKE_GENERATOR := Ninja
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-CPP_SOURCES := $(shell find cpp tests/cpp cmake CMakeLists.txt -type f 2>/dev/null)
+CPP_SOURCES := $(shell find cpp tests/cpp tests/fuzz cmake CMakeLists.txt -type f 2>/dev/null)
 EXTENSION_SOURCES := $(filter-out tests/%,$(CPP_SOURCES))
 
-.PHONY: help demo test test-cpp test-python test-report sanitize neon-check dev lint format bench bench-gate docs stubs cuda-check clean
+.PHONY: help demo test test-cpp test-python test-report sanitize fuzz neon-check dev lint format bench bench-gate docs stubs cuda-check clean
 
 help:
 	@echo "make demo        train a small model on the built-in stories and let it write"
 	@echo "make test        build, run all tests, report coverage"
 	@echo "make sanitize    the tests that need no torch under the sanitizers (part of make test)"
+	@echo "make fuzz        give broken files to the readers for FUZZ_SECONDS each (60; needs clang)"
 	@echo "make dev         an editable install with every tool of development"
 	@echo "make lint        ruff, mypy, clang-format (make format mends the layout)"
 	@echo "make bench       measure beside the peers and print tables (BENCH_ARGS=--full for all)"
@@ -130,17 +131,43 @@ sanitize-%: $(VENV)/.build
 	fi; \
 	UBSAN_OPTIONS=print_stacktrace=1 $$run --gtest_brief=1
 
+# Outside CI, which gives the same entries their seeds, what was found and changes of both. The corpus
+# in build/fuzz grows from run to run.
+FUZZ_SECONDS ?= 60
+FUZZ_ENTRIES ?= safetensors gguf quantize
+FUZZ_CXX ?= $(shell compgen -c clang++ | grep -E '^clang\+\+(-[0-9]+)?$$' | sort -V | tail -1)
+FUZZ_SMALLEST = extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }
+
+fuzz: $(VENV)/.build
+	@mkdir -p build/fuzz
+	@echo '$(FUZZ_SMALLEST)' | $(or $(FUZZ_CXX),clang++) -fsanitize=fuzzer,address -x c++ - -o build/fuzz/can 2> /dev/null || \
+	  (echo "make fuzz needs clang with its fuzzer (Debian: clang-16 libclang-rt-16-dev); FUZZ_CXX names another one" && exit 1)
+	cmake -S . -B build/fuzz -DOMNIMA_FUZZ=ON -DCMAKE_CXX_COMPILER=$(FUZZ_CXX) $(CMAKE_ARGS) \
+	  > build/fuzz.log || (cat build/fuzz.log; exit 1)
+	cmake --build build/fuzz --target write_seeds $(addprefix fuzz_,$(FUZZ_ENTRIES))
+	$(foreach entry,$(FUZZ_ENTRIES),$(call run_fuzzer,$(entry)))
+
+define run_fuzzer
+	mkdir -p build/fuzz/seeds/$(1) build/fuzz/corpus/$(1)
+	build/fuzz/tests/fuzz/write_seeds $(1) build/fuzz/seeds/$(1)
+	UBSAN_OPTIONS=print_stacktrace=1 build/fuzz/tests/fuzz/fuzz_$(1) -max_total_time=$(FUZZ_SECONDS) \
+	  -max_len=8192 -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/$(1)- build/fuzz/corpus/$(1) build/fuzz/seeds/$(1) || \
+	  (echo "keep it as a test: xxd -p FILE > tests/fuzz/found/$(1)/WHAT.hex" && exit 1)
+
+endef
+
 dev: $(VENV)/.dev $(VENV)/.extension
 	@echo "ready: source $(BIN)/activate, then omnima --help"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	find cpp tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+	find cpp tests/cpp tests/fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
-	find cpp tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+	find cpp tests/cpp tests/fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.extension $(VENV)/.test
 	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)

@@ -1,8 +1,9 @@
 """What other optimizers reach beside AdamW on the same text, model and order of batches: by
 default Muon with 0.75 of AdamW's tokens (it should come as low), and AdamW with 8-bit state with as
-many (it should end within 0.5%). Each run has a schedule of its own length, so that all cool down.
+many (it should end within 0.5%). Each run has a schedule of its own length, so that all cool down;
+give each optimizer its own best learning rate.
 
-    python benchmarks/optimizers.py --preset 10m --steps 2000
+    python benchmarks/optimizers.py --preset 10m --steps 2000 --lr 2e-3 --runs muon:0.75:4e-3
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from omnima.training.recipe import Recipe
 RUNS = ("muon:0.75", "adamw_8bit:1")
 
 
-def final_loss(optimizer: str, steps: int, options: argparse.Namespace, place: Path) -> float:
+def final_loss(
+    optimizer: str, steps: int, lr: float, options: argparse.Namespace, place: Path
+) -> float:
     """Train once; the held-out loss at the end, in nats a token."""
     recipe = Recipe.from_layers(
         {
@@ -29,7 +32,7 @@ def final_loss(optimizer: str, steps: int, options: argparse.Namespace, place: P
             "context": options.context,
             "batch_size": options.batch_size,
             "optimizer": optimizer,
-            "lr": options.lr,
+            "lr": lr,
             "steps": steps,
             "samples": 0,
             "out": str(place / f"{optimizer}-{steps}"),
@@ -54,16 +57,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--set", action="append", default=[], help="any recipe key, as key=value")
     parser.add_argument(
-        "--runs", nargs="+", default=list(RUNS), help="OPTIMIZER:SHARE of the steps"
+        "--runs", nargs="+", default=list(RUNS), help="OPTIMIZER:SHARE of the steps[:LR]"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        beside = final_loss("adamw", options.steps, options, Path(folder))
+        beside = final_loss("adamw", options.steps, options.lr, options, Path(folder))
         for each in options.runs:
-            optimizer, _, share = each.partition(":")
-            steps = max(1, round(options.steps * float(share or 1)))
-            loss = final_loss(optimizer, steps, options, Path(folder))
-            name = f"{optimizer} with {float(share or 1):g} of AdamW's tokens, held-out loss"
+            optimizer, *rest = each.split(":")
+            share, lr = [*rest, *("1", options.lr)[len(rest) :]]
+            steps = max(1, round(options.steps * float(share)))
+            loss = final_loss(optimizer, steps, float(lr), options, Path(folder))
+            name = f"{optimizer} with {float(share):g} of AdamW's tokens, held-out loss"
             print(json.dumps({"name": name, "value": loss, "unit": "nats", "beside": beside}))
     return 0
 

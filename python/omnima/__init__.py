@@ -27,6 +27,8 @@ _EXPORTS = {
     "doctor": "",
     "errors": "",
     "evaluation": "",
+    "export": "omnima.exporting",
+    "exporting": "",
     "generation": "",
     "hub": "",
     "planning": "",
@@ -34,6 +36,7 @@ _EXPORTS = {
     "profiling": "",
     "tokenizers": "",
     "training": "",
+    "verify": "omnima.exporting",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

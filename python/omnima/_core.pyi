@@ -9,20 +9,28 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
+class Marking:
+    """
+    How spaces become marks (U+2581) before text is cut, and back.
+    """
+    def __init__(self, *, prefix: str = 'never', opening: str = 'nothing', in_normalizer: bool = False, words: bool = False, collapse: bool = False, sentencepiece: bool = False, characters: str | None = None) -> None:
+        """
+        prefix: which stretches of text get a mark in front (never, first, always, every). opening: what a decoded text loses (nothing, space, mark, marks, piece). characters: the bytes of SentencePiece's map of characters.
+        """
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
     """
-    def __init__(self, *, algorithm: str, pieces: collections.abc.Sequence[str], roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None, pattern: str | None = None, whole_first: bool = False, nfc: bool = False) -> None:
+    def __init__(self, *, algorithm: str, pieces: collections.abc.Sequence[str], roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None, pattern: str | None = None, whole_first: bool = False, nfc: bool = False, fuse_unknown: bool = False, marking: Marking | None = None, found: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, str, bool, bool, bool]] = []) -> None:
         """
-        Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 added), and merges (rows of left, right, result) or scores. A pattern makes it byte-level: pieces spell bytes, merges stay within what the pattern cuts.
+        Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 added, 4 user), and merges (rows of left, right, result) or scores. A pattern makes it byte-level: pieces spell bytes, merges stay within what the pattern cuts. With a marking pieces spell a space as U+2581. What is found in texts before they are cut: (id, text, strips spaces before, strips those behind, is looked for behind the normalizer).
         """
     def __len__(self) -> int:
         ...
-    def decode(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], skip_special: bool = True) -> str:
+    def decode(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], skip_special: bool = True, after: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> str:
         """
-        Text of ids; broken UTF-8 is U+FFFD.
+        Text of ids that come after others; broken UTF-8 is U+FFFD.
         """
     def encode(self, text: typing.Any, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False) -> list[int]:
         """
@@ -52,7 +60,7 @@ class StreamDecoder:
     """
     Ids to text one by one, never splitting a character.
     """
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True, after: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> None:
         ...
     def finish(self) -> str:
         """
@@ -109,8 +117,10 @@ class Decoder:
     """
     A decoder-only language model.
     """
-    def __init__(self, config: DecoderConfig, seed: typing.SupportsInt | typing.SupportsIndex = 0, device: str = 'cpu') -> None:
-        ...
+    def __init__(self, config: DecoderConfig, seed: typing.SupportsInt | typing.SupportsIndex | None = 0, device: str = 'cpu') -> None:
+        """
+        Weights are drawn from the seed; with None they hold anything, to be overwritten.
+        """
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """
         ids int64 [batch, time] -> logits float32 [batch, time, vocab].
@@ -587,7 +597,11 @@ class GgufFile:
         """
     def raw(self, name: str) -> torch.Tensor:
         """
-        The bytes of a tensor, as they are stored.
+        The bytes of a tensor, as they are stored: its shape, but that rows are bytes.
+        """
+    def read_ahead(self) -> None:
+        """
+        Says that all tensors will be read soon.
         """
     def tensor(self, name: str) -> torch.Tensor:
         """
@@ -639,9 +653,9 @@ class Engine:
         """
         From the values of a decoder's configuration and its parameters by canonical name.
         """
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None) -> list[tuple[list[int], str]]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0) -> list[tuple[list[int], str]]:
         """
-        Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends.
+        Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any.
         """
     def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False) -> torch.Tensor:
         """
@@ -663,6 +677,14 @@ def document_losses(decoder: Decoder, tokens: torch.Tensor, ends: torch.Tensor, 
     """
     Of documents that lie one behind the other, ending at `ends`: the sum of each one's losses in nats, and of how many tokens. Longer ones are measured up to the model's context.
     """
+def fill_parameter(parameter: torch.Tensor, format: str, stored: torch.Tensor) -> bool:
+    """
+    Writes numbers as a file holds them (blocks as bytes, or one by one) into a float32 parameter on the CPU, in one pass. False: a NaN or an infinity is among them.
+    """
+def forget(tensor: torch.Tensor) -> None:
+    """
+    Says that a tensor in a file's mapping has been used: its memory leaves the process, and what was written into it is lost. Other tensors are left alone.
+    """
 def generate_option_fields() -> list[dict]:
     """
     Name, default, meaning and bounds of every generation option.
@@ -670,6 +692,10 @@ def generate_option_fields() -> list[dict]:
 def has_gpu_kernels() -> bool:
     """
     Whether this build has kernels of its own for GPUs.
+    """
+def merges_of_lines(pieces: list, lines: list) -> numpy.typing.NDArray[numpy.uint32]:
+    """
+    From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of them is no piece.
     """
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
@@ -695,9 +721,9 @@ def quantized(format: str, numbers: torch.Tensor) -> torch.Tensor:
     """
     The bytes of the blocks that hold float32 numbers.
     """
-def read_safetensors(path: os.PathLike | str | bytes) -> dict[str, torch.Tensor]:
+def read_safetensors(path: os.PathLike | str | bytes, ahead: bool = False) -> dict[str, torch.Tensor]:
     """
-    Tensors of a safetensors file by name. They share a copy-on-write mapping of the file. A malformed file raises DataError before anything is allocated.
+    Tensors of a safetensors file by name. They share a copy-on-write mapping of the file, which with `ahead` is on its way into memory at once. A malformed file raises DataError before anything is allocated.
     """
 def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
     """

@@ -10,11 +10,14 @@ import torch
 
 from omnima import _core
 from omnima._device import check_device
+from omnima._growth import grown, rows_of
 from omnima.config import ModelConfig, model_preset
 from omnima.errors import DataError, OmnimaError
+from omnima.tokenizers.growth import with_tokens
 
 if TYPE_CHECKING:
     from omnima.generation import Generation
+    from omnima.hub import Origin, Pushed
     from omnima.tokenizers import Tokenizer
 
 
@@ -26,7 +29,8 @@ class Model:
     config
         The shape; see :class:`omnima.ModelConfig`.
     seed
-        Of the initial weights: one seed gives the same weights everywhere.
+        Of the initial weights: one seed gives the same weights everywhere. None: no weights are
+        drawn, and all must be overwritten before any use.
     tokenizer
         Kept beside the model for :meth:`generate` with text and for saving; may be None.
     device
@@ -43,12 +47,14 @@ class Model:
     def __init__(
         self,
         config: ModelConfig,
-        seed: int = 0,
+        seed: int | None = 0,
         tokenizer: Tokenizer | None = None,
         device: str = "cpu",
     ) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        #: Where a loaded model comes from: its card says it, and those of its copies.
+        self.origin: Origin | None = None
         self._decoder: _core.Decoder | None = _core.Decoder(
             config.core(), seed, check_device(device)
         )
@@ -92,36 +98,228 @@ class Model:
         return cls(fields, seed=seed, device=device)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, device: str = "cpu") -> Model:
-        """Load a Hugging Face directory or a GGUF file, with the tokenizer if it has one."""
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        device: str = "cpu",
+        *,
+        revision: str | None = None,
+        strict: bool = False,
+    ) -> Model:
+        """Load a model, with the tokenizer if it has one.
+
+        Parameters
+        ----------
+        directory
+            A Hugging Face directory, a GGUF file, or a name on the Hugging Face hub
+            (``owner/name``, ``owner/name@revision``, ``owner/name/FILE.gguf``), which is fetched
+            into the hub's cache; ``HF_HUB_OFFLINE=1`` takes what lies there. What is there as a
+            directory or file is never sought on the hub.
+        device
+            Where the weights shall live.
+        revision
+            A branch, a tag or a commit of the hub.
+        strict
+            Refuse weights that hold NaN or infinity instead of warning.
+
+        Raises
+        ------
+        ConfigError
+            There is no such model.
+        DataError
+            Its files are damaged, not supported, pickles only, or do not fit each other.
+        OmnimaError
+            The hub cannot be reached, or huggingface_hub is not installed.
+        """
         from omnima import hub
+        from omnima._places import find_model, hub_name
 
         check_device(device)
-        path, tokenizer = Path(directory), None
+        path = find_model(directory, revision)
         if path.is_file():
-            fields, tensors, tokenizer = hub.load_gguf(path)
+            stored = hub.open_gguf(path)
+            tokenizer, beside = stored.tokenizer, None
         else:
-            fields, tensors = hub.load_pretrained(path)
-        model = cls(ModelConfig.from_dict(fields), tokenizer=tokenizer, device=device)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors[name])
-        if (path / "tokenizer.json").is_file():
-            from omnima.tokenizers import Tokenizer
-
-            model.tokenizer = Tokenizer.from_pretrained(path)
+            stored = hub.open_pretrained(path)
+            tokenizer, beside = hub.tokenizer_beside(path), path
+        if tokenizer is not None:
+            hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
+        # No weights are drawn: all of them are filled.
+        config = ModelConfig.from_dict(stored.config)
+        model = cls(config, seed=None, tokenizer=tokenizer, device=device)
+        stored.fill(model.named_parameters(), strict)
+        named = hub_name(directory, revision)
+        base = named.repo if named else None
+        its_own = hub.Origin(base, stored.license)
+        model.origin = its_own if path.is_file() else hub.read_origin(path, base)
         return model
 
-    def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
-        """Write a Hugging Face directory that transformers loads, with the tokenizer if any."""
+    def add_tokens(
+        self,
+        tokens: Sequence[str],
+        special: bool = True,
+        *,
+        multiple_of: int = 1,
+        init: str = "mean",
+        seed: int = 0,
+    ) -> list[int]:
+        """Add tokens to the tokenizer, and rows for them to the embedding and to the head.
+
+        Tied matrices stay tied. Rows that were spare are used first, as they are. All weights that
+        were there are unchanged to the bit, and so is what they compute. A trainer made before
+        trains the model as it was: make it anew.
+
+        Parameters
+        ----------
+        tokens, special
+            As in :meth:`omnima.Tokenizer.add_tokens`.
+        multiple_of, init, seed
+            As in :meth:`resize`.
+
+        Returns
+        -------
+        list[int]
+            The id of each token. ``TrainConfig(train_rows_from=ids[0])`` trains the new rows alone.
+
+        Raises
+        ------
+        ConfigError
+            A text that cannot be a token; nothing has changed then.
+        DataError
+            The model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise DataError("This model has no tokenizer: set model.tokenizer, or use resize().")
+        larger, ids = with_tokens(self.tokenizer.description, tokens, special)
+        needed = max(len(larger.pieces), self.config.vocab_size)
+        self.resize(needed, multiple_of=multiple_of, init=init, seed=seed)
+        self.tokenizer.add_tokens(tokens, special)
+        return ids
+
+    def resize(
+        self, vocab_size: int, *, multiple_of: int = 1, init: str = "mean", seed: int = 0
+    ) -> None:
+        """Give embedding and head rows for more tokens.
+
+        Parameters
+        ----------
+        vocab_size
+            Rows to have: as many as there are, or more.
+        multiple_of
+            Round up to a multiple: 64 makes products faster on some machines.
+        init
+            What new rows are: ``"mean"`` of the old ones, so that a new token begins as an average
+            one, or ``"random"`` as in a fresh model.
+        seed
+            Of the random rows.
+
+        Raises
+        ------
+        ConfigError
+            Fewer rows than there are, or an unknown init.
+        """
+        rows = rows_of(vocab_size, multiple_of)
+        self._decoder, self.config = grown(
+            self.core, self.config, rows, init, seed, check_device(self.device)
+        )
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        dtype: str = "float32",
+        *,
+        max_shard_size: int | str = "50GB",
+        license: str | None = None,
+    ) -> None:
+        """Write a Hugging Face directory that transformers loads, with the tokenizer if any.
+
+        Its README.md is a model card; one that is there and is not ours stays as it is, and so does
+        what a user has written into ours outside of its marks.
+
+        Parameters
+        ----------
+        directory
+            Made if absent; see :func:`omnima.hub.save_pretrained`.
+        dtype
+            "float32", "float16" or "bfloat16".
+        max_shard_size
+            Bytes of tensors in one file, or a size such as "5GB"; a larger model is split.
+        license
+            As model hubs name it, such as "apache-2.0". Left out: that of the model that was
+            loaded; unknown where it has none.
+        """
         from omnima import hub
 
+        config = self.config.to_dict()
+        card = hub.card_of(
+            config,
+            self.num_parameters,
+            self.tokenizer,
+            active=self.num_active_parameters,
+            license=license,
+            origin=self.origin,
+        )
         hub.save_pretrained(
-            self.config.to_dict(),
+            config,
             self.named_parameters(),
             directory,
             tokenizer=self.tokenizer,
             dtype=dtype,
+            max_shard_size=max_shard_size,
+        )
+        hub.write_card(directory, card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        private: bool = False,
+        *,
+        dtype: str = "float32",
+        max_shard_size: int | str = "50GB",
+        license: str | None = None,
+        message: str = "Upload a model with Omnima",
+    ) -> Pushed:
+        """Save the model aside and upload it; see :meth:`save_pretrained` and
+        :func:`omnima.hub.push`.
+
+        Parameters
+        ----------
+        repository
+            ``owner/name``, made if it is not there.
+        private
+            Make it private.
+        dtype, max_shard_size, license
+            As of :meth:`save_pretrained`.
+        message
+            Of the commit.
+        """
+        import tempfile
+
+        from omnima import hub
+
+        with tempfile.TemporaryDirectory(prefix="omnima-push-") as aside:
+            self.save_pretrained(aside, dtype, max_shard_size=max_shard_size, license=license)
+            return hub.push(aside, repository, private, message)
+
+    def save_gguf(
+        self, path: str | Path, dtype: str = "f16", about: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a GGUF file that llama.cpp loads; see :func:`omnima.hub.save_gguf`.
+
+        The license of a model that was loaded goes into the file, where `about` names none.
+        """
+        from omnima import hub
+
+        terms = self.origin.license if self.origin else None
+        if isinstance(terms, str):
+            about = {"license": terms, **(about or {})}
+        hub.save_gguf(
+            self.config.to_dict(),
+            self.named_parameters(),
+            path,
+            tokenizer=self.tokenizer,
+            dtype=dtype,
+            about=about,
         )
 
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:

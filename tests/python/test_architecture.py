@@ -35,7 +35,7 @@ WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
 BASE = {"", "errors", "_blocks", "_device", "_durable", "_core", "_torch_guard"}
-BASE |= {"_machine", "_sizes"}
+BASE |= {"_machine", "_sizes", "_places", "_downloads", "_hub_client"}
 PYTHON = {
     "errors": set(),
     "_blocks": set(),
@@ -44,16 +44,21 @@ PYTHON = {
     "_machine": set(),
     "_sizes": set(),
     "_device": {"errors"},
+    "_places": {"errors", "_downloads"},
+    "_downloads": {"errors", "_places", "_hub_client"},
+    "_hub_client": {"errors"},
     "config": BASE,
     "tokenizers": BASE,
     "data": BASE | {"tokenizers"},
     "hub": BASE | {"config", "tokenizers"},
     "generation": BASE | {"config", "tokenizers", "model"},
-    "model": BASE | {"config", "tokenizers", "hub", "generation"},
+    "_growth": BASE | {"config"},
+    "model": BASE | {"config", "_growth", "tokenizers", "hub", "generation"},
+    "exporting": BASE | {"config", "tokenizers", "hub", "model", "generation", "evaluation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
-    | {"planning", "profiling"},
+    | {"_growth", "planning", "profiling"},
     "doctor": BASE | {"config", "planning"},
     "benchmarking": BASE | {"config", "tokenizers", "data"},
     "profiling": BASE | {"benchmarking"},
@@ -77,6 +82,7 @@ LAZY = {
     "datasets",
     "rensa",
     "py3langid",
+    "huggingface_hub",
 }
 
 

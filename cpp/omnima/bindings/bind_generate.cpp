@@ -36,10 +36,12 @@ class SignalWatch {
 
 std::vector<std::pair<Ids, std::string>> run(const Engine& engine, const std::vector<Ids>& prompts,
                                              const Values& values, std::vector<std::uint64_t> seeds,
-                                             Ids stop_ids, const py::object& on_token) {
+                                             Ids stop_ids, const py::object& on_token,
+                                             std::int64_t known_ids) {
   GenerateOptions options = GenerateOptions::from_values(values);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
+  options.known_ids = known_ids;
   generate::Hooks hooks;
   hooks.poll = SignalWatch();
   if (!on_token.is_none()) {
@@ -94,10 +96,12 @@ void bind_generate(py::module_& module) {
            }),
            py::arg("config"), py::arg("parameters"),
            "From the values of a decoder's configuration and its parameters by canonical name.")
-      .def("generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
-           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(),
-           "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
-           "token; when it returns False, its sequence ends.")
+      .def(
+          "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
+          py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
+          "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
+          "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
+          "any.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::call_guard<py::gil_scoped_release>(),
            "Logits after every token, [time, vocab]: by one prefill, or token by token.");

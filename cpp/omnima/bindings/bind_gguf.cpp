@@ -8,7 +8,7 @@
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/io/gguf.h"
-#include "omnima/quant/format.h"
+#include "omnima/quant/convert.h"
 
 namespace omnima::bindings {
 namespace {
@@ -59,29 +59,26 @@ class Gguf {
 
   at::Tensor tensor(const std::string& name) const {
     const io::GgufTensor& found = find(name);
-    const quant::Format* format = quant::format_of_gguf_type(found.type);
-    if (format == nullptr) {
-      std::string known;
-      for (const auto* each : quant::formats()) known += std::string(" ") + each->name;
-      throw DataError(core::message(where_, ", tensor \"", name, "\": it is of type ",
-                                    io::gguf_block(found.type)->name,
-                                    ", which Omnima does not read; it reads", known, "."));
-    }
+    const quant::Format& format = format_of(found);
     const py::gil_scoped_release release;
     char* data = file_.mapping->data() + found.begin;
     if (found.type == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(float) == 0) {
       const auto mapping = file_.mapping;
       return at::from_blob(data, found.shape, [mapping](void*) {}, at::kFloat);
     }
-    return quant::dequantized(*format, data, found.shape);
+    return quant::dequantized(format, data, found.shape);
   }
 
   at::Tensor raw(const std::string& name) const {
     const io::GgufTensor& found = find(name);
+    const quant::Format& format = format_of(found);
     const auto mapping = file_.mapping;
-    return at::from_blob(
-        mapping->data() + found.begin, {found.bytes}, [mapping](void*) {}, at::kByte);
+    std::vector<std::int64_t> sizes = found.shape;
+    sizes.back() = sizes.back() / format.numbers * format.bytes;
+    return at::from_blob(mapping->data() + found.begin, sizes, [mapping](void*) {}, at::kByte);
   }
+
+  void read_ahead() const { file_.mapping->read_ahead(); }
 
  private:
   const io::GgufTensor& find(const std::string& name) const {
@@ -89,6 +86,16 @@ class Gguf {
       if (tensor.name == name) return tensor;
     }
     throw DataError(core::message(where_, ": there is no tensor \"", name, "\"."));
+  }
+
+  const quant::Format& format_of(const io::GgufTensor& tensor) const {
+    const quant::Format* format = quant::format_of_gguf_type(tensor.type);
+    if (format != nullptr) return *format;
+    std::string known;
+    for (const auto* each : quant::formats()) known += std::string(" ") + each->name;
+    throw DataError(core::message(where_, ", tensor \"", tensor.name, "\": it is of type ",
+                                  io::gguf_block(tensor.type)->name,
+                                  ", which Omnima does not read; it reads", known, "."));
   }
 
   std::string where_;
@@ -178,7 +185,9 @@ void bind_gguf(py::module_& module) {
            "Name, type (such as Q4_1) and shape, as torch has it, of every tensor.")
       .def("tensor", &Gguf::tensor, py::arg("name"),
            "A tensor in float32; one that is stored so shares the file's copy-on-write mapping.")
-      .def("raw", &Gguf::raw, py::arg("name"), "The bytes of a tensor, as they are stored.");
+      .def("raw", &Gguf::raw, py::arg("name"),
+           "The bytes of a tensor, as they are stored: its shape, but that rows are bytes.")
+      .def("read_ahead", &Gguf::read_ahead, "Says that all tensors will be read soon.");
   module.def("write_gguf", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
              "Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers) "
              "aside, flushes them to the disk and renames the file into place.");
@@ -197,6 +206,15 @@ void bind_gguf(py::module_& module) {
       },
       py::arg("format"), py::arg("blocks"), py::arg("shape"),
       py::call_guard<py::gil_scoped_release>(), "float32 numbers from the bytes of their blocks.");
+  module.def(
+      "fill_parameter",
+      [](const at::Tensor& parameter, const std::string& format, const at::Tensor& stored) {
+        return quant::fill(parameter, quant::format_named(format), stored);
+      },
+      py::arg("parameter"), py::arg("format"), py::arg("stored"),
+      py::call_guard<py::gil_scoped_release>(),
+      "Writes numbers as a file holds them (blocks as bytes, or one by one) into a float32 "
+      "parameter on the CPU, in one pass. False: a NaN or an infinity is among them.");
   module.def(
       "quantized",
       [](const std::string& format, const at::Tensor& numbers) {

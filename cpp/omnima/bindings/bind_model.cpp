@@ -35,8 +35,9 @@ void bind_model(py::module_& module) {
       .def_static("fields", &DecoderConfig::fields, "Descriptions of all fields.");
 
   py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder", "A decoder-only language model.")
-      .def(py::init<const DecoderConfig&, std::uint64_t, const std::string&>(), py::arg("config"),
-           py::arg("seed") = 0, py::arg("device") = "cpu", unlocked)
+      .def(py::init<const DecoderConfig&, std::optional<std::uint64_t>, const std::string&>(),
+           py::arg("config"), py::arg("seed") = 0, py::arg("device") = "cpu", unlocked,
+           "Weights are drawn from the seed; with None they hold anything, to be overwritten.")
       .def_property_readonly("config", &Decoder::config)
       .def("num_parameters", &Decoder::num_parameters,
            "Number of parameters; tied ones count once.")

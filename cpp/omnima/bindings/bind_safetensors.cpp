@@ -4,6 +4,7 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/scratch_file.h"
+#include "omnima/io/mapping.h"
 #include "omnima/io/safetensors.h"
 
 namespace omnima::bindings {
@@ -15,8 +16,8 @@ io::NamedTensors named_tensors(const std::map<std::string, at::Tensor>& tensors)
   return {tensors.begin(), tensors.end()};
 }
 
-std::map<std::string, at::Tensor> read(const Path& path) {
-  auto file = io::read_safetensors(path);
+std::map<std::string, at::Tensor> read(const Path& path, bool ahead) {
+  auto file = io::read_safetensors(path, ahead);
   return {file.tensors.begin(), file.tensors.end()};
 }
 
@@ -29,9 +30,10 @@ void write(const Path& path, const std::map<std::string, at::Tensor>& tensors,
 
 void bind_safetensors(py::module_& module) {
   using Release = py::call_guard<py::gil_scoped_release>;
-  module.def("read_safetensors", &read, py::arg("path"), Release(),
+  module.def("read_safetensors", &read, py::arg("path"), py::arg("ahead") = false, Release(),
              "Tensors of a safetensors file by name. They share a copy-on-write mapping of the "
-             "file. A malformed file raises DataError before anything is allocated.");
+             "file, which with `ahead` is on its way into memory at once. A malformed file raises "
+             "DataError before anything is allocated.");
   module.def(
       "read_safetensors_metadata",
       [](const Path& path) { return io::read_safetensors(path).metadata; }, py::arg("path"),
@@ -47,6 +49,14 @@ void bind_safetensors(py::module_& module) {
       },
       py::arg("tensor"), Release(),
       "Says that a tensor of a file has been used: its memory may go, its values stay.");
+  module.def(
+      "forget",
+      [](const at::Tensor& tensor) {
+        io::Mapping::forget(tensor.const_data_ptr(), tensor.nbytes());
+      },
+      py::arg("tensor"), Release(),
+      "Says that a tensor in a file's mapping has been used: its memory leaves the process, and "
+      "what was written into it is lost. Other tensors are left alone.");
   module.def(
       "nonfinite_tensors",
       [](const std::map<std::string, at::Tensor>& tensors) {

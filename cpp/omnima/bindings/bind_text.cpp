@@ -3,9 +3,13 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <initializer_list>
+#include <tuple>
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
+#include "omnima/text/character_map.h"
+#include "omnima/text/merge_lines.h"
 #include "omnima/text/stream_decoder.h"
 #include "omnima/text/tokenizer.h"
 
@@ -17,11 +21,42 @@ using text::Tokenizer;
 using Ids = py::array_t<std::int32_t, py::array::c_style>;
 using Table = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>;
 
+using FoundTokens = std::vector<std::tuple<Id, std::string, bool, bool, bool>>;
+
+// The value that a name stands for, of those in order.
+template <class Enum>
+Enum named(const char* what, const std::string& name, std::initializer_list<const char*> names) {
+  int place = 0;
+  std::string known;
+  for (const char* each : names) {
+    if (name == each) return static_cast<Enum>(place);
+    known += (place++ == 0 ? "" : ", ") + std::string(each);
+  }
+  core::require<core::ConfigError>(false, what, " is '", name, "'; expected one of ", known);
+  return Enum{};
+}
+
+text::Marking make_marking(const std::string& prefix, const std::string& opening,
+                           bool in_normalizer, bool words, bool collapse, bool sentencepiece,
+                           const std::optional<std::string>& characters) {
+  text::Marking marking;
+  marking.prefix = named<text::Prefix>("the prefix", prefix, {"never", "first", "always", "every"});
+  marking.opening =
+      named<text::Opening>("the opening", opening, {"nothing", "space", "mark", "marks", "piece"});
+  marking.in_normalizer = in_normalizer;
+  marking.words = words;
+  marking.collapse = collapse;
+  marking.sentencepiece = sentencepiece;
+  if (characters) marking.characters = std::make_shared<text::CharacterMap>(*characters);
+  return marking;
+}
+
 std::shared_ptr<Tokenizer> make_tokenizer(
     const std::string& algorithm, std::vector<std::string> pieces, const std::vector<int>& roles,
     const Table& merges, std::vector<double> scores, std::optional<Id> unknown,
     std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad,
-    const std::optional<std::string>& pattern, bool whole_first, bool nfc) {
+    const std::optional<std::string>& pattern, bool whole_first, bool nfc, bool fuse_unknown,
+    const std::optional<text::Marking>& marking, const FoundTokens& found) {
   core::require<core::ConfigError>(
       algorithm == "bpe" || algorithm == "unigram" || algorithm == "word", "algorithm is '",
       algorithm, "'; expected 'bpe', 'unigram' or 'word'");
@@ -35,8 +70,8 @@ std::shared_ptr<Tokenizer> make_tokenizer(
   vocabulary.pieces = std::move(pieces);
   for (const int role : roles) {
     core::require<core::ConfigError>(
-        role >= 0 && role <= 3, "role ", role,
-        " is unknown; expected 0 (text), 1 (byte), 2 (special) or 3 (added)");
+        role >= 0 && role <= 4, "role ", role,
+        " is unknown; expected 0 (text), 1 (byte), 2 (special), 3 (added) or 4 (user)");
     vocabulary.roles.push_back(static_cast<text::Role>(role));
   }
   vocabulary.scores = std::move(scores);
@@ -51,6 +86,11 @@ std::shared_ptr<Tokenizer> make_tokenizer(
   if (pattern) vocabulary.pattern = text::pattern_of(*pattern);
   vocabulary.whole_first = whole_first;
   vocabulary.nfc = nfc;
+  vocabulary.fuse_unknown = fuse_unknown;
+  vocabulary.marking = marking;
+  for (const auto& [id, text, left, right, after] : found) {
+    vocabulary.found.push_back({id, text, left, right, after});
+  }
   const py::gil_scoped_release release;
   return std::make_shared<Tokenizer>(std::move(vocabulary));
 }
@@ -99,7 +139,26 @@ py::list encode_batch(const Tokenizer& self, const py::list& strings, bool add_b
   return arrays;
 }
 
+Table merges_of_lines(const py::list& pieces, const py::list& lines) {
+  const auto views = [](const py::list& strings) {
+    std::vector<std::string_view> all;
+    all.reserve(strings.size());
+    for (const py::handle string : strings) all.push_back(view(string));
+    return all;
+  };
+  const auto merges = text::merges_of_lines(views(pieces), views(lines));
+  Table table({static_cast<py::ssize_t>(merges.size()), py::ssize_t{3}});
+  std::uint32_t* row = table.mutable_data();
+  for (const text::Merge& merge : merges) {
+    for (const Id id : {merge.left, merge.right, merge.result}) *row++ = id;
+  }
+  return table;
+}
+
 void bind_tokenizer(py::module_& module) {
+  module.def("merges_of_lines", &merges_of_lines, py::arg("pieces"), py::arg("lines"),
+             "From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of "
+             "them is no piece.");
   py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
       module, "Tokenizer", "Text to ids and back; the core behind omnima.Tokenizer.")
       .def(py::init(&make_tokenizer), py::kw_only(), py::arg("algorithm"), py::arg("pieces"),
@@ -107,10 +166,14 @@ void bind_tokenizer(py::module_& module) {
            py::arg("unknown") = std::nullopt, py::arg("bos") = std::nullopt,
            py::arg("eos") = std::nullopt, py::arg("pad") = std::nullopt,
            py::arg("pattern") = std::nullopt, py::arg("whole_first") = false,
-           py::arg("nfc") = false,
+           py::arg("nfc") = false, py::arg("fuse_unknown") = false,
+           py::arg("marking") = std::nullopt, py::arg("found") = FoundTokens{},
            "Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 "
-           "added), and merges (rows of left, right, result) or scores. A pattern makes it "
-           "byte-level: pieces spell bytes, merges stay within what the pattern cuts.")
+           "added, 4 user), and merges (rows of left, right, result) or scores. A pattern makes it "
+           "byte-level: pieces spell bytes, merges stay within what the pattern cuts. With a "
+           "marking pieces spell a space as U+2581. What is found in texts before they are cut: "
+           "(id, text, strips spaces before, strips those behind, is looked for behind the "
+           "normalizer).")
       .def("encode", &encode, py::arg("text"), py::arg("add_bos") = false,
            py::arg("add_eos") = false, py::arg("parse_special") = false, "Ids of one text.")
       .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("add_bos") = false,
@@ -152,11 +215,13 @@ void bind_tokenizer(py::module_& module) {
           "unigram.")
       .def(
           "decode",
-          [](const Tokenizer& self, const std::vector<Id>& ids, bool skip_special) {
+          [](const Tokenizer& self, const std::vector<Id>& ids, bool skip_special,
+             const std::vector<Id>& after) {
             const py::gil_scoped_release release;
-            return self.decode(ids, skip_special);
+            return self.decode(ids, skip_special, after);
           },
-          py::arg("ids"), py::arg("skip_special") = true, "Text of ids; broken UTF-8 is U+FFFD.")
+          py::arg("ids"), py::arg("skip_special") = true, py::arg("after") = std::vector<Id>{},
+          "Text of ids that come after others; broken UTF-8 is U+FFFD.")
       .def("piece", &Tokenizer::piece, py::arg("id"), "The token as the vocabulary spells it.")
       .def("__len__", &Tokenizer::size);
 }
@@ -165,8 +230,12 @@ void bind_stream_decoder(py::module_& module) {
   using text::StreamDecoder;
   py::class_<StreamDecoder>(module, "StreamDecoder",
                             "Ids to text one by one, never splitting a character.")
-      .def(py::init<std::shared_ptr<const Tokenizer>, bool>(), py::arg("tokenizer"),
-           py::arg("skip_special") = true)
+      .def(py::init([](std::shared_ptr<const Tokenizer> tokenizer, bool skip_special,
+                       const std::vector<Id>& after) {
+             return std::make_unique<StreamDecoder>(std::move(tokenizer), skip_special, after);
+           }),
+           py::arg("tokenizer"), py::arg("skip_special") = true,
+           py::arg("after") = std::vector<Id>{})
       .def(
           "push",
           [](StreamDecoder& self, std::int64_t id) {
@@ -196,6 +265,15 @@ void bind_text(py::module_& module) {
       py::arg("pattern"), py::arg("text"), "The pieces that a pattern cuts a text into.");
   module.def("split_pattern_names", &text::pattern_names,
              "Names of the patterns by which byte-level tokenizers cut text.");
+  py::class_<text::Marking>(module, "Marking",
+                            "How spaces become marks (U+2581) before text is cut, and back.")
+      .def(py::init(&make_marking), py::kw_only(), py::arg("prefix") = "never",
+           py::arg("opening") = "nothing", py::arg("in_normalizer") = false,
+           py::arg("words") = false, py::arg("collapse") = false, py::arg("sentencepiece") = false,
+           py::arg("characters") = std::nullopt,
+           "prefix: which stretches of text get a mark in front (never, first, always, every). "
+           "opening: what a decoded text loses (nothing, space, mark, marks, piece). characters: "
+           "the bytes of SentencePiece's map of characters.");
   bind_tokenizer(module);
   bind_stream_decoder(module);
 }

@@ -37,6 +37,8 @@ class Run {
         options_(options),
         hooks_(hooks),
         runner_(config, weights, longest()),
+        known_(static_cast<std::size_t>(options.known_ids > 0 ? options.known_ids
+                                                              : config.vocab_size)),
         logits_(std::min(prompts.size(), kPlaces) * config.vocab_size),
         written_(prompts.size()) {}
 
@@ -71,8 +73,7 @@ class Run {
     runner_.prefill(sequence->state, prompt);
     runner_.logits(count - 1, 1, logits_.data());
     poll();
-    const auto vocab = static_cast<std::size_t>(config_.vocab_size);
-    const std::int64_t id = sequence->sampler.next({logits_.data(), vocab});
+    const std::int64_t id = sequence->sampler.next({logits_.data(), known_});
     if (takes(*sequence, id)) active_.push_back(std::move(sequence));
   }
 
@@ -104,7 +105,7 @@ class Run {
     runner_.team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         try {
-          tokens_[i] = active_[i]->sampler.next({&logits_[i * vocab], vocab});
+          tokens_[i] = active_[i]->sampler.next({&logits_[i * vocab], known_});
         } catch (...) {
           errors[i] = std::current_exception();
         }
@@ -142,6 +143,7 @@ class Run {
   const GenerateOptions& options_;
   const Hooks& hooks_;
   Runner runner_;
+  std::size_t known_;          // rows of the head beyond it are never drawn
   std::vector<float> logits_;  // [places, vocab]
   std::vector<Written> written_;
   std::vector<std::unique_ptr<Sequence>> active_;
@@ -163,6 +165,9 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
                                       const GenerateOptions& options, const Hooks& hooks) const {
   require<ConfigError>(options.seeds.size() == prompts.size(), "There are ", prompts.size(),
                        " prompts but ", options.seeds.size(), " seeds: give one a prompt.");
+  require<ConfigError>(0 <= options.known_ids && options.known_ids <= config_.vocab_size,
+                       "known_ids is ", options.known_ids, ", but the model has ",
+                       config_.vocab_size, " ids; 0 draws any of them.");
   for (const std::int64_t id : options.stop_ids) {
     require<ConfigError>(id >= 0 && id < config_.vocab_size, "stop_ids has ", id,
                          ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");

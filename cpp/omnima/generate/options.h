@@ -19,6 +19,7 @@ struct GenerateOptions {
   double repetition_penalty = 1.0;       // 1: off
   std::vector<std::int64_t> stop_ids{};  // a sequence ends after any of these
   std::vector<std::uint64_t> seeds{};    // one a sequence
+  std::int64_t known_ids = 0;            // only ids below are drawn; 0: any that the model has
 
   static const std::vector<core::Field>& fields();
   // From named values; an unknown name or a value out of its bounds is a ConfigError.

@@ -41,7 +41,7 @@ void Sampler::saw(std::int64_t id) {
 
 void Sampler::process(std::span<float> logits) {
   const auto penalty = static_cast<float>(options_.repetition_penalty);
-  for (std::size_t id = 0; id < seen_.size(); ++id) {
+  for (std::size_t id = 0; id < std::min(seen_.size(), logits.size()); ++id) {
     if (seen_[id]) logits[id] = logits[id] < 0 ? logits[id] * penalty : logits[id] / penalty;
   }
   if (options_.temperature == 0) return;

@@ -23,7 +23,8 @@ class Sampler {
   void saw(std::int64_t id);
   // Applies all that the options ask for, in place; dropped tokens become -infinity.
   void process(std::span<float> logits);
-  // The next token. Changes the logits. Throws NonFiniteError on NaN or +infinity.
+  // The next token, one of those that have a logit here. Changes the logits. Throws NonFiniteError
+  // on NaN or +infinity.
   std::int64_t next(std::span<float> logits);
 
  private:

@@ -7,6 +7,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 
 #include "omnima/core/error.h"
 
@@ -14,6 +17,13 @@ namespace omnima::io {
 
 using core::DataError;
 using core::require;
+
+namespace {
+
+std::mutex live_mutex;
+std::map<const char*, std::size_t> live;  // where each mapping begins, and its size
+
+}  // namespace
 
 std::shared_ptr<Mapping> Mapping::open(const std::filesystem::path& path) {
   const std::string name = path.string();
@@ -36,6 +46,34 @@ std::shared_ptr<Mapping> Mapping::open(const std::filesystem::path& path) {
   return std::shared_ptr<Mapping>(new Mapping(static_cast<char*>(data), size));
 }
 
-Mapping::~Mapping() { ::munmap(data_, size_); }
+Mapping::Mapping(char* data, std::size_t size) : data_(data), size_(size) {
+  const std::lock_guard lock(live_mutex);
+  live[data] = size;
+}
+
+Mapping::~Mapping() {
+  {
+    const std::lock_guard lock(live_mutex);
+    live.erase(data_);
+  }
+  ::munmap(data_, size_);
+}
+
+// Advice: a system that does not take it reads when the memory is touched, and keeps it.
+void Mapping::read_ahead() const { static_cast<void>(::madvise(data_, size_, MADV_WILLNEED)); }
+
+void Mapping::forget(const void* memory, std::size_t bytes) {
+  const auto* from = static_cast<const char*>(memory);
+  const std::lock_guard lock(live_mutex);
+  const auto after = live.upper_bound(from);
+  if (after == live.begin()) return;
+  const auto& [begin, size] = *std::prev(after);
+  if (from + bytes > begin + size) return;
+  // Whole pages; a neighbour's part of the first and the last one is read again.
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t first = static_cast<std::size_t>(from - begin) / page * page;
+  const std::size_t last = static_cast<std::size_t>(from - begin) + bytes;
+  static_cast<void>(::madvise(const_cast<char*>(begin) + first, last - first, MADV_DONTNEED));
+}
 
 }  // namespace omnima::io

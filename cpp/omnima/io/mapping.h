@@ -21,8 +21,14 @@ class Mapping {
   std::size_t size() const { return size_; }
   std::string_view bytes() const { return {data_, size_}; }
 
+  // The file will be read soon: it is on its way into memory from now on.
+  void read_ahead() const;
+  // Of any mapping that holds this memory: it has been read and leaves the process; used once more
+  // it is read from the file, and what was written into it is lost. Other memory is left alone.
+  static void forget(const void* memory, std::size_t bytes);
+
  private:
-  Mapping(char* data, std::size_t size) : data_(data), size_(size) {}
+  Mapping(char* data, std::size_t size);
   char* data_;
   std::size_t size_;
 };

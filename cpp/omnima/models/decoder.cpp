@@ -34,7 +34,8 @@ nn::Attention::Turn turn_of(const DecoderConfig& c, std::int64_t layer) {
 
 }  // namespace
 
-Decoder::Decoder(const DecoderConfig& config, std::uint64_t seed, const std::string& device)
+Decoder::Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
+                 const std::string& device)
     : config_(config) {
   config_.check();
   const auto& c = config_;
@@ -234,10 +235,16 @@ at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
                                    labels.reshape({-1}), scale, terms);
 }
 
+nn::Pass Decoder::begin(const at::Tensor& ids, const at::Tensor& segments,
+                        const nn::Compute& compute) const {
+  nn::Pass pass{arena_, compute, positions(ids, segments)};
+  pass.local_positions = local(pass.positions);
+  return pass;
+}
+
 at::Tensor Decoder::logits(const at::Tensor& ids) {
   check_ids(ids);
-  nn::Pass pass{arena_, {}, positions(ids, {})};
-  pass.local_positions = local(pass.positions);
+  nn::Pass pass = begin(ids, {});
   const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
@@ -257,10 +264,10 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
                      "labels must be int64 and have the shape of the ids.");
   if (options.compute.direct_gradients) arena_.gradients();
   if (options.compute.dtype != at::kFloat) arena_.shadow(options.compute.dtype);
-  nn::Pass pass{arena_, options.compute, positions(ids, segments),
-                options.training ? drop_rates(config_) : nn::DropRates{}, options.dropout_seed};
+  nn::Pass pass = begin(ids, segments, options.compute);
   pass.training = options.training;
-  pass.local_positions = local(pass.positions);
+  if (options.training) pass.drop = drop_rates(config_);
+  pass.dropout_seed = options.dropout_seed;
   const auto [x, change, of_routers] = trunk(ids, pass);
   Losses made{loss_of(x, labels, pass, options.scale, options.terms)};
   const auto heads = static_cast<double>(prediction_heads_.count());
@@ -285,8 +292,7 @@ at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& l
   check_ids(ids);
   require<core::ConfigError>(prediction_heads_.count() > 0,
                              "This model has no prediction heads: make it with prediction_heads.");
-  nn::Pass pass{arena_, {}, positions(ids, segments)};
-  pass.local_positions = local(pass.positions);
+  nn::Pass pass = begin(ids, segments);
   const at::Tensor x = trunk(ids, pass).x;
   std::vector<at::Tensor> losses;
   for (std::int64_t i = 0; i < prediction_heads_.count(); ++i) {

@@ -16,8 +16,10 @@ namespace omnima::models {
 
 class Decoder {
  public:
-  // Weights are drawn from `seed`. device: "cpu" or "cuda".
-  Decoder(const DecoderConfig& config, std::uint64_t seed, const std::string& device = "cpu");
+  // Weights are drawn from `seed`; without one they are to be overwritten before any use. device:
+  // "cpu" or "cuda".
+  Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
+          const std::string& device = "cpu");
 
   const DecoderConfig& config() const { return config_; }
   nn::Arena& arena() { return arena_; }
@@ -70,6 +72,9 @@ class Decoder {
 
   void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
+  // A pass over these ids, with the tables of positions that its layers read.
+  nn::Pass begin(const at::Tensor& ids, const at::Tensor& segments,
+                 const nn::Compute& compute = {}) const;
   // The same places with the tables of layers with a window.
   ops::Positions local(ops::Positions positions) const;
   nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;

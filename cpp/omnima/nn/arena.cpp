@@ -32,7 +32,7 @@ Slot Arena::add(Parameter parameter) {
   return {static_cast<int64_t>(parameters_.size()) - 1, 1};
 }
 
-void Arena::build(std::uint64_t seed, const at::Device& device) {
+void Arena::build(std::optional<std::uint64_t> seed, const at::Device& device) {
   int64_t offset = 0;
   for (const bool matrices : {true, false}) {
     for (auto& parameter : parameters_) {
@@ -43,22 +43,26 @@ void Arena::build(std::uint64_t seed, const at::Device& device) {
     if (matrices) decayed_ = offset;
   }
   // Drawn on the CPU, so that a seed gives the same weights on every device.
-  at::Tensor drawn = at::empty({offset}, at::kFloat);
-  core::prefer_huge_pages(drawn.mutable_data_ptr(), drawn.nbytes());
+  weights_ = at::empty({offset}, at::TensorOptions(seed ? at::kCPU : device).dtype(at::kFloat));
+  if (weights_.is_cpu()) core::prefer_huge_pages(weights_.mutable_data_ptr(), weights_.nbytes());
+  if (seed) draw(*seed, weights_);
+  weights_ = weights_.to(device);
+  for (const auto& parameter : parameters_) {
+    at::Tensor leaf = weights_.narrow(0, parameter.offset, parameter.size()).view(parameter.sizes);
+    leaves_.push_back(leaf.detach().set_requires_grad(true));
+  }
+}
+
+void Arena::draw(std::uint64_t seed, const at::Tensor& flat) const {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& parameter = parameters_[i];
-    at::Tensor values = drawn.narrow(0, parameter.offset, parameter.size());
+    at::Tensor values = flat.narrow(0, parameter.offset, parameter.size());
     if (parameter.init_std > 0) {
       auto generator = at::detail::createCPUGenerator(seed * 1000003ULL + i);
       values.normal_(0.0, parameter.init_std, generator);
     } else {
       values.fill_(parameter.init_value);
     }
-  }
-  weights_ = drawn.to(device);
-  for (const auto& parameter : parameters_) {
-    at::Tensor leaf = weights_.narrow(0, parameter.offset, parameter.size()).view(parameter.sizes);
-    leaves_.push_back(leaf.detach().set_requires_grad(true));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,8 +46,8 @@ class Arena {
   // Declares that products multiply by this matrix, or these as one.
   void add_factor(Slot slot) { factors_.push_back({slot, {}, {}}); }
   // Lays matrices first (they decay), then vectors, keeping the order of declaration, and draws the
-  // initial values from `seed`.
-  void build(std::uint64_t seed, const at::Device& device);
+  // initial values from `seed`; without one they are whatever the memory holds, to be overwritten.
+  void build(std::optional<std::uint64_t> seed, const at::Device& device);
 
   ops::Weight weight(Slot slot, const Compute& compute) const;
   const std::vector<Parameter>& parameters() const { return parameters_; }
@@ -71,6 +72,8 @@ class Arena {
   void freeze(std::vector<bool> frozen) { frozen_ = std::move(frozen); }
 
  private:
+  // Initial values in `flat`, on the CPU.
+  void draw(std::uint64_t seed, const at::Tensor& flat) const;
   at::Tensor view(const at::Tensor& flat, Slot slot) const;
   bool is_frozen(Slot slot) const;
 

@@ -46,15 +46,14 @@ Adafactor::Adafactor(nn::Arena& arena, const OptimizerOptions& options)
   variance_ = at::zeros({next.single}, where);
 }
 
-at::Tensor Adafactor::variance_of(const nn::Parameter& parameter, const Place& place,
-                                  const at::Tensor& grad, double newest) {
+at::Tensor Adafactor::variance_of(const Place& place, const at::Tensor& grad, double newest) {
   const at::Tensor squared = grad * grad;
-  if (!parameter.is_matrix()) {
-    return variance_.narrow(0, place.single, parameter.size()).lerp_(squared, newest).clone();
+  if (grad.dim() < 2) {
+    return variance_.narrow(0, place.single, grad.numel()).lerp_(squared, newest).clone();
   }
-  const int64_t rows = parameter.size() / parameter.sizes.back();
-  const int64_t columns = parameter.size() / parameter.sizes[parameter.sizes.size() - 2];
-  auto row_sizes = parameter.sizes, column_sizes = parameter.sizes;
+  const int64_t rows = grad.numel() / grad.size(-1);
+  const int64_t columns = grad.numel() / grad.size(-2);
+  auto row_sizes = grad.sizes().vec(), column_sizes = row_sizes;
   row_sizes.back() = 1;
   column_sizes[column_sizes.size() - 2] = 1;
   at::Tensor row = row_var_.narrow(0, place.row, rows).view(row_sizes);
@@ -72,12 +71,15 @@ void Adafactor::update(std::int64_t step, double lr, double grad_scale, bool) {
     const auto span = groups_.parameter(i, step);
     if (!span) continue;
     const double rate = lr * span->lr;
-    at::Tensor weight = span->of(arena_.weights()).view(parameter.sizes);
-    const at::Tensor grad = span->of(arena_.gradients()).view(parameter.sizes) * grad_scale;
+    // Without the rows that are frozen: what is left is a matrix of its own.
+    auto sizes = parameter.sizes;
+    sizes[0] -= groups_.still(i) / (parameter.size() / sizes[0]);
+    at::Tensor weight = span->of(arena_.weights()).view(sizes);
+    const at::Tensor grad = span->of(arena_.gradients()).view(sizes) * grad_scale;
     const double relative = std::min(rate, 1.0 / std::sqrt(static_cast<double>(step)));
     const double size = std::max(kSmallestScale, rms(weight)) * relative;
     weight.mul_(1.0 - rate * span->weight_decay);
-    at::Tensor change = variance_of(parameter, places_[i], grad, newest);
+    at::Tensor change = variance_of(places_[i], grad, newest);
     change.clamp_min_(kEpsilon * kEpsilon).rsqrt_().mul_(grad);
     weight.sub_(change, size / std::max(1.0, rms(change) / kLargestChange));
   }

@@ -18,8 +18,7 @@ class Adafactor final : public Optimizer {
     int64_t row = 0, column = 0, single = 0;  // where a parameter's part of each buffer starts
   };
   // The estimate of the squared gradient; a new tensor of the gradient's shape.
-  at::Tensor variance_of(const nn::Parameter& parameter, const Place& place, const at::Tensor& grad,
-                         double newest);
+  at::Tensor variance_of(const Place& place, const at::Tensor& grad, double newest);
 
   std::vector<Place> places_;
   at::Tensor row_var_, col_var_, variance_;

@@ -15,6 +15,7 @@ using core::require;
 
 constexpr const char* kRuleForm = "PATTERN:lr=0.5,weight_decay=0";
 constexpr const char* kFrozenForm = "PATTERN or PATTERN@FIRST-LAST, such as *embed*@1-100";
+constexpr const char* kRowsForm = "PATTERN[:ROWS], such as *embed*[:512]";
 
 template <class Number>
 Number read_number(const std::string& text, const std::string& rule, const char* form) {
@@ -64,7 +65,7 @@ Groups::Groups(const nn::Arena& arena, double weight_decay, const std::vector<st
     const auto& each = parameters[i];
     const Span span{each.offset, each.offset + each.size(), 1.0,
                     each.is_matrix() ? weight_decay : 0.0};
-    members_.push_back({i, span, each.is_matrix(), {}});
+    members_.push_back({i, span, each.is_matrix(), {}, 0});
   }
   std::sort(members_.begin(), members_.end(),
             [](const auto& a, const auto& b) { return a.span.first < b.span.first; });
@@ -111,6 +112,9 @@ void Groups::add_rule(const std::string& rule) {
 }
 
 void Groups::add_frozen(const std::string& rule) {
+  if (const auto bracket = rule.find('['); bracket != std::string::npos) {
+    return add_frozen_rows(rule, bracket);
+  }
   const auto at = rule.find('@');
   Rest rest{1, std::numeric_limits<std::int64_t>::max()};
   if (at != std::string::npos) {
@@ -126,17 +130,34 @@ void Groups::add_frozen(const std::string& rule) {
   for (const auto i : named(rule.substr(0, at), rule)) members_[i].rests.push_back(rest);
 }
 
-bool Groups::Member::is_frozen(std::int64_t step) const {
-  return std::any_of(rests.begin(), rests.end(),
-                     [&](const Rest& r) { return r.first <= step && step <= r.last; });
+void Groups::add_frozen_rows(const std::string& rule, std::size_t bracket) {
+  require<ConfigError>(rule.compare(bracket, 2, "[:") == 0 && rule.back() == ']', "\"", rule,
+                       "\" does not say how many rows are frozen (in the whole run); expected is ",
+                       kRowsForm, ".");
+  const auto rows = read_number<std::int64_t>(rule.substr(bracket + 2, rule.size() - bracket - 3),
+                                              rule, kRowsForm);
+  for (const auto i : named(rule.substr(0, bracket), rule)) {
+    const auto& parameter = arena_.parameters()[members_[i].index];
+    require<ConfigError>(1 <= rows && rows <= parameter.sizes[0], "\"", rule, "\" freezes ", rows,
+                         " rows; ", parameter.name, " has ", parameter.sizes[0], ".");
+    members_[i].still = std::max(members_[i].still, rows * (parameter.size() / parameter.sizes[0]));
+  }
+}
+
+int64_t Groups::Member::frozen(std::int64_t step) const {
+  const bool rests_whole = std::any_of(
+      rests.begin(), rests.end(), [&](const Rest& r) { return r.first <= step && step <= r.last; });
+  return rests_whole ? span.count() : still;
 }
 
 std::vector<Span> Groups::joined(std::int64_t step, bool frozen) const {
   std::vector<Span> spans;
   const Member* before = nullptr;
   for (const auto& member : members_) {
-    if (member.is_frozen(step) != frozen) continue;
-    const Span& span = member.span;
+    const int64_t rests = member.frozen(step);
+    const Span span =
+        frozen ? member.span.part(0, rests) : member.span.part(rests, member.span.count() - rests);
+    if (span.count() == 0) continue;
     if (before != nullptr && before->is_matrix == member.is_matrix &&
         spans.back().last == span.first && spans.back().lr == span.lr &&
         spans.back().weight_decay == span.weight_decay) {
@@ -156,15 +177,18 @@ std::vector<Span> Groups::frozen(std::int64_t step) const {
 
 std::vector<bool> Groups::frozen_parameters(std::int64_t step) const {
   std::vector<bool> all(members_.size());
-  for (const auto& member : members_) all[member.index] = member.is_frozen(step);
+  for (const auto& member : members_) {
+    all[member.index] = member.frozen(step) == member.span.count();
+  }
   const bool any = std::find(all.begin(), all.end(), true) != all.end();
   return any ? all : std::vector<bool>{};
 }
 
 std::optional<Span> Groups::parameter(std::size_t index, std::int64_t step) const {
   const Member& member = members_[member_of_[index]];
-  if (member.is_frozen(step)) return std::nullopt;
-  return member.span;
+  const int64_t rests = member.frozen(step);
+  if (rests == member.span.count()) return std::nullopt;
+  return member.span.part(rests, member.span.count() - rests);
 }
 
 }  // namespace omnima::optim

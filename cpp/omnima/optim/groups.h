@@ -32,7 +32,8 @@ class Groups {
  public:
   // Matrices decay by `weight_decay`, vectors do not. A rule is "PATTERN:lr=0.5,weight_decay=0"; of
   // several that name a parameter the last one counts. What is frozen is "PATTERN" for the whole
-  // run or "PATTERN@10-200" for these steps, with either number left out for an open end.
+  // run or "PATTERN@10-200" for these steps, with either number left out for an open end;
+  // "PATTERN[:512]" freezes the first 512 rows for the whole run.
   Groups(const nn::Arena& arena, double weight_decay, const std::vector<std::string>& rules = {},
          const std::vector<std::string>& frozen = {});
 
@@ -42,8 +43,11 @@ class Groups {
   std::vector<Span> frozen(std::int64_t step) const;
   // By index of arena.parameters(); empty: none is frozen.
   std::vector<bool> frozen_parameters(std::int64_t step) const;
-  // The span of one parameter, an index of arena.parameters(); nothing while it is frozen.
+  // The span of one parameter, an index of arena.parameters(), without its rows that are frozen;
+  // nothing while it is frozen as a whole.
   std::optional<Span> parameter(std::size_t index, std::int64_t step) const;
+  // How many elements at the front of a parameter belong to rows that are frozen.
+  int64_t still(std::size_t index) const { return members_[member_of_[index]].still; }
 
  private:
   struct Rest {
@@ -54,12 +58,15 @@ class Groups {
     Span span;
     bool is_matrix;
     std::vector<Rest> rests;
+    int64_t still = 0;  // elements of the first rows, which never move
 
-    bool is_frozen(std::int64_t step) const;
+    // How many elements at the front are frozen in a step.
+    int64_t frozen(std::int64_t step) const;
   };
   std::vector<std::size_t> named(const std::string& pattern, const std::string& rule) const;
   void add_rule(const std::string& rule);
   void add_frozen(const std::string& rule);
+  void add_frozen_rows(const std::string& rule, std::size_t bracket);
   std::vector<Span> joined(std::int64_t step, bool frozen) const;
 
   const nn::Arena& arena_;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "omnima/core/error.h"
 #include "omnima/core/scope.h"
 #include "omnima/ops/product.h"
 #include "omnima/optim/adamw.h"
@@ -49,7 +50,12 @@ at::Tensor orthogonalized(const at::Tensor& matrix, at::ScalarType type) {
 Muon::Muon(nn::Arena& arena, const OptimizerOptions& options)
     : Optimizer(arena, options), exp_avg_(zeros_like_arena()) {
   int64_t others = 0;
-  for (const auto& parameter : arena.parameters()) {
+  for (std::size_t i = 0; i < arena.parameters().size(); ++i) {
+    const auto& parameter = arena.parameters()[i];
+    core::require<core::ConfigError>(
+        !is_hidden(parameter) || groups_.still(i) % parameter.size() == 0,
+        "muon turns a matrix as a whole, so no rows of ", parameter.name,
+        " can be frozen: freeze all of it, or take another optimizer.");
     place_.push_back(is_hidden(parameter) ? -1 : others);
     if (place_.back() >= 0) others += parameter.size();
   }
@@ -82,11 +88,11 @@ void Muon::update(std::int64_t step, double lr, double grad_scale, bool) {
       hidden.push_back(i);
       continue;
     }
-    store_->over({span->of(exp_avg_), exp_avg_sq_.narrow(0, place_[i], span->count())},
-                 [&](int64_t first, int64_t count, const StateStore::Tensors& parts) {
-                   adamw_span(arena_, span->part(first, count), parts[0], parts[1], nullptr, lr,
-                              constants);
-                 });
+    store_->over(
+        {span->of(exp_avg_), exp_avg_sq_.narrow(0, place_[i] + groups_.still(i), span->count())},
+        [&](int64_t first, int64_t count, const StateStore::Tensors& parts) {
+          adamw_span(arena_, span->part(first, count), parts[0], parts[1], nullptr, lr, constants);
+        });
   }
   const auto turn_some = [&](int64_t first, int64_t last) {
     const at::NoGradGuard no_grad;

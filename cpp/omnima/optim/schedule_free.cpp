@@ -1,6 +1,7 @@
 #include "omnima/optim/schedule_free.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -69,7 +70,10 @@ Buffers ScheduleFreeAdamw::state() const {
 at::Tensor ScheduleFreeAdamw::averaged_weights() const {
   at::Tensor averaged = arena_.weights().clone();
   store_->over({base_}, [&](int64_t first, int64_t count, const auto& state) {
-    averaged.narrow(0, first, count).sub_(state[0] * (1.0 - options_.beta1)).div_(options_.beta1);
+    at::Tensor part = averaged.narrow(0, first, count);
+    const at::Tensor mean = (part - state[0] * (1.0 - options_.beta1)).div_(options_.beta1);
+    // What never moved, as frozen weights, is its own mean, to the bit.
+    part.copy_(at::where(part == state[0], part, mean));
   });
   return averaged;
 }

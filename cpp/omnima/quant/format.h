@@ -2,8 +2,6 @@
 // them. A new format is a file in formats/ and a line in registry.cpp.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,10 +21,5 @@ struct Format {
 const std::vector<const Format*>& formats();
 const Format* format_of_gguf_type(std::uint32_t type);  // null: not one of ours
 const Format& format_named(const std::string& name);    // throws ConfigError for an unknown one
-
-// float32 numbers of blocks that hold `sizes`, whose last is a whole number of blocks.
-at::Tensor dequantized(const Format& format, const void* blocks, at::IntArrayRef sizes);
-// The blocks of a float32 tensor whose last dimension is a whole number of them: bytes [size].
-at::Tensor quantized(const Format& format, const at::Tensor& numbers);
 
 }  // namespace omnima::quant

@@ -9,6 +9,8 @@
 
 #include "omnima/text/model.h"
 #include "omnima/text/pair_table.h"
+#include "omnima/text/scored_merges.h"
+#include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
 namespace omnima::text {
@@ -47,37 +49,15 @@ struct StringHash {
 class Bpe final : public Model {
  public:
   explicit Bpe(const Vocabulary& vocabulary)
-      : merges_(vocabulary.merges.size()),
-        bytes_(byte_ids(vocabulary)),
-        byte_level_(vocabulary.byte_level()),
-        unknown_(vocabulary.unknown.value_or(kNoId)) {
-    for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
-      const Merge& merge = vocabulary.merges[rank];
-      merges_.insert(merge.left, merge.right, {static_cast<std::uint32_t>(rank), merge.result});
-    }
-    if (byte_level_) {
-      if (vocabulary.whole_first) read_wholes(vocabulary);
-      return;
-    }
-    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-      const std::string& piece = vocabulary.pieces[id];
-      const bool is_unknown = vocabulary.unknown == static_cast<Id>(id);
-      if (vocabulary.roles[id] != Role::kText || is_unknown) continue;
-      if (utf8_length(static_cast<unsigned char>(piece[0])) != piece.size()) continue;
-      const std::uint32_t point = code_point(piece);
-      if (characters_.size() <= point) characters_.resize(point + 1, kNoId);
-      characters_[point] = static_cast<Id>(id);
-    }
-  }
+      : Bpe(vocabulary, vocabulary.scores.empty() ? ScoredMerges{vocabulary.merges, {}, {}}
+                                                  : scored_merges(vocabulary)) {}
 
   void encode_by_chance(std::string_view chunk, double dropout, core::Random& random,
                         std::vector<Id>& out) const override {
     thread_local Scratch scratch;
     read_symbols(chunk, scratch.symbols);
     merge_some(scratch, dropout, random);
-    for (const Symbol& symbol : scratch.symbols) {
-      if (symbol.alive) out.push_back(symbol.id);
-    }
+    write_symbols(scratch.symbols, out);
   }
 
   void encode(std::string_view chunk, std::vector<Id>& out) const override {
@@ -90,12 +70,45 @@ class Bpe final : public Model {
     }
     read_symbols(chunk, scratch.symbols);
     merge_all(scratch);
-    for (const Symbol& symbol : scratch.symbols) {
-      if (symbol.alive) out.push_back(symbol.id);
-    }
+    write_symbols(scratch.symbols, out);
   }
 
  private:
+  Bpe(const Vocabulary& vocabulary, const ScoredMerges& scored)
+      : merges_(scored.merges.size()),
+        bytes_(byte_ids(vocabulary)),
+        byte_level_(vocabulary.byte_level()),
+        fuse_unknown_(vocabulary.fuse_unknown),
+        first_stranger_(static_cast<Id>(vocabulary.pieces.size())),
+        strangers_(scored.strangers),
+        unknown_(vocabulary.unknown.value_or(kNoId)) {
+    for (std::size_t i = 0; i < scored.merges.size(); ++i) {
+      const Merge& merge = scored.merges[i];
+      const auto rank = scored.ranks.empty() ? static_cast<std::uint32_t>(i) : scored.ranks[i];
+      merges_.insert(merge.left, merge.right, {rank, merge.result});
+    }
+    if (byte_level_) {
+      if (vocabulary.whole_first) read_wholes(vocabulary);
+      return;
+    }
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      const std::string& piece = vocabulary.pieces[id];
+      const bool is_text =
+          vocabulary.roles[id] == Role::kText || vocabulary.roles[id] == Role::kUser;
+      if (!is_text || vocabulary.unknown == static_cast<Id>(id)) continue;
+      if (utf8_length(static_cast<unsigned char>(piece[0])) != piece.size()) continue;
+      add_character(code_point(piece), static_cast<Id>(id));
+    }
+    for (std::size_t i = 0; i < strangers_.size(); ++i) {
+      add_character(strangers_[i], first_stranger_ + static_cast<Id>(i));
+    }
+  }
+
+  void add_character(std::uint32_t point, Id id) {
+    if (characters_.size() <= point) characters_.resize(point + 1, kNoId);
+    characters_[point] = id;
+  }
+
   void read_wholes(const Vocabulary& vocabulary) {
     for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
       if (vocabulary.roles[id] != Role::kText) continue;
@@ -104,6 +117,7 @@ class Bpe final : public Model {
   }
 
   void read_symbols(std::string_view chunk, std::vector<Symbol>& symbols) const {
+    check_length(chunk);
     symbols.clear();
     const auto add = [&](Id id) {
       const int index = static_cast<int>(symbols.size());
@@ -122,14 +136,45 @@ class Bpe final : public Model {
       const Id id = point < characters_.size() ? characters_[point] : kNoId;
       if (id != kNoId) {
         add(id);
-      } else if (bytes_) {
+      } else if (spells(character)) {
         for (const char byte : character) add((*bytes_)[static_cast<unsigned char>(byte)]);
       } else if (unknown_ != kNoId) {
-        add(unknown_);
+        if (!fuse_unknown_ || symbols.empty() || symbols.back().id != unknown_) add(unknown_);
       }
       position += length;
     }
     if (!symbols.empty()) symbols.back().next = -1;
+  }
+
+  // Whether there is a byte token for each byte of a character.
+  bool spells(std::string_view character) const {
+    return bytes_ && std::all_of(character.begin(), character.end(), [&](char byte) {
+             return (*bytes_)[static_cast<unsigned char>(byte)] != kNoId;
+           });
+  }
+
+  void write_symbols(const std::vector<Symbol>& symbols, std::vector<Id>& out) const {
+    const std::size_t first = out.size();
+    for (const Symbol& symbol : symbols) {
+      if (!symbol.alive) continue;
+      if (symbol.id < first_stranger_) {
+        out.push_back(symbol.id);
+      } else {
+        write_stranger(strangers_[symbol.id - first_stranger_], first, out);
+      }
+    }
+  }
+
+  // A character that could be part of a piece and has become none.
+  void write_stranger(std::uint32_t point, std::size_t first, std::vector<Id>& out) const {
+    std::string character;
+    append_utf8(point, character);
+    if (spells(character)) {
+      for (const char byte : character) out.push_back((*bytes_)[static_cast<unsigned char>(byte)]);
+    } else if (unknown_ != kNoId) {
+      const bool fuses = fuse_unknown_ && out.size() > first && out.back() == unknown_;
+      if (!fuses) out.push_back(unknown_);
+    }
   }
 
   void push(Scratch& scratch, int left, int right) const {
@@ -198,6 +243,9 @@ class Bpe final : public Model {
   std::optional<std::array<Id, 256>> bytes_;
   bool byte_level_;  // every byte starts as a symbol of its own
   std::unordered_map<std::string, Id, StringHash, std::equal_to<>> wholes_;  // of whole_first
+  bool fuse_unknown_;
+  Id first_stranger_;
+  std::vector<std::uint32_t> strangers_;  // by id from first_stranger_ on
   Id unknown_;
 };
 

@@ -11,10 +11,14 @@ Chunker::Chunker(const Vocabulary& vocabulary) {
     }
   }
   for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-    if (vocabulary.roles[id] != Role::kText) continue;
+    const Role role = vocabulary.roles[id];
+    const bool byte_as_text = role == Role::kByte && vocabulary.marking;
+    if (role != Role::kText && role != Role::kUser && !byte_as_text) continue;
     const std::string& piece = vocabulary.pieces[id];
     for (std::size_t i = 0; i + 1 < piece.size(); ++i) joined_.set(slot(piece[i], piece[i + 1]));
   }
+  if (!vocabulary.marking || !vocabulary.marking->words) return;
+  for (int left = 0; left < 256; ++left) joined_.reset(slot(static_cast<char>(left), ' '));
 }
 
 }  // namespace omnima::text

@@ -10,8 +10,8 @@
 namespace omnima::text {
 
 // Two neighbouring bytes are joined when some piece holds them side by side, or when they are of
-// one character. Between bytes that are not joined every cut is exact, whatever the vocabulary was
-// trained on.
+// one character; never, where every space begins a word, before a space. Between bytes that are not
+// joined every cut is exact, whatever the vocabulary was trained on.
 class Chunker {
  public:
   explicit Chunker(const Vocabulary& vocabulary);

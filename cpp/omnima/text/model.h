@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "omnima/core/error.h"
 #include "omnima/core/random.h"
 #include "omnima/text/vocabulary.h"
 
@@ -23,6 +24,14 @@ class Model {
     encode(chunk, out);
   }
 };
+
+// Refuses what positions of 32 bits cannot count.
+inline void check_length(std::string_view chunk) {
+  constexpr std::size_t kLongest = std::size_t{1} << 30;
+  core::require<core::DataError>(chunk.size() <= kLongest, "a stretch of ", chunk.size(),
+                                 " bytes that has to be cut as one is longer than ", kLongest,
+                                 "; encode the text in parts");
+}
 
 std::unique_ptr<Model> make_bpe(const Vocabulary& vocabulary);
 std::unique_ptr<Model> make_unigram(const Vocabulary& vocabulary);

@@ -1,8 +1,10 @@
-// Ids to text one by one: a character that is not whole yet is held back; the parts join to the
-// whole decode.
+// Ids to text one by one: a character that is not whole yet is held back. The parts join to the
+// whole decode; only where byte tokens spell broken UTF-8 and the marking is Hugging Face's does
+// that one replace the whole run of them, characters before the broken one too.
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "omnima/text/tokenizer.h"
@@ -11,7 +13,9 @@ namespace omnima::text {
 
 class StreamDecoder {
  public:
-  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);
+  // The ids that came before tell whether a text begins; see Tokenizer::opening().
+  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true,
+                         std::span<const Id> after = {});
 
   // The text that the token completes; may be empty.
   std::string push(Id id);
@@ -22,6 +26,7 @@ class StreamDecoder {
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_;
+  Opening first_opening_, opening_;
   std::string pending_;
 };
 

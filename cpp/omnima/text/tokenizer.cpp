@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "omnima/core/error.h"
 #include "omnima/core/mix.h"
 #include "omnima/core/random.h"
+#include "omnima/text/decoded_pieces.h"
 #include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
@@ -23,27 +25,22 @@ namespace {
 
 constexpr std::size_t kBytesWorthAThread = 1 << 15;
 constexpr std::size_t kBytesATurn = 1 << 14;
-constexpr double kMaxAlpha = 1e6;                // far beyond what still lets chance in
-constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD, what an unknown character decodes to
+constexpr double kMaxAlpha = 1e6;  // far beyond what still lets chance in
 
-Vocabulary checked(Vocabulary vocabulary) {
-  check(vocabulary);
-  return vocabulary;
-}
-
-std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
-  std::vector<std::string> decoded = vocabulary.pieces;
-  if (vocabulary.byte_level()) {
-    for (std::size_t id = 0; id < decoded.size(); ++id) {
-      if (vocabulary.roles[id] == Role::kText) decoded[id] = *spelled_bytes(decoded[id]);
-    }
-  } else if (const auto bytes = byte_ids(vocabulary)) {
-    for (int byte = 0; byte < 256; ++byte) {
-      decoded[(*bytes)[byte]] = std::string(1, static_cast<char>(byte));
-    }
+// The vocabulary, once it is checked, as text is cut: marks as spaces. A piece with a space of its
+// own then can come from no text.
+std::optional<Vocabulary> as_cut(const Vocabulary& given) {
+  check(given);
+  if (!given.marking) return std::nullopt;
+  Vocabulary vocabulary = given;
+  for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+    Role& role = vocabulary.roles[id];
+    std::string& piece = vocabulary.pieces[id];
+    const bool never_marked = piece.find(' ') != std::string::npos;
+    if (never_marked && (role == Role::kText || role == Role::kUser)) role = Role::kSpecial;
+    piece = unmarked(piece);
   }
-  if (vocabulary.unknown) decoded[*vocabulary.unknown] = kReplacement;
-  return decoded;
+  return vocabulary;
 }
 
 std::unique_ptr<Model> make_model(const Vocabulary& vocabulary) {
@@ -70,7 +67,9 @@ class Tokenizer::BorrowedCache {
       cache_ = std::move(owner.idle_caches_.back());
       owner.idle_caches_.pop_back();
     } else {
+      owner.idle_caches_.reserve(owner.caches_ + 1);  // so that giving it back cannot fail
       cache_ = std::make_unique<ChunkCache>();
+      ++owner.caches_;
     }
   }
   ~BorrowedCache() {
@@ -88,40 +87,90 @@ class Tokenizer::BorrowedCache {
 };
 
 Tokenizer::Tokenizer(Vocabulary vocabulary)
-    : vocabulary_(checked(std::move(vocabulary))),
-      bytes_(decoded_pieces(vocabulary_)),
-      model_(make_model(vocabulary_)),
-      chunker_(vocabulary_),
-      specials_(vocabulary_) {
+    : Tokenizer(std::move(vocabulary), as_cut(vocabulary)) {}
+
+Tokenizer::Tokenizer(Vocabulary&& vocabulary, const std::optional<Vocabulary>& marked)
+    : vocabulary_(std::move(vocabulary)),
+      bytes_(decoded_pieces(marked ? *marked : vocabulary_)),
+      model_(make_model(marked ? *marked : vocabulary_)),
+      chunker_(marked ? *marked : vocabulary_),
+      finder_(vocabulary_, false),
+      second_finder_(vocabulary_, true) {
   if (vocabulary_.pattern) splitter_.emplace(*vocabulary_.pattern);
+  // Sums in single precision depend on where a text begins.
+  cuts_whole_ = vocabulary_.algorithm == Algorithm::kUnigram && vocabulary_.marking &&
+                vocabulary_.marking->sentencepiece;
 }
 
-template <class Visit>
-void Tokenizer::for_each_chunk(std::string_view text, const Visit& visit) const {
-  std::string composed;
-  if (vocabulary_.nfc) text = to_nfc(text, composed);
+// Calls chunk(part, joint) for parts that are cut on their own; a joint one goes on with the word
+// of the part before.
+template <class Chunk>
+void Tokenizer::for_each_chunk(std::string_view text, const Chunk& chunk) const {
   if (splitter_) {
     for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
       end = splitter_->end_of_piece(text, start);
-      visit(text.substr(start, end - start));
+      chunk(text.substr(start, end - start), false);
     }
     return;
   }
+  const bool words = vocabulary_.marking && vocabulary_.marking->words;
   for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
-    end = chunker_.end_of_chunk(text, start);
-    visit(text.substr(start, end - start));
+    end = cuts_whole_ ? text.size() : chunker_.end_of_chunk(text, start);
+    chunk(text.substr(start, end - start), start > 0 && !(words && text[start] == ' '));
   }
 }
 
-void Tokenizer::encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const {
-  for_each_chunk(text, [&](std::string_view chunk) { encode_chunk(chunk, cache, out); });
+// A stretch between the tokens found in the text as it is: marked, and searched again.
+template <class Chunk, class Token>
+void Tokenizer::for_each_marked(std::string_view text, bool opens, bool parse_special,
+                                const Chunk& chunk, const Token& token) const {
+  const Marking& marking = *vocabulary_.marking;
+  std::string buffer;
+  if (marking.in_normalizer) text = mark(text, opens, marking, buffer);
+  const auto stretch = [&](std::size_t begin, std::size_t end) {
+    std::string_view part = text.substr(begin, end - begin);
+    if (!marking.in_normalizer) part = mark(part, opens && begin == 0, marking, buffer);
+    for_each_chunk(part, chunk);
+  };
+  if (second_finder_.finds(parse_special)) {
+    second_finder_.split(text, parse_special, stretch, token);
+  } else {
+    stretch(0, text.size());
+  }
+}
+
+template <class Chunk, class Token>
+void Tokenizer::for_each_part(std::string_view text, bool parse_special, const Chunk& chunk,
+                              const Token& token) const {
+  std::string composed;
+  const auto stretch = [&](std::size_t begin, std::size_t end) {
+    std::string_view part = text.substr(begin, end - begin);
+    if (vocabulary_.nfc) part = to_nfc(part, composed);
+    if (vocabulary_.marking) {
+      for_each_marked(part, begin == 0, parse_special, chunk, token);
+    } else {
+      for_each_chunk(part, chunk);
+    }
+  };
+  if (finder_.finds(parse_special)) {
+    finder_.split(text, parse_special, stretch, token);
+  } else {
+    stretch(0, text.size());
+  }
+}
+
+// One unknown token where the ids at a joint are two of them.
+void Tokenizer::fuse_unknown(std::size_t joint, std::vector<Id>& out) const {
+  if (joint == 0 || joint >= out.size()) return;
+  if (out[joint] != vocabulary_.unknown || out[joint - 1] != out[joint]) return;
+  out.erase(out.begin() + static_cast<std::ptrdiff_t>(joint));
 }
 
 void Tokenizer::encode_dropped(std::string_view text, double dropout, std::uint64_t key,
                                std::vector<Id>& out) const {
-  require<core::ConfigError>(
-      vocabulary_.algorithm == Algorithm::kBpe && !vocabulary_.merges.empty(),
-      "only a tokenizer of kind 'bpe' has merges to leave out");
+  require<core::ConfigError>(vocabulary_.algorithm == Algorithm::kBpe &&
+                                 !(vocabulary_.merges.empty() && vocabulary_.scores.empty()),
+                             "only a tokenizer of kind 'bpe' has merges to leave out");
   encode_by_chance(text, dropout, key, out);
 }
 
@@ -133,8 +182,7 @@ void Tokenizer::encode_sampled(std::string_view text, double alpha, std::uint64_
   encode_by_chance(text, alpha, key, out);
 }
 
-void Tokenizer::encode_by_chance(std::string_view text, double amount, std::uint64_t key,
-                                 std::vector<Id>& out) const {
+void Tokenizer::check_chance(std::string_view text, double amount) const {
   const std::size_t invalid = find_invalid_utf8(text);
   require<DataError>(invalid == std::string_view::npos, "invalid Unicode at byte ", invalid,
                      " of the text; expected UTF-8");
@@ -145,9 +193,20 @@ void Tokenizer::encode_by_chance(std::string_view text, double amount, std::uint
     require<core::ConfigError>(amount >= 0.0 && amount <= 1.0, "dropout is ", amount,
                                "; expected a probability from 0 to 1");
   }
+}
+
+void Tokenizer::encode_by_chance(std::string_view text, double amount, std::uint64_t key,
+                                 std::vector<Id>& out) const {
+  check_chance(text, amount);
   core::Random random(key);
-  for_each_chunk(
-      text, [&](std::string_view chunk) { model_->encode_by_chance(chunk, amount, random, out); });
+  for_each_part(
+      text, false,
+      [&](std::string_view chunk, bool joint) {
+        const std::size_t before = out.size();
+        model_->encode_by_chance(chunk, amount, random, out);
+        if (joint && vocabulary_.fuse_unknown) fuse_unknown(before, out);
+      },
+      [&](Id id) { out.push_back(id); });
 }
 
 void Tokenizer::recut(std::span<const Id> ids, double amount, std::uint64_t key,
@@ -172,7 +231,13 @@ void Tokenizer::recut(std::span<const Id> ids, double amount, std::uint64_t key,
       text.resize(text.size() - bytes_[ids[--end]].size());
     }
     keep(first, begin);
-    encode_by_chance(text, amount, core::mix(key, first), out);
+    check_chance(text, amount);
+    core::Random random(core::mix(key, first));
+    std::string composed;  // the text is that of pieces: marked already
+    for_each_chunk(vocabulary_.nfc ? to_nfc(text, composed) : text,
+                   [&](std::string_view chunk, bool) {
+                     model_->encode_by_chance(chunk, amount, random, out);
+                   });
     if (last < ids.size()) ++last;  // a control token
     keep(end, last);
   }
@@ -205,15 +270,14 @@ void Tokenizer::encode_with(std::string_view text, const EncodeOptions& options,
     out.push_back(*vocabulary_.bos);
   }
   const std::size_t body = out.size();
-  std::size_t start = 0;
-  while (options.parse_special) {
-    const auto match = specials_.find(text, start);
-    if (!match) break;
-    encode_plain(text.substr(start, match->position - start), cache, out);
-    out.push_back(match->id);
-    start = match->position + match->length;
-  }
-  encode_plain(text.substr(start), cache, out);
+  for_each_part(
+      text, options.parse_special,
+      [&](std::string_view chunk, bool joint) {
+        const std::size_t before = out.size();
+        encode_chunk(chunk, cache, out);
+        if (joint && vocabulary_.fuse_unknown) fuse_unknown(before, out);
+      },
+      [&](Id id) { out.push_back(id); });
   if (options.add_bos && out.size() > body && out[body] == out[first]) {
     out.erase(out.begin() + static_cast<std::ptrdiff_t>(first));
   }
@@ -269,37 +333,16 @@ std::vector<std::vector<Id>> Tokenizer::encode_batch(std::span<const std::string
     }
   };
   std::vector<std::thread> helpers;
-  for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+  helpers.reserve(static_cast<std::size_t>(threads));
+  try {
+    for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that are there do the work.
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
   if (error) std::rethrow_exception(error);
   return results;
-}
-
-void Tokenizer::check_id(Id id) const {
-  require<DataError>(id < size(), "token id ", id, " is outside of the vocabulary of ", size(),
-                     " pieces (0 to ", size() - 1, ")");
-}
-
-void Tokenizer::append_bytes(Id id, bool skip_special, std::string& out) const {
-  check_id(id);
-  if (vocabulary_.unknown == id || !skip_special || vocabulary_.roles[id] != Role::kSpecial) {
-    out += bytes_[id];
-  }
-}
-
-std::string Tokenizer::decode(std::span<const Id> ids, bool skip_special) const {
-  std::string bytes;
-  for (const Id id : ids) append_bytes(id, skip_special, bytes);
-  if (find_invalid_utf8(bytes) == std::string_view::npos) return bytes;
-  std::string text;
-  append_replaced(bytes, false, text);
-  return text;
-}
-
-const std::string& Tokenizer::piece(Id id) const {
-  check_id(id);
-  return vocabulary_.pieces[id];
 }
 
 }  // namespace omnima::text

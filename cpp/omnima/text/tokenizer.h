@@ -51,11 +51,21 @@ class Tokenizer {
   // dropout of BPE or the alpha of unigram.
   void recut(std::span<const Id> ids, double amount, std::uint64_t key, std::vector<Id>& out) const;
 
-  // The text of ids; broken UTF-8 becomes U+FFFD. Special tokens are left out or written out.
-  std::string decode(std::span<const Id> ids, bool skip_special = true) const;
+  // The text of ids; broken UTF-8 becomes U+FFFD. Special tokens are left out or written out. With
+  // ids that came before, it is the text that goes on behind theirs.
+  std::string decode(std::span<const Id> ids, bool skip_special = true,
+                     std::span<const Id> after = {}) const;
 
-  // Appends the raw bytes of one token; DataError for an id outside of the vocabulary.
-  void append_bytes(Id id, bool skip_special, std::string& out) const;
+  // What the text of the next ids loses: that of a whole text where nothing was shown before, or
+  // where the token before is special and encoding puts a mark behind such; else nothing.
+  Opening opening(std::span<const Id> after, bool skip_special) const;
+
+  // Appends the raw bytes of one token, less what the opening takes, which is nothing any more once
+  // the text has begun; DataError for an id outside of the vocabulary.
+  void append_bytes(Id id, bool skip_special, Opening& opening, std::string& out) const;
+
+  // Whether each byte of broken UTF-8 is one U+FFFD, or each maximal part of a character.
+  bool replaces_each_byte() const { return vocabulary_.marking.has_value(); }
 
   // The token as the vocabulary spells it ("<0x0A>", " the", "</s>").
   const std::string& piece(Id id) const;
@@ -66,10 +76,20 @@ class Tokenizer {
  private:
   class BorrowedCache;
 
-  template <class Visit>
-  void for_each_chunk(std::string_view text, const Visit& visit) const;
-  void encode_plain(std::string_view text, ChunkCache& cache, std::vector<Id>& out) const;
+  Tokenizer(Vocabulary&& vocabulary, const std::optional<Vocabulary>& marked);
+
+  template <class Chunk, class Token>
+  void for_each_part(std::string_view text, bool parse_special, const Chunk& chunk,
+                     const Token& token) const;
+  template <class Chunk, class Token>
+  void for_each_marked(std::string_view text, bool opens, bool parse_special, const Chunk& chunk,
+                       const Token& token) const;
+  template <class Chunk>
+  void for_each_chunk(std::string_view text, const Chunk& chunk) const;
+  void fuse_unknown(std::size_t joint, std::vector<Id>& out) const;
+  bool is_shown(Id id, bool skip_special) const;
   void encode_chunk(std::string_view chunk, ChunkCache& cache, std::vector<Id>& out) const;
+  void check_chance(std::string_view text, double amount) const;
   void encode_by_chance(std::string_view text, double amount, std::uint64_t key,
                         std::vector<Id>& out) const;
   void encode_with(std::string_view text, const EncodeOptions& options, ChunkCache& cache,
@@ -81,9 +101,12 @@ class Tokenizer {
   std::unique_ptr<Model> model_;
   Chunker chunker_;
   std::optional<Splitter> splitter_;  // takes the chunker's place in a byte-level vocabulary
-  SpecialMatcher specials_;
+  bool cuts_whole_ = false;           // a stretch of text is one chunk
+  TokenFinder finder_;                // of tokens in text as it is
+  TokenFinder second_finder_;         // of those behind the normalizer
   mutable std::mutex caches_mutex_;
   mutable std::vector<std::unique_ptr<ChunkCache>> idle_caches_;
+  mutable std::size_t caches_ = 0;  // idle or lent
 };
 
 }  // namespace omnima::text

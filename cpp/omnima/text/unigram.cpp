@@ -55,15 +55,25 @@ double log_sum(double a, double b) {
 class Unigram final : public Model {
  public:
   explicit Unigram(const Vocabulary& vocabulary)
-      : edges_(total_bytes(vocabulary)), scores_(vocabulary.scores), bytes_(byte_ids(vocabulary)) {
-    core::require<core::DataError>(bytes_.has_value(),
+      : edges_(total_bytes(vocabulary)),
+        scores_(vocabulary.scores),
+        bytes_(byte_ids(vocabulary)),
+        unknown_(vocabulary.unknown.value_or(kNoId)),
+        single_(vocabulary.marking && vocabulary.marking->sentencepiece) {
+    core::require<core::DataError>(bytes_.has_value() || vocabulary.unknown,
                                    "a unigram tokenizer needs the 256 byte tokens <0x00> to <0xFF> "
-                                   "in its vocabulary; it has none");
+                                   "or an unknown token in its vocabulary; it has none");
     piece_of_node_.push_back(kNoPiece);
-    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-      if (vocabulary.roles[id] == Role::kText) insert(vocabulary.pieces[id], static_cast<Id>(id));
-    }
     unknown_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnknownPenalty;
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      const Role role = vocabulary.roles[id];
+      // Hugging Face tokenizers find a byte token written out in a text, too.
+      const bool byte_as_text =
+          role == Role::kByte && vocabulary.marking && !vocabulary.marking->sentencepiece;
+      if (role != Role::kText && role != Role::kUser && !byte_as_text) continue;
+      insert(vocabulary.pieces[id], static_cast<Id>(id));
+    }
+    if (single_) prefer_users(vocabulary);
   }
 
   void encode(std::string_view chunk, std::vector<Id>& out) const override {
@@ -74,9 +84,10 @@ class Unigram final : public Model {
     for (int end = static_cast<int>(chunk.size()); end > 0; end = scratch.arrivals[end].start) {
       ends.push_back(end);
     }
+    const std::size_t first = out.size();
     for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
       const Arrival& arrival = scratch.arrivals[*end];
-      append(arrival.id, chunk.substr(arrival.start, *end - arrival.start), out);
+      append(arrival.id, chunk.substr(arrival.start, *end - arrival.start), first, out);
     }
   }
 
@@ -89,9 +100,10 @@ class Unigram final : public Model {
     for (int end = static_cast<int>(chunk.size()); end > 0; end = path.back()->start) {
       path.push_back(&draw(scratch.lattice, end, random));
     }
+    const std::size_t first = out.size();
     for (auto edge = path.rbegin(); edge != path.rend(); ++edge) {
       const int end = edge + 1 == path.rend() ? static_cast<int>(chunk.size()) : edge[1]->start;
-      append((*edge)->id, chunk.substr((*edge)->start, end - (*edge)->start), out);
+      append((*edge)->id, chunk.substr((*edge)->start, end - (*edge)->start), first, out);
     }
   }
 
@@ -119,17 +131,49 @@ class Unigram final : public Model {
     piece_of_node_[node] = id;
   }
 
+  // SentencePiece's rule for what users define: a score that beats all other cuts.
+  void prefer_users(const Vocabulary& vocabulary) {
+    double least = std::numeric_limits<double>::max();
+    double most = std::numeric_limits<float>::min();  // its search begins above zero
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      if (vocabulary.roles[id] != Role::kText) continue;
+      least = std::min(least, scores_[id]);
+      most = std::max(most, scores_[id]);
+    }
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      if (vocabulary.roles[id] != Role::kUser) continue;
+      const float longest =
+          static_cast<float>(vocabulary.pieces[id].size()) * static_cast<float>(most);
+      scores_[id] = static_cast<float>(static_cast<double>(longest) - 0.1);
+    }
+    unknown_score_ = least - kUnknownPenalty;
+  }
+
+  // SentencePiece adds up in single precision, which decides between cuts that are about as good.
+  double sum(double so_far, double score) const {
+    if (!single_) return so_far + score;
+    return static_cast<float>(so_far) + static_cast<float>(score);
+  }
+
   static void offer(Arrival& arrival, double score, int start, Id id) {
     if (arrival.start < 0 || score > arrival.score) arrival = {score, start, id};
   }
 
-  // The bytes of a character without a piece, or the piece.
-  void append(Id id, std::string_view part, std::vector<Id>& out) const {
+  // The piece, or what stands for a character without one: its bytes, or one unknown token for
+  // all that follow each other. The chunk's ids begin at `first`.
+  void append(Id id, std::string_view part, std::size_t first, std::vector<Id>& out) const {
     if (id != kNoPiece) {
       out.push_back(id);
       return;
     }
-    for (const char byte : part) out.push_back((*bytes_)[static_cast<unsigned char>(byte)]);
+    const auto id_of = [&](char byte) { return (*bytes_)[static_cast<unsigned char>(byte)]; };
+    const bool spelled = bytes_ && std::all_of(part.begin(), part.end(),
+                                               [&](char byte) { return id_of(byte) != kNoId; });
+    if (spelled) {
+      for (const char byte : part) out.push_back(id_of(byte));
+    } else if (unknown_ != kNoId && (out.size() == first || out.back() != unknown_)) {
+      out.push_back(unknown_);
+    }
   }
 
   // Visits the end, score and id of each piece that begins at start; where the character there has
@@ -153,18 +197,20 @@ class Unigram final : public Model {
   }
 
   void find_best_cut(std::string_view chunk, std::vector<Arrival>& arrivals) const {
+    check_length(chunk);
     arrivals.assign(chunk.size() + 1, {0.0, -1, kNoPiece});
     for (std::size_t start = 0, length = 0; start < chunk.size(); start += length) {
       length = utf8_length(static_cast<unsigned char>(chunk[start]));
       const double so_far = arrivals[start].score;
       for_each_piece(chunk, start, length, [&](std::size_t end, double score, Id id) {
-        offer(arrivals[end], so_far + score, static_cast<int>(start), id);
+        offer(arrivals[end], sum(so_far, score), static_cast<int>(start), id);
       });
     }
   }
 
   // Forward filtering: sums the weights exp(alpha * score) of all ways to each position.
   void fill_lattice(std::string_view chunk, double alpha, Lattice& lattice) const {
+    check_length(chunk);
     auto& [sums, edges_to, edges] = lattice;
     sums.assign(chunk.size() + 1, 0.0);
     edges_to.assign(chunk.size() + 1, -1);
@@ -197,6 +243,8 @@ class Unigram final : public Model {
   std::vector<std::uint32_t> piece_of_node_;  // kNoPiece inside of a piece
   std::vector<double> scores_;
   std::optional<std::array<Id, 256>> bytes_;
+  Id unknown_;   // kNoId: none
+  bool single_;  // rules of SentencePiece
   double unknown_score_;
 };
 

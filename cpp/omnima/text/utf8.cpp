@@ -77,7 +77,8 @@ std::uint32_t code_point(std::string_view character) {
   }
 }
 
-std::size_t append_replaced(std::string_view bytes, bool hold_unfinished, std::string& out) {
+std::size_t append_replaced(std::string_view bytes, bool hold_unfinished, std::string& out,
+                            bool each_byte) {
   std::size_t position = 0;
   while (position < bytes.size()) {
     const Utf8Step step = utf8_step(bytes, position);
@@ -85,7 +86,7 @@ std::size_t append_replaced(std::string_view bytes, bool hold_unfinished, std::s
     if (step.kind == Utf8Kind::kComplete) {
       out.append(bytes, position, step.length);
     } else {
-      out += kReplacement;
+      for (std::size_t i = 0; i < (each_byte ? step.length : 1); ++i) out += kReplacement;
     }
     position += step.length;
   }

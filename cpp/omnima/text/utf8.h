@@ -33,7 +33,9 @@ inline std::size_t utf8_length(unsigned char lead) {
 std::uint32_t code_point(std::string_view character);
 
 // Appends bytes to out with every broken sequence replaced by U+FFFD. Returns how many bytes were
-// used: all of them, or all but an unfinished tail when hold_unfinished is true.
-std::size_t append_replaced(std::string_view bytes, bool hold_unfinished, std::string& out);
+// used: all of them, or all but an unfinished tail when hold_unfinished is true. With each_byte
+// every byte of a broken sequence becomes one U+FFFD.
+std::size_t append_replaced(std::string_view bytes, bool hold_unfinished, std::string& out,
+                            bool each_byte = false);
 
 }  // namespace omnima::text

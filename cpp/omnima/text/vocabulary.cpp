@@ -71,16 +71,23 @@ void check(const Vocabulary& vocabulary) {
     require<DataError>(find_invalid_utf8(vocabulary.pieces[id]) == std::string_view::npos, "piece ",
                        id, " of the vocabulary is not valid UTF-8");
   }
-  if (vocabulary.algorithm == Algorithm::kUnigram) {
-    require<DataError>(vocabulary.scores.size() == size, "the unigram vocabulary has ", size,
+  if (vocabulary.algorithm == Algorithm::kUnigram || !vocabulary.scores.empty()) {
+    require<DataError>(vocabulary.scores.size() == size, "the vocabulary has ", size,
                        " pieces but ", vocabulary.scores.size(), " scores; give one score a piece");
     for (std::size_t id = 0; id < size; ++id) {
       require<DataError>(std::isfinite(vocabulary.scores[id]), "the score of piece ", id, " ('",
                          vocabulary.pieces[id], "') is ", vocabulary.scores[id],
-                         "; expected a finite number, the log of a probability");
+                         "; expected a finite number");
     }
   }
   if (vocabulary.byte_level()) byte_level_ids(vocabulary);
+  require<DataError>(!vocabulary.marking || !vocabulary.pattern,
+                     "a vocabulary may mark spaces or have a pattern, not both");
+  for (const Found& found : vocabulary.found) {
+    require<DataError>(found.id < size && !found.text.empty(), "the token ", found.id,
+                       " to be found in texts is empty or outside of the vocabulary of ", size,
+                       " pieces");
+  }
   check_id(vocabulary, vocabulary.unknown, "unknown");
   check_id(vocabulary, vocabulary.bos, "begin");
   check_id(vocabulary, vocabulary.eos, "end");
@@ -91,21 +98,20 @@ void check(const Vocabulary& vocabulary) {
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary) {
   if (vocabulary.byte_level()) return byte_level_ids(vocabulary);
   std::array<Id, 256> ids{};
-  std::array<bool, 256> seen{};
+  ids.fill(kNoId);
   int count = 0;
   for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
     if (vocabulary.roles[id] != Role::kByte) continue;
     const std::string& piece = vocabulary.pieces[id];
     unsigned value = 256;
     if (piece.size() == 6) std::from_chars(piece.data() + 3, piece.data() + 5, value, 16);
-    require<DataError>(value < 256 && !seen[value], "the byte token ", id, " is '", piece,
+    require<DataError>(value < 256 && ids[value] == kNoId, "the byte token ", id, " is '", piece,
                        "'; expected each of <0x00> to <0xFF> once");
-    seen[value] = true;
     ids[value] = static_cast<Id>(id);
     ++count;
   }
   if (count == 0) return std::nullopt;
-  require<DataError>(count == 256, "the vocabulary has ", count,
+  require<DataError>(count == 256 || vocabulary.marking, "the vocabulary has ", count,
                      " byte tokens; expected all of <0x00> to <0xFF> or none");
   return ids;
 }

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "omnima/text/marking.h"
 #include "omnima/text/split.h"
 
 namespace omnima::text {
@@ -20,6 +21,7 @@ enum class Role : std::uint8_t {
   kByte = 1,     // one raw byte, "<0x41>"
   kSpecial = 2,  // control token: never comes from plain text, decodes to nothing unless asked
   kAdded = 3,    // as a control token, but always decodes to what it says
+  kUser = 4,     // found in every text before anything is cut
 };
 
 enum class Algorithm { kBpe, kUnigram, kWord };
@@ -28,20 +30,34 @@ struct Merge {
   Id left, right, result;
 };
 
+// How a token is found in a text.
+struct Found {
+  Id id;
+  std::string text;               // what is looked for
+  bool strips_left = false;       // takes the white space before it along
+  bool strips_right = false;      // and behind it
+  bool after_normalizer = false;  // looked for where no other token was found, in normalized text
+};
+
 // The order of pieces gives the ids, the order of merges their rank. A BPE vocabulary with a
 // pattern is byte-level: its text pieces spell bytes in the alphabet of byte_alphabet(), and its
-// merges stay within what the pattern cuts. Words are what their pattern cuts.
+// merges stay within what the pattern cuts. Words are what their pattern cuts. With a marking the
+// pieces spell a space as U+2581.
 struct Vocabulary {
   Algorithm algorithm = Algorithm::kBpe;
   std::vector<std::string> pieces;
   std::vector<Role> roles;
   std::vector<Merge> merges;   // BPE
-  std::vector<double> scores;  // unigram, log-probabilities, one a piece
+  std::vector<double> scores;  // unigram: log-probabilities, one a piece; BPE without merges: the
+                               // pair whose piece has the highest score is merged first
+  std::vector<Found> found;    // special, added and user tokens that are not here: by their pieces
   std::optional<Id> unknown;   // the token of a character that nothing else covers
   std::optional<Id> bos, eos, pad;
   std::optional<Pattern> pattern;
   bool whole_first = false;  // byte-level: a cut that is a piece is that piece, whatever the merges
   bool nfc = false;          // text is brought to normalization form C first
+  bool fuse_unknown = false;  // neighbouring unknown characters are one unknown token
+  std::optional<Marking> marking;
 
   bool byte_level() const { return pattern.has_value() && algorithm == Algorithm::kBpe; }
 };
@@ -50,8 +66,9 @@ struct Vocabulary {
 void check(const Vocabulary& vocabulary);
 
 // The ids of the 256 byte tokens; empty when the vocabulary has none. Some but not all of them is a
-// DataError. A byte-level vocabulary learnt from little text may lack a few, which then are kNoId:
-// such a byte vanishes from a text, as it does with Hugging Face tokenizers.
+// DataError, but for a marking, as Gemma's first files lack the tab. A byte-level vocabulary learnt
+// from little text may lack a few, too. Those are kNoId: such a byte vanishes from a text, as it
+// does with Hugging Face tokenizers.
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary);
 
 // The printable character that stands for each byte in a byte-level vocabulary: the byte's own

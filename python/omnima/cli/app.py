@@ -15,10 +15,12 @@ from omnima.cli import (
     data,
     doctor,
     evaluate,
+    export,
     generate,
     info,
     plan,
     profile,
+    push,
     tokenize,
     tokenizer,
     train,
@@ -41,6 +43,10 @@ app.command("train")(train.train)
 app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("export")(export.export)
+app.command("import")(export.import_model)
+app.command("verify")(export.verify)
+app.command("push")(push.push)
 app.command("tokenize")(tokenize.tokenize)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
@@ -97,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _write_utf8()
+    if not sys.stderr.isatty():  # downloads draw bars, which are noise in a file
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(args=spread_values(given), prog_name="omnima", standalone_mode=True)
     except OmnimaError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from omnima.cli.model_options import TOKENIZER
 from omnima.cli.output import print_facts, print_json
 
 app = typer.Typer(
@@ -106,7 +107,7 @@ def _print_steps(result: dict[str, Any]) -> None:
 def stats(
     inputs: list[str] = typer.Argument(..., metavar="IN...", help=_INPUTS),  # noqa: B008
     tokenizer: str | None = typer.Option(
-        None, "--tokenizer", help="directory of a tokenizer or a model: counts tokens too"
+        None, "--tokenizer", help="counts tokens too; " + TOKENIZER
     ),
     field: str | None = _field(),
     on_error: str = _on_error(),
@@ -119,9 +120,9 @@ def stats(
 
     opened = None
     if tokenizer is not None:
-        from omnima import Tokenizer
+        from omnima.hub import open_tokenizer
 
-        opened = Tokenizer.from_pretrained(tokenizer)
+        opened = open_tokenizer(tokenizer)
     source = open_source(inputs, field, on_error, document_break)  # type: ignore[arg-type]
     result = describe(source, opened)
     print_json(result) if json else print_facts(result)

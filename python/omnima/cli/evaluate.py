@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from omnima.cli.model_options import model_argument, strict_option
 from omnima.cli.output import print_facts, print_json
 
 
 def evaluate(
-    directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
+    directory: str = model_argument(),
     data: list[str] = typer.Option(  # noqa: B008 - Typer's way to say it
         ..., "--data", help="held-out text: files, globs, directories, tinyworld[:SIZE] or pystdlib"
     ),
@@ -16,12 +17,19 @@ def evaluate(
     on_error: str = typer.Option("raise", help="what to do with a bad record: raise or skip"),
     batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
     device: str = typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1"),
+    strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
     """Measure a model on text it has not seen."""
     from omnima.evaluation.directory import evaluate_directory
 
     result = evaluate_directory(
-        directory, data, field=field, on_error=on_error, batch_size=batch_size, device=device
+        directory,
+        data,
+        field=field,
+        on_error=on_error,
+        batch_size=batch_size,
+        device=device,
+        strict=strict,
     ).as_dict()
     print_json(result) if json else print_facts(result)

@@ -6,11 +6,12 @@ from typing import Any
 
 import typer
 
+from omnima.cli.model_options import model_argument, strict_option
 from omnima.cli.output import print_json
 
 
 def generate(
-    directory: str = typer.Argument(..., metavar="DIR", help="the model's directory"),
+    directory: str = model_argument(),
     prompt: str | None = typer.Option(None, help="the text to continue"),
     prompts_file: str | None = typer.Option(
         None, help="a UTF-8 file with a prompt a line, written as one batch"
@@ -33,6 +34,7 @@ def generate(
         None, help="what comes after the gap, of a model trained with fill_in_middle"
     ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
+    strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
     """Write text with a trained model."""
@@ -49,7 +51,7 @@ def generate(
         "seed": seed,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
-    model, tokenizer = writing.open_model(directory)
+    model, tokenizer = writing.open_model(directory, strict)
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)
         return

@@ -60,8 +60,15 @@ def said(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}".removesuffix(".0")
+        return _number(value)
     return str(value)
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.1f}".removesuffix(".0")
+    # Four decimals, or four digits of what is smaller than that.
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-2 else f"{value:.4g}"
 
 
 def print_table(*parts: RenderableType) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from omnima.cli.model_options import tokenizer_argument
 from omnima.cli.tokenizer import write_ids
 
 
 def tokenize(
-    directory: str = typer.Argument(..., metavar="DIR", help="directory of a tokenizer or a model"),
+    directory: str = tokenizer_argument(),
     text: str = typer.Option(..., "--text", help="the text; - reads standard input"),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:

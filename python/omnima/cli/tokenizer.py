@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from omnima.cli.model_options import TOKENIZER, tokenizer_argument
 from omnima.cli.output import print_facts, print_json
 
 if TYPE_CHECKING:
@@ -21,15 +22,10 @@ app = typer.Typer(
 )
 
 _INPUTS = "files, globs, directories, tables, mixtures, hf:OWNER/NAME, tinyworld[:SIZE] or pystdlib"
-_DIRECTORY = "directory of a tokenizer or a model"
 
 
 def _json() -> Any:
     return typer.Option(False, "--json", help="print the result as one JSON object")
-
-
-def _directory() -> Any:
-    return typer.Argument(..., metavar="DIR", help=_DIRECTORY)
 
 
 def _out() -> Any:
@@ -117,7 +113,7 @@ def import_(
 
 @app.command("encode")
 def encode(
-    directory: str = _directory(),
+    directory: str = tokenizer_argument(),
     text: str | None = typer.Argument(None, help="the text; left out: standard input"),
     pieces: bool = typer.Option(False, "--pieces", help="one token a line, with its piece"),
     add_bos: bool = typer.Option(False, "--add-bos", help="begin with the begin token"),
@@ -133,7 +129,7 @@ def encode(
 
 @app.command("decode")
 def decode(
-    directory: str = _directory(),
+    directory: str = tokenizer_argument(),
     ids: list[str] | None = typer.Argument(  # noqa: B008
         None, help="the ids, or what encode wrote; left out: standard input"
     ),
@@ -148,7 +144,7 @@ def decode(
 
 @app.command("info")
 def info(
-    directory: str = _directory(),
+    directory: str = tokenizer_argument(),
     on: str | None = typer.Option(None, "--on", help="measure on this text: " + _INPUTS),
     field: str | None = _field(),
     json: bool = _json(),
@@ -165,7 +161,7 @@ def info(
 
 @app.command("compare")
 def compare(
-    one: str = typer.Argument(..., metavar="A", help=_DIRECTORY),
+    one: str = typer.Argument(..., metavar="A", help=TOKENIZER),
     other: str = typer.Argument(..., metavar="B", help="another one"),
     on: str = typer.Option(..., "--on", help="the text to measure both on: " + _INPUTS),
     field: str | None = _field(),
@@ -223,9 +219,9 @@ def write_ids(
 
 
 def _open(directory: str) -> Tokenizer:
-    from omnima import Tokenizer
+    from omnima.hub import open_tokenizer
 
-    return Tokenizer.from_pretrained(directory)
+    return open_tokenizer(directory)
 
 
 def _measured(tokenizers: list[Tokenizer], on: str, field: str | None) -> list[dict[str, Any]]:

@@ -31,11 +31,11 @@ def check_way(
         raise ConfigError("No prompt: give --prompt TEXT, --prompts-file FILE or --interactive.")
 
 
-def open_model(directory: str) -> tuple[Any, Any]:
-    """Open a model directory together with its tokenizer."""
+def open_model(directory: str, strict: bool = False) -> tuple[Any, Any]:
+    """Open a model together with its tokenizer."""
     from omnima.evaluation.directory import open_model as opened
 
-    return opened(directory)
+    return opened(directory, strict=strict)
 
 
 def read_prompts(path: str) -> list[str]:

@@ -12,41 +12,24 @@ from omnima.errors import ConfigError, DataError
 from omnima.evaluation.held_out import Score, score
 
 
-def open_model(directory: str | Path, device: str = "cpu") -> tuple[Any, Any]:
-    """Return the model of a directory and its tokenizer, which must be there.
+def open_model(directory: str | Path, device: str = "cpu", strict: bool = False) -> tuple[Any, Any]:
+    """Return a model (of a directory, a GGUF file or a name on the hub) and its tokenizer, which
+    must be there.
 
     Raises
     ------
     ConfigError
-        The directory does not exist, or it holds no model or no tokenizer.
+        There is no such model, or it has no tokenizer.
     """
-    check_directory(directory)
     from omnima import Model
 
-    model = Model.from_pretrained(directory, device)
+    model = Model.from_pretrained(directory, device, strict=strict)
     if model.tokenizer is None:
         raise ConfigError(
             f"{directory} holds a model but no tokenizer, so text cannot become tokens. Copy the "
             "tokenizer's files beside it."
         )
     return model, model.tokenizer
-
-
-def check_directory(directory: str | Path) -> None:
-    """Raise a ConfigError unless the model's directory exists and has a config.json."""
-    path = Path(directory)
-    if not path.is_dir():
-        raise ConfigError(
-            f"There is no directory {directory}: give the directory of a trained model."
-        )
-    if not (path / "config.json").exists():
-        unfinished = (path / "checkpoints").is_dir()
-        advice = (
-            "the run is not finished; continue it with omnima train --resume"
-            if unfinished
-            else "give the directory of a trained model"
-        )
-        raise ConfigError(f"{directory} holds no config.json: {advice}.")
 
 
 def evaluate_directory(
@@ -57,13 +40,14 @@ def evaluate_directory(
     on_error: str = "raise",
     batch_size: int = 8,
     device: str = "cpu",
+    strict: bool = False,
 ) -> Score:
-    """Measure the model of a directory on all of a text.
+    """Measure a model on all of a text.
 
     Parameters
     ----------
     directory
-        A Hugging Face directory with a tokenizer.
+        A Hugging Face directory, a GGUF file or a name on the hub, with a tokenizer.
     data
         What `omnima.data.open_source` takes.
     field, on_error
@@ -72,10 +56,12 @@ def evaluate_directory(
         Rows measured at once.
     device
         Where the model computes: cpu, cuda or one GPU such as cuda:1.
+    strict
+        Refuse weights that hold NaN or infinity instead of warning.
     """
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {on_error!r}, but must be raise or skip.")
-    model, tokenizer = open_model(directory, check_device(device))
+    model, tokenizer = open_model(directory, check_device(device), strict)
     if not model.config.causal:
         raise DataError(
             f"{directory} holds a model with causal false, which sees the tokens it would have to "

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omnima._places import find_model
 from omnima.errors import DataError
-from omnima.evaluation.directory import check_directory
 
 # The part of the house that a parameter's name belongs to.
 _PARTS = (
@@ -39,15 +39,17 @@ def count_parts(parameters: Iterable[tuple[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def describe_directory(directory: str | Path) -> dict[str, Any]:
+def describe_directory(directory: str | Path, strict: bool = False) -> dict[str, Any]:
     """Return parameters (by part), config, tokenizer, training, foresight, provenance and
-    files with sizes.
+    files with sizes, of a directory, a GGUF file or a name on the hub.
+
+    `strict` refuses weights that hold NaN or infinity instead of warning.
     """
-    check_directory(directory)
     from omnima import Model
 
-    path = Path(directory)
-    model = Model.from_pretrained(path)
+    path = find_model(directory)
+    model = Model.from_pretrained(path, strict=strict)
+    files = [path] if path.is_file() else sorted(path.iterdir())
     parts = count_parts(model.core.named_parameters())
     count, active = int(model.core.num_parameters()), model.num_active_parameters
     return {
@@ -59,9 +61,7 @@ def describe_directory(directory: str | Path) -> dict[str, Any]:
         "training": (_read(path / "summary.json") | _read(path / "precision.json")) or None,
         "foresight": _read(path / "foresight.json") or None,
         "provenance": _read(path / "provenance.json") or None,
-        "files": {
-            each.name: each.stat().st_size for each in sorted(path.iterdir()) if each.is_file()
-        },
+        "files": {each.name: each.stat().st_size for each in files if each.is_file()},
     }
 
 

@@ -70,7 +70,8 @@ def generate(
     model
         An :class:`omnima.Model`.
     tokenizer
-        Its tokenizer; may be None for prompts of token ids.
+        Its tokenizer; may be None for prompts of token ids. With one only its ids are written, even
+        where the model has more rows.
     prompts
         A text, a list of token ids, or a list of these.
     max_new_tokens
@@ -109,7 +110,7 @@ def generate(
     """
     words = check_stop(stop)
     rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
-    listener = _Listener(tokenizer, words, stream, len(rows), ignore_eos)
+    listener = _Listener(tokenizer, words, stream, rows, ignore_eos)
     options = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -118,13 +119,24 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
     }
-    written = _engine(model).generate(
-        rows, options, prompting.seeds(rows, seed), listener.stop_ids, listener
+    engine = _engine(model)
+    written = engine.generate(
+        rows,
+        options,
+        prompting.seeds(rows, seed),
+        listener.stop_ids,
+        listener,
+        # Rows that a model has to spare stand for no token.
+        known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, _rows(model)),
     )
     return [
         listener.result(index, len(row), ids, reason)
         for index, (row, (ids, reason)) in enumerate(zip(rows, written, strict=True))
     ]
+
+
+def _rows(model: LanguageModel) -> int:
+    return int(model.core.config.values()["vocab_size"])
 
 
 def _engine(model: LanguageModel) -> _core.Engine:
@@ -143,7 +155,7 @@ class _Listener:
         tokenizer: TextCodec | None,
         stop: tuple[str, ...],
         stream: Callable[..., object] | None,
-        count: int,
+        prompts: Sequence[Sequence[int]],
         ignore_eos: bool,
     ) -> None:
         if tokenizer is None and (stop or stream):
@@ -153,12 +165,12 @@ class _Listener:
         self._texts = (
             []
             if tokenizer is None
-            else [TextAssembler(tokenizer.stream_decoder(), stop) for _ in range(count)]
+            else [TextAssembler(tokenizer.stream_decoder(after=ids), stop) for ids in prompts]
         )
         self._stream = stream
-        self._count = count
+        self._count = len(prompts)
         self._began = time.perf_counter()
-        self._seconds = [0.0] * count
+        self._seconds = [0.0] * len(prompts)
 
     def __call__(self, index: int, token: int) -> bool:
         self._seconds[index] = time.perf_counter() - self._began

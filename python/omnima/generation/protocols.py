@@ -21,6 +21,9 @@ class TextCodec(Protocol):
     """The part of :class:`omnima.Tokenizer` that generation uses."""
 
     @property
+    def vocab_size(self) -> int: ...
+
+    @property
     def bos_id(self) -> int | None: ...
 
     @property
@@ -28,7 +31,7 @@ class TextCodec(Protocol):
 
     def encode(self, text: str, add_bos: bool = False) -> Sequence[int]: ...
 
-    def stream_decoder(self) -> StreamDecoder: ...
+    def stream_decoder(self, *, after: Sequence[int] = ()) -> StreamDecoder: ...
 
 
 class CoreConfig(Protocol):

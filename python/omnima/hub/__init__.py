@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
-from omnima.hub.gguf.model import load_gguf, save_gguf
-from omnima.hub.pretrained import load_pretrained, save_pretrained
+from omnima._places import find_model
+from omnima.hub.card import Card, Origin, card_of, read_origin, update_certificates, write_card
+from omnima.hub.fit import check_tokenizer
+from omnima.hub.gguf.model import load_gguf, open_gguf, save_gguf
+from omnima.hub.pretrained import load_pretrained, open_pretrained
+from omnima.hub.push import Pushed, push
+from omnima.hub.saving import MAX_SHARD_SIZE, save_pretrained
+from omnima.hub.tokenizer import open_tokenizer, tokenizer_beside
 
-__all__ = ["load_gguf", "load_pretrained", "save_gguf", "save_pretrained"]
+__all__ = [
+    "MAX_SHARD_SIZE",
+    "Card",
+    "Origin",
+    "Pushed",
+    "card_of",
+    "check_tokenizer",
+    "find_model",
+    "load_gguf",
+    "load_pretrained",
+    "open_gguf",
+    "open_pretrained",
+    "open_tokenizer",
+    "push",
+    "read_origin",
+    "save_gguf",
+    "save_pretrained",
+    "tokenizer_beside",
+    "update_certificates",
+    "write_card",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,31 +59,55 @@ _INERT: dict[str, tuple[Any, ...]] = {
     "qkv_bias": (),
     "use_bias": (),
 }
+# As of DecoderConfig.rope_factor.
+_MOST_TIMES = 1024
 
 
 class ConfigReader:
     """Takes fields out of a config.json one by one; accounts for the rest at the end."""
 
-    def __init__(self, raw: Mapping[str, Any], path: Path) -> None:
-        self.raw = raw
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        path: Path,
+        prefix: str = "",
+        assumed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`prefix` stands before every name; `assumed` is what a family takes for absent fields,
+        which null is not.
+        """
+        self.raw = {**(assumed or {}), **raw}
         self.path = path
+        self._prefix = prefix
         self._taken: set[str] = set()
 
     def take(self, name: str, kind: type, default: Any = None, least: int = 1) -> Any:
         """The field's value, checked for its type; absent or null gives the default."""
         self._taken.add(name)
+        name = self._prefix + name
         value = self.raw.get(name)
         if value is None:
             value = default
         if value is None:
             raise DataError(f'{self.path}: the field "{name}" is missing.')
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int and abs(value) < 1 << 64:
             value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+        if wrong or (isinstance(value, float) and not math.isfinite(value)):
             raise DataError(f'{self.path}: "{name}" is {value!r}, but must be {_KINDS[kind]}.')
         if kind is int and isinstance(value, int) and not least <= value <= 1 << 24:
             raise DataError(
                 f'{self.path}: "{name}" is {value}, but must lie between {least} and {1 << 24}.'
+            )
+        return value
+
+    def factor(self, name: str) -> float:
+        """How many times as long a context is to be."""
+        value: float = self.take(name, float)
+        if not 1 <= value <= _MOST_TIMES:
+            raise DataError(
+                f'{self.path}: "{self._prefix}{name}" is {value:g}, but must lie between 1 and '
+                f"{_MOST_TIMES}: positions are stretched by it."
             )
         return value
 
@@ -126,4 +151,10 @@ class ConfigReader:
             )
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    dict: "an object",
+}

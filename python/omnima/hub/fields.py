@@ -36,7 +36,7 @@ def architecture(raw: Mapping[str, Any], path: Path) -> Architecture:
 def read_config(raw: Mapping[str, Any], path: Path) -> tuple[Architecture, dict[str, Any]]:
     """Architecture and decoder configuration of a config.json."""
     found = architecture(raw, path)
-    reader = ConfigReader(raw, path)
+    reader = ConfigReader(raw, path, assumed=found.assumed)
     config = {**field_defaults(), **found.read(reader)}
     reader.finish()
     heads, shared = config["num_attention_heads"], config["num_key_value_heads"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnima.config.activations import is_gated
@@ -111,12 +111,10 @@ def _block_shapes(config: Mapping[str, Any], sparse: bool) -> Shapes:
     return shapes
 
 
-def check_tensors(
-    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str
-) -> None:
+def check_shapes(found: Mapping[str, Sequence[int]], expected: Shapes, where: str) -> None:
     """DataError where tensors are missing, unexpected or of another shape."""
-    missing = [name for name in shapes if name not in tensors]
-    unexpected = [name for name in tensors if name not in shapes]
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
     if missing or unexpected:
         hint = ""
         if "lm_head.weight" in missing or "embed_out.weight" in missing:
@@ -125,12 +123,24 @@ def check_tensors(
             f"{where}: the tensors do not fit the configuration. Missing: {some(missing)}. "
             f"Unexpected: {some(unexpected)}.{hint}"
         )
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
+    for name, shape in expected.items():
+        if tuple(found[name]) != shape:
             raise DataError(
-                f'{where}, tensor "{name}": its shape is {tuple(tensors[name].shape)}, but the '
+                f'{where}, tensor "{name}": its shape is {tuple(found[name])}, but the '
                 f"configuration asks for {shape}."
             )
+
+
+def to_be_saved(
+    config: Mapping[str, Any], parameters: Iterable[tuple[str, Tensor]], where: str
+) -> dict[str, Tensor]:
+    """The parameters of a model but for those that serve training alone; DataError where they do
+    not fit its configuration.
+    """
+    found = {name: each.detach() for name, each in parameters if not is_training_only(name)}
+    shapes = {name: tuple(each.shape) for name, each in found.items()}
+    check_shapes(shapes, expected_shapes(config), where)
+    return found
 
 
 def some(items: list[str]) -> str:

@@ -28,7 +28,9 @@ _OWN: dict[str, dict[str, str]] = {
 #: The name, with us and in files, of the share of a head that turns.
 PARTIAL = "partial_rotary_factor"
 _ALWAYS = {"rope_theta", "rope_type", "type", PARTIAL}
-_LOCAL = "rope_local_base_freq"
+#: The base of layers with a window, in the names of transformers 4.
+LOCAL = "rope_local_base_freq"
+_KINDS = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
 
 
@@ -63,7 +65,11 @@ def read_rotary(
     if share is not None:
         parameters = {PARTIAL: reader.take(share[0], float, share[1]), **parameters}
     kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind not in _OWN or (share is None and parameters.get(PARTIAL, 1) != 1):
+    if (
+        not isinstance(kind, str)
+        or kind not in _OWN
+        or (share is None and parameters.get(PARTIAL, 1) != 1)
+    ):
         advice = f"supported: {', '.join(_OWN)}{', over the whole head' if share is None else ''}"
         raise reader.refusal(name, parameters, advice)
     known = _ALWAYS | set(_OWN[kind].values())
@@ -93,6 +99,8 @@ def read_rotary(
 def _rope_parameters(reader: ConfigReader) -> tuple[str, dict[str, Any]]:
     """The name of the field that counts, and what it holds."""
     parameters = reader.take("rope_parameters", dict, {})
+    if _is_by_kind(parameters):
+        parameters = parameters.get("full_attention") or {}
     scaling = reader.raw.get("rope_scaling")
     if not isinstance(scaling, dict):
         return "rope_parameters", parameters
@@ -104,7 +112,7 @@ def _rope_parameters(reader: ConfigReader) -> tuple[str, dict[str, Any]]:
 
 def _scaling(reader: ConfigReader, inner: ConfigReader, kind: str, context: int) -> dict[str, Any]:
     defaults = field_defaults()
-    factor = inner.take("factor", float)
+    factor = inner.factor("factor")
     fields: dict[str, Any] = {"rope_scaling": kind, "rope_factor": factor}
     for ours, theirs in _OWN[kind].items():
         fields[ours] = inner.take(theirs, float, defaults[ours])
@@ -154,34 +162,34 @@ def write_rotary(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_by_kind(parameters: Any) -> bool:
+    """Whether rotary parameters are those of each kind of attention, as newer files have them."""
+    return isinstance(parameters, dict) and any(kind in parameters for kind in _KINDS)
+
+
 def read_local_rotary(reader: ConfigReader, theta: float, local_theta: float | None) -> float:
-    """The base of layers with a window, which files of such families have apart; the reader is left
-    with the parameters of the other layers. `theta` and `local_theta` are the family's own; None:
-    windows have the base of the others.
+    """The base of layers with a window, which files of such families have apart. `theta` and
+    `local_theta` are the family's own; None: windows have the base of the others.
     """
     parameters = reader.raw.get("rope_parameters")
     base = reader.raw.get("rope_theta") or theta
     if local_theta is not None:
-        base = reader.take(_LOCAL, float, local_theta)
-    kinds = ("full_attention", "sliding_attention")
-    if not isinstance(parameters, dict) or not any(kind in parameters for kind in kinds):
+        base = reader.take(LOCAL, float, local_theta)
+    if not isinstance(parameters, dict) or not _is_by_kind(parameters):
         return float(base)
-    full, local = (parameters.get(kind) or {} for kind in kinds)
-    unknown = set(parameters) - set(kinds)
-    if not (isinstance(full, dict) and isinstance(local, dict)) or unknown:
-        raise reader.refusal("rope_parameters", parameters, f"two objects, {' and '.join(kinds)}")
+    full, local = (parameters.get(kind) or {} for kind in _KINDS)
+    if not (isinstance(full, dict) and isinstance(local, dict)) or set(parameters) - set(_KINDS):
+        raise reader.refusal("rope_parameters", parameters, f"two objects, {' and '.join(_KINDS)}")
     if local.get("rope_type", "default") != "default" or set(local) - {"rope_type", "rope_theta"}:
         raise reader.refusal("rope_parameters", parameters, "plain ones for sliding_attention")
-    reader.raw = {**reader.raw, "rope_parameters": full}
     return float(type(reader)(local, reader.path).take("rope_theta", float, base))
 
 
 def write_local_rotary(fields: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's fields with those of layers with a window apart, and in older names, too."""
+    """The file's fields with those of layers with a window apart."""
     local = config["rope_local_theta"] or config["rope_theta"]
     return {
         **fields,
-        _LOCAL: local,
         "rope_parameters": {
             "full_attention": fields["rope_parameters"],
             "sliding_attention": {"rope_type": "default", "rope_theta": local},

@@ -1,131 +1,21 @@
-"""A model as a Hugging Face directory, out and in.
-
-It holds config.json, generation_config.json, model.safetensors and the tokenizer's files.
-"""
+"""A model from a Hugging Face directory: config.json and model.safetensors or its shards."""
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from omnima._durable import write_durably
-from omnima.errors import ConfigError, DataError
+from omnima._places import INDEX, WEIGHTS
+from omnima.errors import DataError
 from omnima.hub import names
-from omnima.hub.fields import architecture_of, read_config, write_config
-from omnima.hub.options import field_defaults
+from omnima.hub.fields import read_config
+from omnima.hub.naming import Names
+from omnima.hub.stored import StoredModel
 from omnima.hub.strict_json import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-
-
-class SavesItself(Protocol):
-    """What a directory needs of a tokenizer."""
-
-    @property
-    def bos_id(self) -> int | None: ...
-
-    @property
-    def eos_id(self) -> int | None: ...
-
-    @property
-    def pad_id(self) -> int | None: ...
-
-    def save_pretrained(self, directory: str | Path, /) -> object:
-        """Write the tokenizer's files into a directory."""
-
-
-def save_pretrained(
-    model_config: Mapping[str, Any],
-    parameters: Iterable[tuple[str, Tensor]],
-    directory: str | Path,
-    tokenizer: SavesItself | None = None,
-    dtype: str = "float32",
-) -> str:
-    """Write a model as a directory that transformers and all that read its format can load.
-
-    Parameters
-    ----------
-    model_config
-        All fields of a decoder's configuration.
-    parameters
-        Names (those of Hugging Face's Llama) and tensors. Prediction heads, which serve training
-        alone, are left out, and the model that is read back has none.
-    directory
-        Made if absent. Each file is replaced at once, so none is ever left half written.
-    tokenizer
-        Its files are written too, and its special ids go into the configs.
-    dtype
-        "float32" or "bfloat16" (half the size, 8 bits of precision).
-
-    Returns
-    -------
-    str
-        The architecture written: the first of `omnima.hub.architectures` that the model is exactly,
-        or OmnimaForCausalLM where no architecture of transformers is; that loads here only.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown dtype, a missing or unknown field.
-    DataError
-        When parameters are missing, unexpected or of a wrong shape.
-    """
-    import torch
-
-    from omnima import _core
-
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise ConfigError(f'dtype is "{dtype}"; the choices are {", ".join(kinds)}.')
-    written = architecture_of(model_config)
-    model_config = {**field_defaults(), **model_config, "prediction_heads": 0}
-    tensors = {key: value.detach() for key, value in parameters if not names.is_training_only(key)}
-    names.check_tensors(
-        tensors, names.expected_shapes(model_config), "The model given to save_pretrained"
-    )
-    names.report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
-    tensors = written.from_ours(tensors, model_config)
-    if written.name == "OmnimaForCausalLM":
-        warnings.warn(
-            "No architecture of transformers is exactly this model, so the directory is written as "
-            'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary '
-            "and swiglu (Llama; with qk_norm Qwen3, with sliding_window Mistral), or layer_norm, "
-            "learned (rotary: GPT-NeoX), gelu_tanh and both biases (GPT-2), or another one of the "
-            "architectures that the documentation lists.",
-            stacklevel=2,
-        )
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = _special_ids(tokenizer)
-    _write_json(folder / "config.json", write_config(model_config, written, ids, dtype))
-    _write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
-    converted = {key: value.to(kinds[dtype]) for key, value in tensors.items()}
-    _core.write_safetensors(folder / _WEIGHTS, converted, {"format": "pt"})
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    return written.name
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_durably(path, (text + "\n").encode("utf-8"))
-
-
-def _special_ids(tokenizer: SavesItself | None) -> dict[str, int | None]:
-    """Written even when null: the formats' own defaults (Llama: 1 and 2) would be wrong."""
-    ids = {}
-    for kind in ("bos", "eos", "pad"):
-        value = getattr(tokenizer, f"{kind}_id", None)
-        ids[f"{kind}_token_id"] = value if isinstance(value, int) and value >= 0 else None
-    return ids
 
 
 def load_pretrained(
@@ -152,28 +42,51 @@ def load_pretrained(
         Names the file, the field or the tensor: an unsupported architecture or feature, a missing,
         unexpected or misshapen tensor, a malformed file, or a directory that holds pickles only.
     """
-    import torch
-
     from omnima import _core
 
-    folder = Path(directory)
+    found, config, tensors = _checked(Path(directory), ahead=False)
+    names.report_nonfinite(_core.nonfinite_tensors(tensors), str(directory), strict)
+    return config, found.to_ours(lambda name: tensors[name].float(), config)
+
+
+def open_pretrained(directory: str | Path) -> StoredModel:
+    """Check a directory as `load_pretrained` does, and read no weights yet.
+
+    >>> open_pretrained("SmolLM2-135M").config["hidden_size"]  # doctest: +SKIP
+    576
+    """
+    found, config, tensors = _checked(Path(directory), ahead=True)
+
+    def read(name: str, as_stored: bool) -> Tensor:
+        return tensors[name] if as_stored else tensors[name].float()
+
+    return StoredModel(config, str(directory), found, read, formats={})
+
+
+def _checked(folder: Path, ahead: bool) -> tuple[Names, dict[str, Any], dict[str, Tensor]]:
+    """How a directory names its tensors, its configuration, and the tensors as they are stored."""
+    import torch
+
     if not folder.is_dir():
         raise DataError(f"{folder} is not a directory. Give the directory that holds config.json.")
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} has no config.json: it is not a model directory.")
     path = folder / "config.json"
     found, config = read_config(read_json_object(path), path)
-    tensors = _read_weights(folder)
+    tensors = _read_weights(folder, ahead)
     tensors = {key: value for key, value in tensors.items() if not names.is_known_buffer(key)}
-    if config["num_hidden_layers"] > len(tensors):
+    layers, experts = config["num_hidden_layers"], config["num_experts"]
+    if max(layers, layers // config["decoder_sparse_step"] * experts) > len(tensors):
+        of_experts = f" with {experts} experts" if experts else ""
         raise DataError(
-            f"{path} claims {config['num_hidden_layers']} layers, but the weights are "
-            f"{len(tensors)} tensors in all."
+            f"{path} claims {layers} layers{of_experts}, but the weights are {len(tensors)} "
+            "tensors in all."
         )
-    tensors = with_prefix(tensors, found.ends)
+    tensors = with_prefix(tensors, found.names.ends)
     if config["tie_word_embeddings"]:
-        _drop_tied_head(tensors, *found.ends, folder)
-    names.check_tensors(tensors, found.shapes(config), str(folder))
+        _drop_tied_head(tensors, *found.names.ends, folder)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    names.check_shapes(shapes, found.names.shapes(config), str(folder))
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     for key, value in tensors.items():
         if value.dtype not in kinds:
@@ -181,9 +94,7 @@ def load_pretrained(
                 f'{folder}, tensor "{key}": dtype {value.dtype} is not supported for weights; '
                 "save the model in float32, float16 or bfloat16."
             )
-    names.report_nonfinite(_core.nonfinite_tensors(tensors), str(folder), strict)
-    tensors = {key: value.float() for key, value in tensors.items()}
-    return config, found.to_ours(tensors, config)
+    return found.names, config, tensors
 
 
 def with_prefix(tensors: dict[str, Tensor], ends: tuple[str, str]) -> dict[str, Tensor]:
@@ -200,13 +111,13 @@ def with_prefix(tensors: dict[str, Tensor], ends: tuple[str, str]) -> dict[str, 
     return {name if name == ends[1] else prefix + name: each for name, each in tensors.items()}
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _read_weights(folder: Path, ahead: bool) -> dict[str, Tensor]:
     from omnima import _core
 
-    if (folder / _WEIGHTS).exists():
-        return _core.read_safetensors(folder / _WEIGHTS)
-    if (folder / _INDEX).exists():
-        return _read_shards(folder)
+    if (folder / WEIGHTS).exists():
+        return _core.read_safetensors(folder / WEIGHTS, ahead)
+    if (folder / INDEX).exists():
+        return _read_shards(folder, ahead)
     pickles = sorted(
         entry.name for entry in folder.iterdir() if entry.suffix in (".bin", ".pt", ".pth", ".ckpt")
     )
@@ -217,21 +128,22 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             "transformers.AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) "
             "writes model.safetensors."
         )
-    raise DataError(f"{folder} has no {_WEIGHTS}.")
+    raise DataError(f"{folder} has no {WEIGHTS}.")
 
 
-def _read_shards(folder: Path) -> dict[str, Tensor]:
+def _read_shards(folder: Path, ahead: bool) -> dict[str, Tensor]:
     from omnima import _core
 
-    index = folder / _INDEX
+    index = folder / INDEX
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise DataError(f'{index}: "weight_map" must be an object of tensor names and file names.')
     tensors: dict[str, Tensor] = {}
     for shard in sorted({str(value) for value in weight_map.values()}):
-        if os.path.basename(shard) != shard or not shard.endswith(".safetensors"):
+        named_here = os.path.basename(shard) == shard and shard.isprintable()
+        if not named_here or not shard.endswith(".safetensors"):
             raise DataError(f"{index}: {shard!r} is not the name of a safetensors file beside it.")
-        for key, value in _core.read_safetensors(folder / shard).items():
+        for key, value in _core.read_safetensors(folder / shard, ahead).items():
             if weight_map.get(key) != shard:
                 raise DataError(
                     f'{folder / shard}, tensor "{key}": the index does not put it there.'

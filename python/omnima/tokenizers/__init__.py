@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from omnima.tokenizers.chat import EncodedChat
 from omnima.tokenizers.tokenizer import StreamDecoder, Tokenizer
 
-__all__ = ["StreamDecoder", "Tokenizer"]
+__all__ = ["EncodedChat", "StreamDecoder", "Tokenizer"]

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.tokenizers.description import ROLE_ADDED, ROLE_SPECIAL, Description
+from omnima.tokenizers.description import (
+    ROLE_ADDED,
+    ROLE_BYTE,
+    ROLE_SPECIAL,
+    ROLE_USER,
+    Description,
+    Found,
+    merges_by_score,
+)
+from omnima.tokenizers.marking_stages import marking_json
+from omnima.tokenizers.model_file import OWN_KEY, own
 from omnima.tokenizers.stages import (
     WORDS_JSON,
     byte_level_json,
@@ -15,6 +25,8 @@ from omnima.tokenizers.stages import (
 
 def tokenizer_json(description: Description) -> dict[str, Any]:
     """Return the content of tokenizer.json."""
+    if description.marking is not None:
+        return _marked_json(description)
     added = [i for i, role in enumerate(description.roles) if role in (ROLE_SPECIAL, ROLE_ADDED)]
     fallback = [] if description.kind in ("char", "word") else [{"type": "ByteFallback"}]
     pattern = description.pattern
@@ -45,6 +57,31 @@ def tokenizer_json(description: Description) -> dict[str, Any]:
     }
 
 
+def _marked_json(description: Description) -> dict[str, Any]:
+    assert description.marking is not None
+    flags = {each.id: each for each in description.found}
+    added = []
+    for i, role in enumerate(description.roles):
+        if role not in (ROLE_SPECIAL, ROLE_USER):
+            continue
+        token = added_token(i, description.pieces[i], role == ROLE_SPECIAL)
+        found = flags.get(i, Found(i, description.pieces[i]))
+        token |= {"lstrip": found.strips_left, "rstrip": found.strips_right}
+        # Those of SentencePiece are found in the text as it is, as transformers' converters say.
+        token["normalized"] = found.after_normalizer and not description.marking.sentencepiece
+        added.append(token)
+    unigram = description.kind == "unigram"
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        **marking_json(description.marking),
+        "post_processor": template_json(description),
+        "model": _unigram_json(description) if unigram else _bpe_json(description),
+    }
+
+
 def added_token(token_id: int, content: str, special: bool) -> dict[str, Any]:
     """Return the entry of a token that stands beside the model."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -53,17 +90,22 @@ def added_token(token_id: int, content: str, special: bool) -> dict[str, Any]:
 
 def _bpe_json(description: Description) -> dict[str, Any]:
     pieces = description.pieces
+    marked = description.marking is not None
+    merges = merges_by_score(description) if description.scores else description.merges
+    bytes_there = ROLE_BYTE in description.roles
     return {
         "type": "BPE",
         "dropout": None,
         "unk_token": None if description.unknown is None else pieces[description.unknown],
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": description.kind != "char" and description.pattern is None,
+        "fuse_unk": description.fuse_unknown,
+        "byte_fallback": bytes_there
+        if marked
+        else description.kind != "char" and description.pattern is None,
         "ignore_merges": description.whole_first,
         "vocab": {piece: i for i, piece in enumerate(pieces)},
-        "merges": [[pieces[left], pieces[right]] for left, right, _ in description.merges.tolist()],
+        "merges": [[pieces[left], pieces[right]] for left, right, _ in merges.tolist()],
     }
 
 
@@ -77,17 +119,18 @@ def _word_json(description: Description) -> dict[str, Any]:
 
 
 def _unigram_json(description: Description) -> dict[str, Any]:
-    # unk_id must name a token, though the byte tokens leave nothing unknown: padding, or another
-    # special token, which text never gives.
-    pad = description.pad
+    # unk_id is to name a token, though the byte tokens leave nothing unknown: padding, or another
+    # special token if there is one, which text never gives.
+    specials = (i for i, role in enumerate(description.roles) if role == ROLE_SPECIAL)
+    named = (each for each in (description.unknown, description.pad) if each is not None)
     return {
         "type": "Unigram",
-        "unk_id": pad if pad is not None else list(description.roles).index(ROLE_SPECIAL),
+        "unk_id": next(named, next(specials, None)),
         "vocab": [
             [piece, score]
             for piece, score in zip(description.pieces, description.scores, strict=True)
         ],
-        "byte_fallback": True,
+        "byte_fallback": ROLE_BYTE in description.roles,
     }
 
 
@@ -113,4 +156,6 @@ def config_json(description: Description) -> dict[str, Any]:
     ]
     if others:
         config["additional_special_tokens"] = others
+    if description.marking is not None and description.marking.sentencepiece:
+        config[OWN_KEY] = own(description)
     return config

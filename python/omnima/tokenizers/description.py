@@ -20,7 +20,35 @@ PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 BYTE_PIECES = tuple(f"<0x{value:02X}>" for value in range(256))
 BYTE_PATTERN = re.compile(r"<0x[0-9A-F]{2}>")
 
-ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL, ROLE_ADDED = 0, 1, 2, 3
+ROLE_TEXT, ROLE_BYTE, ROLE_SPECIAL, ROLE_ADDED, ROLE_USER = 0, 1, 2, 3, 4
+SPACE_MARK = "\u2581"  # how SentencePiece and those after it write a space
+
+Prefix = Literal["never", "first", "always", "every"]
+Opening = Literal["nothing", "space", "mark", "marks", "piece"]
+
+
+@dataclass(frozen=True)
+class Marking:
+    """How a text becomes what pieces spell whose spaces are U+2581, and back."""
+
+    prefix: Prefix = "never"  # which stretches between found tokens get a mark in front
+    opening: Opening = "nothing"  # what a decoded text loses where it begins
+    in_normalizer: bool = False  # marked before the tokens are found that are normalized
+    words: bool = False  # every mark begins a word, and no piece reaches across words
+    collapse: bool = False  # no space at the ends, one where several are
+    sentencepiece: bool = False  # rules of SentencePiece and llama.cpp where they differ
+    characters: bytes | None = None  # SentencePiece's map of characters
+
+
+@dataclass(frozen=True)
+class Found:
+    """A token that is found in a text before the text is cut."""
+
+    id: int
+    text: str
+    strips_left: bool = False
+    strips_right: bool = False
+    after_normalizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +59,7 @@ class Description:
     pieces: Sequence[str]
     roles: Sequence[int]
     merges: NDArray[np.uint32]  # [merges, 3]: left, right, result
-    scores: Sequence[float]  # unigram only, one a piece
+    scores: Sequence[float]  # one a piece: unigram, and BPE that merges by them
     bos: int | None
     eos: int | None
     pad: int | None
@@ -41,11 +69,23 @@ class Description:
     nfc: bool = False  # text is brought to normalization form C first
     adds_bos: bool = False  # what AutoTokenizer adds by itself; here encode() is asked to
     adds_eos: bool = False
+    fuse_unknown: bool = False  # neighbouring unknown characters are one unknown token
+    marking: Marking | None = None
+    found: Sequence[Found] = ()  # tokens that are not here are found by their pieces
 
     @property
     def algorithm(self) -> str:
         """The algorithm of the core that runs this tokenizer."""
         return self.kind if self.kind in ("unigram", "word") else "bpe"
+
+
+def own_padding(pad: int | None, end: int | None) -> int | None:
+    """Return the padding token, but none where a file pads with the end token.
+
+    Many files of models do, SmolLM2's and GPT-2's fine-tunes among them; a model that is trained
+    further with such padding would never learn to stop.
+    """
+    return None if pad == end else pad
 
 
 def no_merges() -> NDArray[np.uint32]:
@@ -55,13 +95,36 @@ def no_merges() -> NDArray[np.uint32]:
 
 def all_merges(ids: Mapping[str, int]) -> NDArray[np.uint32]:
     """Return every way to make a piece out of two others, in the order of the pieces."""
+    # Halves of a length that no piece has are not even cut out: a piece may be very long.
+    lengths = {len(piece) for piece in ids}
     rows = [
         (ids[piece[:cut]], ids[piece[cut:]], number)
         for piece, number in ids.items()
         for cut in range(1, len(piece))
+        if cut in lengths and len(piece) - cut in lengths
         if piece[:cut] in ids and piece[cut:] in ids
     ]
     return np.array(rows, dtype=np.uint32).reshape(-1, 3)
+
+
+def merges_by_score(description: Description) -> NDArray[np.uint32]:
+    """Return the merges of a BPE whose pieces have scores, in the order of transformers' files.
+
+    The best score goes first; of equal ones the longer halves, as its converters sort them.
+    """
+    mergeable = {
+        piece: i
+        for i, (piece, role) in enumerate(zip(description.pieces, description.roles, strict=True))
+        if role in (ROLE_TEXT, ROLE_USER)
+    }
+    merges = all_merges(mergeable)
+    if not len(merges):
+        return merges
+    pieces, scores = description.pieces, np.asarray(description.scores)
+    lengths = np.array([len(piece) for piece in pieces])
+    left, right, result = merges.T
+    order = np.lexsort((right, left, -lengths[right], -lengths[left], -scores[result]))
+    return merges[order]
 
 
 def check_kind(kind: str) -> Kind:

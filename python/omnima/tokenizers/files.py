@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from omnima._durable import write_durably
 from omnima.errors import DataError
+from omnima.tokenizers import chat_files, model_file, sentencepiece_writer
 from omnima.tokenizers.as_json import added_token, config_json, tokenizer_json
 from omnima.tokenizers.description import (
     BYTE_PATTERN,
@@ -20,11 +21,17 @@ from omnima.tokenizers.description import (
     ROLE_BYTE,
     ROLE_SPECIAL,
     ROLE_TEXT,
+    ROLE_USER,
+    SPACE_MARK,
     WORD_PATTERN,
     Description,
+    Found,
     Kind,
+    Marking,
     no_merges,
+    own_padding,
 )
+from omnima.tokenizers.marking_stages import is_marked, read_marking
 from omnima.tokenizers.stages import (
     WORDS_JSON,
     Template,
@@ -34,33 +41,49 @@ from omnima.tokenizers.stages import (
 )
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+MODEL_FILE = "tokenizer.model"  # of SentencePiece
 VOCABULARY_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # how GPT-2's first files were split
 _END_OF_TEXT = "<|endoftext|>"
 
 
 def serialize(description: Description) -> dict[str, bytes]:
-    """Return the files of a tokenizer, by name; equal tokenizers give equal bytes."""
-    return {
+    """Return the files that say a tokenizer's ids, by name; equal tokenizers give equal bytes."""
+    written = {
         TOKENIZER_FILE: _dump(tokenizer_json(description), indent=None),
         CONFIG_FILE: _dump(config_json(description), indent=2),
     }
+    if description.marking is not None and description.marking.sentencepiece:
+        written[MODEL_FILE] = sentencepiece_writer.write(description)
+    return written
 
 
-def write(description: Description, directory: Path) -> None:
+def write(description: Description, directory: Path, templates: chat_files.Templates) -> None:
     """Write the files, each at once, into the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, content in serialize(description).items():
+    config = {**config_json(description), **chat_files.as_config(templates)}
+    contents = {**serialize(description), CONFIG_FILE: _dump(config, indent=2)}
+    for name, content in contents.items():
         write_durably(directory / name, content)
+    chat_files.write(templates, directory)
+
+
+def read_templates(directory: Path) -> chat_files.Templates:
+    """Read the chat templates of a directory: its files, or what its config says."""
+    config = directory / CONFIG_FILE
+    return chat_files.read(directory, _config_beside(config), config)
 
 
 def read(directory: Path) -> Description:
     """Read the files of a tokenizer; DataError names the file and what in it is wrong."""
-    path = directory / TOKENIZER_FILE
+    path, model = directory / TOKENIZER_FILE, directory / MODEL_FILE
+    config = _config_beside(path)
+    if model_file.OWN_KEY in config or (model.exists() and not path.exists()):
+        return model_file.read(model, config)
     if not path.exists() and (directory / VOCABULARY_FILE).exists():
         path, content = directory / VOCABULARY_FILE, _from_two_files(directory)
     else:
         content = _load(path)
-    return _Reader(path, content, _config_beside(path)).description()
+    return _Reader(path, content, config).description()
 
 
 def read_json(path: Path, named: Mapping[str, str | None]) -> Description:
@@ -131,31 +154,43 @@ class _Reader:
         self.pattern: str | None = None
         self.template = Template()
         self.nfc = False
+        self.marking: Marking | None = None
+        self.found: list[Found] = []
 
     def unsupported(self, what: str) -> DataError:
         return DataError(
             f"{self.path}: {what} is not supported; Omnima reads byte-level BPE (of the GPT-2,"
-            " Llama 3 and Qwen kind), and the BPE, unigram, character and byte tokenizers that it"
-            " writes (no normalizer or pre-tokenizer)"
+            " Llama 3 and Qwen kind), BPE and unigram whose pieces spell spaces as U+2581 (of the"
+            " Llama 2, Mistral and Gemma kind), and the tokenizers that it writes"
         )
 
     def description(self) -> Description:
         algorithm = self.model.get("type")
         stage = self.content.get("pre_tokenizer")
+        self.template = read_template(self.content.get("post_processor"), self.unsupported)
+        if algorithm in ("BPE", "Unigram") and is_marked(self.content):
+            self.marking = read_marking(self.content, self.unsupported)
+            return self._with(self._bpe if algorithm == "BPE" else self._unigram)
         words = algorithm == "WordLevel" and stage == WORDS_JSON
         self.pattern = WORD_PATTERN if words else read_pre_tokenizer(stage, self.unsupported)
-        self.template = read_template(self.content.get("post_processor"), self.unsupported)
         normalizer = self.content.get("normalizer")
         self.nfc = self.pattern is not None and normalizer == {"type": "NFC"}
         if normalizer is not None and not self.nfc:
             name = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
             raise self.unsupported(f"the normalizer '{name}'")
         read = {"BPE": self._bpe, "Unigram": self._unigram, "WordLevel": self._words}
-        if algorithm not in read or (algorithm == "WordLevel" and not words):
+        if (
+            not isinstance(algorithm, str)
+            or algorithm not in read
+            or (algorithm == "WordLevel" and not words)
+        ):
             raise self.unsupported(f"a model of type '{algorithm}'")
+        return self._with(read[algorithm])
+
+    def _with(self, read: Callable[[], Description]) -> Description:
         try:
-            return read[algorithm]()
-        except (KeyError, TypeError, ValueError) as error:
+            return read()
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(
@@ -167,7 +202,7 @@ class _Reader:
             "dropout": (None, 0.0),
             "continuing_subword_prefix": (None, ""),
             "end_of_word_suffix": (None, ""),
-            "fuse_unk": (None, False),
+            "fuse_unk": (None, False, True) if self.marking else (None, False),
         }
         if self.pattern is None:
             defaults["ignore_merges"] = (None, False)
@@ -185,6 +220,16 @@ class _Reader:
             return self._byte_level(pieces, merges)
         fallback = bool(self.model.get("byte_fallback"))
         pieces, roles = self._with_added(pieces, fallback)
+        if self.marking is not None:
+            name = self.model.get("unk_token")
+            return self._description(
+                "bpe",
+                pieces,
+                roles,
+                merges=merges,
+                unknown=None if name is None else vocabulary[name],
+                fuse_unknown=bool(self.model.get("fuse_unk")),
+            )
         text = any(role == ROLE_TEXT for role in roles)
         kind: Kind = "char" if not fallback else "bpe" if text else "byte"
         unknown = str(self.model.get("unk_token"))
@@ -198,6 +243,8 @@ class _Reader:
 
     def _pieces(self) -> list[str]:
         vocabulary: dict[str, int] = self.model["vocab"]
+        if not isinstance(vocabulary, dict):
+            raise ValueError("the vocabulary is no object of pieces and ids")
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
             raise DataError(
@@ -226,16 +273,28 @@ class _Reader:
     def _unigram(self) -> Description:
         if self.pattern is not None:
             raise self.unsupported("a unigram model with a pre_tokenizer")
-        if not self.model.get("byte_fallback"):
+        fallback = bool(self.model.get("byte_fallback"))
+        if not fallback and self.marking is None:
             raise self.unsupported("a unigram model without byte_fallback")
         entries = self.model["vocab"]
-        pieces, roles = self._with_added([piece for piece, _ in entries], True)
+        pieces, roles = self._with_added([piece for piece, _ in entries], fallback)
         scores = [float(score) for _, score in entries]
         for (piece, _), score in zip(entries, scores, strict=True):
             if not math.isfinite(score):
                 raise ValueError(f"the score of {piece!r} is {score}, not a finite number")
         scores += [0.0] * (len(pieces) - len(scores))
-        return self._description("unigram", pieces, roles, scores=scores)
+        given = self.model.get("unk_id") if self.marking is not None else None
+        unknown = None if given is None else int(given)
+        if unknown is not None and not 0 <= unknown < len(entries):
+            raise ValueError(f"unk_id is {unknown}, which is no id of the {len(entries)} pieces")
+        return self._description(
+            "unigram",
+            pieces,
+            roles,
+            scores=scores,
+            unknown=unknown,
+            fuse_unknown=unknown is not None,
+        )
 
     def _with_added(self, pieces: list[str], fallback: bool) -> tuple[list[str], list[int]]:
         pieces = list(pieces)
@@ -245,7 +304,12 @@ class _Reader:
         ):
             content, token_id = token["content"], int(token["id"])
             plain = self.pattern is None and not token.get("special")
-            if plain or any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
+            flags = ("single_word", "lstrip", "rstrip")
+            if self.marking is not None:
+                if token.get("single_word"):
+                    raise self.unsupported(f"the added token {content!r} with single_word")
+                self.found.append(self._found(token))
+            elif plain or any(token.get(flag) for flag in flags):
                 raise self.unsupported(
                     f"the added token {content!r}, which is not special or strips spaces,"
                 )
@@ -256,7 +320,11 @@ class _Reader:
                     f"{self.path}: the added token {content!r} has id {token_id}, which is"
                     " another's"
                 )
-            added[token_id] = ROLE_SPECIAL if token.get("special") else ROLE_ADDED
+            plain_role = ROLE_ADDED if self.marking is None else ROLE_USER
+            added[token_id] = ROLE_SPECIAL if token.get("special") else plain_role
+        for i, piece in enumerate(pieces):
+            if not isinstance(piece, str):
+                raise ValueError(f"the piece {i} is {piece!r}, no text")
         roles = [
             added[i]
             if i in added
@@ -265,11 +333,25 @@ class _Reader:
             else ROLE_TEXT
             for i, piece in enumerate(pieces)
         ]
-        if fallback and roles.count(ROLE_BYTE) != len(BYTE_PIECES):
+        # Gemma's first files lack the byte token of the tab, which is a piece there.
+        if self.marking is None and fallback and roles.count(ROLE_BYTE) != len(BYTE_PIECES):
             raise self.unsupported(
                 f"byte_fallback with {roles.count(ROLE_BYTE)} of the 256 byte tokens"
             )
         return pieces, roles
+
+    def _found(self, token: dict[str, Any]) -> Found:
+        text = str(token["content"])
+        if token.get("normalized") and self.marking and self.marking.in_normalizer:
+            text = text.replace(" ", SPACE_MARK)
+            text = SPACE_MARK + text if self.marking.prefix == "every" else text
+        return Found(
+            id=int(token["id"]),
+            text=text,
+            strips_left=bool(token.get("lstrip")),
+            strips_right=bool(token.get("rstrip")),
+            after_normalizer=bool(token.get("normalized")),
+        )
 
     def _description(
         self, kind: Kind, pieces: list[str], roles: list[int], **parts: Any
@@ -302,9 +384,11 @@ class _Reader:
             roles=roles,
             bos=bos,
             eos=eos,
-            pad=pad,
+            pad=own_padding(pad, eos),
             nfc=self.nfc,
             adds_bos=self.template.before is not None,
             adds_eos=self.template.after is not None,
+            marking=self.marking,
+            found=tuple(self.found),
             **parts,
         )

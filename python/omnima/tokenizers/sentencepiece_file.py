@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,60 +17,86 @@ from omnima.tokenizers.description import (
     ROLE_BYTE,
     ROLE_SPECIAL,
     ROLE_TEXT,
+    ROLE_USER,
+    SPACE_MARK,
     Description,
+    Found,
     Kind,
+    Marking,
     all_merges,
     no_merges,
 )
 
-_SPACE = "\u2581"  # how SentencePiece writes a space
 # The numbers of the fields in sentencepiece_model.proto, with their defaults.
 _PIECES, _TRAINER, _NORMALIZER, _DENORMALIZER = 1, 2, 3, 5
 _PIECE, _SCORE, _TYPE = 1, 2, 3
-_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_TYPE_NAMES = {4: "user-defined", 5: "unused"}
+_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 _MODEL_TYPE, _SPACE_BEHIND, _BYTE_FALLBACK, _BOS, _EOS, _PAD = 3, 24, 35, 41, 42, 43
 _KINDS: dict[int, Kind] = {1: "unigram", 2: "bpe"}
 _CHARACTERS, _DUMMY_PREFIX, _REMOVE_SPACES, _ESCAPE = 2, 3, 4, 5
+_PLAIN = re.compile("[!-@\\[-`a-z{-~]+")  # what no normalization changes
 _OF_TRAINER = {_MODEL_TYPE: 1, _SPACE_BEHIND: 0, _BYTE_FALLBACK: 0, _BOS: 1, _EOS: 2, _PAD: -1}
 _OF_NORMALIZER = {_DUMMY_PREFIX: 1, _REMOVE_SPACES: 1, _ESCAPE: 1}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    text: str  # a normal piece with its spaces as spaces
+    text: str
     score: float
     kind: int
 
 
-def read(path: Path, content: bytes) -> Description:
-    """Read a model file; DataError names what in it Omnima does not have."""
+@dataclass(frozen=True)
+class _Cleaning:
+    """What happens to a text before it is cut."""
+
+    prefix: bool
+    collapse: bool
+    characters: bytes
+
+
+def read(path: Path, content: bytes, marked: bool = False) -> Description:
+    """Read a model file; DataError names what in it Omnima does not have.
+
+    One that takes text as it is becomes what Omnima trains, unless it is to stay ``marked``.
+    """
     try:
         message = _message(content)
         entries = [_entry(each) for each in message.get(_PIECES, [])]
         trainer = _numbers(_message(message[_TRAINER][-1]), _OF_TRAINER)
-        cleaning = _message(message[_NORMALIZER][-1])
-        normalizer = _numbers(cleaning, _OF_NORMALIZER)
-        other = _message(message.get(_DENORMALIZER, [b""])[-1])
+        normalizer = _message(message[_NORMALIZER][-1])
+        flags = _numbers(normalizer, _OF_NORMALIZER)
+        denormalizer = _bytes(_message(_bytes(message, _DENORMALIZER)), _CHARACTERS)
+        cleaning = _Cleaning(
+            prefix=bool(flags[_DUMMY_PREFIX]),
+            collapse=bool(flags[_REMOVE_SPACES]),
+            characters=_bytes(normalizer, _CHARACTERS),
+        )
     except (KeyError, TypeError, ValueError, IndexError, struct.error):
         raise DataError(
             f"{path}: neither a tokenizer.json, nor a rank file of tiktoken, nor a model file of"
             " SentencePiece; or it is damaged"
         ) from None
     kind = _KINDS.get(trainer[_MODEL_TYPE])
-    changes_characters = any(part.get(_CHARACTERS, [b""])[-1] for part in (cleaning, other))
-    _check(path, kind, entries, trainer, normalizer, changes_characters)
+    cleans = cleaning.collapse or bool(cleaning.characters)
+    others = {
+        "a model of type word or char": kind is None,
+        "a denormalizer": bool(denormalizer),
+        "spaces that stay spaces": not flags[_ESCAPE],
+        # SentencePiece keeps those as they are where it replaces characters.
+        **{f"the user-defined piece {each.text!r} beside normalization": True for each in entries
+           if each.kind == _USER and cleans and not _PLAIN.fullmatch(each.text)},
+    }  # fmt: skip
+    _check(path, entries, trainer, others)
     assert kind is not None
-    return _description(kind, entries, trainer)
+    takes_as_it_is = cleaning == _Cleaning(False, False, b"") and trainer[_BYTE_FALLBACK]
+    if not marked and takes_as_it_is and all(each.kind != _USER for each in entries):
+        return _plain(kind, entries, trainer)
+    return _marked(kind, entries, trainer, cleaning)
 
 
 def _check(
-    path: Path,
-    kind: Kind | None,
-    entries: list[_Entry],
-    trainer: dict[int, int],
-    normalizer: dict[int, int],
-    changes_characters: bool,
+    path: Path, entries: list[_Entry], trainer: dict[int, int], others: dict[str, bool]
 ) -> None:
     """Refuse what would give other ids than SentencePiece does."""
     for each in entries:
@@ -78,53 +105,97 @@ def _check(
                 f"{path}: the score of the piece {each.text!r} is {each.score}, not a finite"
                 " number: the file is damaged, fetch or train it again"
             )
-    others = [each for each in entries if each.kind in _TYPE_NAMES]
-    texts = [each.text for each in entries]
+    unused = [each.text for each in entries if each.kind == _UNUSED]
+    texts = [_plain_text(each) for each in entries]
+    count = sum(each.kind == _BYTE for each in entries)
     wrong = {
-        "a model of type word or char": kind is None,
-        "normalization of characters": changes_characters,
-        "add_dummy_prefix": bool(normalizer[_DUMMY_PREFIX]),
-        "remove_extra_whitespaces": bool(normalizer[_REMOVE_SPACES]),
-        "spaces that stay spaces": not normalizer[_ESCAPE],
+        **others,
         "treat_whitespace_as_suffix": bool(trainer[_SPACE_BEHIND]),
-        "a vocabulary without byte_fallback": not trainer[_BYTE_FALLBACK]
-        or sum(each.kind == _BYTE for each in entries) != len(BYTE_PIECES),
+        f"byte_fallback with {count} of the 256 byte tokens": count
+        != (len(BYTE_PIECES) if trainer[_BYTE_FALLBACK] else 0),
+        "a vocabulary without an unknown piece and without byte_fallback": not trainer[
+            _BYTE_FALLBACK
+        ]
+        and all(each.kind != _UNKNOWN for each in entries),
         "a piece that is there twice": len(set(texts)) < len(texts),
-        **{f"the {_TYPE_NAMES[each.kind]} piece {each.text!r}": True for each in others[:1]},
+        **{f"the unused piece {text!r}": True for text in unused[:1]},
     }
     found = [what for what, is_so in wrong.items() if is_so]
     if found:
         raise DataError(
             f"{path}: {' and '.join(found)} of SentencePiece is not supported; Omnima reads BPE and"
-            " unigram models with byte_fallback that take text as it is (trained with"
-            " normalization_rule_name=identity, add_dummy_prefix=false and"
-            " remove_extra_whitespaces=false)"
+            " unigram models that write a space as U+2581 at the start of a piece"
         )
 
 
-def _description(kind: Kind, entries: list[_Entry], trainer: dict[int, int]) -> Description:
-    roles = {_NORMAL: ROLE_TEXT, _BYTE: ROLE_BYTE, _UNKNOWN: ROLE_SPECIAL, _CONTROL: ROLE_SPECIAL}
-    pieces = [each.text for each in entries]
+_ROLES = {
+    _NORMAL: ROLE_TEXT,
+    _BYTE: ROLE_BYTE,
+    _UNKNOWN: ROLE_SPECIAL,
+    _CONTROL: ROLE_SPECIAL,
+    _USER: ROLE_USER,
+}
+
+
+def _plain_text(entry: _Entry) -> str:
+    return entry.text.replace(SPACE_MARK, " ") if entry.kind == _NORMAL else entry.text
+
+
+def _named(entries: list[_Entry], number: int) -> int | None:
+    """Return the id, where it is that of a control piece: others are none for SentencePiece."""
+    is_one = 0 <= number < len(entries) and entries[number].kind == _CONTROL
+    return number if is_one else None
+
+
+def _plain(kind: Kind, entries: list[_Entry], trainer: dict[int, int]) -> Description:
+    """Return what takes text as it is: its pieces spell spaces as spaces."""
+    pieces = [_plain_text(each) for each in entries]
     ranked = sorted(
         (i for i, each in enumerate(entries) if each.kind == _NORMAL),
         key=lambda i: -entries[i].score,
     )
-
-    def named(field: int) -> int | None:
-        """Return the id, where it is that of a control piece: others are none for SentencePiece."""
-        number = trainer[field]
-        is_one = 0 <= number < len(entries) and entries[number].kind == _CONTROL
-        return number if is_one else None
-
     return Description(
         kind=kind,
         pieces=pieces,
-        roles=[roles[each.kind] for each in entries],
+        roles=[_ROLES[each.kind] for each in entries],
         merges=all_merges({pieces[i]: i for i in ranked}) if kind == "bpe" else no_merges(),
         scores=[each.score for each in entries] if kind == "unigram" else (),
-        bos=named(_BOS),
-        eos=named(_EOS),
-        pad=named(_PAD),
+        bos=_named(entries, trainer[_BOS]),
+        eos=_named(entries, trainer[_EOS]),
+        pad=_named(entries, trainer[_PAD]),
+    )
+
+
+def _marked(
+    kind: Kind, entries: list[_Entry], trainer: dict[int, int], cleaning: _Cleaning
+) -> Description:
+    """Return what writes spaces as U+2581 and merges by scores."""
+    unknown = next((i for i, each in enumerate(entries) if each.kind == _UNKNOWN), None)
+    found = [
+        Found(i, each.text, after_normalizer=each.kind == _USER and kind == "bpe")
+        for i, each in enumerate(entries)
+        if each.kind in (_UNKNOWN, _CONTROL) or (each.kind == _USER and kind == "bpe")
+    ]
+    return Description(
+        kind=kind,
+        pieces=[each.text for each in entries],
+        roles=[_ROLES[each.kind] for each in entries],
+        merges=no_merges(),
+        scores=[each.score for each in entries],
+        bos=_named(entries, trainer[_BOS]),
+        eos=_named(entries, trainer[_EOS]),
+        pad=_named(entries, trainer[_PAD]),
+        unknown=unknown,
+        fuse_unknown=True,
+        marking=Marking(
+            prefix="every" if cleaning.prefix else "never",
+            opening="marks" if cleaning.collapse else "mark" if cleaning.prefix else "nothing",
+            in_normalizer=True,
+            collapse=cleaning.collapse,
+            sentencepiece=True,
+            characters=cleaning.characters or None,
+        ),
+        found=found,
     )
 
 
@@ -132,11 +203,22 @@ def _entry(content: bytes) -> _Entry:
     fields = _message(content)
     text = str(fields[_PIECE][-1], "utf-8")
     kind = _numbers(fields, {_TYPE: _NORMAL})[_TYPE]
-    known = {_NORMAL, _UNKNOWN, _CONTROL, _BYTE, *_TYPE_NAMES}
-    if kind not in known or not text or (kind == _BYTE and not BYTE_PATTERN.fullmatch(text)):
+    if (
+        not _NORMAL <= kind <= _BYTE
+        or not text
+        or (kind == _BYTE and not BYTE_PATTERN.fullmatch(text))
+    ):
         raise ValueError(f"the piece {text!r} is of kind {kind}")
     (score,) = struct.unpack("<f", fields.get(_SCORE, [bytes(4)])[-1])
-    return _Entry(text.replace(_SPACE, " ") if kind == _NORMAL else text, score, kind)
+    return _Entry(text, score, kind)
+
+
+def _bytes(fields: dict[int, Any], field: int) -> bytes:
+    """Return the bytes of a field, none by default; ValueError for a number."""
+    value = fields.get(field, [b""])[-1]
+    if not isinstance(value, bytes):
+        raise ValueError(f"the field {field} is a number")
+    return value
 
 
 def _numbers(fields: dict[int, Any], defaults: Mapping[int, int]) -> dict[int, int]:

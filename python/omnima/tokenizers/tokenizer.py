@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from omnima import _core
 from omnima._core import StreamDecoder
+from omnima._places import find_tokenizer
 from omnima.errors import ConfigError, DataError
 from omnima.tokenizers import files, foreign, rank_file, training
+from omnima.tokenizers.chat import ChatTemplates
+from omnima.tokenizers.chat_files import Templates
 from omnima.tokenizers.description import ROLE_SPECIAL, Description, Kind, check_kind
+from omnima.tokenizers.growth import with_tokens
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 
-class Tokenizer:
+class Tokenizer(ChatTemplates):
     """Text to token ids and back.
 
     Made by :meth:`train` or :meth:`from_pretrained`. The kinds are ``"bpe"`` and ``"unigram"``
@@ -36,12 +41,13 @@ class Tokenizer:
     'héllo'
     """
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: Description, templates: Templates | None = None) -> None:
         if description.pad is not None and description.pad == description.eos:
             raise ConfigError(
                 "padding and end are the same token; a model would never learn to stop"
             )
         self.description = description
+        self._templates = dict(templates or {})
         self._fingerprint: str | None = None
         self.core = _core.Tokenizer(
             algorithm=description.algorithm,
@@ -56,6 +62,11 @@ class Tokenizer:
             pattern=description.pattern,
             whole_first=description.whole_first,
             nfc=description.nfc,
+            fuse_unknown=description.fuse_unknown,
+            marking=None
+            if description.marking is None
+            else _core.Marking(**asdict(description.marking)),
+            found=[astuple(each) for each in description.found],
         )
 
     @classmethod
@@ -119,9 +130,28 @@ class Tokenizer:
         return cls(description)
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
-        """Load ``tokenizer.json`` and ``tokenizer_config.json`` from a directory."""
-        return cls(files.read(Path(directory)))
+    def from_pretrained(
+        cls, directory: str | os.PathLike[str], revision: str | None = None
+    ) -> Tokenizer:
+        """Load ``tokenizer.json`` and ``tokenizer_config.json``, with the chat templates.
+
+        Parameters
+        ----------
+        directory
+            A directory, or a name on the Hugging Face hub (``owner/name``,
+            ``owner/name@revision``), whose files are fetched into the hub's cache. A directory that
+            is there is never sought on the hub. For the tokenizer of a GGUF file see
+            :func:`omnima.hub.open_tokenizer`.
+        revision
+            A branch, a tag or a commit of the hub.
+        """
+        path = find_tokenizer(directory, revision)
+        if path.is_file():
+            raise ConfigError(
+                f"{path} is a file: give the directory of a tokenizer. omnima.hub.open_tokenizer"
+                " reads that of a GGUF file, Tokenizer.from_file those of other libraries"
+            )
+        return built(files.read(path), path, files.read_templates(path), cls)
 
     @classmethod
     def from_rank_file(
@@ -154,7 +184,8 @@ class Tokenizer:
         DataError
             A broken line (with its number), an id given twice, or a pattern that is unknown.
         """
-        return cls(rank_file.read(Path(path), pattern, special_tokens, bos_token, eos_token))
+        found = rank_file.read(Path(path), pattern, special_tokens, bos_token, eos_token)
+        return built(found, path, None, cls)
 
     @classmethod
     def from_file(
@@ -172,7 +203,7 @@ class Tokenizer:
         ----------
         path
             A ``tokenizer.json`` (by any name, or its directory), a rank file, or a ``.model`` file
-            of SentencePiece that takes text as it is.
+            of SentencePiece.
         pattern, special_tokens
             For rank files, see :meth:`from_rank_file`; the pattern of a file that keeps tiktoken's
             name, such as ``cl100k_base.tiktoken``, is known.
@@ -186,11 +217,40 @@ class Tokenizer:
         ConfigError
             A rank file without its pattern, or a token that the file does not have.
         """
-        return cls(foreign.read(Path(path), pattern, special_tokens, bos_token, eos_token))
+        found = foreign.read(Path(path), pattern, special_tokens, bos_token, eos_token)
+        directory = Path(path) if Path(path).is_dir() else Path(path).parent
+        belongs = directory == Path(path) or (directory / files.CONFIG_FILE).is_file()
+        return built(found, path, files.read_templates(directory) if belongs else None, cls)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write the files that :meth:`from_pretrained` and ``transformers.AutoTokenizer`` read."""
-        files.write(self.description, Path(directory))
+        files.write(self.description, Path(directory), self._templates)
+
+    def add_tokens(self, tokens: Sequence[str], special: bool = True) -> list[int]:
+        """Add tokens behind those that are there, and return the id of each.
+
+        Parameters
+        ----------
+        tokens
+            Texts of two or more characters; one that is a special or added token keeps its id.
+        special
+            Control tokens, which text gives only with ``parse_special``, and which ``decode``
+            leaves out. False (byte-level BPE only): ``decode`` writes them.
+
+        Raises
+        ------
+        ConfigError
+            A text that cannot be a token, or is a piece of ordinary text already.
+
+        Examples
+        --------
+        >>> Tokenizer.train(["to be or not to be"], "byte").add_tokens(["<|user|>", "<|bot|>"])
+        [259, 260]
+        """
+        larger, ids = with_tokens(self.description, tokens, special)
+        self.core, self.description = Tokenizer(larger).core, larger
+        self._fingerprint = None
+        return ids
 
     def encode(
         self, text: str, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False
@@ -247,18 +307,27 @@ class Tokenizer:
             raise _surrogate(error, f"text {number}: ") from None
         return ids
 
-    def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
-        """Return the text of ids; broken UTF-8 becomes U+FFFD, special tokens are left out."""
-        text: str = self.core.decode(self._checked(ids), skip_special)
+    def decode(self, ids: ArrayLike, skip_special: bool = True, after: ArrayLike = ()) -> str:
+        """Return the text of ids; broken UTF-8 becomes U+FFFD, special tokens are left out.
+
+        A tokenizer that puts a space in front of a text (Llama 2's does) takes it away again where
+        a text begins: at the first id, unless ``after`` gives the ids before. Behind ids that show
+        a text the text goes on and keeps its space; only where encoding puts a space behind
+        special tokens, too, does a text begin anew behind one.
+        """
+        text: str = self.core.decode(self._checked(ids), skip_special, self._checked(after))
         return text
 
     def pieces(self, ids: ArrayLike) -> list[str]:
         """Return each token as the vocabulary spells it: ``" the"``, ``"<0x0A>"``, ``"</s>"``."""
         return [self.description.pieces[i] for i in self._checked(ids)]
 
-    def stream_decoder(self, skip_special: bool = True) -> StreamDecoder:
-        """Return a decoder (``push(id)``, ``finish()``) that never splits a character."""
-        return StreamDecoder(self.core, skip_special)
+    def stream_decoder(self, skip_special: bool = True, after: ArrayLike = ()) -> StreamDecoder:
+        """Return a decoder (``push(id)``, ``finish()``) that never splits a character.
+
+        ``after`` are the ids before the stream, such as those of a prompt; see :meth:`decode`.
+        """
+        return StreamDecoder(self.core, skip_special, self._checked(after))
 
     def _checked(self, ids: ArrayLike) -> list[int]:
         array = np.asarray(ids)
@@ -321,7 +390,7 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the files that :meth:`save_pretrained` writes, in hexadecimal."""
+        """SHA-256 of the files that say the ids (chat templates do not), in hexadecimal."""
         if self._fingerprint is None:
             digest = hashlib.sha256()
             for name, content in files.serialize(self.description).items():
@@ -334,6 +403,19 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def built(
+    description: Description,
+    where: object,
+    templates: Templates | None = None,
+    cls: type[Tokenizer] = Tokenizer,
+) -> Tokenizer:
+    """Return the tokenizer that was read somewhere; errors name the place."""
+    try:
+        return cls(description, templates)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def _ids(encode: Callable[..., list[int]], text: str, *options: object) -> list[int]:

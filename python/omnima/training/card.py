@@ -1,38 +1,27 @@
-"""The README.md of a saved model: what it was made from, with which hashes, and how good it is."""
+"""What the model card of a run says: the data with its hashes, the training and the results."""
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from omnima._durable import write_durably
 from omnima.training.run import perplexity
 
-FILE = "README.md"
-# Tells a card of ours, which may be written anew, from a file of the user's.
-_MARK = "<!-- written by omnima train; your own text belongs into another file -->"
+# Sources whose names say nothing of a user's machine.
+_PUBLIC = ("tinyworld", "pystdlib", "hf:")
 
 
-def facts_of(model: Any, tokenizer: Any, data: Any, config: Any, precision: str) -> dict[str, Any]:
+def facts_of(data: Any, config: Any, precision: str, sources: Sequence[str]) -> dict[str, Any]:
     """Return what a card says of a run, from before its first step on."""
     import torch
 
     from omnima import __version__
 
-    shape = model.config
     version = data.version
     return {
-        "Model": {
-            "parameters": f"{int(model.core.num_parameters()):,}",
-            "layers, width, heads": f"{shape.num_hidden_layers}, {shape.hidden_size}, "
-            f"{shape.num_attention_heads}",
-            "context": f"{shape.max_position_embeddings:,} tokens",
-            "vocabulary": f"{shape.vocab_size:,} ({tokenizer.kind})",
-        },
         "Data": {
+            "sources": said_of(sources),
             "training tokens": f"{data.train_tokens:,}",
             "held-out tokens": f"{data.val_tokens:,}",
             "data": version.get("data"),
@@ -65,34 +54,12 @@ def results_of(
     }
 
 
-def model_card(facts: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any]) -> str:
-    """Return a card as Markdown with the header that model hubs read.
+def said_of(sources: Sequence[str]) -> str | None:
+    """Name the sources that are public; the paths of others are nobody else's concern.
 
-    >>> text = model_card({"Data": {"data": "ab12", "cleaning": None}}, {"steps": "10"})
-    >>> print(text.split("# A small", 1)[1].split("## Data")[1].strip())
-    | data | ab12 |
-    | --- | --- |
-    | cleaning | none |
+    >>> said_of(["tinyworld:4MB", "/home/me/diary.txt", "notes/*.md"])
+    'tinyworld:4MB, own files (2)'
     """
-    header = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- omnima\n---"
-    parts = [header, _MARK, "# A small language model", "Trained with Omnima."]
-    for title, rows in {"Results": results, **facts}.items():
-        lines = [f"| {name} | {_shown(value)} |" for name, value in rows.items()]
-        lines.insert(1, "| --- | --- |")
-        parts.append(f"## {title}\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    return (value if isinstance(value, str) else json.dumps(value)).replace("|", "\\|")
-
-
-def write_card(directory: Path, text: str) -> bool:
-    """Write a card into a model's directory; False where another's README.md stands there."""
-    path = directory / FILE
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        return False
-    write_durably(path, text.encode("utf-8"))
-    return True
+    public = [each for each in sources if each.startswith(_PUBLIC)]
+    own = len(sources) - len(public)
+    return ", ".join([*public, *([f"own files ({own})"] if own else [])]) or None

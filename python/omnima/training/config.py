@@ -155,8 +155,8 @@ class TrainConfig:
     )
     curriculum: str | None = option(
         None,
-        "easy text first: length, a file with a score a line, or the directory of a model, by "
-        "its loss",
+        "easy text first: length, a file with a score a line, or a model (a directory, a GGUF file "
+        "or owner/name on the hub), by its loss",
         group="Curriculum",
     )
     curriculum_pacing: str = option(
@@ -216,7 +216,16 @@ class TrainConfig:
         (), "other rates by parameter name: PATTERN:lr=FACTOR,weight_decay=DECAY"
     )
     freeze: tuple[str, ...] = option(
-        (), "parameters that stay as they are: PATTERN, or PATTERN@FIRST-LAST for these steps"
+        (),
+        "parameters that stay as they are: PATTERN, PATTERN@FIRST-LAST for these steps, or "
+        "PATTERN[:ROWS] for the first rows",
+    )
+    train_rows_from: int | None = option(
+        None,
+        "train the rows of embedding and head from this token id on and nothing else, such as "
+        "those of tokens that were added",
+        minimum=1,
+        maximum=_MANY,
     )
     clip_norm: float = _limit(1.0, "largest norm of the gradient; 0: no clipping")
     label_smoothing: float = _share(
@@ -339,6 +348,9 @@ class TrainConfig:
         maximum=1e7,
         identity=False,
     )
+    license: str | None = option(
+        None, "license of the model, for its card: apache-2.0, cc-by-4.0, …", identity=False
+    )
     out: str | None = option(
         None,
         "directory of the run; default: runs/ and the time of day",
@@ -353,6 +365,10 @@ class TrainConfig:
             object.__setattr__(self, "offload_optimizer", None)
         check_bounds(self)
         check_together(self)
+        if self.license is not None:
+            from omnima.hub.card import check_license
+
+            check_license(self.license)
 
     @property
     def memory_bytes(self) -> int | None:

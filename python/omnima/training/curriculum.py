@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from omnima._blocks import blocks_of
 from omnima._durable import write_durably
+from omnima._places import WAYS, find_model, hub_name, is_gguf
 from omnima.data.base import hash_file
 from omnima.errors import ConfigError, DataError
 from omnima.training.config import TrainConfig
@@ -126,14 +127,13 @@ def document_scores(
     path = Path(curriculum)
     if curriculum == "length":
         scores = np.diff(ends, prepend=0).astype(np.float64)
-    elif path.is_dir():
-        scores = _losses(path, data, tokenizer, device, progress)
+    elif path.is_dir() or is_gguf(path) or hub_name(curriculum):
+        scores = _losses(find_model(curriculum), data, tokenizer, device, progress)
     elif path.is_file():
         scores = _given(path, data, len(ends))
     else:
         raise ConfigError(
-            f"curriculum is {curriculum!r}: neither length, nor a file of scores, nor the "
-            "directory of a trained model."
+            f"curriculum is {curriculum!r}: neither length, nor a file of scores, nor {WAYS}."
         )
     if (scores == scores[0]).all():
         raise ConfigError(
@@ -181,9 +181,6 @@ def _given(path: Path, data: TokenData, documents: int) -> Scores:
 def _losses(
     directory: Path, data: TokenData, tokenizer: Tokenizer, device: str, progress: Progress | None
 ) -> Scores:
-    from omnima.evaluation.directory import check_directory
-
-    check_directory(directory)
     kept = data.directory / f"losses-{_key(directory, data)}.npy"
     scores = _read_kept(kept, data)
     if scores is None:
@@ -196,17 +193,16 @@ def _losses(
 
 def _key(directory: Path, data: TokenData) -> str:
     """A hash of all that a model's losses depend on: its own files and the tokens."""
-    from omnima import Tokenizer
+    from omnima.hub import open_tokenizer
 
-    hashes = {
-        path.name: hash_file(path)
-        for path in (directory / "config.json", *sorted(directory.glob("*.safetensors")))
-    }
+    weights = (directory / "config.json", *sorted(directory.glob("*.safetensors")))
+    files = (directory,) if directory.is_file() else weights
+    hashes = {path.name: hash_file(path) for path in files}
     parts = {
         "format": _FORMAT,
         "tokens": data.fingerprint,
         "model": hashes,
-        "tokenizer": Tokenizer.from_pretrained(directory).fingerprint,
+        "tokenizer": open_tokenizer(directory).fingerprint,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 

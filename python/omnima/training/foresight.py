@@ -147,12 +147,14 @@ def _text_bytes(recipe: Recipe) -> int:
 
 def _vocabulary(recipe: Recipe, text_bytes: int) -> int:
     from omnima import Tokenizer
+    from omnima._places import hub_name
+    from omnima.hub import open_tokenizer
     from omnima.tokenizers.training import choose_vocab_size
 
     if recipe.vocab_size is not None:
         return recipe.vocab_size
-    if Path(recipe.tokenizer).is_dir():
-        return int(Tokenizer.from_pretrained(recipe.tokenizer).vocab_size)
+    if Path(recipe.tokenizer).exists() or hub_name(recipe.tokenizer):
+        return int(open_tokenizer(recipe.tokenizer).vocab_size)
     if recipe.tokenizer in ("byte", "char"):  # a char vocabulary holds the bytes as well
         return int(Tokenizer.train(["a"], "byte").vocab_size)
     return choose_vocab_size(text_bytes)

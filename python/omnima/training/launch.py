@@ -150,6 +150,8 @@ def size_of(recipe: Recipe, vocab_size: int) -> Any:
 def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display: Display) -> Any:
     """Return the run's tokenizer: the one already saved, the named directory's, or a new one."""
     from omnima import Tokenizer
+    from omnima._places import hub_name
+    from omnima.hub import open_tokenizer
 
     if directory.tokenizer.exists():
         return Tokenizer.from_pretrained(directory.tokenizer)
@@ -162,13 +164,13 @@ def open_tokenizer(recipe: Recipe, source: Any, directory: RunDirectory, display
             special_tokens=(*source.special_tokens(), *_objective_tokens(recipe)),
             code=recipe.tokenizer_code,
         )
-    elif Path(recipe.tokenizer).is_dir():
-        tokenizer = Tokenizer.from_pretrained(recipe.tokenizer)
+    elif Path(recipe.tokenizer).exists() or hub_name(recipe.tokenizer):
+        tokenizer = open_tokenizer(recipe.tokenizer)
         recipe.check_cuts(tokenizer.kind)
     else:
         raise ConfigError(
-            f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(TOKENIZERS)} nor a "
-            "directory that holds a tokenizer."
+            f"tokenizer is {recipe.tokenizer!r}: neither one of {', '.join(TOKENIZERS)} nor the "
+            "directory of a tokenizer or model, a GGUF file or a name on the hub (owner/name)."
         )
     aside = directory.path / "tokenizer.part"
     if aside.exists():

@@ -8,13 +8,14 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnima.errors import CallbackError, CheckpointError, NonFiniteError
 from omnima.evaluation import Score, score
 from omnima.training.budget import Budget
-from omnima.training.card import facts_of, model_card, results_of, write_card
+from omnima.training.card import facts_of, results_of
 from omnima.training.config import TrainConfig
 from omnima.training.display import Display
 from omnima.training.early_stop import EarlyStop
@@ -27,6 +28,9 @@ from omnima.training.rundir import RunDirectory
 from omnima.training.shortage import divided, is_shortage
 from omnima.training.signals import Interrupts, RunInterrupted
 from omnima.training.stepper import Stepper
+
+if TYPE_CHECKING:
+    from omnima.hub import Card
 
 _EVALUATIONS = 10
 _REST_BETWEEN_SAVES = 30.0  # seconds
@@ -66,12 +70,13 @@ class Loop:
         display: Display,
         observers: Observers,
         curriculum: Any = None,
+        sources: Sequence[str] = (),
     ) -> None:
         from omnima.training.checkpoint import CheckpointStore
 
         self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
         self.display, self.directory, self.precision = display, directory, precision
-        self.observers, self.curriculum = observers, curriculum
+        self.observers, self.curriculum, self.sources = observers, curriculum, sources
         self.context = config.context or model.config.max_position_embeddings
         self.objective = objective_of(config, tokenizer)
         self.loader = self._training_loader()
@@ -389,9 +394,11 @@ class Loop:
             },
         }
 
+        from omnima import hub
+
         def write(directory: Path) -> None:
             self.stepper.save(directory, self.model_values(), self.tokenizer)
-            write_card(directory / "model", self.card(self.val_loss))
+            hub.write_card(directory / "model", self.card(self.val_loss))
             text = json.dumps(state, indent=2)
             (directory / "state.json").write_text(text + "\n", encoding="utf-8")
 
@@ -402,11 +409,22 @@ class Loop:
         self.saved_time = time.monotonic()
         return Path(written.path)
 
-    def card(self, val_loss: float | None) -> str:
-        """Return the README.md of the model as it is now."""
-        facts = facts_of(self.model, self.tokenizer, self.data, self.config, self.precision)
-        results = results_of(self.step, self.tokens, self.train_loss(), val_loss)
-        return model_card(facts, results)
+    def card(self, val_loss: float | None) -> Card:
+        """Return the card of the model as it is now."""
+        from omnima import hub
+
+        return hub.card_of(
+            self.model_values(),
+            int(self.model.core.num_parameters()),
+            self.tokenizer,
+            {
+                "Results": results_of(self.step, self.tokens, self.train_loss(), val_loss),
+                **facts_of(self.data, self.config, self.precision, self.sources),
+            },
+            active=self.model.num_active_parameters,
+            license=self.config.license,
+            origin=self.model.origin,
+        )
 
     def model_values(self) -> dict[str, Any]:
         """Return the model's config by name."""

@@ -105,7 +105,8 @@ def _constant_step(trainer: Trainer) -> tuple[Any, Any]:
     plain = dataclasses.replace(
         config, schedule="constant", warmup=0, ramp_steps=0, ema_decay=0.0, freeze=()
     )
-    step = _core.TrainStep(model.core, step_options(plain, precision, Budget(STEPS)))
+    options = step_options(plain, precision, Budget(STEPS), model.core)
+    step = _core.TrainStep(model.core, options)
     loader = training_loader(trainer.data, config, trainer.tokenizer, config.batch_size, context)
     return step, loader
 

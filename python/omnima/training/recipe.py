@@ -68,7 +68,8 @@ class Recipe:
     model: dict[str, Any] = option({}, "changes of single model fields")
     tokenizer: str = option(
         "bpe",
-        "bpe, unigram, char, byte or word to train one; else a tokenizer's directory",
+        "bpe, unigram, char, byte or word to train one; else that of a directory, a GGUF file or "
+        "owner/name on the hub",
         group="Tokenizer",
     )
     tokenizer_code: bool = option(

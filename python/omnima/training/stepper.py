@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnima._growth import VOCABULARY
 from omnima.errors import CheckpointError
 from omnima.hub.names import is_training_only
 from omnima.training.budget import Budget
@@ -32,13 +33,14 @@ _SAME = (
 )
 
 
-def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
-    """Return the core's options for a config and the current plan of the budget."""
+def step_options(config: TrainConfig, precision: str, budget: Budget, decoder: Any) -> Any:
+    """Return the core's options for a config, the current plan of the budget and a model."""
     from omnima import _core
 
     options = _core.StepOptions()
     values = {
         **{name: getattr(config, name) for name in _SAME},
+        "freeze": (*config.freeze, *_rows_that_stay(decoder, config.train_rows_from)),
         "precision": precision,
         "offload_optimizer": config.offload_optimizer or "",
         "warmup_steps": budget.warmup(config),
@@ -50,6 +52,17 @@ def step_options(config: TrainConfig, precision: str, budget: Budget) -> Any:
     return options
 
 
+def _rows_that_stay(decoder: Any, first: int | None) -> list[str]:
+    """What to freeze so that only the rows of tokens from an id on are trained."""
+    if first is None:
+        return []
+    rows = decoder.config.values()["vocab_size"]
+    return [
+        f"{name}[:{first}]" if name in VOCABULARY and len(each) == rows else name
+        for name, each in decoder.named_parameters()
+    ]
+
+
 class Stepper:
     """Owns the `_core.TrainStep` of a run."""
 
@@ -57,7 +70,7 @@ class Stepper:
         from omnima import _core
 
         self._decoder = decoder
-        self.step = _core.TrainStep(decoder, step_options(config, precision, budget))
+        self.step = _core.TrainStep(decoder, step_options(config, precision, budget, decoder))
 
     def replan(self, config: TrainConfig, budget: Budget) -> None:
         """Take the warmup of a new plan, or another number of micro-batches a step."""

@@ -16,7 +16,6 @@ from omnima.errors import ConfigError, OmnimaError
 from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.samples import write_samples
 from omnima.training.callbacks.trackers import make_trackers
-from omnima.training.card import write_card
 from omnima.training.config import TrainConfig
 from omnima.training.curriculum import Scores, curriculum_of, document_scores, fingerprint
 from omnima.training.display import Display
@@ -94,6 +93,12 @@ class Trainer:
                 f"The tokenizer has {ids} ids, but the model's vocab_size is {known}. "
                 f"Build the model "
                 "with vocab_size=tokenizer.vocab_size."
+            )
+        first = self.config.train_rows_from
+        if first is not None and first >= known:
+            raise ConfigError(
+                f"train_rows_from is {first}, but the model's last token id is {known - 1}: "
+                "nothing would be trained. Give the first id that model.add_tokens returned."
             )
         check_attention(self.config, self.model.config.causal)
         if self.config.samples_every and not self.model.config.causal:
@@ -219,6 +224,7 @@ class Trainer:
                 self.display,
                 observers,
                 curriculum_of(config, scores),
+                (self.recipe or {}).get("data", ()),
             )
             if scores is not None:
                 self.display.note(_order(config, loop))
@@ -294,7 +300,7 @@ class Trainer:
             directory.path,
             tokenizer=self.tokenizer,
         )
-        if not write_card(directory.path, loop.card(summary["val_loss"])):
+        if not hub.write_card(directory.path, loop.card(summary["val_loss"])):
             self.display.note(f"{directory.path / 'README.md'} is another's and stays as it is.")
         samples = self._write_samples(directory)
         run = Run(directory.path, _history(loop), summary, samples)

@@ -333,5 +333,26 @@ TEST(Weights, ThatAreMissingOrOfAnotherKindAreRefusedByName) {
               {name, "needs contiguous float32"});
 }
 
+TEST(Engine, DrawsKnownIdsOnly) {
+  const Tiny tiny;
+  GenerateOptions options;
+  options.temperature = 5;
+  options.max_new_tokens = 12;
+  options.repetition_penalty = 1.2;
+  options.known_ids = 3;
+  const Ids prompt = {kVocab - 1, 1};  // a prompt may hold the others
+  for (const auto& written : tiny.write({prompt, prompt}, options)) {
+    EXPECT_EQ(written.ids.size(), 12u);
+    for (const std::int64_t id : written.ids) EXPECT_LT(id, 3);
+  }
+  options.known_ids = kVocab;
+  const auto all = tiny.write({prompt}, options);
+  options.known_ids = 0;
+  EXPECT_EQ(all[0].ids, tiny.write({prompt}, options)[0].ids);
+  EXPECT_GT(*std::max_element(all[0].ids.begin(), all[0].ids.end()), 2);
+  options.known_ids = kVocab + 1;
+  expect_says(error_of([&] { tiny.write({prompt}, options); }), {"known_ids is"});
+}
+
 }  // namespace
 }  // namespace omnima::generate

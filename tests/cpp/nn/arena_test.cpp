@@ -58,6 +58,16 @@ TEST(Arena, FirstValuesFollowTheSeedAndTheirWidth) {
   EXPECT_FALSE(at::equal(a.arena.leaf(2).narrow(0, 0, 2), a.arena.leaf(3)));
 }
 
+TEST(Arena, WithoutASeedItOnlyMakesRoom) {
+  Arena arena;
+  arena.add({"first", {40, 10}, 0.5});
+  arena.add({"gain", {10}, 0.0, 1.0});
+  arena.build(std::nullopt, at::kCPU);
+  EXPECT_EQ(arena.size(), 410);
+  EXPECT_TRUE(arena.leaf(1).is_leaf() && arena.leaf(1).requires_grad());
+  EXPECT_EQ(arena.leaf(1).sizes().vec(), (std::vector<int64_t>{10}));
+}
+
 TEST(Arena, TakesNoParameterAfterItWasBuilt) {
   Small s;
   try {

@@ -64,6 +64,18 @@ INSTANTIATE_TEST_SUITE_P(Types, ProductOf,
                          testing::Combine(testing::Values(at::kFloat, at::kBFloat16),
                                           testing::Bool(), testing::Bool()));
 
+TEST(ProductOf, RoundingOfLongSumsDoesNotGrowAsOneSumsWould) {
+  at::manual_seed(3);
+  const at::Tensor a = at::randn({24, 1024}), b = at::randn({1024, 64});
+  const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+  at::Tensor one_by_one = at::zeros({24, 64});
+  for (int64_t k = 0; k < 1024; ++k) one_by_one += at::outer(a.select(1, k), b.select(0, k));
+  const auto error = [&](const at::Tensor& x) {
+    return (x.to(at::kDouble) - expected).square().mean().sqrt().item<double>();
+  };
+  EXPECT_LT(error(product(a, b)), 0.75 * error(one_by_one));
+}
+
 TEST(ProductOf, ASymmetricOneIsComputedByHalf) {
   at::manual_seed(2);
   for (const auto type : {at::kFloat, at::kBFloat16}) {

@@ -69,6 +69,18 @@ TEST(Groups, FreezesForTheStepsThatAreNamed) {
   EXPECT_TRUE(groups.parameter(0, 3).has_value());
 }
 
+TEST(Groups, FreezesTheFirstRows) {
+  const nn::Arena arena = some_arena();
+  const Groups groups(arena, 0.1, {}, {"embed[:1]", "embed[:2]", "norm*", "layer.0[:2]"});
+  EXPECT_FALSE(groups.plain());
+  EXPECT_EQ(bounds(groups.frozen(1)), (Bounds{{0, 8}, {12, 16}, {22, 27}}));
+  EXPECT_EQ(bounds(groups.moving(9)), (Bounds{{8, 12}, {16, 22}}));
+  EXPECT_EQ(groups.still(0), 8);
+  EXPECT_EQ(groups.parameter(0, 1)->first, 8);
+  EXPECT_EQ(groups.frozen_parameters(1), (std::vector<bool>{false, true, true, false}));
+  EXPECT_FALSE(groups.parameter(2, 1).has_value());
+}
+
 TEST(Groups, BadRulesAreNamed) {
   const nn::Arena arena = some_arena();
   const auto message = [&](const std::vector<std::string>& rules,
@@ -95,6 +107,11 @@ TEST(Groups, BadRulesAreNamed) {
   EXPECT_TRUE(holds(message({}, {"embed@-"}), "from which step"));
   EXPECT_TRUE(holds(message({}, {"embed@a-b"}), "\"a\""));
   EXPECT_TRUE(holds(message({}, {"embed@9-2"}), "freezes no step"));
+  EXPECT_TRUE(holds(message({}, {"embed[3]"}), "how many rows"));
+  EXPECT_TRUE(holds(message({}, {"embed[:3]@1-2"}), "how many rows"));
+  EXPECT_TRUE(holds(message({}, {"embed[:x]"}), "\"x\""));
+  EXPECT_TRUE(holds(message({}, {"embed[:4]"}), "freezes 4 rows; embed has 3"));
+  EXPECT_TRUE(holds(message({}, {"embed[:0]"}), "freezes 0 rows"));
 }
 
 }  // namespace

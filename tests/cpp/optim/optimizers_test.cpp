@@ -133,6 +133,28 @@ TEST_P(EveryOptimizer, WhatIsFrozenStaysAndTheRestMoves) {
   EXPECT_TRUE(moved(1) && !moved(3));
 }
 
+TEST_P(EveryOptimizer, RowsThatAreFrozenStayToTheBitAndTheLastOnesMove) {
+  nn::Arena arena;
+  build(arena);
+  OptimizerOptions options;
+  options.freeze = {"*embed*[:70]", "*layers*", "*norm*[:70]"};
+  const auto optimizer = make(arena, options);
+  const at::Tensor before = arena.weights().clone();
+  take_steps(*optimizer, arena, 1, 4);
+  std::vector<at::Tensor> shown{arena.weights()};
+  if (optimizer->averages()) shown.push_back(optimizer->averaged_weights());
+  for (const auto& after : shown) {
+    const at::Tensor same = after == before;
+    const auto norm = arena.parameters()[3].offset;
+    EXPECT_TRUE(same.narrow(0, 0, 70 * 40).all().item<bool>());
+    EXPECT_TRUE(same.narrow(0, 90 * 40, norm + 70 - 90 * 40).all().item<bool>());
+    EXPECT_LT(same.narrow(0, 70 * 40, 20 * 40).sum().item<int64_t>(), 40);
+    EXPECT_LT(same.narrow(0, norm + 70, 7).sum().item<int64_t>(), 2);
+  }
+  options.freeze = {"*tall*[:1]"};
+  if (GetParam() == "muon") EXPECT_THROW(make(arena, options), core::ConfigError);
+}
+
 TEST_P(EveryOptimizer, AGroupHasItsOwnRateAndDecay) {
   const auto changes = [&](const std::vector<std::string>& groups, double lr) {
     nn::Arena arena;

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "omnima/core/error.h"
+#include "omnima/quant/convert.h"
 #include "omnima/quant/formats/bits.h"
 
 namespace omnima::quant {
@@ -38,6 +39,16 @@ TEST(Halves, AreRoundedToTheNearest) {
   }
   for (const float value : {65519.0f, 65520.0f, 1e30f, -1e30f, 0x1p-25f, 0x1.8p-25f, 0x1p-24f}) {
     EXPECT_EQ(half_of_float(value), c10::Half(value).x) << value;
+  }
+}
+
+TEST(Halves, OneSpecialNumberAmongManyIsFound) {
+  std::vector<float> numbers(100, -std::numeric_limits<float>::max());
+  EXPECT_TRUE(all_finite(numbers.data(), 100));
+  for (const float special : {std::numeric_limits<float>::infinity(), NAN}) {
+    numbers[77] = -special;
+    EXPECT_FALSE(all_finite(numbers.data(), 100));
+    EXPECT_TRUE(all_finite(numbers.data(), 77));
   }
 }
 
@@ -78,6 +89,21 @@ TEST_P(EveryFormat, WhatIsWrittenComesBack) {
                 .item<double>(),
             1e-3)
       << format.name;
+}
+
+TEST_P(EveryFormat, FillsAParameter) {
+  const Format& format = *GetParam();
+  const at::Tensor blocks = at::zeros({40, 300 * format.bytes}, at::kByte);
+  at::Tensor parameter = at::ones({40, 300 * format.numbers});
+  const auto version = parameter._version();
+  EXPECT_TRUE(fill(parameter, format, blocks));
+  EXPECT_TRUE(parameter.eq(0).all().item<bool>());
+  EXPECT_GT(parameter._version(), version);
+  blocks.fill_(0xff);  // NaN, whatever the scale's place
+  EXPECT_FALSE(fill(parameter, format, blocks));
+  EXPECT_TRUE(parameter.isnan().all().item<bool>());
+  EXPECT_THROW(fill(parameter, format, blocks.narrow(0, 0, 39)), core::DataError);
+  EXPECT_THROW(fill(parameter.t(), format, blocks), core::DataError);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryFormat, testing::ValuesIn(formats()),

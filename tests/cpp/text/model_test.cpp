@@ -199,5 +199,18 @@ TEST(PairTable, FindsWhatWasPutInAndTheLastValueWins) {
   EXPECT_EQ(table.find(5, 36), nullptr);
 }
 
+TEST(Model, RefusesAStretchBeyondItsPositions) {
+  // The length is looked at before any byte is.
+  const std::string_view huge("a", (std::size_t{1} << 30) + 1);
+  const auto unigram = make_unigram(make_unigram_vocabulary({"a"}, {-1.0}));
+  const auto bpe = make_bpe(make_vocabulary(Algorithm::kBpe, {"a"}));
+  std::vector<Id> ids;
+  core::Random random(1);
+  EXPECT_THROW(unigram->encode(huge, ids), core::DataError);
+  EXPECT_THROW(unigram->encode_by_chance(huge, 1.0, random, ids), core::DataError);
+  EXPECT_THROW(bpe->encode(huge, ids), core::DataError);
+  EXPECT_THROW(bpe->encode_by_chance(huge, 0.5, random, ids), core::DataError);
+}
+
 }  // namespace
 }  // namespace omnima::text

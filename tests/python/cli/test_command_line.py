@@ -146,8 +146,10 @@ def test_json_holds_no_number_that_json_lacks(capsys):
 
 def test_facts_for_people(capsys):
     print_facts({"a": 1234567, "part": {"b": None, "c": True, "d": [1, 2]}, "e": 0.5, "f": 2e3})
+    print_facts({"g": 1e-5, "h": 0.0})
     out = capsys.readouterr().out
     assert "1,234,567" in out and "  d  1, 2" in out and "0.5000" in out and " 2,000\n" in out
+    assert "g  1e-05\n" in out and "h  0.0000\n" in out
 
 
 def test_prompts_come_from_a_file(tmp_path):

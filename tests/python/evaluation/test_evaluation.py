@@ -14,7 +14,7 @@ from omnima.config import ModelConfig
 from omnima.data import open_source, prepare
 from omnima.errors import ConfigError, DataError
 from omnima.evaluation import Score, score
-from omnima.evaluation.directory import check_directory, evaluate_directory, open_model
+from omnima.evaluation.directory import evaluate_directory, open_model
 from omnima.evaluation.inventory import describe_directory, part_of
 
 TINY = {
@@ -73,12 +73,12 @@ def test_directories_without_a_model_or_a_tokenizer_are_refused(
     tmp_path: Path, model: Model
 ) -> None:
     with pytest.raises(ConfigError, match="There is no directory"):
-        check_directory(tmp_path / "none")
-    with pytest.raises(ConfigError, match="holds no config.json: give the directory"):
-        check_directory(tmp_path)
+        open_model(tmp_path / "none")
+    with pytest.raises(ConfigError, match="holds no config.json: give a model's directory"):
+        open_model(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="not finished.*--resume"):
-        check_directory(tmp_path)
+        open_model(tmp_path)
     bare = Model.from_config(model.config)
     bare.save_pretrained(tmp_path / "bare")
     with pytest.raises(ConfigError, match="no tokenizer"):

@@ -186,7 +186,7 @@ class ByteTokenizer:
     def decode(self, ids):
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
-    def stream_decoder(self):
+    def stream_decoder(self, *, after=()):
         import codecs
 
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -4,6 +4,7 @@ refused with its reason.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -189,7 +190,9 @@ def rewritten(path: Path, **changes: Any) -> Path:
     types = file.types()
     metadata = {**file.metadata(), **{key.replace("__", "."): new for key, new in changes.items()}}
     pairs = [
-        (key, types.get(key, "u32"), value) for key, value in metadata.items() if value is not None
+        (key, "[str]" if value == ["gpt-2"] else types.get(key, "u32"), value)
+        for key, value in metadata.items()
+        if value is not None
     ]
     tensors = [(name, kind.lower(), file.tensor(name)) for name, kind, _ in file.tensors()]
     _core.write_gguf(path, pairs, tensors)
@@ -201,14 +204,19 @@ def rewritten(path: Path, **changes: Any) -> Path:
     [
         ({"general__architecture": "falcon"}, "'falcon' .general.architecture. is not supported"),
         ({"general__architecture": None}, "architecture None"),
-        ({"llama__embedding_length": None}, "'llama.embedding_length' is missing"),
-        ({"llama__embedding_length": 40}, "the keys ask for"),
+        ({"llama__embedding_length": None}, '"llama.embedding_length" is missing'),
+        ({"llama__embedding_length": 40}, "the configuration asks for"),
         ({"llama__block_count": 10**6}, "claims 1000000 layers"),
         ({"llama__block_count": 1}, "Unexpected: blk.1"),
-        ({"llama__attention__head_count": 0}, "head_count is 0"),
+        ({"llama__attention__head_count": 0}, "head_count. is 0, but must lie between 1"),
         ({"llama__attention__head_count_kv": 3}, "its keys make no model: .*multiple"),
         ({"llama__rope__dimension_count": 99}, "99 numbers of a head of 8"),
-        ({"llama__context_length": 0}, "its keys make no model"),
+        ({"llama__context_length": 0}, "context_length. is 0, but must lie"),
+        (
+            {"llama__expert_count": 1 << 24, "llama__expert_used_count": 2},
+            "claims 16777216 experts, but .* holds 0",
+        ),
+        ({"split__count": 3}, "is one of 3 parts of a model .*llama-gguf-split --merge"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(
@@ -220,6 +228,14 @@ def test_keys_that_do_not_fit_are_refused(
     with pytest.raises(DataError, match=message) as caught:
         load_gguf(rewritten(path, **changes))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1e30, math.nan, math.inf])
+def test_a_stretch_that_is_none_is_refused(factor: float, tmp_path: Path) -> None:
+    config, path = complete(MODELS["llama linear"][1]), tmp_path / "model.gguf"
+    save_gguf(config, parameters(config), path, dtype="f32")
+    with pytest.raises(DataError, match=r'"llama\.rope\.scaling\.factor" is .* must (lie|be)'):
+        load_gguf(rewritten(path, llama__rope__scaling__factor=factor))
 
 
 def test_other_ramps_of_frequencies_are_refused(tmp_path: Path) -> None:
@@ -286,6 +302,7 @@ def test_a_model_of_a_file_computes_and_writes_what_it_did(tmp_path: Path) -> No
 
 def test_a_tokenizer_comes_back_and_spare_rows_are_named(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path / "tokenizer")
+    tokenizer.chat_template = {"default": "{{ messages | length }}ü", "tool_use": "T"}
     config = complete({"vocab_size": 264})
     path = tmp_path / "model.gguf"
     save_gguf(config, parameters(config), path, tokenizer, dtype="f32", about={"name": "small"})
@@ -298,6 +315,8 @@ def test_a_tokenizer_comes_back_and_spare_rows_are_named(tmp_path: Path) -> None
         assert found.encode(text) == tokenizer.encode(text)
         assert found.encode(text, parse_special=True) == tokenizer.encode(text, parse_special=True)
     assert (found.bos_id, found.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)
+    assert found.chat_template == tokenizer.chat_template
+    assert found.apply_chat_template([{"role": "user"}], tokenize=False) == "1ü"
 
 
 @pytest.mark.parametrize(
@@ -305,9 +324,10 @@ def test_a_tokenizer_comes_back_and_spare_rows_are_named(tmp_path: Path) -> None
     [
         ({"tokenizer__ggml__model": "rwkv"}, "tokenizer of the kind 'rwkv'"),
         ({"tokenizer__ggml__pre": "viking"}, "cut as by 'viking'"),
+        ({"tokenizer__ggml__pre": ["gpt-2"]}, r"cut as by \['gpt-2'\]"),
         ({"tokenizer__ggml__tokens": None}, "tokens is missing"),
         ({"tokenizer__ggml__merges": ["t zz"]}, "the merge 't zz'"),
-        ({"tokenizer__ggml__token_type": [1, 2]}, "one entry a token"),
+        ({"tokenizer__ggml__token_type": [1, 2]}, "one whole number a token"),
         ({"tokenizer__ggml__eos_token_id": 999}, "eos_token_id is 999"),
         ({"tokenizer__ggml__tokens": ["a"] * 260}, "holds a token twice"),
     ],
@@ -321,6 +341,30 @@ def test_damaged_tokenizers_are_refused(
     save_gguf(config, parameters(config), path, tokenizer, dtype="f32")
     with pytest.raises(DataError, match=message):
         load_gguf(rewritten(path, **changes))
+
+
+def test_padding_by_the_end_is_no_padding(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path / "tokenizer")
+    config = complete({"vocab_size": 260})
+    path = tmp_path / "model.gguf"
+    save_gguf(config, parameters(config), path, tokenizer, dtype="f32")
+    found = load_gguf(rewritten(path, tokenizer__ggml__padding_token_id=0))[2]
+    assert found is not None and found.eos_id == 0 and found.pad_id is None
+    named = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(named))
+    assert Tokenizer.from_pretrained(tmp_path / "tokenizer").pad_id is None
+
+
+def test_cuts_of_which_some_stay_whole_are_written_as_they_are(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path / "tokenizer")
+    config = complete({"vocab_size": 260})
+    for pattern, whole, pre in (("llama3", True, "llama-bpe"), ("qwen2", False, "qwen2")):
+        changed = dataclasses.replace(tokenizer.description, pattern=pattern, whole_first=whole)
+        save_gguf(config, parameters(config), tmp_path / "a.gguf", Tokenizer(changed))
+        assert _core.GgufFile(tmp_path / "a.gguf").metadata()["tokenizer.ggml.pre"] == pre
+    other = dataclasses.replace(tokenizer.description, pattern="llama3", whole_first=False)
+    with pytest.raises(ConfigError, match="cut by 'llama3' cannot be written"):
+        save_gguf(config, parameters(config), tmp_path / "a.gguf", Tokenizer(other))
 
 
 def test_tokenizers_that_llama_cpp_cuts_otherwise_are_refused(tmp_path: Path) -> None:

@@ -240,6 +240,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 1}, "Unexpected: model.layers.1"),
     ({"tie_word_embeddings": True}, "lm_head.weight.*differs"),
     ({"omnima": {"dropout": "much"}}, "dropout"),
+    ({"rms_norm_eps": 10**400}, "rms_norm_eps.*a number"),
+    ({"rope_parameters": [8.0]}, "rope_parameters.*an object"),
+    ({"rope_parameters": {"rope_type": ["linear"], "factor": 2.0}}, "rope_parameters.*supported"),
+    ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor. is 0, but must lie"),
+    ({"rope_parameters": {"rope_type": "dynamic", "factor": 1e308}}, "factor. is 1e.308, but"),
 ]
 
 
@@ -251,6 +256,14 @@ def test_what_would_change_results_is_refused_by_name(
     with pytest.raises(DataError, match=message) as caught:
         hub.load_pretrained(model)
     assert str(model) in str(caught.value)
+
+
+def test_experts_that_no_tensor_holds_are_refused_before_they_are_named(tmp_path: Path) -> None:
+    config = {**BASE, "num_experts": 2, "router_z_loss_coef": 0.0, "moe_intermediate_size": 12}
+    hub.save_pretrained(config, parameters(config), tmp_path)
+    change(tmp_path, num_local_experts=1 << 24)
+    with pytest.raises(DataError, match="claims 2 layers with 16777216 experts, but the weights"):
+        hub.load_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +362,8 @@ def test_directories_that_are_no_models(tmp_path: Path, model: Path) -> None:
         ({"a": "../model.safetensors"}, "not the name of a safetensors file"),
         ({"a": "/etc/passwd"}, "not the name of a safetensors file"),
         ({"a": "model.bin"}, "not the name of a safetensors file"),
+        ({"a": "a\0.safetensors"}, "not the name of a safetensors file"),
+        ({"a": "\ud800.safetensors"}, "not the name of a safetensors file"),
         ({"a": "shard.safetensors"}, "the index does not put it there"),
         ({"b": "shard.safetensors", "a": "shard.safetensors"}, "in no shard: a"),
         ({"a": "absent.safetensors"}, "cannot be opened"),
@@ -397,7 +412,7 @@ def test_weights_that_are_not_finite_warn_or_are_refused(model: Path) -> None:
 
 
 def test_saving_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='dtype is "int4"; the choices are float32, bfloat16'):
+    with pytest.raises(ConfigError, match='dtype is "int4"; the choices are float32, float16'):
         hub.save_pretrained(BASE, parameters(BASE), tmp_path, dtype="int4")
     with pytest.raises(ConfigError, match="missing: head_dim, unknown: head_size"):
         config = {("head_size" if key == "head_dim" else key): BASE[key] for key in BASE}

@@ -93,15 +93,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def as_ours(theirs: Any, ours: omnima.Model) -> dict[str, torch.Tensor]:
     """The gradients of transformers' model, laid out as our parameters."""
     found = {name: parameter.grad.double() for name, parameter in theirs.named_parameters()}
-    architecture = BY_NAME[type(theirs).__name__]
-    head = architecture.ends[1]
+    names = BY_NAME[type(theirs).__name__].names
+    head = names.ends[1]
     if "lm_head.weight" in found and head != "lm_head.weight":  # GPT-NeoX's files: embed_out
         found[head] = found.pop("lm_head.weight")
     zeros = {name: torch.zeros_like(each) for name, each in found.items()}
     config = ours.config.to_dict()
     # What a layout adds to a weight is nothing to its gradient.
-    added = architecture.to_ours(zeros, config)
-    return {name: each - added[name] for name, each in architecture.to_ours(found, config).items()}
+    added = names.to_ours(zeros.__getitem__, config)
+    laid = names.to_ours(found.__getitem__, config)
+    return {name: each - added[name] for name, each in laid.items()}
 
 
 def build(family: str, changes: dict[str, Any]) -> Any:

@@ -42,7 +42,10 @@ def swap_ids(content: dict[str, Any]) -> None:
 
 BPE_EDITS = [
     (lambda c: c.update(normalizer={"type": "NFC"}), "the normalizer 'NFC' is not supported"),
-    (lambda c: c.update(pre_tokenizer={"type": "Metaspace"}), "the pre_tokenizer 'Metaspace'"),
+    (
+        lambda c: c.update(pre_tokenizer={"type": "Metaspace"}),
+        "the replacement None of 'Metaspace'",
+    ),
     (
         lambda c: c.update(
             post_processor={
@@ -55,6 +58,7 @@ BPE_EDITS = [
     (lambda c: c.update(post_processor="odd"), "the post_processor 'odd'"),
     (lambda c: c.pop("model"), "'model' is missing"),
     (lambda c: c["model"].update(type="WordPiece"), "a model of type 'WordPiece'"),
+    (lambda c: c["model"].update(type=["BPE"]), r"a model of type '\['BPE'\]'"),
     (lambda c: c["model"].update(dropout=0.1), "the BPE option dropout=0.1"),
     (lambda c: c["model"].update(byte_fallback=False), "without byte_fallback"),
     (lambda c: c["model"]["merges"].append(["zz", "zz"]), "damaged: KeyError"),
@@ -143,3 +147,19 @@ def test_a_tokenizer_without_config_has_no_begin_or_end(
         loaded.encode("a", add_bos=True)
     with pytest.raises(DataError, match="no end token"):
         loaded.encode_batch(["a"], add_eos=True)
+
+
+def test_what_the_core_refuses_names_the_place(
+    trained: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    trained["char"].save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    vocabulary = content["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    number = vocabulary.pop(last)
+    vocabulary[""] = number
+    path.write_text(json.dumps(content), "utf-8")
+    for read in (Tokenizer.from_pretrained, Tokenizer.from_file):
+        with pytest.raises(DataError, match=rf"{tmp_path}.*: piece {number} .* is empty"):
+            read(tmp_path)

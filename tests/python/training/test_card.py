@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
-from omnima.training.card import model_card, write_card
+from omnima import Model
+from omnima.errors import ConfigError
 from omnima.training.checkpoint import latest_checkpoint
 from omnima.training.recipe import Recipe
 
@@ -58,9 +60,21 @@ def _notes(wanted: Recipe) -> Notes:
     return notes
 
 
-def test_a_card_is_written_anew_and_holds_any_value(tmp_path: Path) -> None:
-    for steps in ("1", "2"):
-        card = model_card({"Data": {"cleaning": ["a", "b"], "name": "x|y"}}, {"steps": steps})
-        assert write_card(tmp_path, card)
-    text = (tmp_path / "README.md").read_text()
-    assert "| steps | 2 |" in text and '| cleaning | ["a", "b"] |' in text and "x\\|y" in text
+def test_a_license_and_public_sources_are_named(small: Callable[..., Recipe]) -> None:
+    run = quiet(small(license="cc-by-4.0", data=["tinyworld:20KB"], val_fraction=0.0, steps=1))
+    text = (run.path / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["license"] == "cc-by-4.0"
+    assert "License: cc-by-4.0." in text and rows(text)["sources"] == "tinyworld:20KB"
+    with pytest.raises(ConfigError, match="license is 'MIT License'"):
+        small(license="MIT License")
+
+
+def test_paths_of_ones_own_files_are_not_named(small: Callable[..., Recipe], story: Path) -> None:
+    run = quiet(small(val_fraction=0.0, steps=1))
+    text = (run.path / "README.md").read_text()
+    assert rows(text)["sources"] == "own files (1)" and str(story) not in text
+    assert "License: unknown; nobody has said one." in text
+    loaded = Model.from_pretrained(run.path)
+    loaded.save_pretrained(run.path / "copy")
+    copy = (run.path / "copy" / "README.md").read_text()
+    assert rows(copy) == rows(text)  # a copy has the same data, training and results

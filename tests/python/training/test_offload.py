@@ -147,7 +147,7 @@ def test_none_may_be_said_and_is_no_part_of_a_runs_identity(tmp_path: Path, text
     assert plain.offload_optimizer is None
     assert recipe(tmp_path, text, offload_optimizer="none").train.offload_optimizer is None
     assert "offload_optimizer" not in TrainConfig(steps=1, offload_optimizer="x").identity()
-    assert step_options(plain, "fp32", Budget(1)).offload_optimizer == ""
+    assert step_options(plain, "fp32", Budget(1), None).offload_optimizer == ""
 
 
 def test_a_plan_says_where_the_state_goes() -> None:

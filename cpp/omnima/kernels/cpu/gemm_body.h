@@ -14,6 +14,8 @@ constexpr int kStripRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 8;
 constexpr int kVectors = 2;
 constexpr int kPanelCols = kVectors * kLanes;
 constexpr std::int64_t kPrefetchBytes = 512;
+// Float sums begin anew after as many products: the rounding of long ones grows with their length.
+constexpr std::int64_t kSumLength = 256;
 
 struct Pair {
   std::uint32_t bits;  // the number of even depth in the lower half
@@ -118,7 +120,21 @@ template <int Rows, class T, class P>
 void multiply_rows(const GemmStrip& strip, std::int64_t first, const P* panel, std::int64_t cols,
                    std::int64_t groups, const GemmTarget<T>& target) {
   Block<Rows> sum;
-  block_sums<Rows>(strip, first, panel, groups, sum);
+  if (std::is_same_v<P, Pair> || groups <= kSumLength) {
+    block_sums<Rows>(strip, first, panel, groups, sum);
+    return finish<Rows>(sum, first, cols, target);
+  }
+  block_sums<Rows>(strip, first, panel, kSumLength, sum);
+  for (std::int64_t g = kSumLength; g < groups; g += kSumLength) {
+    Block<Rows> more;
+    GemmStrip rest = strip;
+    rest.data = static_cast<const char*>(strip.data) + g * strip.group_bytes;
+    block_sums<Rows>(rest, first, panel + g * kPanelCols,
+                     groups - g < kSumLength ? groups - g : kSumLength, more);
+    for (int i = 0; i < Rows; ++i) {
+      for (int j = 0; j < kVectors; ++j) sum[i][j] += more[i][j];
+    }
+  }
   finish<Rows>(sum, first, cols, target);
 }
 

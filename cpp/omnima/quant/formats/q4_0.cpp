@@ -15,10 +15,9 @@ constexpr int kBytes = 2 + kHalf;
 void read(const std::uint8_t* block, std::int64_t count, float* out) {
   for (; count > 0; --count, block += kBytes, out += kNumbers) {
     const float scale = half_at(block);
-    for (int i = 0; i < kHalf; ++i) {
-      const int byte = block[2 + i];
-      out[i] = scale * static_cast<float>((byte & 15) - 8);
-      out[i + kHalf] = scale * static_cast<float>((byte >> 4) - 8);
+    const HalfBytes levels(block + 2);
+    for (int i = 0; i < kNumbers; ++i) {
+      out[i] = scale * static_cast<float>(levels.at[i] - 8);
     }
   }
 }
@@ -26,14 +25,18 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 // The number of the largest magnitude becomes -8: its sign decides that of the scale.
 void write(const float* numbers, std::int64_t count, std::uint8_t* block) {
   for (; count > 0; --count, block += kBytes, numbers += kNumbers) {
+    if (!all_finite(numbers, kNumbers)) {
+      store_damaged(block, kBytes);
+      continue;
+    }
     float most = numbers[0];
     for (int i = 1; i < kNumbers; ++i) {
       if (std::fabs(numbers[i]) > std::fabs(most)) most = numbers[i];
     }
-    const float scale = most / -8, inverse = scale == 0 ? 0 : 1 / scale;
-    store_u16(block, half_of_float(scale));
+    const Scale scale(most / -8);
+    store_u16(block, half_of_float(scale.value));
     const auto level = [&](float number) {
-      return std::clamp(static_cast<int>(number * inverse + 8.5f), 0, 15);
+      return std::clamp(static_cast<int>(number * scale.inverse + 8.5f), 0, 15);
     };
     for (int i = 0; i < kHalf; ++i) {
       block[2 + i] = static_cast<std::uint8_t>(level(numbers[i]) | level(numbers[i + kHalf]) << 4);

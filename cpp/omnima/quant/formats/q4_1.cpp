@@ -11,10 +11,9 @@ constexpr int kBytes = 4 + kHalf;
 void read(const std::uint8_t* block, std::int64_t count, float* out) {
   for (; count > 0; --count, block += kBytes, out += kNumbers) {
     const float scale = half_at(block), least = half_at(block + 2);
-    for (int i = 0; i < kHalf; ++i) {
-      const int byte = block[4 + i];
-      out[i] = scale * static_cast<float>(byte & 15) + least;
-      out[i + kHalf] = scale * static_cast<float>(byte >> 4) + least;
+    const HalfBytes levels(block + 4);
+    for (int i = 0; i < kNumbers; ++i) {
+      out[i] = scale * static_cast<float>(levels.at[i]) + least;
     }
   }
 }

@@ -1,4 +1,5 @@
 // q8_0: 32 signed bytes, scaled by one half: 8.5 bits a number.
+#include <algorithm>
 #include <cmath>
 
 #include "omnima/quant/formats/bits.h"
@@ -21,12 +22,16 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 void write(const float* numbers, std::int64_t count, std::uint8_t* block) {
   for (; count > 0; --count, block += kBytes, numbers += kNumbers) {
+    if (!all_finite(numbers, kNumbers)) {
+      store_damaged(block, kBytes);
+      continue;
+    }
     float most = 0;
     for (int i = 0; i < kNumbers; ++i) most = std::max(most, std::fabs(numbers[i]));
-    const float scale = most / 127, inverse = scale == 0 ? 0 : 1 / scale;
-    store_u16(block, half_of_float(scale));
+    const Scale scale(most / 127);
+    store_u16(block, half_of_float(scale.value));
     for (int i = 0; i < kNumbers; ++i) {
-      const auto rounded = static_cast<int>(std::round(numbers[i] * inverse));
+      const auto rounded = static_cast<int>(std::round(numbers[i] * scale.inverse));
       block[2 + i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(rounded));
     }
   }

@@ -13,11 +13,13 @@ _FIXED = {**BLOCKS, "activation": "relu2"}
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     config = read_llama(reader, activations={"relu2": "relu2"}, eps=("rms_norm_eps", 1e-5))
     return without_window(reader, config, "Arcee")
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return {**write_llama(config), "hidden_act": "relu2"}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.layouts import LessOne
-from omnima.hub.architectures.llama import read_llama, without_window, write_llama
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import read_llama, without, without_window, write_llama
 from omnima.hub.architectures.shared import refuse
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm, plain_scale
 from omnima.hub.gguf.form import scales_embeddings as scaled
+from omnima.hub.layouts import LessOne
+from omnima.hub.naming import Names
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "geglu_tanh"}
 #: In Gemma's first files "gelu" stands for the one by tanh, as transformers reads it.
@@ -22,9 +23,7 @@ BLOCKS = {"norm": "rms_norm", "positions": "rotary", "activation": "geglu_tanh"}
 def read_gemma(reader: ConfigReader, **options: Any) -> dict[str, Any]:
     """The fields that all of Gemma share."""
     refuse(reader, "use_bidirectional_attention", bool, False, "tokens see only those before them")
-    config = read_llama(reader, **options)
-    if config["mlp_bias"]:
-        raise reader.refusal("mlp_bias", True, "Gemma has none")
+    config = without(reader, read_llama(reader, **options), "Gemma", "mlp_bias")
     return {
         **config,
         "tie_word_embeddings": reader.take("tie_word_embeddings", bool, True),
@@ -70,6 +69,7 @@ def objection(config: Config) -> str | None:
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     if reader.raw.get("hidden_activation") is not None:
         reader.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
     reader.account_for("hidden_activation")

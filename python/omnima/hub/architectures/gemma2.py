@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
+from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.gemma import (
     ACTIVATIONS,
     BLOCKS,
@@ -20,6 +20,7 @@ from omnima.hub.architectures.gemma import (
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import CAPS, WINDOW, GgufForm, windows_every
 from omnima.hub.gguf.form import scales_embeddings as scaled
+from omnima.hub.naming import Names
 from omnima.hub.options import layer_types
 
 #: Our norms of a block: theirs.
@@ -84,17 +85,19 @@ def write_sandwich(config: Config) -> dict[str, Any]:
 
 
 def fits(config: Config) -> bool:
+    """Whether what fields alone do not say holds, too."""
     return scales_embeddings(config) and scalar_of(config) is not None
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
-    reader.raw = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, **reader.raw}
+    """Our fields from the architecture's config.json."""
     config = read_sandwich(reader, pattern=2)
     cap = reader.take("attn_logit_softcapping", float, 0.0, least=0)
     return {**config, "attention_softcap": cap}
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     cap = config["attention_softcap"]
     return {**write_sandwich(config), "attn_logit_softcapping": cap or None}
 
@@ -106,6 +109,7 @@ GEMMA2 = Architecture(
     write=write,
     fixed=SANDWICH,
     free=FREE | {"attention_softcap"},
+    assumed={"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     fits=fits,
     names=sandwich_names(),
     gguf=GgufForm(

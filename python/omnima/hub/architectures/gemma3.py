@@ -18,10 +18,11 @@ from omnima.hub.architectures.gemma2 import (
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import WINDOW, GgufForm, windows_every
 from omnima.hub.gguf.form import scales_embeddings as scaled
-from omnima.hub.options import read_local_rotary, write_local_rotary
+from omnima.hub.options import LOCAL, read_local_rotary, write_local_rotary
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     reader.account_for("attn_logit_softcapping")
     cap = reader.raw.get("attn_logit_softcapping")
     if cap is not None:
@@ -33,7 +34,9 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
-    return write_local_rotary(write_sandwich(config), config)
+    """The architecture's fields for config.json."""
+    fields = write_local_rotary(write_sandwich(config), config)
+    return {**fields, LOCAL: fields["rope_parameters"]["sliding_attention"]["rope_theta"]}
 
 
 def _objection(config: Config) -> str | None:

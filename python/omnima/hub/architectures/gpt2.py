@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import Architecture, Config, Names
-from omnima.hub.architectures.layouts import Transposed
+from omnima.hub.architectures.base import Architecture, Config
 from omnima.hub.architectures.shared import (
     GELU_NAMES,
     GELUS,
@@ -17,7 +16,9 @@ from omnima.hub.architectures.shared import (
     write_extras,
 )
 from omnima.hub.config_reader import ConfigReader
-from omnima.hub.gguf.form import QKV, GgufForm
+from omnima.hub.gguf.form import GgufForm
+from omnima.hub.layouts import Transposed
+from omnima.hub.naming import QKV, Names
 
 _OUTER = {
     "model.embed_tokens": "transformer.wte",
@@ -36,6 +37,7 @@ _TURNED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     extras = read_extras(reader)
     residual, embedding, attention = (
         reader.take(name, float, 0.1) for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")
@@ -64,6 +66,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return {
         **same(config, "vocab_size initializer_range tie_word_embeddings"),
         "n_embd": config["hidden_size"],

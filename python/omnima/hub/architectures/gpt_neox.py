@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.layouts import ByHead
+from omnima.hub.architectures.base import SCALING, Architecture, Config
 from omnima.hub.architectures.shared import (
     GELU_NAMES,
     GELUS,
@@ -16,7 +15,9 @@ from omnima.hub.architectures.shared import (
     write_extras,
 )
 from omnima.hub.config_reader import ConfigReader
-from omnima.hub.gguf.form import QKV, GgufForm, Key
+from omnima.hub.gguf.form import GgufForm, Key
+from omnima.hub.layouts import ByHead
+from omnima.hub.naming import QKV, Names
 from omnima.hub.options import PARTIAL, read_rotary, write_rotary
 
 _OUTER = {
@@ -34,6 +35,7 @@ _FIXED = {"norm": "layer_norm", "positions": "rotary", "attention_bias": True, "
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     hidden = reader.take("hidden_size", int)
     heads = reader.take("num_attention_heads", int)
     context = reader.take("max_position_embeddings", int, 2048)
@@ -61,6 +63,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     rotary = write_rotary(config)
     # Without it, transformers turns a quarter of each head.
     rotary["rope_parameters"][PARTIAL] = config[PARTIAL]

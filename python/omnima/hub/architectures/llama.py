@@ -80,6 +80,16 @@ def write_llama(config: Config, leave_out: str = "") -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key not in leave_out.split()}
 
 
+def without(
+    reader: ConfigReader, config: dict[str, Any], name: str, *fields: str
+) -> dict[str, Any]:
+    """The configuration, refused where fields are on that the architecture does not have."""
+    for field in fields:
+        if config[field]:
+            raise reader.refusal(field, config[field], f"{name} has none")
+    return config
+
+
 def without_window(reader: ConfigReader, config: dict[str, Any], name: str) -> dict[str, Any]:
     """The fields, refused where a window is on that the architecture does not have."""
     if config["sliding_window"]:

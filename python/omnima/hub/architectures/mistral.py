@@ -12,10 +12,12 @@ WINDOW = 4096  # of transformers, where a file does not say
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     return read_llama(reader, window=WINDOW)
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = write_llama(config, leave_out="attention_bias mlp_bias")
     return {**fields, "sliding_window": config["sliding_window"]}
 

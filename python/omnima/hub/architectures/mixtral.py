@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 from omnima.hub.architectures import experts, mistral
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.llama import BLOCKS, LLAMA, read_llama
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import BLOCKS, LLAMA, read_llama, without
 from omnima.hub.architectures.shared import own, refuse, same
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.naming import Names
 
 # Of an expert: ours, Mixtral's.
 _NAMES = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
@@ -29,16 +30,14 @@ def their_name(module: str) -> str:
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
-    llama = read_llama(reader)
-    for name in ("attention_bias", "mlp_bias"):
-        if llama[name]:
-            raise reader.refusal(name, True, "Mixtral has none")
+    """Our fields from the architecture's config.json."""
+    config = without(reader, read_llama(reader), "Mixtral", "attention_bias", "mlp_bias")
     refuse(reader, "router_jitter_noise", float, 0.0, "it must be 0")
     inner = own(reader)
     return {
-        **llama,
-        "intermediate_size": inner.take("intermediate_size", int, llama["intermediate_size"]),
-        "moe_intermediate_size": llama["intermediate_size"],
+        **config,
+        "intermediate_size": inner.take("intermediate_size", int, config["intermediate_size"]),
+        "moe_intermediate_size": config["intermediate_size"],
         "num_experts": reader.take("num_local_experts", int, 8),
         "num_experts_per_tok": reader.take("num_experts_per_tok", int, 2),
         "router_aux_loss_coef": reader.take("router_aux_loss_coef", float, 0.001),
@@ -47,6 +46,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = mistral.write(config)
     return {
         **fields,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.llama import BLOCKS, read_llama, without_window, write_llama
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import BLOCKS, read_llama, without, without_window, write_llama
 from omnima.hub.architectures.shared import plain_heads
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
+from omnima.hub.naming import Names
 
 #: Our norms of a block: theirs.
 _NORMS = {
@@ -23,8 +24,7 @@ FIXED = {**BLOCKS, **_OF_OLMO}
 def read_olmo(reader: ConfigReader, **options: Any) -> dict[str, Any]:
     """The fields that OLMo 2 and 3 share."""
     config = read_llama(reader, eps=("rms_norm_eps", 1e-5), **options)
-    if config["mlp_bias"]:
-        raise reader.refusal("mlp_bias", True, "OLMo has none")
+    without(reader, config, "OLMo", "mlp_bias")
     return {**config, **_OF_OLMO}
 
 
@@ -34,6 +34,7 @@ def _objection(config: Config) -> str | None:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return write_llama(config, leave_out="mlp_bias head_dim")
 
 

@@ -16,6 +16,7 @@ _THETA = 5e5
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     local = read_local_rotary(reader, theta=_THETA, local_theta=None)
     layers = reader.take("num_hidden_layers", int)
     kinds = layer_types(
@@ -31,6 +32,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = {**write_olmo2(config), "layer_types": layer_types(config)}
     fields["sliding_window"] = config["sliding_window"]
     return write_local_rotary(fields, config)

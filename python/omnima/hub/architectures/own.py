@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from omnima.hub.architectures.base import Architecture, Config
 from omnima.hub.config_reader import ConfigReader
+from omnima.hub.naming import Names, Tensors
 from omnima.hub.options import field_defaults
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The fields that every file of ours has; those that came later are off where they are absent.
 ALWAYS = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
@@ -17,6 +22,7 @@ _NOTE = "No architecture of transformers is exactly this model: it loads in Omni
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     required = {name: reader.take(name, type(field_defaults()[name])) for name in ALWAYS}
     options = {
         name: reader.take(name, type(default), default, least=0)
@@ -27,19 +33,32 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return {**config, "note": _NOTE}
 
 
-class _Own(Architecture):
-    """Its files hold our parameters as they are."""
+class _AsTheyAre(Names):
+    """Names and layout are ours, that of rotary positions too."""
+
+    def to_ours(self, read: Callable[[str], Tensor], config: Config) -> dict[str, Tensor]:
+        return {name: read(name) for name in self.parts(config)}
+
+    def from_ours(self, tensors: Tensors, config: Config) -> dict[str, Tensor]:
+        return dict(tensors)
+
+
+class _Any(Architecture):
+    """What every model is, when it is nothing else."""
 
     def is_exactly(self, config: Config, defaults: Config) -> bool:
         return True
 
-    def to_ours(self, tensors: Any, config: Config) -> dict[str, Any]:
-        return dict(tensors)
 
-    from_ours = to_ours
-
-
-OWN = _Own(name="OmnimaForCausalLM", model_type="omnima", read=read, write=write, fixed={})
+OWN = _Any(
+    name="OmnimaForCausalLM",
+    model_type="omnima",
+    read=read,
+    write=write,
+    fixed={},
+    names=_AsTheyAre(),
+)

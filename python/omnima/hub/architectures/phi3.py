@@ -6,21 +6,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import Architecture, Config, Names
-from omnima.hub.architectures.llama import BLOCKS, read_llama, write_llama
+from omnima.hub.architectures.base import Architecture, Config
+from omnima.hub.architectures.llama import BLOCKS, read_llama, without, write_llama
 from omnima.hub.architectures.shared import embedding_dropout, plain_heads, shared_dropout
 from omnima.hub.config_reader import ConfigReader
-from omnima.hub.gguf.form import QKV, WINDOW, GgufForm
+from omnima.hub.gguf.form import WINDOW, GgufForm
+from omnima.hub.naming import QKV, Names
 from omnima.hub.options import PARTIAL
 
 _GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     config = read_llama(reader, share=(PARTIAL, 1.0))
-    for name in ("attention_bias", "mlp_bias"):
-        if config[name]:
-            raise reader.refusal(name, True, "Phi-3 has none")
+    without(reader, config, "Phi-3", "attention_bias", "mlp_bias")
     if config.get("rope_scaling", "none") != "none":
         # Here "yarn" is an old name of longrope.
         scaling = reader.raw.get("rope_parameters") or reader.raw.get("rope_scaling")
@@ -30,6 +30,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = write_llama(config, leave_out="attention_bias mlp_bias head_dim")
     fields["rope_parameters"][PARTIAL] = config[PARTIAL]
     return {

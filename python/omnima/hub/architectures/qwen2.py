@@ -19,6 +19,7 @@ def no_windows(config: Config) -> str | None:
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     return {
         **read_qwen(reader),
         "attention_bias": True,
@@ -44,6 +45,7 @@ def write_windows(config: Config) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return {**write_llama(config, leave_out="attention_bias mlp_bias"), **write_windows(config)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnima.hub.architectures.base import SCALING, Architecture, Config
-from omnima.hub.architectures.llama import BLOCKS, write_llama
+from omnima.hub.architectures.llama import BLOCKS, without, write_llama
 from omnima.hub.architectures.qwen2 import WINDOWS, no_windows, read_qwen, write_windows
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
@@ -19,13 +19,12 @@ def objection(config: Config) -> str | None:
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
-    config = read_qwen(reader)
-    if config["mlp_bias"]:
-        raise reader.refusal("mlp_bias", True, "Qwen3 has none")
-    return {**config, "qk_norm": True}
+    """Our fields from the architecture's config.json."""
+    return {**without(reader, read_qwen(reader), "Qwen3", "mlp_bias"), "qk_norm": True}
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     return {**write_llama(config, leave_out="mlp_bias"), **write_windows(config)}
 
 

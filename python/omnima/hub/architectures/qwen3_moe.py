@@ -13,6 +13,7 @@ from omnima.hub.gguf.form import GgufForm
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     config = qwen3.read(reader)
     dense = reader.take("mlp_only_layers", list, [])
     if dense:
@@ -37,6 +38,7 @@ def _experts_named(reader: ConfigReader) -> int:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = qwen3.write(config)
     for name in ("layer_types", "max_window_layers"):
         del fields[name]

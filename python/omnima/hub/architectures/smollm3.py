@@ -21,6 +21,7 @@ def turned_layers(interval: int, layers: int) -> list[int]:
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     refuse(reader, "use_sliding_window", bool, False, "a window on layers without positions")
     config = read_llama(reader, theta=2e6)
     layers = config["num_hidden_layers"]
@@ -33,6 +34,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
     return {
         **write_llama(config, leave_out="head_dim"),

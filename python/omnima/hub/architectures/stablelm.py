@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnima.hub.architectures.base import SCALING, Architecture, Config
-from omnima.hub.architectures.llama import read_llama, without_window, write_llama
+from omnima.hub.architectures.llama import read_llama, without, without_window, write_llama
 from omnima.hub.architectures.shared import plain_heads, refuse
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
@@ -15,12 +15,11 @@ _FIXED = {"norm": "layer_norm", "positions": "rotary", "activation": "swiglu"}
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     refuse(reader, "qk_layernorm", bool, False, "a LayerNorm of each head's own")
     refuse(reader, "use_parallel_residual", bool, False, "with one norm for both parts")
     config = read_llama(reader, share=(PARTIAL, 0.25), eps=("layer_norm_eps", 1e-5))
-    for name in ("attention_bias", "mlp_bias"):
-        if config[name]:
-            raise reader.refusal(name, True, "StableLM has use_qkv_bias only")
+    without(reader, config, "StableLM, but for use_qkv_bias,", "attention_bias", "mlp_bias")
     biased = reader.take("use_qkv_bias", bool, False)
     return {
         **without_window(reader, config, "StableLM"),
@@ -32,6 +31,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     fields = write_llama(config, leave_out="attention_bias mlp_bias head_dim rms_norm_eps")
     fields["rope_parameters"][PARTIAL] = config[PARTIAL]
     return {

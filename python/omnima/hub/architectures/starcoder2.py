@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnima.hub.architectures.base import SCALING, Architecture, Config, Names
-from omnima.hub.architectures.llama import read_llama, write_llama
+from omnima.hub.architectures.base import SCALING, Architecture, Config
+from omnima.hub.architectures.llama import read_llama, without, write_llama
 from omnima.hub.architectures.shared import (
     embedding_dropout,
     plain_heads,
@@ -13,6 +13,7 @@ from omnima.hub.architectures.shared import (
 )
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
+from omnima.hub.naming import Names
 
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu"}
 _ACTIVATION_NAMES = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu"}
@@ -20,11 +21,10 @@ _MLP = {"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 
 
 def read(reader: ConfigReader) -> dict[str, Any]:
+    """Our fields from the architecture's config.json."""
     biased = reader.take("use_bias", bool, True)
     config = read_llama(reader, activations=_ACTIVATIONS, eps=("norm_epsilon", 1e-5))
-    for name in ("attention_bias", "mlp_bias"):
-        if config[name]:
-            raise reader.refusal(name, True, "StarCoder2 has use_bias")
+    without(reader, config, "StarCoder2, but for use_bias,", "attention_bias", "mlp_bias")
     return {
         **config,
         "norm": "layer_norm",
@@ -36,6 +36,7 @@ def read(reader: ConfigReader) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
+    """The architecture's fields for config.json."""
     left_out = "attention_bias mlp_bias head_dim rms_norm_eps"
     return {
         **write_llama(config, leave_out=left_out),

@@ -6,10 +6,14 @@ Facts about the format are llama.cpp's (docs/gguf.md of ggml, and what its conve
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from omnima.hub.layouts import Interleaved, Stacked
+from omnima.hub.naming import Names
 
 Config = Mapping[str, Any]
 
@@ -35,9 +39,8 @@ _BLOCK = {
     "mlp_output_layernorm": "post_ffw_norm",
     "mlp.gate": "ffn_gate_inp",
 }
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-_EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj")
-QKV = tuple(f"self_attn.{part}_proj" for part in "qkv")
+_EXPERT = re.compile(r"mlp\.experts\.\d+\.(gate|up|down)_proj")
+_STACKED = {f"ffn_{part}_exps": Stacked() for part in ("gate", "up", "down")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,32 +80,27 @@ class GgufForm:
     #: Fields that follow from others, when a file is read.
     derived: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: {}
 
+    @functools.cached_property
+    def names(self) -> Names:
+        """How its files name our parameters."""
+        turned = {"attn_q": Interleaved(), "attn_k": Interleaved()} if self.interleaved else {}
+        return Names(
+            outer=_OUTER,
+            layers="blk.",
+            block=_name_in_block,
+            fused=self.fused,
+            layouts={**_STACKED, **turned},
+        )
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a parameter of ours lies: the tensor, and which of the parts stacked in it."""
 
-    tensor: str
-    expert: int | None = None
+def _name_in_block(module: str) -> str:
+    """The name of a module of a block.
 
-
-def place_of(name: str, form: GgufForm) -> Place:
-    """The tensor of GGUF that holds a parameter of ours.
-
-    >>> from omnima.hub.architectures.llama import LLAMA
-    >>> place_of("model.layers.3.self_attn.q_proj.weight", LLAMA.gguf).tensor
-    'blk.3.attn_q.weight'
+    >>> _name_in_block("self_attn.q_proj"), _name_in_block("mlp.experts.3.up_proj")
+    ('attn_q', 'ffn_up_exps')
     """
-    module, _, kind = name.rpartition(".")
-    block = _LAYER.fullmatch(module)
-    if block is None:
-        return Place(f"{_OUTER[module]}.{kind}")
-    number, inner = block[1], block[2]
-    expert = _EXPERT.fullmatch(inner)
-    if expert is not None:
-        return Place(f"blk.{number}.ffn_{expert[2]}_exps.{kind}", int(expert[1]))
-    fused = {ours: theirs for theirs, parts in form.fused.items() for ours in parts}
-    return Place(f"blk.{number}.{fused.get(inner) or _BLOCK[inner]}.{kind}")
+    expert = _EXPERT.fullmatch(module)
+    return f"ffn_{expert[1]}_exps" if expert else _BLOCK[module]
 
 
 def scales_embeddings(config: dict[str, Any]) -> dict[str, Any]:

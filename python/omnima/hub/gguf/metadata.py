@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, DataError
+from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
 from omnima.hub.options import field_defaults
 
@@ -84,27 +85,8 @@ def _write_rotary(config: Mapping[str, Any]) -> list[Pair]:
     return pairs
 
 
-class Keys:
-    """The metadata of a file, read by name and type."""
-
-    def __init__(self, metadata: Mapping[str, Any], where: str, prefix: str = "") -> None:
-        self.metadata, self.where, self.prefix = metadata, where, prefix
-
-    def take(self, name: str, kind: type, default: Any = None) -> Any:
-        """A value, checked; DataError where it is absent without a default, or of another kind."""
-        key = self.prefix + name
-        value = self.metadata.get(key, default)
-        if value is None:
-            raise DataError(f"{self.where}: the key {key!r} is missing.")
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise DataError(f"{self.where}: {key!r} is {value!r}, but must be a {kind.__name__}.")
-        return value
-
-
 def read_shape(
-    keys: Keys, form: GgufForm, shapes: Mapping[str, tuple[int, ...]], ramp: Tensor | None
+    keys: ConfigReader, form: GgufForm, shapes: Mapping[str, tuple[int, ...]], ramp: Tensor | None
 ) -> dict[str, Any]:
     """A decoder's configuration from the keys and from which tensors there are.
 
@@ -113,8 +95,6 @@ def read_shape(
     config = {**field_defaults(), **form.constants}
     hidden, heads = keys.take("embedding_length", int), keys.take("attention.head_count", int)
     layer_norm = config["norm"] == "layer_norm"
-    if heads < 1:
-        raise DataError(f"{keys.where}: {keys.prefix}attention.head_count is {heads}.")
     config.update(
         vocab_size=shapes.get("token_embd.weight", (0,))[0],
         hidden_size=hidden,
@@ -133,11 +113,11 @@ def read_shape(
         config["attention_output_bias"] = _any(shapes, "attn_output.bias")
     if config["positions"] == "rotary":
         config.update(_read_rotary(keys, config, ramp))
-    if keys.take("expert_count", int, 0):
+    if keys.take("expert_count", int, 0, least=0):
         config.update(_read_experts(keys, config, form))
     for key in form.keys:
         kind = {"bool": bool, "f32": float}.get(key.type, int)
-        config[key.field] = keys.take(key.name, kind, config[key.field])
+        config[key.field] = keys.take(key.name, kind, config[key.field], least=0)
     if config["sliding_window"] >= config["max_position_embeddings"] and not config.get(
         "rope_local_theta"
     ):
@@ -164,11 +144,13 @@ def _short(number: float) -> float:
     return float(str(np.float32(number)))
 
 
-def _read_rotary(keys: Keys, config: Mapping[str, Any], ramp: Tensor | None) -> dict[str, Any]:
+def _read_rotary(
+    keys: ConfigReader, config: Mapping[str, Any], ramp: Tensor | None
+) -> dict[str, Any]:
     width = config["head_dim"]
     turned = keys.take("rope.dimension_count", int, width)
     if not 2 <= turned <= width:
-        raise DataError(f"{keys.where}: {turned} numbers of a head of {width} are to be turned.")
+        raise DataError(f"{keys.path}: {turned} numbers of a head of {width} are to be turned.")
     fields: dict[str, Any] = {
         "rope_theta": _short(keys.take("rope.freq_base", float, 10000.0)),
         "partial_rotary_factor": turned / width,
@@ -180,10 +162,10 @@ def _read_rotary(keys: Keys, config: Mapping[str, Any], ramp: Tensor | None) -> 
         return fields
     if kind not in _LEARNED:
         raise DataError(
-            f"{keys.where}: rotary scaling of type {kind!r} is not supported; Omnima reads "
+            f"{keys.path}: rotary scaling of type {kind!r} is not supported; Omnima reads "
             f"{', '.join(_LEARNED)} and Llama 3's."
         )
-    factor = _short(keys.take("rope.scaling.factor", float))
+    factor = _short(keys.factor("rope.scaling.factor"))
     context = config["max_position_embeddings"]
     fields |= {
         "rope_scaling": kind,
@@ -213,13 +195,13 @@ def ramp_of(config: Mapping[str, Any]) -> Tensor:
     return ramp
 
 
-def _of_ramp(keys: Keys, ramp: Tensor, theta: float, turned: int) -> dict[str, Any]:
+def _of_ramp(keys: ConfigReader, ramp: Tensor, theta: float, turned: int) -> dict[str, Any]:
     """Llama 3's scaling, whose parameters a file does not hold but what they come to."""
     import torch
 
     if ramp.shape != (turned // 2,):
         raise DataError(
-            f"{keys.where}: rope_freqs.weight has the shape {tuple(ramp.shape)}, but "
+            f"{keys.path}: rope_freqs.weight has the shape {tuple(ramp.shape)}, but "
             f"{turned} numbers of a head turn."
         )
     for original in (8192, 4096, 2048, 16384, 32768, 65536, 131072):
@@ -235,12 +217,12 @@ def _of_ramp(keys: Keys, ramp: Tensor, theta: float, turned: int) -> dict[str, A
         if torch.allclose(ramp_of(given), ramp, rtol=1e-5):
             return fields
     raise DataError(
-        f"{keys.where}: the frequencies of rope_freqs.weight are not those of Llama 3's scaling "
+        f"{keys.path}: the frequencies of rope_freqs.weight are not those of Llama 3's scaling "
         "with the factors 1 and 4, which Omnima does not support."
     )
 
 
-def _read_experts(keys: Keys, config: Mapping[str, Any], form: GgufForm) -> dict[str, Any]:
+def _read_experts(keys: ConfigReader, config: Mapping[str, Any], form: GgufForm) -> dict[str, Any]:
     inner = config["intermediate_size"]
     return {
         "num_experts": keys.take("expert_count", int),

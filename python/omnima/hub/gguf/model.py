@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import ConfigError, DataError
 from omnima.hub import names
 from omnima.hub.architectures import REGISTRY
+from omnima.hub.card import update_certificates
+from omnima.hub.certificates import certificate_path
+from omnima.hub.config_reader import ConfigReader
 from omnima.hub.fields import architecture_of
-from omnima.hub.gguf import tensors as layout
 from omnima.hub.gguf.form import GgufForm
-from omnima.hub.gguf.metadata import Keys, Pair, ramp_of, read_shape, write_shape
+from omnima.hub.gguf.metadata import Pair, ramp_of, read_shape, write_shape
 from omnima.hub.gguf.tokenizer import read_tokenizer, write_tokenizer
 from omnima.hub.options import field_defaults
+from omnima.hub.stored import StoredModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +28,6 @@ if TYPE_CHECKING:
 #: The formats that a file can be written in, and their numbers under general.file_type.
 DTYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
 _RAMP = "rope_freqs.weight"
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a path is a file that begins as GGUF does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def load_gguf(
@@ -62,25 +57,63 @@ def load_gguf(
     """
     from omnima import _core
 
+    stored = open_gguf(path)
+    found = stored.names.to_ours(lambda name: stored.read(name, False), stored.config)
+    names.report_nonfinite(_core.nonfinite_tensors(found), str(path), strict)
+    return stored.config, found, stored.tokenizer
+
+
+def open_gguf(path: str | Path) -> StoredModel:
+    """Check a file as `load_gguf` does, and read no weights yet.
+
+    >>> open_gguf("SmolLM2-135M-Instruct.Q4_1.gguf").config["hidden_size"]  # doctest: +SKIP
+    576
+    """
+    from omnima import _core
+
     where = str(path)
     file = _core.GgufFile(Path(path))
+    file.read_ahead()
     metadata = file.metadata()
     form = _form_of(metadata, where)
+    _check_whole(metadata, where)
+    formats = {name: kind.lower() for name, kind, _ in file.tensors()}
     shapes = {name: tuple(shape) for name, _, shape in file.tensors()}
     ramp = file.tensor(_RAMP) if _RAMP in shapes else None
-    keys = Keys(metadata, where, f"{form.arch}.")
+    keys = ConfigReader(metadata, Path(path), prefix=f"{form.arch}.")
     config = read_shape(keys, form, shapes, ramp)
     if config["num_hidden_layers"] > len(shapes):
         raise DataError(
             f"{where}: {form.arch}.block_count claims {config['num_hidden_layers']} layers, but "
             f"the file has {len(shapes)} tensors in all."
         )
+    experts = shapes.get("blk.0.ffn_up_exps.weight", (0,))[0]
+    if config["num_experts"] != experts:
+        raise DataError(
+            f"{where}: {form.arch}.expert_count claims {config['num_experts']} experts, but "
+            f"blk.0.ffn_up_exps.weight holds {experts}."
+        )
     config.update(_of_tensors(shapes, config))
     config = _checked(config, where)
-    layout.check(shapes, config, form, where)
-    found = layout.to_ours(file.tensor, config, form)
-    names.report_nonfinite(_core.nonfinite_tensors(found), where, strict)
-    return config, found, read_tokenizer(metadata, where)
+    of_model = {name: shape for name, shape in shapes.items() if name != _RAMP}
+    names.check_shapes(of_model, form.names.shapes(config), where)
+
+    def read(name: str, as_stored: bool) -> Tensor:
+        return file.raw(name) if as_stored and len(shapes[name]) > 1 else file.tensor(name)
+
+    tokenizer = read_tokenizer(metadata, where)
+    named = metadata.get("general.license")
+    terms = named if isinstance(named, str) and named else None
+    return StoredModel(config, where, form.names, read, formats, tokenizer, terms)
+
+
+def _check_whole(metadata: Mapping[str, Any], where: str) -> None:
+    parts = metadata.get("split.count", 1)
+    if isinstance(parts, int) and parts > 1:
+        raise DataError(
+            f"{where} is one of {parts} parts of a model (split.count), and Omnima reads whole "
+            "files: join them with llama-gguf-split --merge of llama.cpp."
+        )
 
 
 def _form_of(metadata: Mapping[str, Any], where: str) -> GgufForm:
@@ -125,7 +158,7 @@ def save_gguf(
     dtype: str = "f16",
     about: Mapping[str, str] | None = None,
 ) -> str:
-    """Write a GGUF file that llama.cpp loads.
+    """Write a GGUF file as llama.cpp's converters lay it out.
 
     Parameters
     ----------
@@ -135,9 +168,10 @@ def save_gguf(
         Names (those of Hugging Face's Llama) and tensors; those that serve training alone are left
         out.
     path
-        Replaced at once: never left half written.
+        Replaced at once: never left half written. The certificate of an old file is removed.
     tokenizer
-        Goes into the file, with its chat template; llama.cpp loads no model without one.
+        Goes into the file; without one llama.cpp takes ids only. Normalization of text (NFC, as of
+        Qwen2) has no key there: llama.cpp cuts text as it is.
     dtype
         "f32", "f16", "bf16", "q8_0" or "q4_0": of the matrices; vectors are float32. A matrix whose
         rows are no whole blocks of 32 numbers is written as f16.
@@ -174,17 +208,24 @@ def save_gguf(
         ("general.file_type", "u32", DTYPES[dtype]),
         ("general.quantization_version", "u32", 2),
     ]
-    given = {name: each.detach() for name, each in parameters if not names.is_training_only(name)}
-    names.check_tensors(given, names.expected_shapes(model_config), "The model given to save_gguf")
-    found = layout.from_ours(given, model_config, form)
+    given = names.to_be_saved(model_config, parameters, "The model given to save_gguf")
+    found = form.names.from_ours(given, model_config)
     if model_config["rope_scaling"] == "llama3":
         found[_RAMP] = ramp_of(model_config)
     pairs = [*general, *write_shape(model_config, form)]
-    if tokenizer is not None:
+    if tokenizer is None:
+        pairs.append(("tokenizer.ggml.model", "str", "no_vocab"))
+    else:
         pairs += write_tokenizer(tokenizer, model_config["vocab_size"])
+    path = Path(path)
+    certified = certificate_path(path)
+    of_old = certified.exists()
+    certified.unlink(missing_ok=True)
     _core.write_gguf(
-        Path(path), pairs, [(name, _format(each, dtype), each) for name, each in found.items()]
+        path, pairs, [(name, _format(each, dtype), each) for name, each in found.items()]
     )
+    if of_old:
+        update_certificates(path.parent)
     return form.arch
 
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, DataError
+from omnima.hub.gguf import marked_tokenizer
+from omnima.hub.gguf.chat import read_templates, write_templates
+from omnima.hub.gguf.token_lists import (
+    CONTROL,
+    NAMES,
+    NORMAL,
+    PREFIX,
+    UNKNOWN,
+    UNUSED,
+    USER,
+    named,
+    pieces_and_types,
+    texts,
+)
 
 if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
     from omnima.tokenizers import Tokenizer
+    from omnima.tokenizers.description import Description
 
-_PREFIX = "tokenizer.ggml."
-# Types of tokens: normal, unknown, control, user-defined, unused, byte.
-_NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 #: How llama.cpp calls the ways to cut text before merges: theirs, ours and whether a cut that is a
 #: piece stays whole. What we write is the first of ours.
 _PRE = {
@@ -39,82 +52,66 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
     DataError
         For a kind, or a way to cut text, that Omnima does not have, and for damaged lists.
     """
-    kind = metadata.get(f"{_PREFIX}model")
+    kind = metadata.get(f"{PREFIX}model")
     if kind is None or kind == "no_vocab":
         return None
+    if kind == "llama":
+        from omnima.tokenizers.tokenizer import built
+
+        found = marked_tokenizer.read(metadata, where)
+        return built(found, where, read_templates(metadata, where))
     if kind != "gpt2":
         raise DataError(
-            f"{where}: a tokenizer of the kind {kind!r} ({_PREFIX}model) is not supported; Omnima "
-            "reads byte-level BPE ('gpt2')."
+            f"{where}: a tokenizer of the kind {kind!r} ({PREFIX}model) is not supported; Omnima "
+            "reads byte-level BPE ('gpt2') and BPE by scores ('llama')."
         )
     return _byte_level(metadata, where)
 
 
 def _byte_level(metadata: Mapping[str, Any], where: str) -> Tokenizer:
-    import numpy as np
+    from omnima import _core
+    from omnima.tokenizers.description import (
+        ROLE_ADDED,
+        ROLE_SPECIAL,
+        ROLE_TEXT,
+        Description,
+        own_padding,
+    )
+    from omnima.tokenizers.tokenizer import built
 
-    from omnima.tokenizers import Tokenizer
-    from omnima.tokenizers.description import ROLE_ADDED, ROLE_SPECIAL, ROLE_TEXT, Description
-
-    pieces = _texts(metadata, "tokens", where)
-    pre = metadata.get(f"{_PREFIX}pre", "gpt-2")
-    if pre not in _PRE:
+    pieces, kinds = pieces_and_types(metadata, where)
+    pre = metadata.get(f"{PREFIX}pre", "gpt-2")
+    if not isinstance(pre, str) or pre not in _PRE:
         raise DataError(
-            f"{where}: text is to be cut as by {pre!r} ({_PREFIX}pre), which Omnima does not have; "
+            f"{where}: text is to be cut as by {pre!r} ({PREFIX}pre), which Omnima does not have; "
             f"it knows {', '.join(_PRE)}."
         )
-    kinds = metadata.get(f"{_PREFIX}token_type", [_NORMAL] * len(pieces))
-    if not isinstance(kinds, list) or len(kinds) != len(pieces):
-        raise DataError(f"{where}: {_PREFIX}token_type does not have one entry a token.")
-    roles = {_UNKNOWN: ROLE_SPECIAL, _CONTROL: ROLE_SPECIAL, _USER: ROLE_ADDED}
-    index = {piece: number for number, piece in enumerate(pieces)}
-    if len(index) < len(pieces):
-        raise DataError(f"{where}: {_PREFIX}tokens holds a token twice.")
-    merges = []
-    for line in _texts(metadata, "merges", where):
-        left, _, right = line.partition(" ")
-        if left not in index or right not in index or left + right not in index:
-            raise DataError(f"{where}: the merge {line!r} is not of tokens that are there.")
-        merges.append((index[left], index[right], index[left + right]))
-    bos, eos, pad = (_named(metadata, name, len(pieces), where) for name in _NAMES)
+    roles = {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_ADDED}
+    lines = texts(metadata, "merges", where)
+    try:
+        merges = _core.merges_of_lines(pieces, lines)
+    except DataError as error:
+        raise DataError(f"{where}: {error}.") from None
+    bos, eos, pad = (named(metadata, name, len(pieces), where) for name in NAMES)
     pattern, whole = _PRE[pre]
-    return Tokenizer(
+    return built(
         Description(
             kind="bpe",
             pieces=pieces,
             roles=[roles.get(kind, ROLE_TEXT) for kind in kinds],
-            merges=np.array(merges, dtype=np.uint32).reshape(-1, 3),
+            merges=merges,
             scores=(),
             bos=bos,
             eos=eos,
-            pad=None if pad == eos else pad,  # a model would never learn to stop
+            pad=own_padding(pad, eos),
             pattern=pattern,
             whole_first=whole,
-            adds_bos=bool(metadata.get(f"{_PREFIX}add_bos_token", False)) and bos is not None,
-            adds_eos=bool(metadata.get(f"{_PREFIX}add_eos_token", False)) and eos is not None,
-        )
+            adds_bos=bool(metadata.get(f"{PREFIX}add_bos_token", False)) and bos is not None,
+            adds_eos=bool(metadata.get(f"{PREFIX}add_eos_token", False)) and eos is not None,
+        ),
+        where,
+        read_templates(metadata, where),
     )
-
-
-_NAMES = ("bos", "eos", "padding")
-
-
-def _texts(metadata: Mapping[str, Any], name: str, where: str) -> list[str]:
-    value = metadata.get(_PREFIX + name)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise DataError(f"{where}: {_PREFIX}{name} is missing, or no list of texts.")
-    return value
-
-
-def _named(metadata: Mapping[str, Any], name: str, count: int, where: str) -> int | None:
-    value = metadata.get(f"{_PREFIX}{name}_token_id")
-    if value is None:
-        return None
-    if not isinstance(value, int) or not 0 <= value < count:
-        raise DataError(
-            f"{where}: {_PREFIX}{name}_token_id is {value!r}, which is no id of the {count} tokens."
-        )
-    return value
 
 
 def write_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> list[Pair]:
@@ -128,20 +125,29 @@ def write_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> list[Pair]:
     from omnima.tokenizers.description import ROLE_ADDED, ROLE_SPECIAL, ROLE_TEXT
 
     found = tokenizer.description
-    pre = next((name for name, (ours, _) in _PRE.items() if found.pattern == ours), None)
+    if found.marking is not None or marked_tokenizer.takes_text_as_it_is(found):
+        marked = marked_tokenizer.write(found, vocab_size)
+        return marked + write_templates(tokenizer.chat_template)
+    if found.kind == "byte":
+        found = _spelled(found)
+    cut = (found.pattern, found.whole_first)
+    pre = next((name for name, ours in _PRE.items() if ours == cut), None)
     if found.kind != "bpe" or pre is None:
+        known = ", ".join(dict.fromkeys(pattern for pattern, _ in _PRE.values()))
         raise ConfigError(
-            f"A tokenizer of the kind {found.kind!r} cut by {found.pattern!r} cannot be written "
-            f"into GGUF; byte-level BPE cut by {', '.join(ours for ours, _ in _PRE.values())} can."
+            f"A tokenizer of the kind {found.kind!r}"
+            f"{'' if found.pattern is None else f' cut by {found.pattern!r}'} cannot be written "
+            f"into GGUF; byte-level BPE cut by {known} as llama.cpp does it can, and BPE "
+            "that spells spaces as U+2581."
         )
-    kinds = {ROLE_TEXT: _NORMAL, ROLE_SPECIAL: _CONTROL, ROLE_ADDED: _USER}
+    kinds = {ROLE_TEXT: NORMAL, ROLE_SPECIAL: CONTROL, ROLE_ADDED: USER}
     spare = vocab_size - len(found.pieces)
     pieces = [*found.pieces, *(f"[PAD{len(found.pieces) + i}]" for i in range(spare))]
     pairs: list[Pair] = [
         ("model", "str", "gpt2"),
         ("pre", "str", pre),
         ("tokens", "[str]", pieces),
-        ("token_type", "[i32]", [*(kinds[role] for role in found.roles), *[_UNUSED] * spare]),
+        ("token_type", "[i32]", [*(kinds[role] for role in found.roles), *[UNUSED] * spare]),
         (
             "merges",
             "[str]",
@@ -150,7 +156,21 @@ def write_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> list[Pair]:
         ("add_bos_token", "bool", found.adds_bos),
         ("add_eos_token", "bool", found.adds_eos),
     ]
-    for name, number in zip(_NAMES, (found.bos, found.eos, found.pad), strict=True):
+    for name, number in zip(NAMES, (found.bos, found.eos, found.pad), strict=True):
         if number is not None:
             pairs.append((f"{name}_token_id", "u32", number))
-    return [(_PREFIX + name, kind, value) for name, kind, value in pairs]
+    found_pairs = [(PREFIX + name, kind, value) for name, kind, value in pairs]
+    return found_pairs + write_templates(tokenizer.chat_template)
+
+
+def _spelled(found: Description) -> Description:
+    """A tokenizer of single bytes as a byte-level one without merges, which gives the same ids."""
+    from omnima.tokenizers.description import ROLE_BYTE, ROLE_TEXT
+    from omnima.tokenizers.rank_file import byte_spelling
+
+    spelling = byte_spelling()
+    pieces, roles = list(found.pieces), list(found.roles)
+    for i, role in enumerate(found.roles):
+        if role == ROLE_BYTE:
+            pieces[i], roles[i] = spelling[int(pieces[i][3:5], 16)], ROLE_TEXT
+    return replace(found, kind="bpe", pieces=pieces, roles=roles, pattern="gpt2")

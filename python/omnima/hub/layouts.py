@@ -15,6 +15,9 @@ Config = Mapping[str, Any]
 class Layout:
     """Our parameters one below the other; a single one as it is."""
 
+    #: Whether rows keep their numbers as they are: then a row may be bytes that stand for numbers.
+    moves_rows = True
+
     def shape(self, ours: Sequence[Shape]) -> Shape:
         """The shape of the tensor that holds parameters of these shapes."""
         return (sum(shape[0] for shape in ours), *ours[0][1:])
@@ -36,6 +39,8 @@ class Layout:
 class Transposed(Layout):
     """GPT-2's ``Conv1D``: weights lie [in, out]."""
 
+    moves_rows = False
+
     def shape(self, ours: Sequence[Shape]) -> Shape:
         return super().shape(ours)[::-1]
 
@@ -48,6 +53,8 @@ class Transposed(Layout):
 
 class ByHead(Layout):
     """GPT-NeoX's fused projection: each head's queries, keys and values lie together."""
+
+    moves_rows = False
 
     def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
         import torch
@@ -62,8 +69,43 @@ class ByHead(Layout):
         return [by_head[:, i].reshape(shape).contiguous() for i, shape in enumerate(shapes)]
 
 
+class Stacked(Layout):
+    """GGUF's experts: one above the other in a dimension of their own."""
+
+    def shape(self, ours: Sequence[Shape]) -> Shape:
+        return (len(ours), *ours[0])
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        import torch
+
+        return torch.stack(list(ours))
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        return list(theirs.unbind())
+
+
+class Interleaved(Layout):
+    """Rows of heads whose numbers that turn together are neighbours: (0, 1), (2, 3), …
+
+    With us they are (i, i + head_dim / 2).
+    """
+
+    def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
+        return _halves_turned(ours[0], (2, config["head_dim"] // 2))
+
+    def part(self, theirs: Tensor, shapes: Sequence[Shape], config: Config) -> list[Tensor]:
+        return [_halves_turned(theirs, (config["head_dim"] // 2, 2))]
+
+
+def _halves_turned(tensor: Tensor, shape: tuple[int, int]) -> Tensor:
+    by_head = tensor.reshape(-1, *shape, *tensor.shape[1:])
+    return by_head.transpose(1, 2).reshape(tensor.shape)
+
+
 class LessOne(Layout):
     """Gemma's norms multiply by one more than the file says; ours by what they hold."""
+
+    moves_rows = False
 
     def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
         return ours[0] - 1

@@ -1,0 +1,25 @@
+"""What commands that open a model share: its name and `--strict`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+MODEL = "a directory, a GGUF file or a name on the Hugging Face hub: owner/name[@revision]"
+TOKENIZER = "of a tokenizer or a model: " + MODEL
+
+
+def model_argument() -> Any:
+    """The model of a command."""
+    return typer.Argument(..., metavar="MODEL", help=MODEL)
+
+
+def tokenizer_argument() -> Any:
+    """The tokenizer of a command, which may be a model's."""
+    return typer.Argument(..., metavar="MODEL", help=TOKENIZER)
+
+
+def strict_option() -> Any:
+    """Whether damaged weights are refused."""
+    return typer.Option(False, "--strict", help="refuse weights with NaN or infinity, not warn")

@@ -1,0 +1,86 @@
+"""A model in files that are checked but not read: its numbers go straight into the parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from omnima.errors import DataError
+from omnima.hub import names
+from omnima.hub.naming import Names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from omnima.tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+    """What `open_pretrained` and `open_gguf` give."""
+
+    #: The decoder's configuration, complete.
+    config: dict[str, Any]
+    #: Names the files in errors.
+    where: str
+    #: How they name our parameters.
+    names: Names
+    #: A tensor by its name there: as it is stored (blocks as bytes) where told True, else one that
+    #: arithmetic can be done with.
+    read: Callable[[str, bool], Tensor]
+    #: The formats of tensors that are read as bytes.
+    formats: Mapping[str, str]
+    #: The tokenizer in the same file, if there is one.
+    tokenizer: Tokenizer | None = None
+    #: The license that the same file names.
+    license: str | None = None
+
+    def fill(self, parameters: Iterable[tuple[str, Tensor]], strict: bool = False) -> None:
+        """Write the numbers into a model's parameters, in one pass from the files.
+
+        Parameters
+        ----------
+        parameters
+            All of a model's of this configuration, by name: float32, on any device.
+        strict
+            Refuse weights that hold NaN or infinity instead of warning.
+
+        Raises
+        ------
+        DataError
+            Damaged weights, with `strict`; a parameter that the files do not have.
+        """
+        from omnima import _core
+
+        room = dict(parameters)
+        damaged = []
+        for name, theirs, found in self.names.pieces(self.read, self.config):
+            finite = [
+                _fill(room.pop(ours), self.formats.get(name), stored)
+                for ours, stored in found.items()
+            ]
+            if not all(finite):
+                damaged.append(name)
+            _core.forget(theirs)
+        if room:
+            raise DataError(f"{self.where}: no tensor holds {names.some(sorted(room))}.")
+        names.report_nonfinite(damaged, self.where, strict)
+
+
+def _fill(parameter: Tensor, format: str | None, stored: Tensor) -> bool:
+    """Whether all numbers are finite. `format` is that of bytes."""
+    import torch
+
+    from omnima import _core
+
+    kinds = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+    found = kinds.get(stored.dtype) or format
+    assert found is not None
+    if parameter.device.type == "cpu":
+        return _core.fill_parameter(parameter, found, stored)
+    here = torch.empty(parameter.shape)
+    finite = _core.fill_parameter(here, found, stored)
+    with torch.no_grad():
+        parameter.copy_(here)
+    return finite
