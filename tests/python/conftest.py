@@ -1,8 +1,19 @@
-"""What holds for all tests: drawn examples may take as long as a busy machine makes them."""
+"""What holds for all tests: drawn examples may take as long as a busy machine makes them, and a
+program that is to be interrupted is not measured."""
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
+
+
+@pytest.fixture
+def unmeasured() -> dict[str, str]:
+    """The environment of a program that gets SIGINT: measured by `coverage`, it may wait for ever
+    for a lock that was held when KeyboardInterrupt came (coverage.collector.lock_data)."""
+    return {name: value for name, value in os.environ.items() if "COVERAGE" not in name}

@@ -302,12 +302,14 @@ def test_a_file_in_the_place_of_a_directory_is_refused(
     assert path.name in refused(capsys, "info", path, "--json")
 
 
-def test_stopped_while_the_text_is_prepared_it_goes_on_with_resume(tmp_path: Path) -> None:
+def test_stopped_while_the_text_is_prepared_it_goes_on_with_resume(
+    tmp_path: Path, unmeasured: dict[str, str]
+) -> None:
     out = tmp_path / "run"
     words = ["train", "--data", "tinyworld:12MB", *QUICK, "--steps", "9", "--samples", "0"]
     command = [sys.executable, "-m", "omnima", *words, "--out", str(out), "--json"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=unmeasured, **pipes) as running:
         limit = time.monotonic() + 120
         while not (out / "data").exists() and time.monotonic() < limit:
             time.sleep(0.005)

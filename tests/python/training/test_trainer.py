@@ -86,13 +86,16 @@ def test_a_damaged_checkpoint_is_skipped_aloud(tmp_path: Path, text: Path, whole
     assert weights(run.path) == weights(whole.path)
 
 
-def start(wanted: Recipe, tmp_path: Path, *more: str) -> subprocess.Popen[str]:
+def start(
+    wanted: Recipe, tmp_path: Path, *more: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     import yaml
 
     path = tmp_path / "recipe ü.yaml"
     path.write_text(yaml.safe_dump(wanted.values(), allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-m", "omnima", "train", "--config", str(path), "--json", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
 def wait_for_steps(out: Path, count: int) -> None:
@@ -124,9 +127,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path, te
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_saves_and_leaves_with_130(
-    tmp_path: Path, text: Path, number: signal.Signals
+    tmp_path: Path, text: Path, number: signal.Signals, unmeasured: dict[str, str]
 ) -> None:
-    running = start(recipe(tmp_path / "run", text, steps=100_000), tmp_path)
+    running = start(recipe(tmp_path / "run", text, steps=100_000), tmp_path, env=unmeasured)
     wait_for_steps(tmp_path / "run", 3)
     running.send_signal(number)
     out, err = running.communicate(timeout=120)
