@@ -1,8 +1,8 @@
 """A program that saves another model over copies of one, and is killed in each save a little later:
 `python dying_saves.py MODEL PLACE` leaves PLACE/at-1, at-3 and so on, the last one saved whole.
 
-It is a process of its own because it forks: after a fork, OpenMP waits for ever for the threads that
-a test before has started.
+It is a process of its own because it forks: after a fork, OpenMP waits for ever for the threads
+that a test before has started.
 """
 
 from __future__ import annotations
