@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "vocab_size": 300,
             "precision": "auto",
             "target_batch_tokens": 96,
-            "memory_budget": "2GB",
+            "memory_budget": "8GB",
             "steps": 5,
             "eval_every": 2,
             "samples": 1,
