@@ -38,9 +38,11 @@ _CONVERSATION = (
 _WRITTEN = 32  # tokens that follow each prompt
 #: How far logits may be apart: root mean square, as a share of their spread. transformers works in
 #: float32 as we do; llama.cpp rounds what it multiplies to the matrix's numbers (16 or 8 bits).
+#: Fewer bits come later.
 TOLERANCES = {
     "transformers": dict.fromkeys(("f32", "f16", "bf16"), 5e-4),
-    "llama.cpp": {"f32": 5e-4, "f16": 0.01, "bf16": 0.06, "q8_0": 0.12, "q4_0": 0.4},
+    "llama.cpp": {"f32": 5e-4, "f16": 0.01, "bf16": 0.06, "q8_0": 0.12}
+    | dict.fromkeys(("q6_k", "q5_1", "q5_k", "q5_0", "q4_1", "q4_k", "q4_0", "q3_k", "q2_k"), 0.4),
 }
 Logits = NDArray[np.float32]  # [time, vocab]
 

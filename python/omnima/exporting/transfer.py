@@ -12,6 +12,7 @@ from omnima._places import find_model
 from omnima.errors import ConfigError
 from omnima.exporting.asking import INSTALL, ExportError, ask
 from omnima.exporting.certificate import (
+    TOLERANCES,
     Certificate,
     certify,
     logits_of,
@@ -213,11 +214,10 @@ def verify(path: str | Path, against: str) -> Certificate:
 
 
 def _dtype_of(path: Path) -> str:
-    """What the matrices of a model lie in; for formats that we do not write, the coarsest."""
+    """What the matrices of a model lie in: of several formats the one of fewest bits."""
     from omnima import _core
 
     if path.is_dir():
         return "f32"  # transformers computes in it, whatever the file has
     kinds = {kind.lower() for _, kind, shape in _core.GgufFile(path).tensors() if len(shape) > 1}
-    known = DTYPES["gguf"]
-    return max((kind if kind in known else known[-1] for kind in kinds), key=known.index)
+    return max(kinds, key=list(TOLERANCES["llama.cpp"]).index)

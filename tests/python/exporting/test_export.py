@@ -88,6 +88,22 @@ def test_a_file_is_certified_by_llama_cpp(
     assert exporting.verify(out, "llama.cpp").dtype == "q4_0"
 
 
+@pytest.mark.parametrize("fewest", ["Q4_1", "Q5_K", "F16"])
+def test_a_file_is_judged_by_its_format_of_fewest_bits(tmp_path: Path, fewest: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    for index, kind in enumerate(["F32", fewest, "BF16" if fewest != "F16" else "F32"]):
+        number = getattr(gguf.GGMLQuantizationType, kind)
+        numbers, size = gguf.GGML_QUANT_SIZES[number]
+        blocks = np.zeros((2, 256 // numbers * size), np.uint8)
+        writer.add_tensor(f"t{index}.weight", blocks, raw_dtype=number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert transfer._dtype_of(tmp_path / "a.gguf") == fewest.lower()
+
+
 def test_a_model_without_a_tokenizer_is_compared_on_drawn_ids(here: None, tmp_path: Path) -> None:
     made = omnima.Model.from_preset("nima", vocab_size=300, seed=2, **SMALL)
     found = exporting.export(made, "hf", tmp_path / "out")
