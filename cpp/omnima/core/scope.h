@@ -31,11 +31,13 @@ void open_span(Span& span);
 void close_span(Span& span);
 }  // namespace detail
 
+inline bool recording() { return detail::recording.load(std::memory_order_relaxed); }
+
 // Records from its making to its end. The name must outlive the recording: a literal.
 class Scope {
  public:
   explicit Scope(const char* name, double flops = 0, double bytes = 0) {
-    if (!detail::recording.load(std::memory_order_relaxed)) return;
+    if (!recording()) return;
     open_ = true;
     span_.name = name;
     span_.flops = flops;

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "omnima/core/error.h"
+#include "omnima/core/scope.h"
 #include "omnima/generate/runner.h"
 #include "omnima/generate/sampler.h"
 
@@ -64,20 +65,28 @@ class Run {
   }
 
   void enter(std::size_t index) {
+    const core::Scope scope("prompt");
     const Ids& prompt = prompts_[index];
     const auto count = static_cast<std::int64_t>(prompt.size());
     auto sequence = std::make_unique<Sequence>(Sequence{
         index, DecodeState(config_, length_of(index)),
         Sampler(options_, options_.seeds[index], config_.vocab_size), length_of(index) - count});
     for (const std::int64_t id : prompt) sequence->sampler.saw(id);
+    written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
     runner_.prefill(sequence->state, prompt);
     runner_.logits(count - 1, 1, logits_.data());
     poll();
-    const std::int64_t id = sequence->sampler.next({logits_.data(), known_});
+    const std::int64_t id = first_of(*sequence);
     if (takes(*sequence, id)) active_.push_back(std::move(sequence));
   }
 
+  std::int64_t first_of(Sequence& sequence) {
+    const core::Scope scope("sampling");
+    return sequence.sampler.next({logits_.data(), known_});
+  }
+
   void step() {
+    const core::Scope scope("token");
     states_.clear();
     tokens_.clear();
     for (const auto& sequence : active_) {
@@ -99,19 +108,20 @@ class Run {
 
   // The next token of every active sequence into tokens_, each sequence by one thread.
   void draw() {
+    const core::Scope scope("sampling");
     const auto vocab = static_cast<std::size_t>(config_.vocab_size);
     const auto count = static_cast<std::int64_t>(active_.size());
-    std::vector<std::exception_ptr> errors(active_.size());
+    errors_.assign(active_.size(), nullptr);
     runner_.team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         try {
           tokens_[i] = active_[i]->sampler.next({&logits_[i * vocab], known_});
         } catch (...) {
-          errors[i] = std::current_exception();
+          errors_[i] = std::current_exception();
         }
       }
     });
-    for (const auto& error : errors) {
+    for (const auto& error : errors_) {
       if (error) std::rethrow_exception(error);
     }
   }
@@ -149,6 +159,7 @@ class Run {
   std::vector<std::unique_ptr<Sequence>> active_;
   std::vector<DecodeState*> states_;
   Ids tokens_;
+  std::vector<std::exception_ptr> errors_;  // of the draws
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "omnima/core/flush_denormals.h"
+#include "omnima/core/scope.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/kernels/cpu/norm.h"
@@ -50,6 +51,7 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
       score_stride_((longest + 15) / 16 * 16) {
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
+  grow(rstd_, config.num_attention_heads);
   rotary_ = models::rotary_tables(config, longest, 0);
   local_rotary_ = models::local_rotary_tables(config, longest);
   if (config.positions == "relative") buckets_ = models::relative_buckets(config, longest);
@@ -87,9 +89,10 @@ void Runner::append(std::span<DecodeState* const> states, std::span<const std::i
 }
 
 void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
+  const core::Scope scope("head");
   const core::FlushDenormals flush;
   normalise(weights_.norm, first, count);
-  products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count);
+  products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count, "head");
   if (config_.logit_softcap == 0) return;
   kernels::activation_kernels<float>().soft_cap(out, out, count * config_.vocab_size,
                                                 static_cast<float>(config_.logit_softcap));
@@ -110,6 +113,7 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
     attention(i, weights_.layers[i]);
     mlp(weights_.layers[i]);
     if (c.parallel_residual) {
+      const core::Scope scope("residual");
       for (std::int64_t j = 0; j < rows * c.hidden_size; ++j) x_[j] += change_[j];
     }
   }
@@ -117,6 +121,8 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
 
 void Runner::embed(std::span<const std::int64_t> tokens) {
   const std::int64_t hidden = config_.hidden_size;
+  const std::size_t row_bytes = weights_.embedding.bytes() / config_.vocab_size;
+  const core::Scope scope("embedding", 0, static_cast<double>(rows_.size() * row_bytes));
   const float* positions = weights_.positions.data();
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     const float* token = weights_.embedding.data() + tokens[row] * hidden;
@@ -142,43 +148,55 @@ void Runner::mlp(const Layer& weights) {
 
 void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y) {
   const std::int64_t inner = mlp.up.outputs;
-  grow(inner_, 2 * rows * inner);
-  grow(activated_, rows * inner);
+  const auto most = static_cast<std::int64_t>(rows_.size());  // any expert may be sent all rows
+  grow(inner_, 2 * most * inner);
+  grow(activated_, most * inner);
   if (config_.gated()) {
     products({{&mlp.gate, inner_.data(), 2 * inner}, {&mlp.up, &inner_[inner], 2 * inner}}, x,
              rows);
   } else {
     products({{&mlp.up, inner_.data(), inner}}, x, rows);
   }
-  team_.run(rows, 1,
-            [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
+  {
+    const core::Scope scope("activation");
+    team_.run(rows, 1,
+              [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
+  }
   products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
 }
 
-std::vector<std::vector<Runner::Sent>> Runner::routes(const Linear& router) {
+const std::vector<std::vector<Runner::Sent>>& Runner::routes(const Linear& router) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const std::int64_t experts = router.outputs;
   const ops::RouterOptions options{config_.num_experts_per_tok, config_.norm_topk_prob};
   grow(routed_, rows * experts);
   products({{&router, routed_.data(), experts}}, normed_.data(), rows);
-  std::vector<std::vector<Sent>> sent(static_cast<std::size_t>(experts));
-  std::vector<std::int64_t> which(static_cast<std::size_t>(options.chosen));
-  std::vector<float> weights(which.size());
-  for (std::int64_t row = 0; row < rows; ++row) {
-    ops::choose_experts(&routed_[row * experts], experts, options, which.data(), weights.data());
-    for (std::size_t i = 0; i < which.size(); ++i) sent[which[i]].push_back({row, weights[i]});
+  sent_.resize(static_cast<std::size_t>(experts));
+  for (auto& to_one : sent_) {
+    to_one.clear();
+    to_one.reserve(static_cast<std::size_t>(rows));
   }
-  return sent;
+  chosen_.resize(static_cast<std::size_t>(options.chosen));
+  chosen_weights_.resize(chosen_.size());
+  for (std::int64_t row = 0; row < rows; ++row) {
+    ops::choose_experts(&routed_[row * experts], experts, options, chosen_.data(),
+                        chosen_weights_.data());
+    for (std::size_t i = 0; i < chosen_.size(); ++i) {
+      sent_[chosen_[i]].push_back({row, chosen_weights_[i]});
+    }
+  }
+  return sent_;
 }
 
 void Runner::pass_experts(const Layer& weights) {
+  const core::Scope scope("experts");
   const std::int64_t hidden = config_.hidden_size;
-  const auto sent = routes(weights.router);
+  const auto& sent = routes(weights.router);
+  grow(gathered_, static_cast<std::int64_t>(rows_.size()) * hidden);
+  grow(made_, static_cast<std::int64_t>(rows_.size()) * hidden);
   for (std::size_t expert = 0; expert < sent.size(); ++expert) {
     const auto here = static_cast<std::int64_t>(sent[expert].size());
     if (here == 0) continue;
-    grow(gathered_, here * hidden);
-    grow(made_, here * hidden);
     for (std::int64_t i = 0; i < here; ++i) {
       std::copy_n(&normed_[sent[expert][i].row * hidden], hidden, &gathered_[i * hidden]);
     }
@@ -220,6 +238,7 @@ void Runner::normalise(const Norm& norm, std::int64_t first, std::int64_t rows) 
 }
 
 void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const {
+  const core::Scope scope("norms");
   const auto& table = kernels::norm_kernels<float>();
   const kernels::NormShape one{1, config_.hidden_size, static_cast<float>(config_.norm_eps)};
   float mean, rstd;
@@ -235,13 +254,21 @@ void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, floa
 }
 
 void Runner::add_to_residual(const Norm& norm) {
+  const core::Scope scope("residual");
   const auto rows = static_cast<std::int64_t>(rows_.size());
   if (norm.weight.data() != nullptr) normalise(norm, projected_.data(), rows, projected_.data());
   const std::int64_t count = rows * config_.hidden_size;
   for (std::int64_t i = 0; i < count; ++i) x_[i] += projected_[i];
 }
 
-void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows) {
+void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
+                      const char* part) {
+  double flops = 0, bytes = 0;
+  for (const auto& [linear, y, stride] : outputs) {
+    flops += 2.0 * static_cast<double>(rows * linear->outputs * linear->inputs);
+    bytes += static_cast<double>(linear->weight.bytes() + linear->bias.bytes());
+  }
+  const core::Scope scope(part, flops, bytes);
   if (wide_) {
     for (const auto& [linear, y, stride] : outputs) wide_product(*linear, x, rows, y, stride);
     return;

@@ -50,7 +50,12 @@ class Runner {
   void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void remember(std::int64_t layer, const Layer& weights);
   // The norm of each query or key head of a row.
-  void normalise_heads(const Weight& norm, float* heads, std::int64_t count) const;
+  void normalise_heads(const Weight& norm, float* heads, std::int64_t count);
+  // What attention computes and reads in a layer, for the profile.
+  struct Work {
+    double flops = 0, bytes = 0;
+  };
+  Work attention_work(std::int64_t layer) const;
   // Null: the layer turns nothing.
   const models::RotaryTables* tables_of(std::int64_t layer, const Row& row) const;
   void rotate(float* heads, std::int64_t count, std::int64_t position,
@@ -73,14 +78,16 @@ class Runner {
     std::int64_t row;
     float weight;
   };
-  std::vector<std::vector<Sent>> routes(const Linear& router);
+  const std::vector<std::vector<Sent>>& routes(const Linear& router);
   // Rows of the residual stream, from row `first` on, into normed_; as they are without a norm.
   void normalise(const Norm& norm, std::int64_t first, std::int64_t rows);
   void normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const;
   // Adds projected_ to the residual stream, by way of a norm where there is one.
   void add_to_residual(const Norm& norm);
-  // Products of the same inputs with several weights, as one parallel section.
-  void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows);
+  // Products of the same inputs with several weights, as one parallel section; a profile counts
+  // them to `part`.
+  void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
+                const char* part = "products");
 
   const models::DecoderConfig& config_;
   const Weights& weights_;
@@ -98,6 +105,10 @@ class Runner {
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
   std::vector<float> routed_, gathered_, made_;  // the routers' logits, and one expert's rows
+  std::vector<std::vector<Sent>> sent_;          // to each expert
+  std::vector<std::int64_t> chosen_;             // experts of one row
+  std::vector<float> chosen_weights_;            // and their weights
+  std::vector<float> rstd_;                      // scratch of normalise_heads
   std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "omnima/core/scope.h"
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
@@ -34,11 +35,15 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   const std::int64_t scores = scores_.size() / team_.size();
   const bool sparse = config_.blocks_of(layer).size > 0;
   const auto attend = sparse ? &Runner::attend_to_blocks : &Runner::attend;
-  team_.run(rows * heads, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
-    }
-  });
+  {
+    const Work work = core::recording() ? attention_work(layer) : Work{};
+    const core::Scope scope("attention", work.flops, work.bytes);
+    team_.run(rows * heads, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
+      }
+    });
+  }
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
   products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
@@ -47,6 +52,7 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
 
 // Turns queries and keys to their positions; writes keys and values into the states.
 void Runner::remember(std::int64_t layer, const Layer& weights) {
+  const core::Scope scope("positions and cache");
   const std::int64_t width = config_.head_dim, heads = config_.num_key_value_heads;
   const std::int64_t shared = config_.num_attention_heads;
   for (std::size_t row = 0; row < rows_.size(); ++row) {
@@ -146,6 +152,30 @@ void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t
   }
 }
 
+Runner::Work Runner::attention_work(std::int64_t layer) const {
+  const core::BlockPattern blocks = config_.blocks_of(layer);
+  const std::int64_t window = config_.window_of(layer);
+  Work work;
+  const auto add = [&](std::int64_t queries, std::int64_t reads, std::int64_t seen) {
+    const auto products = static_cast<double>(2 * seen * config_.head_dim);  // scores and sums
+    work.flops += 2.0 * static_cast<double>(queries) * products;
+    work.bytes += sizeof(float) * static_cast<double>(reads) * products;
+  };
+  for (const Row& row : rows_) {
+    const std::int64_t all = row.position + 1;
+    if (blocks.size == 0) {
+      add(config_.num_attention_heads, config_.num_key_value_heads,
+          window > 0 ? std::min(all, window) : all);
+      continue;
+    }
+    for (std::int64_t head = 0; head < config_.num_attention_heads; ++head) {
+      blocks.for_stretches(head, row.position,
+                           [&](std::int64_t begin, std::int64_t end) { add(1, 1, end - begin); });
+    }
+  }
+  return work;
+}
+
 float Runner::score_scale() const {
   return config_.attention_softcap > 0 ? 1.0f : static_cast<float>(config_.scale_of_scores());
 }
@@ -173,11 +203,11 @@ void Runner::shape(std::int64_t head, std::int64_t begin, std::int64_t count, st
   }
 }
 
-void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) const {
+void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) {
+  const core::Scope scope("norms");
   const std::int64_t size = norm.tensor.numel();  // a head's, or all heads' as one
   const std::int64_t norms = count * config_.head_dim / size;
-  std::vector<float> rstd(static_cast<std::size_t>(norms));
-  kernels::norm_kernels<float>().rms_forward(heads, norm.data(), heads, rstd.data(),
+  kernels::norm_kernels<float>().rms_forward(heads, norm.data(), heads, rstd_.data(),
                                              {norms, size, static_cast<float>(config_.norm_eps)});
 }
 

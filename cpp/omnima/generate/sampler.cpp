@@ -130,6 +130,7 @@ void Sampler::keep_top_p(std::span<float> logits) {
     above += held[static_cast<std::size_t>(last++)];
   }
   order_.clear();
+  order_.reserve(logits.size());  // once: no later token finds a larger band
   for (std::size_t id = 0; id < logits.size(); ++id) {
     if (bands_[id] == last) order_.emplace_back(logits[id], id);
     if (bands_[id] > last) logits[id] = kDropped;

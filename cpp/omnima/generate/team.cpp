@@ -8,6 +8,7 @@
 #endif
 
 #include "omnima/core/flush_denormals.h"
+#include "omnima/core/scope.h"
 
 namespace omnima::generate {
 namespace {
@@ -58,6 +59,7 @@ void Team::run(std::int64_t count, std::int64_t grain, const Body& body) {
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   take_pieces(0);
+  const core::Scope scope("waiting");
   for (int spin = 0; busy_.load(std::memory_order_acquire) > 0; ++spin) pause(spin);
 }
 

@@ -3,17 +3,35 @@
 #pragma once
 
 #include <atomic>
+#include <concepts>
 #include <cstdint>
-#include <functional>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace omnima::generate {
 
 class Team {
  public:
-  // body(begin, end, thread): a piece of the range, and which of size() threads runs it.
-  using Body = std::function<void(std::int64_t, std::int64_t, int)>;
+  // body(begin, end, thread): a piece of the range, and which of size() threads runs it. Refers to
+  // what it is made from: a parallel section allocates nothing, and a temporary lives long enough.
+  class Body {
+   public:
+    template <class F>
+      requires(!std::same_as<F, Body>)
+    Body(const F& function)
+        : function_(&function),
+          call_([](const void* f, std::int64_t begin, std::int64_t end, int thread) {
+            (*static_cast<const F*>(f))(begin, end, thread);
+          }) {}
+    void operator()(std::int64_t begin, std::int64_t end, int thread) const {
+      call_(function_, begin, end, thread);
+    }
+
+   private:
+    const void* function_;
+    void (*call_)(const void*, std::int64_t, std::int64_t, int);
+  };
 
   explicit Team(int threads);
   ~Team();

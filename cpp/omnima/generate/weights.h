@@ -15,6 +15,8 @@ namespace omnima::generate {
 struct Weight {
   at::Tensor tensor;  // undefined where the configuration has none
   const float* data() const { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
+  // What is read when all of it is.
+  std::size_t bytes() const { return tensor.defined() ? tensor.nbytes() : 0; }
 };
 
 struct Linear {
