@@ -91,6 +91,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "starcoder2", {**LAYER_NORM, **BIASED, "num_key_value_heads": 2, "activation": "gelu_tanh"}
     ),
     "arcee": ("arcee", {"activation": "relu2"}),
+    "nemotron": (
+        "nemotron", {**LAYER_NORM, "activation": "relu2", "partial_rotary_factor": 0.5}
+    ),
     "gpt-2": ("gpt2", {**LAYER_NORM, **BIASED, "positions": "learned", "activation": "gelu_tanh"}),
     "pythia": (
         "gptneox",

@@ -104,6 +104,10 @@ OTHERS: dict[str, dict[str, dict[str, Any]]] = {
         "window": {"sliding_window": 5, "use_bias": False},
     },
     "Arcee": {"plain": {}, "biased": {"mlp_bias": True}},
+    "Nemotron": {
+        "plain": {"num_key_value_heads": 2},
+        "biased": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    },
 }  # fmt: skip
 
 

@@ -84,6 +84,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("StableLm", {"use_qkv_bias": True, "rope_parameters": PARTIAL}),
     "starcoder 2": ("Starcoder2", {"sliding_window": 7}),
     "arcee": ("Arcee", {}),
+    "nemotron": ("Nemotron", {"rope_parameters": PARTIAL}),
     "pythia": ("GPTNeoX", {"rotary_pct": 0.25}),
     "neox": ("GPTNeoX", {"rotary_pct": 1.0}),
     "neox in turn": ("GPTNeoX", {"rotary_pct": 1.0, "use_parallel_residual": False}),

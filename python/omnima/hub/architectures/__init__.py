@@ -12,6 +12,7 @@ from omnima.hub.architectures.gpt_neox import GPT_NEOX
 from omnima.hub.architectures.llama import LLAMA
 from omnima.hub.architectures.mistral import MISTRAL
 from omnima.hub.architectures.mixtral import MIXTRAL
+from omnima.hub.architectures.nemotron import NEMOTRON
 from omnima.hub.architectures.olmo2 import OLMO2
 from omnima.hub.architectures.olmo3 import OLMO3
 from omnima.hub.architectures.own import OWN
@@ -43,6 +44,7 @@ REGISTRY: tuple[Architecture, ...] = (
     STABLELM,
     STARCODER2,
     ARCEE,
+    NEMOTRON,
     OWN,
 )
 BY_NAME = {each.name: each for each in REGISTRY}
