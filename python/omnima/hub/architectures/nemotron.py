@@ -1,5 +1,5 @@
-"""Nemotron (Parmar et al. 2024) and Minitron: LayerNorm around one, squared ReLU without a gate, and
-heads of which a part turns.
+"""Nemotron (Parmar et al. 2024) and Minitron: LayerNorm of one more, squared ReLU without a gate,
+and heads of which a part turns.
 """
 
 from __future__ import annotations
