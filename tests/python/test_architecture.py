@@ -60,8 +60,8 @@ PYTHON = {
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
     | {"_growth", "planning", "profiling"},
     "doctor": BASE | {"config", "planning"},
-    "benchmarking": BASE | {"config", "tokenizers", "data"},
-    "profiling": BASE | {"benchmarking"},
+    "benchmarking": BASE | {"config", "tokenizers", "data", "hub", "model", "generation"},
+    "profiling": BASE | {"benchmarking", "config", "model", "generation"},
     "planning": BASE | {"config", "benchmarking", "profiling"},
 }
 EVERYTHING = set(PYTHON) | BASE

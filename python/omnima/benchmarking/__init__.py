@@ -1,5 +1,5 @@
-"""Omnima beside its peers on this machine: training, evaluation and tokenization, each system in a
-process of its own, and a gate that compares ratios.
+"""Omnima beside its peers on this machine: training, evaluation, tokenization and writing, each
+system in a process of its own, and a gate that compares ratios.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnima.benchmarking.bench import benchmark
     from omnima.benchmarking.gate import check_gate, read_gate
+    from omnima.benchmarking.generation import benchmark_generation
     from omnima.benchmarking.limits import measure_limits
     from omnima.benchmarking.shapes import SHAPES, Shape, shape_of
     from omnima.benchmarking.tables import markdown
@@ -18,6 +19,7 @@ _HOMES = {
     "SHAPES": "shapes",
     "Shape": "shapes",
     "benchmark": "bench",
+    "benchmark_generation": "generation",
     "check_gate": "gate",
     "markdown": "tables",
     "measure_limits": "limits",
@@ -28,6 +30,7 @@ __all__ = [
     "SHAPES",
     "Shape",
     "benchmark",
+    "benchmark_generation",
     "check_gate",
     "markdown",
     "measure_limits",

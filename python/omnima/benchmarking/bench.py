@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from omnima.benchmarking.limits import better_of, describe_machine
-from omnima.benchmarking.process import SystemFailed, WorkerProcess
+from omnima.benchmarking.rounds import (
+    OURS,
+    Measured,
+    Rounds,
+    Say,
+    check_rounds,
+    check_threads,
+    measured_limits,
+)
 from omnima.benchmarking.shapes import Shape, shape_of
-from omnima.benchmarking.systems import missing, systems_of
+from omnima.benchmarking.systems import WRITING, systems_of
 from omnima.benchmarking.texts import Corpus, corpus_of
 from omnima.errors import ConfigError
 
 TASKS = ("train", "evaluate", "tokenize")
 PRECISIONS = ("bf16", "fp32")
-_OURS = "omnima"
-_USABLE = 0.7  # of the free memory
-
-Say = Callable[[str], None]
 
 
 def benchmark(
@@ -89,10 +89,11 @@ def benchmark(
     >>> [row["system"] for row in found["rows"]]
     ['omnima']
     """
-    systems = [_OURS, *check_peers(task, peers)]
+    if task in WRITING:
+        raise ConfigError(f"{task} measures a model: take benchmarking.benchmark_generation.")
+    systems = [OURS, *check_peers(task, peers)]
     precisions = check_precisions(precision)
-    if rounds < 1 or not seconds > 0:
-        raise ConfigError("rounds must be at least 1 and seconds above 0.")
+    check_rounds(rounds, seconds)
     threads = check_threads(threads)
     with contextlib.ExitStack() as stack:
         shape, corpus = None, None
@@ -105,7 +106,7 @@ def benchmark(
                 preset, params, vocab_size=vocab_size, context=context, batch_size=batch_size
             )
             jobs = [(each, {"precision": each, "shape": shape.as_dict()}) for each in precisions]
-        run = _Run(task, threads, rounds, seconds, shape, corpus, say or (lambda line: None))
+        run = _Run(task, rounds, seconds, shape, corpus, say or (lambda line: None))
         limits = measured_limits(threads)
         for name, job in jobs:
             common = {"task": task, "threads": threads, "seed": 0, "kind": kind, **job}
@@ -116,19 +117,19 @@ def benchmark(
 
 def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
     """Return the names of the peers that are asked for."""
-    if task not in TASKS:
-        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(TASKS)}.')
-    known = [name for name in systems_of(task) if name != _OURS]
+    if task not in (*TASKS, *WRITING):
+        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join([*TASKS, *WRITING])}.')
+    known = [name for name in systems_of(task) if name != OURS]
     if peers is None:
         return known
     given = peers.split(",") if isinstance(peers, str) else list(peers)
     names = list(dict.fromkeys(name.strip() for name in given if name.strip() not in ("", "none")))
     for name in names:
-        if name != _OURS and name not in known:
+        if name != OURS and name not in known:
             raise ConfigError(
                 f'Unknown peer "{name}" for {task}; the peers are {", ".join(known)}, or none.'
             )
-    return [name for name in names if name != _OURS]
+    return [name for name in names if name != OURS]
 
 
 def check_precisions(precision: str | Sequence[str]) -> list[str]:
@@ -144,142 +145,30 @@ def check_precisions(precision: str | Sequence[str]) -> list[str]:
     return names
 
 
-def check_threads(threads: int | None) -> int:
-    """Return the number of threads to use."""
-    from omnima._machine import usable_cores
-
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}, but must be at least 1.")
-    return threads or usable_cores()
-
-
-def measured_limits(threads: int) -> dict[str, float]:
-    """Measure the machine in a process of its own."""
-    with WorkerProcess() as worker:
-        return worker.ask({"do": "limits", "threads": threads})
-
-
-class _Run:
+class _Run(Rounds):
     """One call of `benchmark`: what was measured so far."""
 
     def __init__(
         self,
         task: str,
-        threads: int,
         rounds: int,
         seconds: float,
         shape: Shape | None,
         corpus: Corpus | None,
         say: Say,
     ) -> None:
-        self.task, self.threads, self.rounds, self.seconds = task, threads, rounds, seconds
-        self.shape, self.corpus, self.say = shape, corpus, say
-        self.rows: list[dict[str, Any]] = []
-        self.skipped: list[dict[str, Any]] = []
-        self.dice = random.Random(0)
+        super().__init__(task, rounds, seconds, say)
+        self.shape, self.corpus = shape, corpus
 
-    def measure(self, precision: str | None, systems: list[str], job: dict[str, Any]) -> None:
-        """Measure all systems in one precision."""
-        found: dict[str, _Measured] = {}
-        for wave in self._waves(systems, precision):
-            self._wave(wave, precision, job, found)
-        for system in systems:
-            if system in found:
-                self.rows.append(self._row(found[system], system, precision, found[_OURS]))
+    def memory(self) -> float | None:
+        return self.shape.memory(self.task) if self.shape else None
 
-    def _waves(self, systems: list[str], precision: str | None) -> Iterator[list[str]]:
-        """Groups that fit into memory together, ours in each."""
-        peers = []
-        for name in systems[1:]:
-            reason = missing(self.task, name)
-            peers += [] if reason else [name]
-            if reason and not any(each["system"] == name for each in self.skipped):
-                self._skip(name, None, reason)
-        size = len(peers)
-        if self.shape is not None:
-            from omnima._machine import memory_of
-
-            free = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))["free_bytes"]
-            size = max(1, int(_USABLE * free / self.shape.memory(self.task)) - 1)
-        if not peers:
-            yield [_OURS]
-        for start in range(0, len(peers), max(1, size)):
-            yield [_OURS, *peers[start : start + size]]
-
-    def _wave(
-        self,
-        systems: list[str],
-        precision: str | None,
-        job: dict[str, Any],
-        found: dict[str, _Measured],
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            running: dict[str, WorkerProcess] = {}
-            turns: dict[str, list[list[float]]] = {}
-            for system in systems:
-                worker = stack.enter_context(WorkerProcess())
-                self.say(f"{system} {precision or job['kind']}: starting")
-                request = {"do": "job", "system": system, **job}
-                told = self._ask(system, precision, worker, request)
-                if told is None:
-                    continue
-                told["start_seconds"] = time.perf_counter() - worker.started
-                found.setdefault(system, _Measured(told))
-                running[system], turns[system] = worker, []
-            for number in range(self.rounds):
-                order = list(running)
-                self.dice.shuffle(order)
-                self.say(f"{precision or job['kind']}: round {number + 1} of {self.rounds}")
-                for system in order:
-                    request = {"do": "turn", "seconds": self.seconds}
-                    told = self._ask(system, precision, running[system], request)
-                    if told is None:
-                        del running[system], turns[system], found[system]
-                        continue
-                    turns[system].append(told["seconds"])
-            for system, worker in running.items():
-                told = worker.ask({"do": "end"})
-                found[system].add(turns[system], turns[_OURS], told["peak_memory_bytes"])
-
-    def _ask(
-        self,
-        system: str,
-        precision: str | None,
-        worker: WorkerProcess,
-        request: dict[str, Any],
-    ) -> dict[str, Any] | None:
-        """Ask, and note a peer that fails; our own failure is an error."""
-        try:
-            return worker.ask(request)
-        except SystemFailed as failed:
-            if system == _OURS:
-                raise
-            self._skip(system, precision, str(failed))
-            return None
-
-    def _skip(self, system: str, precision: str | None, reason: str) -> None:
-        entry = {"system": system, "reason": reason}
-        self.skipped.append(entry if precision is None else {**entry, "precision": precision})
-        self.say(f"skipped: {system}: {reason}")
-
-    def _row(
-        self, found: _Measured, system: str, precision: str | None, ours: _Measured
+    def row(
+        self, found: Measured, system: str, precision: str | None, ours: Measured
     ) -> dict[str, Any]:
+        row = super().row(found, system, precision, ours)
         tokens = self.shape.tokens if self.shape else found.told["tokens"]
-        row: dict[str, Any] = {
-            "system": system,
-            "precision": precision,
-            "tokens_per_s": tokens / found.seconds,
-            "seconds": found.seconds,
-            "peak_memory_bytes": found.peak,
-            "share_of_limit": None,
-            "omnima_ratio": found.ratio,
-            "memory_ratio": ours.peak / found.peak,
-            "first_step_seconds": found.told["first_step_seconds"],
-            "start_seconds": found.told["start_seconds"],
-            "steps": len(found.steps),
-            "spread": found.spread,
-        }
+        row["tokens_per_s"] = tokens / found.seconds
         if self.shape is not None:
             row["gflops_per_s"] = self.shape.flops(self.task) / found.seconds / 1e9
             row["parameters"] = found.told["parameters"]
@@ -302,37 +191,3 @@ class _Run:
             "skipped": self.skipped,
             "machine": machine,
         }
-
-
-class _Measured:
-    """The turns of one system in one precision."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.told = told
-        self.steps: list[float] = []
-        self.peak = 0
-        self._rounds: list[float] = []
-        self._ratios: list[float] = []
-
-    def add(self, turns: list[list[float]], ours: list[list[float]], peak: int) -> None:
-        """Take in a wave; ours are our own turns in the same rounds."""
-        for mine, other in zip(turns, ours, strict=True):
-            self.steps += mine
-            self._rounds.append(statistics.median(mine))
-            self._ratios.append(statistics.median(mine) / statistics.median(other))
-        self.peak = max(self.peak, peak)
-
-    @property
-    def seconds(self) -> float:
-        """Median seconds of a step."""
-        return statistics.median(self.steps)
-
-    @property
-    def ratio(self) -> float:
-        """The median over the rounds of this system's seconds by ours."""
-        return statistics.median(self._ratios)
-
-    @property
-    def spread(self) -> float:
-        """How far the rounds lie apart, by their median."""
-        return (max(self._rounds) - min(self._rounds)) / statistics.median(self._rounds)

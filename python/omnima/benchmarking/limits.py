@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,33 @@ def measure_limits(threads: int, seconds: float = 0.5) -> dict[str, float]:
         return _rates(seconds)
     finally:
         torch.set_num_threads(before)
+
+
+def measure_reading(threads: int, sizes: Sequence[int], seconds: float = 0.5) -> list[float]:
+    """Measure how fast blocks of so many bytes are read over and over: caches hold small ones.
+
+    Returns
+    -------
+    list of float
+        GB/s of each, medians of about `seconds`; equal sizes are measured once.
+
+    Examples
+    --------
+    >>> len(measure_reading(1, [4096, 1 << 20], seconds=0.01))
+    2
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = {}
+        for size in dict.fromkeys(sizes):
+            block = torch.ones(max(1, size // 4))
+            found[size] = size / _median_seconds(block.sum, seconds) / 1e9
+    finally:
+        torch.set_num_threads(before)
+    return [found[size] for size in sizes]
 
 
 def _rates(seconds: float) -> dict[str, float]:

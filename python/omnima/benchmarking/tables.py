@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnima.benchmarking.systems import WRITING
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 _HEADS = ("system", "format", "tokens/s", "ms a step", "±", "peak MiB", "first step s", "of limit",
           "Omnima is")  # fmt: skip
+_WRITING_HEADS = ("system", "format", "computes from", "tokens/s", "ms a token", "±",
+                  "first token ms", "peak MiB", "GB/s", "of limit", "Omnima is")  # fmt: skip
 _TEXT_HEADS = ("system", "tokens/s", "MB/s", "ms a pass", "±", "peak MiB", "Omnima is")
 
 
@@ -19,6 +23,11 @@ def title(report: dict[str, Any]) -> str:
     if report["task"] == "tokenize":
         size = f"{shape['bytes'] / 1e6:.1f} MB of {Path(shape['data']).name}"
         return f"tokenize: {shape['kind']} of {shape['vocab_size']:,} pieces, {size}"
+    if report["task"] in (*WRITING, "generate"):
+        return (
+            f"{report['task']} {shape['name']}: {shape['parameters']:,} parameters, sequences "
+            f"{shape['sequences']}, prompt {shape['prompt_tokens']}, new {shape['new_tokens']}"
+        )
     m = shape["model"]
     return (
         f"{report['task']} {shape['name']}: {m['num_hidden_layers']} layers of {m['hidden_size']}, "
@@ -39,6 +48,8 @@ def machine_line(report: dict[str, Any]) -> str:
 
 def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the table's rows, the heads first."""
+    if report["task"] in WRITING:
+        return [_WRITING_HEADS, *map(_writing_cells, report["rows"])]
     texts = report["task"] == "tokenize"
     table: list[tuple[str, ...]] = [_TEXT_HEADS if texts else _HEADS]
     for row in report["rows"]:
@@ -56,6 +67,24 @@ def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
         share = f"{100 * row['share_of_limit']:.0f}%"
         table.append((row["system"], row["precision"], rate, *common, first, share, ratio))
     return table
+
+
+def _writing_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["absent"]:
+        return (row["system"], row["precision"], "absent", *[""] * (len(_WRITING_HEADS) - 3))
+    return (
+        row["system"],
+        row["precision"],
+        row["format"],
+        f"{row['tokens_per_s']:,.1f}",
+        f"{row['ms_per_token']:,.2f}",
+        f"{100 * row['spread']:.0f}%",
+        f"{1e3 * row['first_token_seconds']:,.1f}",
+        f"{row['peak_memory_bytes'] / 2**20:,.0f}",
+        f"{row['read_gb_per_s']:.1f}",
+        f"{100 * row['share_of_limit']:.0f}%",
+        "" if row["system"] == "omnima" else f"{row['omnima_ratio']:.2f}x as fast",
+    )
 
 
 def skipped_lines(report: dict[str, Any]) -> list[str]:

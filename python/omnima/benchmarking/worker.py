@@ -1,7 +1,8 @@
 """The process of one measured system: `python -m omnima.benchmarking.worker`.
 
 It reads one JSON request a line and answers each with one line. A job builds the system and takes
-its first step; a turn then times steps; the end tells the peak of memory.
+its first step; a turn then times steps; the end tells the peak of memory. A copy of a model for
+another tool is made by a process of its own, too.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ class Worker:
     def __init__(self) -> None:
         self._work: Callable[[], object] = lambda: None
         self._prepare: Callable[[], object] = lambda: None
+        # A step's own way to time itself: its seconds, of which others may lie between.
+        self._timed: Callable[[], float] | None = None
+        self._facts: Callable[[], dict[str, Any]] = dict
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a request says: "job", "limits", "turn" or "end"."""
+        """Do what a request says: "job", "limits", "reading", "copy", "turn" or "end"."""
         kind = request["do"]
         if kind == "job":
             return self._start(request)
@@ -46,12 +50,22 @@ class Worker:
             from omnima.benchmarking.limits import measure_limits
 
             return dict(measure_limits(request["threads"]))
+        if kind == "reading":
+            from omnima.benchmarking.limits import measure_reading
+
+            return {"gb_per_s": measure_reading(request["threads"], request["sizes"])}
+        if kind == "copy":
+            from omnima.benchmarking.copies import make_copy
+
+            make_copy(request["model"], request["kind"], request["to"], request["base"])
+            return {}
         if kind == "turn":
             return {"seconds": self._turn(request["seconds"])}
-        return {"peak_memory_bytes": peak_memory()}
+        return {"peak_memory_bytes": peak_memory(), **self._facts()}
 
     def _start(self, job: dict[str, Any]) -> dict[str, Any]:
-        told = self._tokenizer(job) if job["task"] == "tokenize" else self._trainer(job)
+        makers = {"tokenize": self._tokenizer, "train": self._trainer, "evaluate": self._trainer}
+        told = makers.get(job["task"], self._writer)(job)
         start = time.perf_counter()
         self._prepare()
         first = self._work()
@@ -88,17 +102,36 @@ class Worker:
         self._work = module_of(job["task"], job["system"]).build(job, documents)
         return {}
 
+    def _writer(self, job: dict[str, Any]) -> dict[str, Any]:
+        from omnima.benchmarking.systems import module_of
+        from omnima.benchmarking.timing import Timing
+
+        write, told = module_of(job["task"], job["system"]).build(job)
+        timing = Timing(write, job["task"], job["prompts"], job["new_tokens"])
+        self._work, self._timed, self._facts = timing.work, timing.once, timing.facts
+        return dict(told)
+
     def _once(self) -> float:
+        if self._timed is not None:
+            return self._timed()
         self._prepare()
         start = time.perf_counter()
         self._work()
         return time.perf_counter() - start
 
     def _turn(self, budget: float) -> list[float]:
-        first = self._once()  # the caches are still others': counted only where steps are long
-        taken = [] if first < budget / 3 else [first]
-        while not taken or sum(taken) + taken[-1] / 2 < budget:
-            taken.append(self._once())
+        taken: list[float] = []
+        spent: list[float] = []
+        while not taken or sum(spent) + spent[-1] / 2 < budget:
+            start = time.perf_counter()
+            seconds = self._once()
+            lasted = time.perf_counter() - start
+            if not spent and lasted < budget / 3:
+                # The caches are still others': counted only where steps are long.
+                spent.append(0.0)
+                continue
+            taken.append(seconds)
+            spent.append(lasted)
         return taken
 
 

@@ -6,16 +6,24 @@ from typing import Any
 
 import typer
 
+from omnima.cli.model_options import MODEL
 from omnima.cli.output import print_json
-from omnima.cli.shape_options import Json, Markdown, with_shape
+from omnima.cli.shape_options import Json, Markdown, given, refuse, with_shape
 
 
 @with_shape
 def profile(
-    task: str = typer.Argument(..., metavar="TASK", help="train or evaluate"),
-    precision: str = typer.Option("bf16", help="bf16 or fp32"),
+    task: str = typer.Argument(..., metavar="TASK", help="train, evaluate or generate"),
+    model: str | None = typer.Option(
+        None, help=f"generate: {MODEL}; random weights of the shape when not given"
+    ),
+    format: str | None = typer.Option(None, help="generate: of the weights; f32 by default"),
+    sequences: int | None = typer.Option(None, help="generate: written together; 1 by default"),
+    prompt_tokens: int | None = typer.Option(None, help="generate: 64 by default"),
+    new_tokens: int | None = typer.Option(None, help="generate: tokens to write; 128 by default"),
+    precision: str | None = typer.Option(None, help="bf16 (the default) or fp32"),
     threads: int | None = typer.Option(None, help="all cores by default"),
-    steps: int = typer.Option(5, help="recorded steps, after two to warm up"),
+    steps: int | None = typer.Option(None, help="recorded steps, after two to warm up; 5"),
     trace: str | None = typer.Option(
         None, help="write a trace for Perfetto or chrome://tracing: .json or .json.gz"
     ),
@@ -23,19 +31,28 @@ def profile(
     json: Json = False,
     **shape: Any,
 ) -> None:
-    """Show where a step's time and memory go, by operator, against the machine's limits."""
+    """Show where the time of a step or of a written token goes, against the machine's limits."""
     from omnima.cli.output import print_table
     from omnima.profiling import profile as record
-    from omnima.profiling import tables
+    from omnima.profiling import profile_generation, tables
 
-    report = record(
-        task,
-        **shape,
-        precision=precision,
-        threads=threads,
-        steps=steps,
-        trace=trace,
-    )
+    writing = {
+        "model": model,
+        "format": format,
+        "sequences": sequences,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+    }
+    training = {"precision": precision, "steps": steps}
+    common: dict[str, Any] = {"threads": threads, "trace": trace}
+    if task == "generate":
+        batch_size = shape.pop("batch_size")
+        refuse("profile", task, {**training, "batch_size": batch_size})
+        report = profile_generation(**given(writing), **shape, **common)
+    else:
+        if task in ("train", "evaluate"):
+            refuse("profile", task, writing)
+        report = record(task, **shape, **given(training), **common)
     if json:
         print_json(report)
     elif markdown:

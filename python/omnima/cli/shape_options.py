@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from omnima.errors import ConfigError
+
 Markdown = Annotated[bool, typer.Option("--markdown", help="print a Markdown table")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON object")]
 
@@ -31,6 +33,20 @@ def _shape(
         "context": context,
         "batch_size": batch_size,
     }
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def refuse(command: str, task: str, flags: dict[str, Any]) -> None:
+    """Refuse flags that are other tasks' own."""
+    for name in given(flags):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} says nothing to {command} {task}: "
+            f"omnima {command} --help tells which flags are whose."
+        )
 
 
 def with_shape(command: Callable[..., None]) -> Callable[..., None]:

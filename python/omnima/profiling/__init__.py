@@ -1,4 +1,6 @@
-"""Where a step's time and memory go, operator by operator, against what the machine can do."""
+"""Where the time and memory of a training step or a written token go, against what the machine can
+do.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnima.profiling.generation import profile_generation
     from omnima.profiling.operators import operator_rows
     from omnima.profiling.record import profile
     from omnima.profiling.tables import markdown
@@ -15,9 +18,10 @@ _HOMES = {
     "markdown": "tables",
     "operator_rows": "operators",
     "profile": "record",
+    "profile_generation": "generation",
     "write_trace": "trace",
 }
-__all__ = ["markdown", "operator_rows", "profile", "write_trace"]
+__all__ = ["markdown", "operator_rows", "profile", "profile_generation", "write_trace"]
 
 
 def __getattr__(name: str) -> Any:

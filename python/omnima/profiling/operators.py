@@ -115,18 +115,24 @@ def operator_rows(
     for key, row in rows.items():
         row.share = row.ms / wall_ms
         flops, moved = work[key]
-        _rate(row, flops, moved, limits[f"{precision}_gflops"], limits["read_gb_per_s"])
+        rate(row, flops, moved, limits[f"{precision}_gflops"], limits["read_gb_per_s"])
     rest = max(0.0, wall_ms - sum(row.ms for row in rows.values()))
     ordered = sorted(rows.values(), key=lambda row: -row.ms)
     return [*ordered, Row("rest: waiting, Python", "", 1.0, rest, rest, rest / wall_ms)]
 
 
-def _rate(row: Row, flops: float, moved: float, gflops: float, gb_per_s: float) -> None:
-    """Fill in what an operator achieves and how near that is to what bounds it."""
-    if row.ms <= 0 or not (flops or moved):
+def rate(
+    row: Row, flops: float, moved: float, gflops: float, gb_per_s: float, ms: float | None = None
+) -> None:
+    """Fill in what an operator achieves and how near that is to what bounds it.
+
+    `ms` is the time in which it did so, where that is not the row's.
+    """
+    ms = row.ms if ms is None else ms
+    if ms <= 0 or not (flops or moved):
         return
-    row.gflops_per_s = flops / row.ms / 1e6 if flops else None
-    row.gb_per_s = moved / row.ms / 1e6 if moved else None
+    row.gflops_per_s = flops / ms / 1e6 if flops else None
+    row.gb_per_s = moved / ms / 1e6 if moved else None
     computing, moving = flops / gflops / 1e6, moved / gb_per_s / 1e6  # ms at best
     row.bound = "products" if computing >= moving else "memory"
-    row.share_of_roofline = max(computing, moving) / row.ms
+    row.share_of_roofline = max(computing, moving) / ms

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omnima.benchmarking.bench import check_precisions, check_threads, measured_limits
+from omnima.benchmarking.bench import check_precisions
 from omnima.benchmarking.limits import describe_machine
+from omnima.benchmarking.rounds import check_threads, measured_limits
 from omnima.benchmarking.shapes import Shape, shape_of
 from omnima.benchmarking.worker import peak_memory
 from omnima.errors import ConfigError
@@ -74,7 +75,9 @@ def profile(
     True
     """
     if task not in TASKS:
-        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(TASKS)}.')
+        raise ConfigError(
+            f'Unknown task "{task}"; the tasks are {", ".join([*TASKS, "generate"])}.'
+        )
     if steps < 1:
         raise ConfigError(f"steps is {steps}, but must be at least 1.")
     names = check_precisions(precision)

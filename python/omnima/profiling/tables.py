@@ -15,6 +15,12 @@ _HEADS = ("operator", "phase", "calls", "ms", "share", "GFLOP/s", "GB/s", "bound
 
 def title(report: dict[str, Any]) -> str:
     """Return one line on what a profile is of."""
+    if report["task"] == "generate":
+        return (
+            f"profile {shape_title(report)}, {report['precision']}: {report['plain_token_ms']:.2f} "
+            f"ms a token ({report['token_ms']:.2f} while recorded), {report['tokens_per_s']:,.0f} "
+            f"tokens/s, prompt {report['prompt_ms']:.1f} ms"
+        )
     return (
         f"profile {shape_title(report)}, {report['precision']}: {report['step_ms']:.1f} ms a step, "
         f"{report['tokens_per_s']:,.0f} tokens/s, {report['gflops_per_s']:,.0f} GFLOP/s "
@@ -35,7 +41,7 @@ def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
                 row["operator"],
                 row["phase"],
                 number(row["calls"], ".0f"),
-                number(row["ms"], ",.2f"),
+                number(row["ms"], ",.2f" if row["ms"] >= 1 else ".3f"),
                 number(row["share"], ".1%"),
                 number(row["gflops_per_s"], ",.0f"),
                 number(row["gb_per_s"]),
@@ -48,6 +54,8 @@ def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def notes(report: dict[str, Any]) -> list[str]:
     """Return the lines under the table."""
+    if report["task"] == "generate":
+        return _notes_on_writing(report)
     kinds = {
         "weights": "weights",
         "gradients": "gradients",
@@ -66,6 +74,26 @@ def notes(report: dict[str, Any]) -> list[str]:
             f"divided by {side}, so that the column adds up to the step."
         )
     lines.append("GB/s and roofline count each operand once; above 100% it came from a cache.")
+    if report["trace"]:
+        lines.append(f"Trace: {report['trace']} (open it in https://ui.perfetto.dev).")
+    return [*lines, machine_line(report)]
+
+
+def _notes_on_writing(report: dict[str, Any]) -> list[str]:
+    held = report["memory"]
+    names = {
+        "weights": "weights",
+        "keys_and_values": "keys and values",
+        "process": "the process before the model",
+        "peak": "peak of the process",
+    }
+    lines = [
+        f"A token reads {report['bytes_per_token'] / 1e6:,.1f} MB at "
+        f"{report['gb_per_s']:.1f} GB/s: {100 * report['share_of_read_bandwidth']:.0f}% of the "
+        f"{report['read_limit_gb_per_s']:.1f} GB/s at which so many bytes are read over and over.",
+        f"Memory in MiB: {', '.join(f'{n} {held[k] / 2**20:,.1f}' for k, n in names.items())}.",
+        "Rates and roofline of a part include the waiting inside it.",
+    ]
     if report["trace"]:
         lines.append(f"Trace: {report['trace']} (open it in https://ui.perfetto.dev).")
     return [*lines, machine_line(report)]

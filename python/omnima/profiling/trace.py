@@ -30,8 +30,13 @@ def check_trace_path(path: str | Path) -> Path:
     return path
 
 
-def write_trace(path: str | Path, spans: Sequence[Span], title: str = "omnima") -> Path:
-    """Write spans as a trace; gzipped when the path ends in .gz."""
+def write_trace(
+    path: str | Path, spans: Sequence[Span], title: str = "omnima", category: str | None = None
+) -> Path:
+    """Write spans as a trace; gzipped when the path ends in .gz.
+
+    Each belongs to the category, or to the phase of a training step that its name tells.
+    """
     path = check_trace_path(path)
     events: list[dict[str, Any]] = [_label("process_name", 0, title)]
     for thread in sorted({each.thread for each in spans}):
@@ -45,7 +50,7 @@ def write_trace(path: str | Path, spans: Sequence[Span], title: str = "omnima") 
         events.append(
             {
                 "name": each.name,
-                "cat": named(each.name)[1],
+                "cat": category or named(each.name)[1],
                 "ph": "X",
                 "pid": 1,
                 "tid": each.thread,

@@ -132,7 +132,7 @@ def test_peers_that_do_not_fit_together_are_measured_in_waves(monkeypatch, told)
 def test_our_own_failure_is_an_error(monkeypatch, told):
     monkeypatch.setitem(TRAINERS, "omnima", ("no_such_file", "torch"))
     with pytest.raises(SystemFailed):
-        bench._Run("train", 1, 1, 0.01, shape_of("nima"), None, told.append).measure(
+        bench._Run("train", 1, 0.01, shape_of("nima"), None, told.append).measure(
             "bf16", ["omnima"], {"task": "train", "kind": "", "oops": 1}
         )
 

@@ -10,6 +10,10 @@ from typing import Any
 #: A step: (input ids, labels), both int64 [rows, time], to the loss.
 Step = Callable[[Any, Any], float]
 
+#: Reads the prompts and writes so many ids after each, always the likeliest one and whatever ends a
+#: text elsewhere; gives the ids after the first prompt.
+Writer = Callable[[list[list[int]], int], list[int]]
+
 #: System name to the module that builds its training and evaluation steps, and what must be
 #: installed for it.
 TRAINERS = {
@@ -25,10 +29,21 @@ TOKENIZERS = {
     "sentencepiece": ("sentencepiece_model", "sentencepiece"),
     "tokenizers": ("huggingface_tokenizer", "tokenizers"),
 }
+#: The same for reading prompts and writing on.
+WRITERS = {
+    "omnima": ("omnima_writer", "torch"),
+    "transformers": ("transformers_writer", "transformers"),
+    "llama.cpp": ("llama_cpp_writer", "llama_cpp"),
+    "ctranslate2": ("ctranslate2_writer", "ctranslate2"),
+}
+WRITING = ("prefill", "decode", "batch")
+_INSTALL = {"llama_cpp": "llama-cpp-python"}
 
 
 def systems_of(task: str) -> dict[str, tuple[str, str]]:
     """Return the systems that know a task."""
+    if task in WRITING:
+        return WRITERS
     return TOKENIZERS if task == "tokenize" else TRAINERS
 
 
@@ -37,7 +52,7 @@ def missing(task: str, system: str) -> str | None:
     package = systems_of(task)[system][1]
     if importlib.util.find_spec(package) is not None:
         return None
-    return f"{package} is not installed (pip install {package})"
+    return f"{package} is not installed (pip install {_INSTALL.get(package, package)})"
 
 
 def module_of(task: str, system: str) -> Any:

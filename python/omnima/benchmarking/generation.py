@@ -1,0 +1,220 @@
+"""`benchmark_generation`: reading prompts and writing on, beside other engines, from the same
+weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnima.benchmarking.bench import check_peers
+from omnima.benchmarking.copies import Copies
+from omnima.benchmarking.formats import check_formats, copy_of
+from omnima.benchmarking.limits import better_of, describe_machine
+from omnima.benchmarking.process import SystemFailed, WorkerProcess
+from omnima.benchmarking.rounds import (
+    OURS,
+    Measured,
+    Rounds,
+    Say,
+    check_rounds,
+    check_threads,
+    measured_limits,
+)
+from omnima.benchmarking.systems import WRITING
+from omnima.benchmarking.work import Work, work_of
+from omnima.config import ModelConfig
+from omnima.errors import ConfigError
+
+
+def benchmark_generation(
+    task: str,
+    model: str | Path,
+    *,
+    format: str | Sequence[str] = "f32",
+    sequences: int | None = None,
+    prompt_tokens: int | None = None,
+    new_tokens: int | None = None,
+    peers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    rounds: int = 3,
+    seconds: float = 2.0,
+    cache: str | Path | None = None,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Measure how fast a model reads and writes, here and in other engines.
+
+    All have the same weights, prompts (random ids), numbers of new tokens and threads, take the
+    likeliest token always, and have a process of their own. They take turns as in
+    :func:`omnima.benchmark`.
+
+    Parameters
+    ----------
+    task : {"prefill", "decode", "batch"}
+        Reading a prompt of 512 tokens up to the first new one; writing 128 tokens after a prompt of
+        64; writing 64 tokens after each of 16 such prompts together.
+    model
+        A directory, a GGUF file or a name on the Hugging Face hub.
+    format
+        Of the weights: "f32", or several; each is refused where the engine lacks it. A peer
+        computes from its own nearest kind (llama.cpp: F32, BF16, Q8_0, Q4_0).
+    sequences, prompt_tokens, new_tokens
+        In place of the task's. What is not given is made smaller where the model's context is too
+        small for it.
+    peers
+        Of "transformers", "llama.cpp", "ctranslate2"; None: all, "none": no other.
+    threads, rounds, seconds
+        As in :func:`omnima.benchmark`.
+    cache
+        A directory for the peers' copies of the model, which stay there; None: a temporary one.
+    say
+        Called with a line on what is going on.
+
+    Returns
+    -------
+    dict
+        As from :func:`omnima.benchmark`. A row has further `format` (what the system computes
+        from), `ms_per_token` (of one step of all sequences), `first_token_seconds`, `weight_bytes`,
+        `read_gb_per_s` (the weights a token touches by its time), `same_tokens` (how many tokens
+        from the first on are ours) and `absent`: why a peer was not measured, else None.
+        `share_of_limit` is the least time that the products or the reading of the weights take at
+        the measured rates, by the time it took.
+
+    Raises
+    ------
+    ConfigError
+        An unknown task, format or peer, sizes that do not fit the context, no such model.
+
+    Examples
+    --------
+    >>> found = benchmark_generation("decode", "my-model")  # doctest: +SKIP
+    >>> found["rows"][0]["tokens_per_s"]  # doctest: +SKIP
+    """
+    if task not in WRITING:
+        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(WRITING)}.')
+    systems = [OURS, *check_peers(task, peers)]
+    formats = check_formats(format)
+    check_rounds(rounds, seconds)
+    threads = check_threads(threads)
+    from omnima._places import find_model
+
+    path = find_model(model).resolve()
+    name = path.stem if path.is_file() else path.name
+    work = work_of(task, name, _config_of(path), sequences, prompt_tokens, new_tokens)
+    with contextlib.ExitStack() as stack:
+        place = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="omnima-bench-"))
+        run = _Run(work, Copies(path, Path(place)), rounds, seconds, say or (lambda line: None))
+        limits = measured_limits(threads)
+        job = {"task": task, "threads": threads, "model": str(path), "prompts": work.prompts()}
+        for name in formats:
+            run.measure(name, systems, {**job, "precision": name, "new_tokens": work.new_tokens})
+        limits = better_of(limits, measured_limits(threads))
+        return run.report(describe_machine(threads, limits), threads)
+
+
+def _config_of(path: Path) -> ModelConfig:
+    """The configuration of a model, without its weights."""
+    from omnima import hub
+
+    stored = hub.open_gguf(path) if path.is_file() else hub.open_pretrained(path)
+    return ModelConfig.from_dict(stored.config)
+
+
+class _Run(Rounds):
+    """One call of `benchmark_generation`: what was measured so far."""
+
+    def __init__(self, work: Work, copies: Copies, rounds: int, seconds: float, say: Say) -> None:
+        super().__init__(work.task, rounds, seconds, say)
+        self.work, self.copies = work, copies
+
+    def memory(self) -> float | None:
+        return 6e8 + 12.0 * self.work.parameters
+
+    def measure(self, precision: str | None, systems: list[str], job: dict[str, Any]) -> None:
+        super().measure(precision, systems, job)
+        there = {row["system"] for row in self.rows if row["precision"] == precision}
+        model = next(row for row in self.rows if row["system"] == OURS)
+        for system in systems:
+            if system not in there:
+                row = dict.fromkeys(model) | {"system": system, "precision": precision}
+                self.rows.append(row | {"absent": self._reason(system, precision)})
+
+    def able(self, system: str, precision: str | None) -> bool:
+        if system == OURS:
+            return True
+        if not super().able(system, precision):
+            return False
+        kind = copy_of(system, str(precision))
+        if kind is None:
+            self.skip(system, precision, f"{system} has no {precision} on a CPU")
+            return False
+        try:
+            self.say(f"{system} {precision}: its copy of the model ({kind})")
+            self.copies.get(kind)
+        except SystemFailed as failed:
+            self.skip(system, precision, f"its copy of the model cannot be made: {failed}")
+            return False
+        return True
+
+    def job_of(self, system: str, precision: str | None, job: dict[str, Any]) -> dict[str, Any]:
+        if system == OURS:
+            return {"system": system, **job}
+        kind = str(copy_of(system, str(precision)))
+        return {"system": system, **job, "copy": str(self.copies.get(kind)), "copy_kind": kind}
+
+    def row(
+        self, found: Measured, system: str, precision: str | None, ours: Measured
+    ) -> dict[str, Any]:
+        work, told = self.work, found.told
+        touched = work.touched(told["weight_bytes"])
+        same = 0
+        for mine, theirs in zip(ours.told["ids"], told["ids"], strict=False):
+            if mine != theirs:
+                break
+            same += 1
+        return {
+            **super().row(found, system, precision, ours),
+            "tokens_per_s": work.tokens / found.seconds,
+            "format": told["format"],
+            "ms_per_token": 1e3 * work.sequences * found.seconds / work.tokens,
+            "first_token_seconds": told["first_token_seconds"],
+            "gflops_per_s": work.flops / found.seconds / 1e9,
+            "read_gb_per_s": touched * work.passes / found.seconds / 1e9,
+            "weight_bytes": told["weight_bytes"],
+            "parameters": work.parameters,
+            "same_tokens": same,
+            "absent": None,
+        }
+
+    def _reason(self, system: str, precision: str | None) -> str:
+        reasons = [
+            str(each["reason"])
+            for each in self.skipped
+            if each["system"] == system and each.get("precision", precision) == precision
+        ]
+        return reasons[-1]
+
+    def report(self, machine: dict[str, Any], threads: int) -> dict[str, Any]:
+        """Everything that was measured, beside the machine."""
+        measured = [row for row in self.rows if row["absent"] is None]
+        sizes = [self.work.touched(row["weight_bytes"]) for row in measured]
+        with WorkerProcess() as worker:  # what fits into a cache is read faster
+            rates = worker.ask({"do": "reading", "threads": threads, "sizes": sizes})["gb_per_s"]
+        for row, size, rate in zip(measured, sizes, rates, strict=True):
+            products = "fp32" if row["precision"] == "f32" else "bf16"
+            computing = self.work.flops / machine[f"{products}_gflops"] / 1e9
+            row["read_limit_gb_per_s"] = rate
+            reading = size * self.work.passes / row["read_limit_gb_per_s"] / 1e9
+            row["share_of_limit"] = max(computing, reading) / row["seconds"]
+        for row in self.rows:
+            row.setdefault("read_limit_gb_per_s", None)
+        return {
+            "task": self.task,
+            "shape": self.work.as_dict(),
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "machine": machine,
+        }
