@@ -49,11 +49,19 @@ class Copies:
         try:
             with WorkerProcess() as worker:
                 worker.ask({"do": "copy", **request, "base": None if base is None else str(base)})
-            os.replace(aside, path)
+            _put(aside, path)
         finally:
             if aside.is_dir():
                 shutil.rmtree(aside)
             aside.unlink(missing_ok=True)
+
+
+def _put(made: Path, path: Path) -> None:
+    try:
+        os.replace(made, path)
+    except OSError:
+        if not path.exists():  # else another run was quicker, with the same
+            raise
 
 
 def _state_of(model: Path) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from omnima import Model
 from omnima.benchmarking import benchmark_generation, formats, generation, markdown
-from omnima.benchmarking.copies import Copies
+from omnima.benchmarking.copies import Copies, _put
 from omnima.benchmarking.process import SystemFailed
 from omnima.benchmarking.systems import WRITERS, module_of
 from omnima.benchmarking.timing import Timing
@@ -260,6 +260,17 @@ def test_copies_are_made_once_and_anew_when_the_model_changes(tmp_path, director
         copies.get("gguf-q9")  # not tried again
     (directory / "generation_config.json").touch()
     assert Copies(directory, tmp_path)._place != copies._place
+
+
+def test_another_run_may_have_made_the_copy_meanwhile(tmp_path):
+    made, path = tmp_path / "made", tmp_path / "there"
+    for each in (made, path):
+        each.mkdir()
+        (each / "file").write_text(each.name)
+    _put(made, path)
+    assert (path / "file").read_text() == "there"
+    with pytest.raises(FileNotFoundError):
+        _put(tmp_path / "nothing", tmp_path / "nowhere")
 
 
 def test_a_model_of_no_other_tools_kind_has_no_copy(tmp_path):
