@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_stored', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -649,9 +649,9 @@ class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
     """
-    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}) -> None:
         """
-        From the values of a decoder's configuration and its parameters by canonical name.
+        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named.
         """
     def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0) -> list[tuple[list[int], str]]:
         """
@@ -661,6 +661,15 @@ class Engine:
         """
         Logits after every token, [time, vocab]: by one prefill, or token by token.
         """
+    @property
+    def vocab_size(self) -> int:
+        """
+        How many ids the model has.
+        """
+def block_of(format: str) -> tuple[int, int]:
+    """
+    How many numbers lie in a block of a format, and in how many bytes.
+    """
 def cpu_features() -> list[str]:
     """
     The instruction sets found on this CPU.
@@ -700,6 +709,10 @@ def merges_of_lines(pieces: list, lines: list) -> numpy.typing.NDArray[numpy.uin
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
     The one of `names` nearest to `name` by edit distance.
+    """
+def nonfinite_stored(tensors: collections.abc.Sequence[tuple[str, torch.Tensor, str]]) -> list[str]:
+    """
+    The names of those tensors (name, numbers as a file holds them, format) in which there is a NaN or an infinity.
     """
 def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> list[str]:
     """

@@ -12,7 +12,7 @@ from omnima import _core
 from omnima._device import check_device
 from omnima._growth import grown, rows_of
 from omnima.config import ModelConfig, model_preset
-from omnima.errors import DataError, OmnimaError
+from omnima.errors import ConfigError, DataError, OmnimaError
 from omnima.tokenizers.growth import with_tokens
 
 if TYPE_CHECKING:
@@ -58,13 +58,28 @@ class Model:
         self._decoder: _core.Decoder | None = _core.Decoder(
             config.core(), seed, check_device(device)
         )
+        self._stored: _core.Engine | None = None
 
     @property
     def core(self) -> _core.Decoder:
         """The core's decoder."""
+        if self._stored is not None:
+            raise OmnimaError(
+                "This model's weights are as its file stores them, which serves writing alone. To "
+                'train, change or save it, load it with Model.from_pretrained(…, dtype="float32").'
+            )
         if self._decoder is None:
             raise OmnimaError("This model is closed: its weights are gone. Load or make it anew.")
         return self._decoder
+
+    @property
+    def engine(self) -> _core.Engine:
+        """What writes with the weights as they are now, on the CPU."""
+        if self._stored is not None:
+            return self._stored
+        # Parameters that are there already are not copied.
+        parameters = {name: each.detach().cpu() for name, each in self.named_parameters()}
+        return _core.Engine(self.core.config.values(), parameters)
 
     def close(self) -> None:
         """Free the weights now, whoever still holds the model: a notebook keeps every output.
@@ -75,7 +90,7 @@ class Model:
         >>> model = Model.from_preset("nima", vocab_size=512)
         >>> model.close()
         """
-        self._decoder = None
+        self._decoder = self._stored = None
 
     @classmethod
     def from_preset(
@@ -103,6 +118,7 @@ class Model:
         directory: str | Path,
         device: str = "cpu",
         *,
+        dtype: str = "float32",
         revision: str | None = None,
         strict: bool = False,
     ) -> Model:
@@ -117,6 +133,10 @@ class Model:
             directory or file is never sought on the hub.
         device
             Where the weights shall live.
+        dtype
+            ``"float32"`` can do all. The others serve writing alone, on the CPU: ``"auto"`` leaves
+            the weights in the file as they are, blocks of quantized numbers and 16-bit numbers, and
+            computes with them, exactly; ``"bfloat16"`` rounds all matrices to that.
         revision
             A branch, a tag or a commit of the hub.
         strict
@@ -125,7 +145,7 @@ class Model:
         Raises
         ------
         ConfigError
-            There is no such model.
+            There is no such model, or no such dtype.
         DataError
             Its files are damaged, not supported, pickles only, or do not fit each other.
         OmnimaError
@@ -135,6 +155,7 @@ class Model:
         from omnima._places import find_model, hub_name
 
         check_device(device)
+        _check_dtype(dtype, device)
         path = find_model(directory, revision)
         if path.is_file():
             stored = hub.open_gguf(path)
@@ -144,10 +165,15 @@ class Model:
             tokenizer, beside = hub.tokenizer_beside(path), path
         if tokenizer is not None:
             hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
-        # No weights are drawn: all of them are filled.
         config = ModelConfig.from_dict(stored.config)
-        model = cls(config, seed=None, tokenizer=tokenizer, device=device)
-        stored.fill(model.named_parameters(), strict)
+        if dtype == "float32":
+            # No weights are drawn: all of them are filled.
+            model = cls(config, seed=None, tokenizer=tokenizer, device=device)
+            stored.fill(model.named_parameters(), strict)
+        else:
+            model = cls.__new__(cls)
+            model.config, model.tokenizer, model._decoder = config, tokenizer, None
+            model._stored = stored.engine(dtype, strict)
         named = hub_name(directory, revision)
         base = named.repo if named else None
         its_own = hub.Origin(base, stored.license)
@@ -324,6 +350,8 @@ class Model:
 
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the logits, float32 ``[batch, time, vocab]``, of int64 ids ``[batch, time]``."""
+        if self._stored is not None:
+            return torch.stack([self._stored.logits(row) for row in input_ids.tolist()])
         return self.core.logits(input_ids)
 
     def loss(
@@ -357,12 +385,13 @@ class Model:
     @property
     def device(self) -> str:
         """Where the weights live: ``"cpu"``, or a GPU such as ``"cuda:0"``."""
-        return str(self.named_parameters()[0][1].device)
+        return "cpu" if self._stored is not None else str(self.named_parameters()[0][1].device)
 
     @property
     def num_parameters(self) -> int:
         """Number of parameters; tied ones count once."""
-        return self.core.num_parameters()
+        stored = self._stored is not None
+        return self.config.num_parameters if stored else self.core.num_parameters()
 
     @property
     def num_active_parameters(self) -> int:
@@ -376,3 +405,13 @@ class Model:
         if isinstance(prompt, str) and self.tokenizer is None:
             raise DataError("This model has no tokenizer: give token ids, or set model.tokenizer.")
         return generation.generate(self, self.tokenizer, [prompt], **options)[0]
+
+
+def _check_dtype(dtype: str, device: str) -> None:
+    if dtype not in ("float32", "auto", "bfloat16"):
+        raise ConfigError(f'dtype is "{dtype}"; the choices are float32, auto and bfloat16.')
+    if dtype != "float32" and device != "cpu":
+        raise ConfigError(
+            f'Weights with dtype "{dtype}" compute on the CPU, not on {device}: take dtype '
+            '"float32" there.'
+        )

@@ -91,17 +91,20 @@ std::vector<py::dict> describe_options() {
 void bind_generate(py::module_& module) {
   py::class_<Engine>(module, "Engine",
                      "Writes on from prompts. References the parameters and follows their changes.")
-      .def(py::init([](const Values& config, const std::map<std::string, at::Tensor>& parameters) {
-             return Engine(models::DecoderConfig::from_values(config), parameters);
+      .def(py::init([](const Values& config, const generate::Parameters& parameters,
+                       const generate::Formats& formats) {
+             return Engine(models::DecoderConfig::from_values(config), parameters, formats);
            }),
-           py::arg("config"), py::arg("parameters"),
-           "From the values of a decoder's configuration and its parameters by canonical name.")
+           py::arg("config"), py::arg("parameters"), py::arg("formats") = generate::Formats{},
+           "From the values of a decoder's configuration and its parameters by canonical name. "
+           "Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named.")
       .def(
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
           "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
           "any.")
+      .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::call_guard<py::gil_scoped_release>(),
            "Logits after every token, [time, vocab]: by one prefill, or token by token.");

@@ -9,6 +9,7 @@
 #include "omnima/core/error.h"
 #include "omnima/io/gguf.h"
 #include "omnima/quant/convert.h"
+#include "omnima/quant/matrix.h"
 
 namespace omnima::bindings {
 namespace {
@@ -154,6 +155,7 @@ io::GgufValue value_of(const std::string& type, py::handle value) {
 }
 
 using GivenPair = std::tuple<std::string, std::string, py::object>;
+using GivenStored = std::tuple<std::string, at::Tensor, std::string>;
 using GivenTensor = std::tuple<std::string, std::string, at::Tensor>;
 
 void write(const Path& path, const std::vector<GivenPair>& metadata,
@@ -169,6 +171,23 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
     all.push_back({name, format.gguf_type, tensor.sizes().vec(), kept.back().const_data_ptr()});
   }
   io::write_gguf(path, pairs, all);
+}
+
+std::vector<std::string> nonfinite(const std::vector<GivenStored>& tensors) {
+  std::vector<quant::Matrix> matrices;
+  std::vector<std::string> names;
+  for (const auto& [name, stored, format_name] : tensors) {
+    if (stored.numel() == 0) continue;
+    const quant::Format& format = quant::format_named(format_name);
+    const at::Tensor bytes = stored.detach().reshape({-1}).view(at::kByte);
+    const std::int64_t row = stored.size(-1) * stored.element_size();
+    matrices.push_back(
+        quant::matrix_of(format, bytes, bytes.numel() / row, row / format.bytes * format.numbers));
+    names.push_back(name);
+  }
+  std::vector<std::string> found;
+  for (const std::size_t i : quant::nonfinite(matrices)) found.push_back(names[i]);
+  return found;
 }
 
 }  // namespace
@@ -215,6 +234,17 @@ void bind_gguf(py::module_& module) {
       py::call_guard<py::gil_scoped_release>(),
       "Writes numbers as a file holds them (blocks as bytes, or one by one) into a float32 "
       "parameter on the CPU, in one pass. False: a NaN or an infinity is among them.");
+  module.def(
+      "block_of",
+      [](const std::string& name) {
+        const quant::Format& format = quant::format_named(name);
+        return std::pair(format.numbers, format.bytes);
+      },
+      py::arg("format"), "How many numbers lie in a block of a format, and in how many bytes.");
+  module.def("nonfinite_stored", &nonfinite, py::arg("tensors"),
+             py::call_guard<py::gil_scoped_release>(),
+             "The names of those tensors (name, numbers as a file holds them, format) in which "
+             "there is a NaN or an infinity.");
   module.def(
       "quantized",
       [](const std::string& format, const at::Tensor& numbers) {

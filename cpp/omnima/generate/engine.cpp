@@ -164,8 +164,8 @@ class Run {
 
 }  // namespace
 
-Engine::Engine(models::DecoderConfig config, const std::map<std::string, at::Tensor>& parameters)
-    : config_(std::move(config)), weights_(config_, parameters) {
+Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats)
+    : config_(std::move(config)), weights_(config_, parameters, formats) {
   require<ConfigError>(
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "

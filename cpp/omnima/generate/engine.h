@@ -34,7 +34,7 @@ struct Hooks {
 // from several threads do not disturb each other.
 class Engine {
  public:
-  Engine(models::DecoderConfig config, const std::map<std::string, at::Tensor>& parameters);
+  Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {});
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by
@@ -43,6 +43,7 @@ class Engine {
                                 const Hooks& hooks) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token.
   at::Tensor logits(const Ids& ids, bool stepwise) const;
+  std::int64_t vocab_size() const { return config_.vocab_size; }
 
  private:
   void check_prompt(const Ids& prompt, std::size_t index) const;

@@ -11,7 +11,7 @@
 #include "omnima/core/flush_denormals.h"
 #include "omnima/core/scope.h"
 #include "omnima/kernels/cpu/activation.h"
-#include "omnima/kernels/cpu/gemv.h"
+#include "omnima/kernels/cpu/block_gemv.h"
 #include "omnima/kernels/cpu/norm.h"
 #include "omnima/models/relative.h"
 #include "omnima/ops/attention.h"
@@ -29,17 +29,13 @@ void grow(std::vector<float>& buffer, std::int64_t size) {
     buffer.resize(static_cast<std::size_t>(size));
 }
 
-// y [rows, outputs] = x [rows, inputs] weight^T + bias
-void wide_product(const Linear& linear, const float* x, std::int64_t rows, float* y,
-                  std::int64_t stride) {
-  at::Tensor out = at::from_blob(y, {rows, linear.outputs}, {stride, 1}, at::kFloat);
-  const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, linear.inputs}, at::kFloat);
-  at::mm_out(out, in, linear.weight.tensor.t());
-  const float* bias = linear.bias.data();
-  if (!bias) return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * stride + i] += bias[i];
-  }
+// From this many rows on, what is not float32 is turned into it a part at a time: a part stays in
+// the last cache between its making and its product.
+constexpr std::int64_t kPartBytes = 4 << 20;
+
+void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
+  kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(row),
+                             matrix.inputs / matrix.format->numbers, out);
 }
 
 }  // namespace
@@ -121,16 +117,17 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
 
 void Runner::embed(std::span<const std::int64_t> tokens) {
   const std::int64_t hidden = config_.hidden_size;
-  const std::size_t row_bytes = weights_.embedding.bytes() / config_.vocab_size;
-  const core::Scope scope("embedding", 0, static_cast<double>(rows_.size() * row_bytes));
-  const float* positions = weights_.positions.data();
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const core::Scope scope("embedding", 0,
+                          static_cast<double>(rows * weights_.embedding.row_bytes()));
   for (std::size_t row = 0; row < rows_.size(); ++row) {
-    const float* token = weights_.embedding.data() + tokens[row] * hidden;
     float* x = &x_[row * hidden];
+    read_row(weights_.embedding, tokens[row], x);
     const auto factor = static_cast<float>(config_.embedding_multiplier);
-    for (std::int64_t i = 0; i < hidden; ++i) x[i] = factor * token[i];
-    if (!positions) continue;
-    for (std::int64_t i = 0; i < hidden; ++i) x[i] += positions[rows_[row].position * hidden + i];
+    for (std::int64_t i = 0; i < hidden; ++i) x[i] *= factor;
+    if (weights_.positions.outputs == 0) continue;
+    read_row(weights_.positions, rows_[row].position, normed_.data());
+    for (std::int64_t i = 0; i < hidden; ++i) x[i] += normed_[i];
   }
 }
 
@@ -270,7 +267,7 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   }
   const core::Scope scope(part, flops, bytes);
   if (wide_) {
-    for (const auto& [linear, y, stride] : outputs) wide_product(*linear, x, rows, y, stride);
+    for (const Output& output : outputs) wide_product(output, x, rows);
     return;
   }
   std::int64_t total = 0;
@@ -283,13 +280,43 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
                 const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
                 const std::int64_t to = std::min(end - start, linear->outputs);
                 if (from < to) {
-                  kernels::gemv({linear->weight.data(), linear->inputs, linear->bias.data(),
-                                 linear->inputs, x, linear->inputs, rows, y, stride},
-                                from, to);
+                  kernels::block_gemv(
+                      {linear->weight.format->blocks(), linear->weight.row(0), linear->bias.data(),
+                       linear->inputs, x, linear->inputs, rows, y, stride},
+                      from, to);
                 }
                 start += linear->outputs;
               }
             });
+}
+
+void Runner::wide_product(const Output& output, const float* x, std::int64_t rows) {
+  const Linear& linear = *output.linear;
+  const quant::Matrix& matrix = linear.weight;
+  const auto number = static_cast<std::int64_t>(sizeof(float));
+  const bool floats = matrix.format->layout == kernels::BlockLayout::kF32;
+  const std::int64_t part =
+      floats ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * number));
+  const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, matrix.inputs}, at::kFloat);
+  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
+    const std::int64_t count = std::min(part, matrix.outputs - first);
+    const void* weights = matrix.row(first);
+    if (!floats) {
+      void* here = part_.get(static_cast<std::size_t>(count * matrix.inputs * number));
+      quant::dequantize_rows(matrix, first, count, static_cast<float*>(here));
+      weights = here;
+    }
+    const at::Tensor weight =
+        at::from_blob(const_cast<void*>(weights), {count, matrix.inputs}, at::kFloat);
+    at::Tensor out = at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
+    at::mm_out(out, in, weight.t());
+  }
+  const float* bias = linear.bias.data();
+  if (!bias) return;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* y = output.y + row * output.stride;
+    for (std::int64_t i = 0; i < linear.outputs; ++i) y[i] += bias[i];
+  }
 }
 
 }  // namespace omnima::generate

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "omnima/core/buffer.h"
 #include "omnima/generate/decode_state.h"
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
@@ -88,6 +89,8 @@ class Runner {
   // them to `part`.
   void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
                 const char* part = "products");
+  // One of them, for many rows: y [rows, outputs] = x [rows, inputs] weight^T + bias.
+  void wide_product(const Output& output, const float* x, std::int64_t rows);
 
   const models::DecoderConfig& config_;
   const Weights& weights_;
@@ -110,6 +113,7 @@ class Runner {
   std::vector<float> chosen_weights_;            // and their weights
   std::vector<float> rstd_;                      // scratch of normalise_heads
   std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
+  core::Buffer part_;          // of a matrix that is stored otherwise, in float32
 };
 
 }  // namespace omnima::generate

@@ -1,6 +1,8 @@
 // Finds each parameter by its canonical name and checks it.
 #include "omnima/generate/weights.h"
 
+#include <ATen/ops/clone.h>
+
 #include "omnima/core/error.h"
 
 namespace omnima::generate {
@@ -11,22 +13,34 @@ using core::require;
 
 class Finder {
  public:
-  Finder(const models::DecoderConfig& config, const std::map<std::string, at::Tensor>& all)
-      : config_(config), all_(all) {}
+  Finder(const models::DecoderConfig& config, const Parameters& all, const Formats& formats)
+      : config_(config), all_(all), formats_(formats) {}
 
+  quant::Matrix matrix(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
+    const at::Tensor tensor = found(name);
+    const auto format = formats_.find(name);
+    if (format == formats_.end()) {
+      check(name, tensor, {outputs, inputs});
+      return quant::matrix_of(tensor);
+    }
+    const auto stored =
+        quant::matrix_of(quant::format_named(format->second), tensor, outputs, inputs);
+    // Floats of a file may lie where no float may be read.
+    const bool floats = stored.format->layout == kernels::BlockLayout::kF32;
+    if (!floats || reinterpret_cast<std::uintptr_t>(stored.row(0)) % sizeof(float) == 0) {
+      return stored;
+    }
+    return quant::matrix_of(*stored.format, stored.blocks.clone(), outputs, inputs);
+  }
+
+  // In float32, whatever it is stored as: all but matrices are small.
   Weight weight(const std::string& name, const std::vector<std::int64_t>& shape) const {
-    const auto found = all_.find(name);
-    require<ConfigError>(found != all_.end(), "The model has no parameter \"", name,
-                         "\", which its configuration asks for.");
-    const at::Tensor tensor = found->second.detach();
-    require<ConfigError>(tensor.sizes() == at::IntArrayRef(shape), "Parameter \"", name,
-                         "\" has shape ", tensor.sizes(), ", but its configuration asks for ",
-                         at::IntArrayRef(shape), ".");
-    require<ConfigError>(
-        tensor.scalar_type() == at::kFloat && tensor.is_cpu() && tensor.is_contiguous(),
-        "Parameter \"", name, "\" is ", tensor.toString(),
-        "; writing needs contiguous float32 in the CPU's memory. Convert the model first.");
-    return {tensor};
+    if (formats_.contains(name)) {
+      return {quant::dequantized_rows(matrix(name, shape.at(0), shape.at(1)), 0, shape.at(0))};
+    }
+    const at::Tensor tensor = found(name);
+    check(name, tensor, shape);
+    return {tensor.to(at::kFloat)};
   }
 
   Norm norm(const std::string& name) const {
@@ -37,7 +51,7 @@ class Finder {
 
   Linear linear(const std::string& name, std::int64_t outputs, std::int64_t inputs,
                 bool bias) const {
-    return {weight(name + ".weight", {outputs, inputs}),
+    return {matrix(name + ".weight", outputs, inputs),
             bias ? weight(name + ".bias", {outputs}) : Weight{}, outputs, inputs};
   }
 
@@ -89,19 +103,39 @@ class Finder {
   }
 
  private:
+  at::Tensor found(const std::string& name) const {
+    const auto found = all_.find(name);
+    require<ConfigError>(found != all_.end(), "The model has no parameter \"", name,
+                         "\", which its configuration asks for.");
+    return found->second.detach();
+  }
+
+  static void check(const std::string& name, const at::Tensor& tensor, at::IntArrayRef shape) {
+    require<ConfigError>(tensor.sizes() == shape, "Parameter \"", name, "\" has shape ",
+                         tensor.sizes(), ", but its configuration asks for ", shape, ".");
+    const auto type = tensor.scalar_type();
+    require<ConfigError>(
+        (type == at::kFloat || type == at::kHalf || type == at::kBFloat16) && tensor.is_cpu() &&
+            tensor.is_contiguous(),
+        "Parameter \"", name, "\" is ", tensor.toString(),
+        "; writing needs contiguous float32, float16 or bfloat16 in the CPU's memory, or bytes "
+        "with the name of their format. Convert the model first.");
+  }
+
   const models::DecoderConfig& config_;
-  const std::map<std::string, at::Tensor>& all_;
+  const Parameters& all_;
+  const Formats& formats_;
 };
 
 }  // namespace
 
-Weights::Weights(const models::DecoderConfig& config,
-                 const std::map<std::string, at::Tensor>& parameters) {
-  const Finder find(config, parameters);
-  embedding = find.weight("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
+Weights::Weights(const models::DecoderConfig& config, const Parameters& parameters,
+                 const Formats& formats) {
+  const Finder find(config, parameters, formats);
+  embedding = find.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   if (config.positions == "learned") {
-    positions = find.weight("model.embed_positions.weight",
-                            {config.max_position_embeddings, config.hidden_size});
+    positions = find.matrix("model.embed_positions.weight", config.max_position_embeddings,
+                            config.hidden_size);
   }
   if (config.positions == "relative") {
     relative_bias = find.weight("model.relative_bias.weight",

@@ -1,4 +1,5 @@
-// A decoder's parameters by role. They stay where they are: training may change them between calls.
+// A decoder's parameters by role. They stay where they are: training may change them between calls,
+// or they lie in a file as it stores them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "omnima/models/decoder_config.h"
+#include "omnima/quant/matrix.h"
 
 namespace omnima::generate {
 
@@ -20,8 +22,8 @@ struct Weight {
 };
 
 struct Linear {
-  Weight weight;  // [outputs, inputs]
-  Weight bias;    // [outputs]
+  quant::Matrix weight;  // [outputs, inputs]
+  Weight bias;           // [outputs]
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
 };
@@ -44,12 +46,19 @@ struct Layer {
   std::vector<Mlp> experts;  // none: a plain mlp
 };
 
-struct Weights {
-  // From parameters with their canonical names (models/decoder_config.h). Throws ConfigError where
-  // one is missing, or is not a contiguous float32 tensor of its shape in the CPU's memory.
-  Weights(const models::DecoderConfig& config, const std::map<std::string, at::Tensor>& parameters);
+using Parameters = std::map<std::string, at::Tensor>;
+// The formats of parameters that are bytes of blocks (quant/format.h), by the parameters' names.
+using Formats = std::map<std::string, std::string>;
 
-  Weight embedding, positions, relative_bias;
+struct Weights {
+  // From parameters with their canonical names (models/decoder_config.h): float32, float16 or
+  // bfloat16 of their shape, or bytes of a format; contiguous, in the CPU's memory. Throws
+  // ConfigError where one is missing or is something else.
+  Weights(const models::DecoderConfig& config, const Parameters& parameters,
+          const Formats& formats = {});
+
+  quant::Matrix embedding, positions;  // positions: without outputs, none
+  Weight relative_bias;
   std::vector<Layer> layers;
   Norm norm;
   Linear head;

@@ -36,7 +36,8 @@ at::Tensor dequantized(const Format& format, const void* blocks, at::IntArrayRef
   const auto* from = static_cast<const std::uint8_t*>(blocks);
   float* to = out.data_ptr<float>();
   over_blocks(format, out.numel(), [&](std::int64_t begin, std::int64_t end) {
-    format.dequantize(from + begin * format.bytes, end - begin, to + begin * format.numbers);
+    kernels::dequantize_blocks(format.blocks(), from + begin * format.bytes, end - begin,
+                               to + begin * format.numbers);
   });
   return out;
 }
@@ -58,7 +59,7 @@ bool fill(const at::Tensor& parameter, const Format& format, const at::Tensor& s
     for (; begin < end; begin += piece) {
       const std::int64_t count = std::min(piece, end - begin);
       float* at = to + begin * format.numbers;
-      format.dequantize(from + begin * format.bytes, count, at);
+      kernels::dequantize_blocks(format.blocks(), from + begin * format.bytes, count, at);
       if (!all_finite(at, count * format.numbers)) finite = false;
     }
   });

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "omnima/kernels/cpu/block_gemv.h"
+
 namespace omnima::quant {
 
 struct Format {
@@ -16,6 +18,10 @@ struct Format {
   void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out);
   // Null where Omnima only reads the format.
   void (*quantize)(const float* numbers, std::int64_t blocks, std::uint8_t* out);
+  // Which code of kernels/cpu computes with its blocks.
+  kernels::BlockLayout layout = kernels::BlockLayout::kOther;
+
+  kernels::Blocks blocks() const { return {layout, numbers, bytes, dequantize}; }
 };
 
 const std::vector<const Format*>& formats();

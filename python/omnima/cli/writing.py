@@ -32,10 +32,10 @@ def check_way(
 
 
 def open_model(directory: str, strict: bool = False) -> tuple[Any, Any]:
-    """Open a model together with its tokenizer."""
+    """Open a model together with its tokenizer; the weights stay as the files hold them."""
     from omnima.evaluation.directory import open_model as opened
 
-    return opened(directory, strict=strict)
+    return opened(directory, strict=strict, dtype="auto")
 
 
 def read_prompts(path: str) -> list[str]:

@@ -12,7 +12,9 @@ from omnima.errors import ConfigError, DataError
 from omnima.evaluation.held_out import Score, score
 
 
-def open_model(directory: str | Path, device: str = "cpu", strict: bool = False) -> tuple[Any, Any]:
+def open_model(
+    directory: str | Path, device: str = "cpu", strict: bool = False, dtype: str = "float32"
+) -> tuple[Any, Any]:
     """Return a model (of a directory, a GGUF file or a name on the hub) and its tokenizer, which
     must be there.
 
@@ -23,7 +25,7 @@ def open_model(directory: str | Path, device: str = "cpu", strict: bool = False)
     """
     from omnima import Model
 
-    model = Model.from_pretrained(directory, device, strict=strict)
+    model = Model.from_pretrained(directory, device, dtype=dtype, strict=strict)
     if model.tokenizer is None:
         raise ConfigError(
             f"{directory} holds a model but no tokenizer, so text cannot become tokens. Copy the "

@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from omnima.errors import ConfigError
 from omnima.generation import prompts as prompting
 from omnima.generation.prompts import Prompts
 from omnima.generation.protocols import LanguageModel, TextCodec
 from omnima.generation.text import TextAssembler, check_stop
-
-if TYPE_CHECKING:
-    from omnima import _core
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
     }
-    engine = _engine(model)
+    engine = model.engine
     written = engine.generate(
         rows,
         options,
@@ -127,24 +123,12 @@ def generate(
         listener.stop_ids,
         listener,
         # Rows that a model has to spare stand for no token.
-        known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, _rows(model)),
+        known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, engine.vocab_size),
     )
     return [
         listener.result(index, len(row), ids, reason)
         for index, (row, (ids, reason)) in enumerate(zip(rows, written, strict=True))
     ]
-
-
-def _rows(model: LanguageModel) -> int:
-    return int(model.core.config.values()["vocab_size"])
-
-
-def _engine(model: LanguageModel) -> _core.Engine:
-    from omnima import _core
-
-    # The engine runs on the CPU; parameters that are there already are not copied.
-    parameters = {name: each.detach().cpu() for name, each in model.core.named_parameters()}
-    return _core.Engine(model.core.config.values(), parameters)
 
 
 class _Listener:

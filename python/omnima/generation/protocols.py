@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from omnima._core import Engine
 
 
 class StreamDecoder(Protocol):
@@ -34,23 +34,8 @@ class TextCodec(Protocol):
     def stream_decoder(self, *, after: Sequence[int] = ()) -> StreamDecoder: ...
 
 
-class CoreConfig(Protocol):
-    """The fields of a decoder as the extension holds them."""
-
-    def values(self) -> dict[str, bool | int | float | str]: ...
-
-
-class Core(Protocol):
-    """A decoder of the extension."""
-
-    @property
-    def config(self) -> CoreConfig: ...
-
-    def named_parameters(self) -> list[tuple[str, Tensor]]: ...
-
-
 class LanguageModel(Protocol):
     """The part of :class:`omnima.Model` that generation uses."""
 
     @property
-    def core(self) -> Core: ...
+    def engine(self) -> Engine: ...

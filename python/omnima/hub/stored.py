@@ -13,6 +13,7 @@ from omnima.hub.naming import Names
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from omnima import _core
     from omnima.tokenizers import Tokenizer
 
 
@@ -67,6 +68,61 @@ class StoredModel:
             raise DataError(f"{self.where}: no tensor holds {names.some(sorted(room))}.")
         names.report_nonfinite(damaged, self.where, strict)
 
+    def engine(self, dtype: str = "auto", strict: bool = False) -> _core.Engine:
+        """What writes with the weights as they lie in the files, which stay mapped into memory.
+
+        Parameters
+        ----------
+        dtype
+            "auto": as they are stored. "bfloat16": matrices rounded to it, in memory of their own.
+        strict
+            Refuse weights that hold NaN or infinity instead of warning.
+
+        Raises
+        ------
+        DataError
+            Damaged weights, with `strict`.
+        """
+        from omnima import _core
+
+        parameters: dict[str, Tensor] = {}
+        formats: dict[str, str] = {}
+        as_read: list[tuple[str, Tensor, str]] = []
+        for name, theirs, found in self.names.pieces(self.read, self.config):
+            format = format_of(theirs, self.formats.get(name))
+            as_read.append((name, theirs, format))
+            for ours, stored in found.items():
+                if dtype == "bfloat16" and stored.dim() > 1:
+                    parameters[ours] = _in_bfloat16(stored, format)
+                    continue
+                parameters[ours] = stored
+                if not stored.is_floating_point():
+                    formats[ours] = format
+        names.report_nonfinite(_core.nonfinite_stored(as_read), self.where, strict)
+        return _core.Engine(self.config, parameters, formats)
+
+
+def format_of(stored: Tensor, of_bytes: str | None) -> str:
+    """The format of a tensor as a file holds it; `of_bytes` is that of bytes."""
+    import torch
+
+    kinds = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+    found = kinds.get(stored.dtype, of_bytes)
+    assert found is not None
+    return found
+
+
+def _in_bfloat16(stored: Tensor, format: str) -> Tensor:
+    import torch
+
+    from omnima import _core
+
+    if not stored.is_floating_point():
+        numbers, size = _core.block_of(format)
+        shape = [*stored.shape[:-1], stored.shape[-1] // size * numbers]
+        stored = _core.dequantized(format, stored, shape)
+    return stored.to(torch.bfloat16)
+
 
 def _fill(parameter: Tensor, format: str | None, stored: Tensor) -> bool:
     """Whether all numbers are finite. `format` is that of bytes."""
@@ -74,9 +130,7 @@ def _fill(parameter: Tensor, format: str | None, stored: Tensor) -> bool:
 
     from omnima import _core
 
-    kinds = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-    found = kinds.get(stored.dtype) or format
-    assert found is not None
+    found = format_of(stored, format)
     if parameter.device.type == "cpu":
         return _core.fill_parameter(parameter, found, stored)
     here = torch.empty(parameter.shape)

@@ -17,13 +17,13 @@
 #include "omnima/generate/sampler.h"
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/models/decoder.h"
+#include "omnima/quant/convert.h"
 
 namespace omnima::generate {
 namespace {
 
 using models::Changes;
 using models::families;
-using Parameters = std::map<std::string, at::Tensor>;
 constexpr std::int64_t kVocab = 61, kContext = 48;
 
 models::DecoderConfig tiny(const Changes& changes = {}) {
@@ -99,6 +99,53 @@ TEST(Engine, LogitsAreTheDecodersInOnePassAndTokenByToken) {
         EXPECT_LT(most_apart(Tiny(changes), count, stepwise), 1e-4f) << count << ' ' << stepwise;
       }
     }
+  }
+}
+
+// A model's matrices as a file stores them, and the same numbers in float32.
+struct Stored {
+  Parameters bytes, floats;
+  Formats formats;
+
+  Stored(const models::Decoder& model, const std::string& name) {
+    const quant::Format& format = quant::format_named(name);
+    for (const auto& [parameter, tensor] : model.named_parameters()) {
+      bytes[parameter] = floats[parameter] = tensor;
+      if (tensor.dim() != 2 || tensor.size(1) % format.numbers != 0) continue;
+      bytes[parameter] = quant::quantized(format, tensor);
+      floats[parameter] =
+          quant::dequantized(format, bytes[parameter].const_data_ptr(), tensor.sizes());
+      formats[parameter] = name;
+    }
+  }
+};
+
+TEST(Engine, StoredWeightsGiveTheLogitsOfTheirNumbers) {
+  for (const auto& changes : families()) {
+    const models::Decoder model(tiny(changes), 3);
+    for (const char* format : {"q8_0", "q4_0", "bf16", "f32"}) {
+      const Stored stored(model, format);
+      const Engine exact(model.config(), stored.floats);
+      const Engine engine(model.config(), stored.bytes, stored.formats);
+      const Ids ids = random_ids(9, kContext);
+      EXPECT_TRUE(at::equal(engine.logits(ids, true), exact.logits(ids, true))) << format;
+      const at::Tensor apart = engine.logits(ids, false) - exact.logits(ids, false);
+      EXPECT_LT(apart.abs().max().item<float>(), 1e-5f) << format;
+    }
+  }
+}
+
+TEST(Engine, TakesTensorsOf16Bits) {
+  const models::Decoder model(tiny(), 3);
+  for (const auto type : {at::kHalf, at::kBFloat16}) {
+    Parameters given, floats;
+    for (const auto& [name, tensor] : model.named_parameters()) {
+      given[name] = tensor.detach().to(type);
+      floats[name] = given[name].to(at::kFloat);
+    }
+    const Ids ids = random_ids(9, 20);
+    EXPECT_TRUE(at::equal(Engine(model.config(), given).logits(ids, true),
+                          Engine(model.config(), floats).logits(ids, true)));
   }
 }
 

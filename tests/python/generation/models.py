@@ -6,6 +6,8 @@ import dataclasses
 
 import torch
 
+from omnima import _core
+
 BASE = {
     "vocab_size": 97,
     "hidden_size": 48,
@@ -172,6 +174,10 @@ class Core:
 class Model:
     def __init__(self, seed=0, **changes):
         self.core = Core(*random_parameters(seed, **changes))
+
+    @property
+    def engine(self):
+        return _core.Engine(self.core.config.values(), self.core.parameters)
 
 
 class ByteTokenizer:

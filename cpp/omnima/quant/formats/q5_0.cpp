@@ -19,6 +19,6 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ5_0{"q5_0", 6, kNumbers, kBytes, read, nullptr};
+const Format kQ5_0{"q5_0", 6, kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ5_0};
 
 }  // namespace omnima::quant

@@ -29,6 +29,6 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ6K{"q6_k", 14, kSuper, kBytes, read, nullptr};
+const Format kQ6K{"q6_k", 14, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ6K};
 
 }  // namespace omnima::quant

@@ -1,0 +1,50 @@
+// gemv (gemv.h) with weights as they are stored: 16-bit numbers, or blocks of small integers that
+// share scales. Each weight is what its format says, exactly, and every sum is made in the order of
+// gemv: the results are those of gemv with the same weights in float32, bit for bit.
+#pragma once
+
+#include <cstdint>
+
+#include "omnima/kernels/cpu/cpu_features.h"
+
+namespace omnima::kernels {
+
+// Layouts that have code of their own, as quant/formats/ describes them; kOther: any that a
+// function turns into float32.
+enum class BlockLayout { kOther, kF32, kF16, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4K, kQ6K };
+
+struct Blocks {
+  BlockLayout layout;
+  std::int64_t numbers;  // of a block
+  std::int64_t bytes;    // of a block
+  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out);
+};
+
+struct BlockGemv {
+  Blocks format;
+  const std::uint8_t* weight;  // [outputs, inputs / format.numbers] blocks
+  const float* bias;           // [outputs] or null
+  std::int64_t inputs;
+  const float* x;  // [rows, inputs], rows x_stride apart
+  std::int64_t x_stride;
+  std::int64_t rows;
+  float* y;  // [rows, outputs], rows y_stride apart
+  std::int64_t y_stride;
+};
+
+// Computes the outputs begin..end of all rows.
+void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end,
+                Level level = active_level());
+// Writes the numbers of `count` blocks.
+void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
+                       float* out, Level level = active_level());
+
+// What a level has for a layout; null: nothing of its own.
+struct BlockKernels {
+  // At most kBlockRows rows.
+  void (*gemv)(const BlockGemv&, std::int64_t begin, std::int64_t end) = nullptr;
+  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out) = nullptr;
+};
+inline constexpr std::int64_t kBlockRows = 4;
+
+}  // namespace omnima::kernels

@@ -1,0 +1,179 @@
+// The loops of block_gemv, shared by its levels; V is a level's vector type. All is private to the
+// level's file.
+#pragma once
+
+#include "omnima/kernels/cpu/block_decoders.h"
+#include "omnima/kernels/cpu/block_gemv.h"
+
+namespace omnima::kernels {
+namespace {
+
+// Weights are asked for this far ahead of their use, as in gemv.
+constexpr std::int64_t kBytesAhead = 2048, kLine = 64;
+
+inline void ask_for(const std::uint8_t* at, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + kBytesAhead + i);
+}
+
+// The sums of O outputs of R rows: one accumulator each, and the lanes of gemv.
+template <class V, int O, int R>
+struct Sums {
+  typename V::Type at[O][R];
+  Sums() {
+    for (auto& output : at) {
+      for (auto& sum : output) sum = V::zero();
+    }
+  }
+  void add(int output, typename V::Type weights, const BlockGemv& g, std::int64_t k) {
+    for (int r = 0; r < R; ++r) {
+      at[output][r] = V::multiply_add(weights, V::load(g.x + r * g.x_stride + k), at[output][r]);
+    }
+  }
+  void add_part(int output, typename V::Type weights, const BlockGemv& g, std::int64_t k,
+                int count) {
+    for (int r = 0; r < R; ++r) {
+      const auto x = V::load_part(g.x + r * g.x_stride + k, count);
+      at[output][r] = V::multiply_add(weights, x, at[output][r]);
+    }
+  }
+  void write(const BlockGemv& g, std::int64_t o) const {
+    for (int i = 0; i < O; ++i) {
+      const float bias = g.bias ? g.bias[o + i] : 0.0f;
+      for (int r = 0; r < R; ++r) g.y[r * g.y_stride + o + i] = V::sum(at[i][r]) + bias;
+    }
+  }
+};
+
+// Outputs o..o+O of blocks that D decodes.
+template <class V, template <class> class D>
+struct BlockTile {
+  template <int O, int R>
+  static void run(const BlockGemv& g, std::int64_t o) {
+    using Decoder = D<V>;
+    const std::int64_t row = g.inputs / Decoder::kNumbers * Decoder::kBytes;
+    const std::uint8_t* weight = g.weight + o * row;
+    ask_for(weight, O * row);
+    Sums<V, O, R> sums;
+    for (std::int64_t k = 0; k < g.inputs; k += Decoder::kNumbers, weight += Decoder::kBytes) {
+      for (int i = 0; i < O; ++i) {
+        const Decoder block(weight + i * row);
+#pragma GCC unroll 32
+        for (int v = 0; v < Decoder::kNumbers / V::kWidth; ++v) {
+          sums.add(i, block.at(v), g, k + v * V::kWidth);
+        }
+      }
+    }
+    sums.write(g, o);
+  }
+};
+
+// The same with numbers of 16 bits, which kLoad widens; their rows may end within a vector.
+template <class V, auto kLoad>
+struct ShortTile {
+  template <int O, int R>
+  static void run(const BlockGemv& g, std::int64_t o) {
+    const std::uint8_t* weight = g.weight + 2 * o * g.inputs;
+    ask_for(weight, 2 * O * g.inputs);
+    Sums<V, O, R> sums;
+    std::int64_t k = 0;
+    for (; k + V::kWidth <= g.inputs; k += V::kWidth) {
+      for (int i = 0; i < O; ++i) sums.add(i, kLoad(weight + 2 * (i * g.inputs + k)), g, k);
+    }
+    if (const int rest = static_cast<int>(g.inputs - k)) {
+      for (int i = 0; i < O; ++i) {
+        std::uint8_t last[2 * V::kWidth] = {};
+        std::memcpy(last, weight + 2 * (i * g.inputs + k), 2 * static_cast<std::size_t>(rest));
+        sums.add_part(i, kLoad(last), g, k, rest);
+      }
+    }
+    sums.write(g, o);
+  }
+};
+
+// With one row several outputs side by side, so that a sum need not wait for itself.
+template <class Tile, int O, int R>
+inline void outputs(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
+  for (; begin + O <= end; begin += O) Tile::template run<O, R>(g, begin);
+  for (; begin < end; ++begin) Tile::template run<1, R>(g, begin);
+}
+
+template <class Tile>
+void block_range(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
+  switch (g.rows) {
+    case 1:
+      return outputs<Tile, 2, 1>(g, begin, end);
+    case 2:
+      return outputs<Tile, 2, 2>(g, begin, end);
+    case 3:
+      return outputs<Tile, 1, 3>(g, begin, end);
+    case 4:
+      return outputs<Tile, 1, 4>(g, begin, end);
+    default:
+      return;
+  }
+}
+
+template <class V, template <class> class D>
+void write_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
+  using Decoder = D<V>;
+  for (; count > 0; --count, blocks += Decoder::kBytes, out += Decoder::kNumbers) {
+    const Decoder block(blocks);
+#pragma GCC unroll 32
+    for (int v = 0; v < Decoder::kNumbers / V::kWidth; ++v) {
+      V::store(out + v * V::kWidth, block.at(v));
+    }
+  }
+}
+
+template <class V, auto kLoad>
+void write_short(const std::uint8_t* numbers, std::int64_t count, float* out) {
+  std::int64_t i = 0;
+  for (; i + V::kWidth <= count; i += V::kWidth) V::store(out + i, kLoad(numbers + 2 * i));
+  if (i == count) return;
+  std::uint8_t last[2 * V::kWidth] = {};
+  float floats[V::kWidth];
+  std::memcpy(last, numbers + 2 * i, 2 * static_cast<std::size_t>(count - i));
+  V::store(floats, kLoad(last));
+  std::memcpy(out + i, floats, sizeof(float) * static_cast<std::size_t>(count - i));
+}
+
+template <class V, template <class> class D>
+BlockKernels of_blocks() {
+  return {block_range<BlockTile<V, D>>, write_blocks<V, D>};
+}
+
+template <class V, auto kLoad>
+BlockKernels of_short() {
+  return {block_range<ShortTile<V, kLoad>>, write_short<V, kLoad>};
+}
+
+template <class V>
+BlockKernels block_kernels(BlockLayout layout) {
+  switch (layout) {
+    case BlockLayout::kF16:
+      return of_short<V, V::halves>();
+    case BlockLayout::kBf16:
+      return of_short<V, V::brain_floats>();
+    case BlockLayout::kQ8_0:
+      return of_blocks<V, Q8_0>();
+    case BlockLayout::kQ4_0:
+      return of_blocks<V, Q4_0>();
+    case BlockLayout::kQ4_1:
+      return of_blocks<V, Q4_1>();
+    case BlockLayout::kQ5_0:
+      return of_blocks<V, Q5_0>();
+    case BlockLayout::kQ5_1:
+      return of_blocks<V, Q5_1>();
+    case BlockLayout::kQ4K:
+      return of_blocks<V, Q4K>();
+    case BlockLayout::kQ6K:
+      return of_blocks<V, Q6K>();
+    case BlockLayout::kF32:
+    case BlockLayout::kOther:
+      break;
+  }
+  return {};
+}
+
+}  // namespace
+}  // namespace omnima::kernels

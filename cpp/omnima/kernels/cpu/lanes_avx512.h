@@ -1,0 +1,75 @@
+// Sixteen floats and sixteen integers, for the files of this level alone: the names are private to
+// each.
+#pragma once
+
+// GCC 12 warns of its own header's deliberately undefined vectors (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace omnima::kernels {
+namespace {
+
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  using Type = __m512;
+  static Type zero() { return _mm512_setzero_ps(); }
+  static Type load(const float* p) { return _mm512_loadu_ps(p); }
+  static Type load_part(const float* p, int count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+  }
+  static void store(float* p, Type v) { _mm512_storeu_ps(p, v); }
+  static Type multiply_add(Type a, Type b, Type sum) { return _mm512_fmadd_ps(a, b, sum); }
+  static float sum(Type v) { return _mm512_reduce_add_ps(v); }
+
+  // For the blocks of stored weights.
+  using Ints = __m512i;
+  static Type set(float x) { return _mm512_set1_ps(x); }
+  static Type multiply(Type a, Type b) { return _mm512_mul_ps(a, b); }
+  static Type add(Type a, Type b) { return _mm512_add_ps(a, b); }
+  static Ints set(std::int32_t x) { return _mm512_set1_epi32(x); }
+  static Ints bytes(const std::uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Ints signed_bytes(const std::uint8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Ints both(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+  static Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
+  static Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static Ints right(Ints a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
+  static Ints left(Ints a, int bits) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
+  static Type floats(Ints a) { return _mm512_cvtepi32_ps(a); }
+  // 16 where a bit of `bits`, from `first` on, is set.
+  static Ints sixteens(std::uint32_t bits, int first) {
+    return _mm512_maskz_set1_epi32(static_cast<__mmask16>(bits >> first), 16);
+  }
+  static Type halves(const std::uint8_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Type brain_floats(const std::uint8_t* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  // scale * (level + from) + least of 16 levels, rounded after each step: a table of all of them.
+  using Levels = Type;
+  template <bool kLeast>
+  static Levels levels(float scale, int from, float least) {
+    const Ints lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Type scaled = multiply(floats(add(lane, set(from))), set(scale));
+    return kLeast ? add(scaled, set(least)) : scaled;
+  }
+  // Of the lowest four bits.
+  template <bool kLeast>
+  static Type look(const Levels& levels, Ints level) {
+    return _mm512_permutexvar_ps(level, levels);
+  }
+};
+
+}  // namespace
+}  // namespace omnima::kernels
