@@ -39,6 +39,7 @@ OMNIMA = (
     "model = omnima.Model.from_pretrained(path)\n"
     "token = model.generate(prompt, max_new_tokens=1, temperature=0.0).ids[0]",
 )
+STORED = (OMNIMA[0], OMNIMA[1].replace("(path)", "(path, dtype='auto')"))
 TRANSFORMERS = (
     "import torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
     "from transformers.models.llama import modeling_llama",
@@ -84,6 +85,7 @@ def systems(threads: int) -> dict[str, tuple[str, tuple[str, str], str]]:
         "read the file": ("gguf", READ, "time"),
         "read the directory's weights": ("weights", READ, "time"),
         "omnima": ("gguf", OMNIMA, "omnima"),
+        "omnima, as stored": ("gguf", STORED, "omnima"),
         "omnima, directory": ("directory", OMNIMA, "omnima"),
         "llama.cpp": ("gguf", llama, "llama_cpp"),
         "transformers": ("gguf", (imports, gguf), "transformers"),

@@ -16,7 +16,7 @@ NAMES = ("bos", "eos", "padding")
 def texts(metadata: Mapping[str, Any], name: str, where: str) -> list[str]:
     """The list of texts of that name."""
     value = metadata.get(PREFIX + name)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {str}:
         raise DataError(f"{where}: {PREFIX}{name} is missing, or no list of texts.")
     return value
 
@@ -28,7 +28,7 @@ def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[list[str]
     if (
         not isinstance(types, list)
         or len(types) != len(pieces)
-        or not all(type(each) is int for each in types)
+        or not set(map(type, types)) <= {int}
     ):
         raise DataError(f"{where}: {PREFIX}token_type does not have one whole number a token.")
     if len(set(pieces)) < len(pieces):
