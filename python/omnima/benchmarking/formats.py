@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omnima.errors import ConfigError
@@ -19,8 +22,14 @@ COPIES: dict[str, dict[str, str]] = {
     "ctranslate2": {"f32": "ct2-float32", "bf16": "ct2-bfloat16", "int8": "ct2-int8"},
 }
 FORMATS = ("f32", "bf16", "int8", "int4")
-#: Those that our own engine computes from.
-OURS = ("f32",)
+#: How our own engine opens each: the copy of the model, where it takes one, and the dtype of
+#: `Model.from_pretrained`. In 8 and 4 bits it computes from llama.cpp's very file.
+OURS: dict[str, tuple[str | None, str]] = {
+    "f32": (None, "float32"),
+    "bf16": (None, "bfloat16"),
+    "int8": ("gguf-q8_0", "auto"),
+    "int4": ("gguf-q4_0", "auto"),
+}
 
 
 def check_formats(given: str | Sequence[str]) -> list[str]:
@@ -29,7 +38,7 @@ def check_formats(given: str | Sequence[str]) -> list[str]:
     Raises
     ------
     ConfigError
-        An unknown one, or one that our engine does not have.
+        An unknown one.
     """
     names = given.split(",") if isinstance(given, str) else list(given)
     names = list(dict.fromkeys(name.strip() for name in names))
@@ -39,11 +48,6 @@ def check_formats(given: str | Sequence[str]) -> list[str]:
                 f'Unknown format "{name}"; the formats are {", ".join(FORMATS)}, or several with '
                 "commas."
             )
-        if name not in OURS:
-            raise ConfigError(
-                f"The engine does not write from weights in {name}; what there is: "
-                f"{', '.join(OURS)}."
-            )
     return names
 
 
@@ -52,10 +56,34 @@ def copy_of(system: str, format: str) -> str | None:
     return COPIES[system].get(format)
 
 
-def open_in(path: str, format: str) -> tuple[Any, int]:
-    """Return a model whose weights are in a format, and the bytes of these."""
+def open_in(path: str, format: str, copy: str | None = None) -> tuple[Any, int]:
+    """Return a model whose weights are in a format, and the bytes of these.
+
+    `copy` is the copy of the model that the format takes; without one it is made for this call.
+    """
     from omnima.model import Model
 
-    model = Model.from_pretrained(path)
-    size = sum(each.numel() * each.element_size() for _, each in model.named_parameters())
-    return model, size
+    kind, dtype = OURS[format]
+    if kind is None:
+        return _opened(Model.from_pretrained(path, dtype=dtype), format)
+    with tempfile.TemporaryDirectory(prefix="omnima-copy-") as place:
+        if copy is None:
+            copy = f"{place}/{kind}.gguf"
+            Model.from_pretrained(path).save_gguf(copy, dtype=kind.removeprefix("gguf-"))
+        # The file stays mapped when its name has gone.
+        return Model.from_pretrained(copy, dtype=dtype), _bytes_of(copy)
+
+
+def _opened(model: Any, format: str) -> tuple[Any, int]:
+    return model, (4 if format == "f32" else 2) * int(model.num_parameters)
+
+
+def _bytes_of(path: str) -> int:
+    """The bytes of all tensors of a GGUF file."""
+    from omnima import _core
+
+    total = 0
+    for _, kind, shape in _core.GgufFile(Path(path)).tensors():
+        numbers, size = _core.block_of(kind.lower())
+        total += math.prod(shape) // numbers * size
+    return total

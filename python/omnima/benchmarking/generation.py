@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima.benchmarking import formats
 from omnima.benchmarking.bench import check_peers
 from omnima.benchmarking.copies import Copies
 from omnima.benchmarking.formats import check_formats, copy_of
@@ -59,8 +60,8 @@ def benchmark_generation(
     model
         A directory, a GGUF file or a name on the Hugging Face hub.
     format
-        Of the weights: "f32", or several; each is refused where the engine lacks it. A peer
-        computes from its own nearest kind (llama.cpp: F32, BF16, Q8_0, Q4_0).
+        Of the weights: "f32", "bf16", "int8" or "int4", or several. In 8 and 4 bits we compute from
+        the GGUF file of llama.cpp (Q8_0, Q4_0), other peers from their own nearest kind.
     sequences, prompt_tokens, new_tokens
         In place of the task's. What is not given is made smaller where the model's context is too
         small for it.
@@ -96,7 +97,7 @@ def benchmark_generation(
     if task not in WRITING:
         raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(WRITING)}.')
     systems = [OURS, *check_peers(task, peers)]
-    formats = check_formats(format)
+    names = check_formats(format)
     check_rounds(rounds, seconds)
     threads = check_threads(threads)
     from omnima._places import find_model
@@ -109,8 +110,9 @@ def benchmark_generation(
         run = _Run(work, Copies(path, Path(place)), rounds, seconds, say or (lambda line: None))
         limits = measured_limits(threads)
         job = {"task": task, "threads": threads, "model": str(path), "prompts": work.prompts()}
-        for name in formats:
-            run.measure(name, systems, {**job, "precision": name, "new_tokens": work.new_tokens})
+        for precision in names:
+            more = {"precision": precision, "new_tokens": work.new_tokens}
+            run.measure(precision, systems, {**job, **more})
         limits = better_of(limits, measured_limits(threads))
         return run.report(describe_machine(threads, limits), threads)
 
@@ -160,9 +162,11 @@ class _Run(Rounds):
         return True
 
     def job_of(self, system: str, precision: str | None, job: dict[str, Any]) -> dict[str, Any]:
-        if system == OURS:
+        kind = (
+            formats.OURS[str(precision)][0] if system == OURS else copy_of(system, str(precision))
+        )
+        if kind is None:
             return {"system": system, **job}
-        kind = str(copy_of(system, str(precision)))
         return {"system": system, **job, "copy": str(self.copies.get(kind)), "copy_kind": kind}
 
     def row(

@@ -15,7 +15,7 @@ def build(job: dict[str, Any]) -> tuple[Writer, dict[str, Any]]:
     from omnima.benchmarking.formats import open_in
 
     torch.set_num_threads(job["threads"])
-    model, weight_bytes = open_in(job["model"], job["precision"])
+    model, weight_bytes = open_in(job["model"], job["precision"], job.get("copy"))
 
     def write(prompts: list[list[int]], new_tokens: int) -> list[int]:
         # Without the tokenizer: no text is made, and no id ends a sequence.
@@ -24,4 +24,4 @@ def build(job: dict[str, Any]) -> tuple[Writer, dict[str, Any]]:
         )
         return written[0].ids
 
-    return write, {"weight_bytes": weight_bytes, "format": job["precision"]}
+    return write, {"weight_bytes": weight_bytes, "format": job.get("copy_kind", job["precision"])}
