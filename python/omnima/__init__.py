@@ -34,6 +34,7 @@ _EXPORTS = {
     "planning": "",
     "profile": "omnima.profiling",
     "profiling": "",
+    "quantization": "",
     "tokenizers": "",
     "training": "",
     "verify": "omnima.exporting",

@@ -141,6 +141,10 @@ class Decoder:
         """
         The mean loss of each prediction head over the tokens that it predicts, in nats.
         """
+    def quantize(self, ids: torch.Tensor | None, method: str, formats: collections.abc.Mapping[str, str], progress: typing.Any = None) -> list[tuple[str, str, torch.Tensor]]:
+        """
+        Quantizes the parameters that `formats` names (rtn, gptq or awq; the last two read calibration ids int64 [rows, time]), which then hold the numbers of their blocks. Triples of name, format and blocks, uint8 [outputs, bytes of a row].
+        """
     @property
     def config(self) -> DecoderConfig:
         ...
@@ -694,6 +698,10 @@ def forget(tensor: torch.Tensor) -> None:
     """
     Says that a tensor in a file's mapping has been used: its memory leaves the process, and what was written into it is lost. Other tensors are left alone.
     """
+def formats() -> list[str]:
+    """
+    Names of the number formats; our families have members of other sizes, too.
+    """
 def generate_option_fields() -> list[dict]:
     """
     Name, default, meaning and bounds of every generation option.
@@ -730,6 +738,10 @@ def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typin
     """
     The logits after repetition penalty, temperature, top-k, top-p and min-p.
     """
+def quantize_matrix(method: str, format: str, weight: torch.Tensor, moments: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    A matrix float32 [outputs, inputs] as blocks that a method chooses, uint8 [outputs, bytes of a row]. moments [inputs, inputs]: the mean of x x^T of what it is multiplied with.
+    """
 def quantized(format: str, numbers: torch.Tensor) -> torch.Tensor:
     """
     The bytes of the blocks that hold float32 numbers.
@@ -741,6 +753,10 @@ def read_safetensors(path: os.PathLike | str | bytes, ahead: bool = False) -> di
 def read_safetensors_metadata(path: os.PathLike | str | bytes) -> dict[str, str]:
     """
     The metadata of a safetensors file: text by text.
+    """
+def row_bytes(format: str, inputs: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    Bytes of a row of so many numbers.
     """
 def schedule_names() -> list[str]:
     """
@@ -768,7 +784,7 @@ def uniform(seed: typing.SupportsInt | typing.SupportsIndex, step: typing.Suppor
     """
 def write_gguf(path: os.PathLike | str | bytes, metadata: collections.abc.Sequence[tuple[str, str, typing.Any]], tensors: collections.abc.Sequence[tuple[str, str, torch.Tensor]]) -> None:
     """
-    Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers) aside, flushes them to the disk and renames the file into place.
+    Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers or uint8 rows of its blocks) aside, flushes them to the disk and renames the file into place.
     """
 def write_safetensors(path: os.PathLike | str | bytes, tensors: collections.abc.Mapping[str, torch.Tensor], metadata: collections.abc.Mapping[str, str] = {}) -> None:
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from omnima.tokenizers.growth import with_tokens
 if TYPE_CHECKING:
     from omnima.generation import Generation
     from omnima.hub import Origin, Pushed
+    from omnima.hub.quantized import Quantization
+    from omnima.quantization import Report
+    from omnima.quantization.text import Text
     from omnima.tokenizers import Tokenizer
 
 
@@ -55,6 +58,8 @@ class Model:
         self.tokenizer = tokenizer
         #: Where a loaded model comes from: its card says it, and those of its copies.
         self.origin: Origin | None = None
+        #: The blocks of a quantized model, whose numbers the parameters hold; None: it is none.
+        self.quantization: Quantization | None = None
         self._decoder: _core.Decoder | None = _core.Decoder(
             config.core(), seed, check_device(device)
         )
@@ -174,6 +179,7 @@ class Model:
             model = cls.__new__(cls)
             model.config, model.tokenizer, model._decoder = config, tokenizer, None
             model._stored = stored.engine(dtype, strict)
+        model.quantization = stored.quantization
         named = hub_name(directory, revision)
         base = named.repo if named else None
         its_own = hub.Origin(base, stored.license)
@@ -256,6 +262,7 @@ class Model:
         *,
         max_shard_size: int | str = "50GB",
         license: str | None = None,
+        blocks: bool = True,
     ) -> None:
         """Write a Hugging Face directory that transformers loads, with the tokenizer if any.
 
@@ -273,8 +280,13 @@ class Model:
         license
             As model hubs name it, such as "apache-2.0". Left out: that of the model that was
             loaded; unknown where it has none.
+        blocks
+            A quantized model is written as its blocks, which Omnima alone loads; False writes the
+            numbers that they stand for.
         """
         from omnima import hub
+
+        quantization = self.quantization if blocks else None
 
         config = self.config.to_dict()
         card = hub.card_of(
@@ -284,6 +296,7 @@ class Model:
             active=self.num_active_parameters,
             license=license,
             origin=self.origin,
+            quantization=quantization,
         )
         hub.save_pretrained(
             config,
@@ -292,8 +305,84 @@ class Model:
             tokenizer=self.tokenizer,
             dtype=dtype,
             max_shard_size=max_shard_size,
+            quantization=quantization,
         )
         hub.write_card(directory, card)
+
+    def quantize(
+        self,
+        to: str,
+        method: str | None = None,
+        group_size: int | None = None,
+        calibration: Text | torch.Tensor | None = None,
+        *,
+        zero_point: bool | None = None,
+        ends: str = "int8",
+        keep: Iterable[str] = (),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Report:
+        """Make the model small: its matrices become blocks of a few bits a number.
+
+        The parameters then hold the numbers that the blocks stand for, in float32, and
+        :meth:`save_pretrained` writes the blocks.
+
+        Parameters
+        ----------
+        to
+            ``"int8"``, ``"int4"`` or ``"nf4"`` (QLoRA's 16 values, with scales in a byte).
+        method
+            ``"rtn"`` rounds to the nearest level, each group clipped where that is best. ``"gptq"``
+            (Frantar et al. 2022) and ``"awq"`` (Lin et al. 2023) look at what the calibration text
+            multiplies the matrices with. Left out: rtn for int8, gptq for four bits.
+        group_size
+            Numbers that share a scale: 32, 64 or 128, for int8 also 0, a whole row. Left out: 0
+            for int8, else 64. Where it does not divide a matrix' inputs it is halved, down to 32;
+            a matrix that no group divides is kept.
+        calibration
+            Text like that which the model will see: what `omnima.data.open_source` takes, or ids,
+            int64 ``[rows, time]``. Left out: Python's standard library. The last tenth of a text is
+            read by no method and measures the perplexity.
+        zero_point
+            int4: levels above a least number of each group, 16 bits a group more; on by default.
+        ends
+            What becomes of embedding and head: ``"int8"`` with a scale a row, ``"same"`` as all
+            matrices, or ``"none"``: kept.
+        keep
+            Patterns of parameters to keep, such as ``"model.layers.0.*"``.
+        progress
+            Called with the layers that are done and how many there are.
+
+        Returns
+        -------
+        Report
+            Size, perplexities, seconds, and what was kept in high precision.
+
+        Raises
+        ------
+        ConfigError
+            Something unknown, a model that is quantized already, or nothing to calibrate with.
+        DataError
+            A text that is missing, empty, too short or no text; NaN or infinity in the weights.
+
+        Examples
+        --------
+        >>> model = Model.from_preset("nima", vocab_size=512)
+        >>> model.quantize("int8").kept_in_high_precision[0]
+        'model.layers.0.input_layernorm.weight'
+        """
+        from omnima import quantization
+
+        return quantization.quantize(
+            self,
+            to,
+            method,
+            group_size,
+            calibration,
+            zero_point=zero_point,
+            ends=ends,
+            keep=keep,
+            progress=progress,
+        )
 
     def push_to_hub(
         self,
@@ -328,11 +417,13 @@ class Model:
             return hub.push(aside, repository, private, message)
 
     def save_gguf(
-        self, path: str | Path, dtype: str = "f16", about: Mapping[str, str] | None = None
+        self, path: str | Path, dtype: str | None = None, about: Mapping[str, str] | None = None
     ) -> None:
         """Write a GGUF file that llama.cpp loads; see :func:`omnima.hub.save_gguf`.
 
-        The license of a model that was loaded goes into the file, where `about` names none.
+        Without a `dtype` it is f16, and a quantized model is written in the types that hold its
+        numbers. The license of a model that was loaded goes into the file, where `about` names
+        none.
         """
         from omnima import hub
 
@@ -344,8 +435,9 @@ class Model:
             self.named_parameters(),
             path,
             tokenizer=self.tokenizer,
-            dtype=dtype,
+            dtype=dtype or ("f32" if self.quantization else "f16"),
             about=about,
+            quantization=None if dtype else self.quantization,
         )
 
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:

@@ -113,10 +113,11 @@ std::vector<std::string> seeds() {
       padded(file_of(2, 0, tensor_of("w", {8}, 0, 0) + tensor_of("w", {8}, 0, 32))) +
           std::string(64, '\1')};
   for (const quant::Format* format : quant::formats()) {
+    if (!format->gguf_type) continue;
     const auto numbers = static_cast<std::uint64_t>(format->numbers);
     const auto bytes = static_cast<std::size_t>(format->bytes);
     for (const char fill : {'\0', '\x5a', '\xff'}) {
-      all.push_back(padded(file_of(1, 0, tensor_of("w", {numbers, 2}, format->gguf_type, 0))) +
+      all.push_back(padded(file_of(1, 0, tensor_of("w", {numbers, 2}, *format->gguf_type, 0))) +
                     std::string(2 * bytes, fill));
     }
   }

@@ -18,7 +18,7 @@ CPP = {
     "quant": {"core", "kernels", "ops"},
     "nn": {"core", "ops", "quant"},
     "io": {"core"},
-    "models": {"core", "ops", "nn", "io"},
+    "models": {"core", "ops", "quant", "nn", "io"},
     # nn holds the arena of the parameters, which an optimizer updates in one pass.
     "optim": {"core", "kernels", "ops", "nn"},
     "train": {"core", "kernels", "ops", "nn", "models", "optim", "data"},
@@ -53,7 +53,8 @@ PYTHON = {
     "hub": BASE | {"config", "tokenizers"},
     "generation": BASE | {"config", "tokenizers", "model"},
     "_growth": BASE | {"config"},
-    "model": BASE | {"config", "_growth", "tokenizers", "hub", "generation"},
+    "quantization": BASE | {"config", "tokenizers", "data", "hub", "model"},
+    "model": BASE | {"config", "_growth", "tokenizers", "hub", "generation", "quantization"},
     "exporting": BASE | {"config", "tokenizers", "hub", "model", "generation", "evaluation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE

@@ -93,7 +93,9 @@ class Gguf {
     const quant::Format* format = quant::format_of_gguf_type(tensor.type);
     if (format != nullptr) return *format;
     std::string known;
-    for (const auto* each : quant::formats()) known += std::string(" ") + each->name;
+    for (const auto* each : quant::formats()) {
+      if (each->gguf_type) known += " " + each->name;
+    }
     throw DataError(core::message(where_, ", tensor \"", tensor.name, "\": it is of type ",
                                   io::gguf_block(tensor.type)->name,
                                   ", which Omnima does not read; it reads", known, "."));
@@ -167,8 +169,19 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
   std::vector<io::GgufBytes> all;
   for (const auto& [name, format_name, tensor] : tensors) {
     const quant::Format& format = quant::format_named(format_name);
-    kept.push_back(quant::quantized(format, tensor));
-    all.push_back({name, format.gguf_type, tensor.sizes().vec(), kept.back().const_data_ptr()});
+    require<core::ConfigError>(format.gguf_type.has_value(), "GGUF has no format ", format_name,
+                               ": tensor \"", name, "\" cannot be written in it.");
+    std::vector<std::int64_t> shape = tensor.sizes().vec();
+    if (tensor.scalar_type() == at::kByte) {  // blocks of the format: rows are bytes
+      require<DataError>(
+          tensor.is_contiguous() && !shape.empty() && shape.back() % format.bytes == 0, "Tensor \"",
+          name, "\" is no whole number of blocks of ", format_name, ".");
+      shape.back() = shape.back() / format.bytes * format.numbers;
+      kept.push_back(tensor);
+    } else {
+      kept.push_back(quant::quantized(format, tensor));
+    }
+    all.push_back({name, *format.gguf_type, shape, kept.back().const_data_ptr()});
   }
   io::write_gguf(path, pairs, all);
 }
@@ -207,24 +220,10 @@ void bind_gguf(py::module_& module) {
       .def("raw", &Gguf::raw, py::arg("name"),
            "The bytes of a tensor, as they are stored: its shape, but that rows are bytes.")
       .def("read_ahead", &Gguf::read_ahead, "Says that all tensors will be read soon.");
-  module.def("write_gguf", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
-             "Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers) "
-             "aside, flushes them to the disk and renames the file into place.");
   module.def(
-      "dequantized",
-      [](const std::string& format, const at::Tensor& blocks,
-         const std::vector<std::int64_t>& shape) {
-        const quant::Format& found = quant::format_named(format);
-        std::int64_t numbers = 1;
-        for (const std::int64_t each : shape) numbers *= each;
-        require<DataError>(blocks.is_contiguous() && blocks.scalar_type() == at::kByte &&
-                               blocks.numel() * found.numbers == numbers * found.bytes,
-                           "A tensor of ", numbers, " numbers in ", format, " is given as ",
-                           blocks.numel(), " bytes.");
-        return quant::dequantized(found, blocks.const_data_ptr(), shape);
-      },
-      py::arg("format"), py::arg("blocks"), py::arg("shape"),
-      py::call_guard<py::gil_scoped_release>(), "float32 numbers from the bytes of their blocks.");
+      "write_gguf", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
+      "Writes keys (name, type, value) and tensors (name, format such as q8_0, numbers or "
+      "uint8 rows of its blocks) aside, flushes them to the disk and renames the file into place.");
   module.def(
       "fill_parameter",
       [](const at::Tensor& parameter, const std::string& format, const at::Tensor& stored) {
@@ -245,13 +244,6 @@ void bind_gguf(py::module_& module) {
              py::call_guard<py::gil_scoped_release>(),
              "The names of those tensors (name, numbers as a file holds them, format) in which "
              "there is a NaN or an infinity.");
-  module.def(
-      "quantized",
-      [](const std::string& format, const at::Tensor& numbers) {
-        return quant::quantized(quant::format_named(format), numbers);
-      },
-      py::arg("format"), py::arg("numbers"), py::call_guard<py::gil_scoped_release>(),
-      "The bytes of the blocks that hold float32 numbers.");
 }
 
 }  // namespace omnima::bindings

@@ -3,12 +3,38 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/models/decoder.h"
+#include "omnima/models/quantize.h"
 #include "omnima/ops/device_ops.h"
 
 namespace omnima::bindings {
 
 using models::Decoder;
 using models::DecoderConfig;
+
+namespace {
+
+using Described = std::tuple<std::string, std::string, at::Tensor>;
+
+std::vector<Described> quantize(Decoder& model, const std::optional<at::Tensor>& ids,
+                                const std::string& method,
+                                const std::map<std::string, std::string>& formats,
+                                const py::object& progress) {
+  std::vector<models::QuantizedParameter> made;
+  {
+    const py::gil_scoped_release release;
+    made = models::quantize(model, ids.value_or(at::Tensor()), {method, formats},
+                            [&](std::int64_t done, std::int64_t of) {
+                              const py::gil_scoped_acquire lock;
+                              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                              if (!progress.is_none()) progress(done, of);
+                            });
+  }
+  std::vector<Described> all;
+  for (auto& each : made) all.emplace_back(each.name, each.format, each.blocks);
+  return all;
+}
+
+}  // namespace
 
 void bind_model(py::module_& module) {
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
@@ -62,7 +88,12 @@ void bind_model(py::module_& module) {
             return self.prediction_losses(ids, labels, segments.value_or(at::Tensor()));
           },
           py::arg("ids"), py::arg("labels"), py::arg("segments") = py::none(), unlocked,
-          "The mean loss of each prediction head over the tokens that it predicts, in nats.");
+          "The mean loss of each prediction head over the tokens that it predicts, in nats.")
+      .def("quantize", &quantize, py::arg("ids"), py::arg("method"), py::arg("formats"),
+           py::arg("progress") = py::none(),
+           "Quantizes the parameters that `formats` names (rtn, gptq or awq; the last two read "
+           "calibration ids int64 [rows, time]), which then hold the numbers of their blocks. "
+           "Triples of name, format and blocks, uint8 [outputs, bytes of a row].");
 }
 
 }  // namespace omnima::bindings

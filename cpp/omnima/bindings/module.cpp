@@ -14,6 +14,7 @@ OMNIMA_SUBJECT(train);
 OMNIMA_SUBJECT(layer_norms);
 OMNIMA_SUBJECT(safetensors);
 OMNIMA_SUBJECT(gguf);
+OMNIMA_SUBJECT(quant);
 OMNIMA_SUBJECT(profile);
 
 PYBIND11_MODULE(_core, module) {
@@ -28,6 +29,7 @@ PYBIND11_MODULE(_core, module) {
   bind_layer_norms(module);
   bind_safetensors(module);
   bind_gguf(module);
+  bind_quant(module);
   bind_profile(module);
   bind_generate(module);
 }

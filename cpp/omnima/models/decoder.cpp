@@ -182,8 +182,9 @@ at::Tensor dropped(const at::Tensor& x, double rate, nn::Pass& pass) {
 
 }  // namespace
 
-nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t time,
-                              nn::Pass& pass) const {
+nn::Stream Decoder::run_block(std::int64_t layer, nn::Stream stream, nn::Pass& pass) const {
+  const Block& block = blocks_[layer];
+  const std::int64_t time = stream.x.size(1);
   // Read anew by every block: one that computes twice has a graph of its own.
   if (relative_bias_.count > 0) {
     const at::Tensor bias = ops::plain_leaf(pass.weight(relative_bias_));
@@ -204,7 +205,7 @@ nn::Stream Decoder::run_block(const Block& block, nn::Stream stream, int64_t tim
   return stream;
 }
 
-nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
+nn::Stream Decoder::embed(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
   if (config_.embedding_multiplier != 1) x = x.mul(config_.embedding_multiplier);
   if (learned_positions_.count > 0) {
@@ -214,11 +215,15 @@ nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
             : at::arange(ids.size(1), ids.options()).unsqueeze(0).expand_as(ids);
     x = x.add(ops::embedding(places, pass.weight(learned_positions_)));
   }
-  nn::Stream stream{dropped(x, pass.drop.embedding, pass), {}};
+  return {dropped(x, pass.drop.embedding, pass), {}};
+}
+
+nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
+  nn::Stream stream = embed(ids, pass);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     if (pass.skips_layer()) continue;
-    const nn::Stage block = [this, i, time = ids.size(1)](nn::Stream stream, nn::Pass& pass) {
-      return run_block(blocks_[i], std::move(stream), time, pass);
+    const nn::Stage block = [this, i](nn::Stream stream, nn::Pass& pass) {
+      return run_block(static_cast<int64_t>(i), std::move(stream), pass);
     };
     const bool again = static_cast<int64_t>(i) < pass.compute.checkpointed;
     stream = again ? nn::checkpointed(block, stream, pass) : block(stream, pass);

@@ -61,6 +61,16 @@ class Decoder {
   at::Tensor prediction_losses(const at::Tensor& ids, const at::Tensor& labels,
                                const at::Tensor& segments);
 
+  // Refuses ids that are none of the model, or more than its context holds.
+  void check_ids(const at::Tensor& ids, bool values = true) const;
+  // For those that look into the blocks one by one: a pass over these ids, with the tables of
+  // positions that its layers read,
+  nn::Pass begin(const at::Tensor& ids, const at::Tensor& segments,
+                 const nn::Compute& compute = {}) const;
+  // the stream that enters the first block, and what block `layer` makes of one.
+  nn::Stream embed(const at::Tensor& ids, nn::Pass& pass) const;
+  nn::Stream run_block(std::int64_t layer, nn::Stream stream, nn::Pass& pass) const;
+
  private:
   struct Block {
     nn::Norm input_norm, mlp_norm;                    // before attention and mlp,
@@ -70,14 +80,9 @@ class Decoder {
     std::optional<nn::Moe> moe{};  // in the mlp's place
   };
 
-  void check_ids(const at::Tensor& ids, bool values = true) const;
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
-  // A pass over these ids, with the tables of positions that its layers read.
-  nn::Pass begin(const at::Tensor& ids, const at::Tensor& segments,
-                 const nn::Compute& compute = {}) const;
   // The same places with the tables of layers with a window.
   ops::Positions local(ops::Positions positions) const;
-  nn::Stream run_block(const Block& block, nn::Stream stream, int64_t time, nn::Pass& pass) const;
   // x [batch, time, hidden] before the last norm, and the routers' losses.
   nn::Stream trunk(const at::Tensor& ids, nn::Pass& pass) const;
   // The summed loss of the stream before the last norm.

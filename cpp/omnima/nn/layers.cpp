@@ -21,6 +21,7 @@ Linear::Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, 
 }
 
 at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
+  if (pass.observer != nullptr) pass.observer->see(weight_, x);
   return ops::linear(x, pass.weight(weight_), pass.weight(bias_));
 }
 
@@ -35,6 +36,7 @@ const at::Tensor& Stream::settle() {
 
 at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) const {
   if (!norm.exists()) return forward(stream.settle(), pass);
+  if (pass.observer != nullptr) return forward(norm.forward(stream.settle(), pass), pass);
   const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
                                          pass.weight(weight_), pass.weight(bias_));
   stream = {sum, {}, stream.losses};
@@ -43,6 +45,7 @@ at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) c
 
 at::Tensor Linear::forward(const at::Tensor& x, ops::Activation activation,
                            const Pass& pass) const {
+  if (pass.observer != nullptr) return forward(ops::activate(x, activation), pass);
   return ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_));
 }
 

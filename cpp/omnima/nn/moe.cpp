@@ -1,5 +1,8 @@
 #include "omnima/nn/moe.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
+
 #include <cmath>
 
 namespace omnima::nn {
@@ -29,6 +32,19 @@ int64_t Moe::most_rows(int64_t rows, const Pass& pass) const {
   return static_cast<int64_t>(std::ceil(capacity_ * even));
 }
 
+at::Tensor Moe::one_by_one(const at::Tensor& x, const ops::Routes& routes, const Pass& pass) const {
+  at::Tensor sum = at::zeros_like(x);
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    const at::Tensor comes = routes.experts.eq(static_cast<int64_t>(i));  // [rows, chosen]
+    const at::Tensor rows = comes.nonzero().select(1, 0);
+    if (rows.numel() == 0) continue;
+    const at::Tensor made = experts_[i].forward(x.index_select(0, rows), pass);
+    const at::Tensor share = routes.weights.masked_select(comes).unsqueeze(1);
+    sum = sum.index_add(0, rows, made.mul(share));
+  }
+  return sum;
+}
+
 at::Tensor Moe::forward(Stream& stream, const Norm& norm, Pass& pass) const {
   const at::Tensor normed = norm.forward(stream.settle(), pass);
   const at::Tensor x = normed.reshape({-1, normed.size(-1)});
@@ -42,7 +58,9 @@ at::Tensor Moe::forward(Stream& stream, const Norm& norm, Pass& pass) const {
   }
   std::vector<ops::ExpertWeights> weights;
   for (const auto& expert : experts_) weights.push_back(expert.weights(pass));
-  at::Tensor y = ops::experts(x, routes, weights, activation_, most_rows(x.size(0), pass));
+  at::Tensor y = pass.observer != nullptr
+                     ? one_by_one(x, routes, pass)
+                     : ops::experts(x, routes, weights, activation_, most_rows(x.size(0), pass));
   if (shares_) y = y.add(shared_.forward(x, pass));
   return y.view(normed.sizes());
 }

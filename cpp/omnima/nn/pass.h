@@ -17,6 +17,13 @@ struct DropRates {
   double layer = 0.0;      // a whole block (LayerDrop: Fan et al. 2020)
 };
 
+// Told what every linear layer of a pass is about to multiply with.
+class InputObserver {
+ public:
+  virtual ~InputObserver() = default;
+  virtual void see(Slot weight, const at::Tensor& x) = 0;  // x [..., inputs]
+};
+
 struct Pass {
   const Arena& arena;
   Compute compute;
@@ -27,6 +34,8 @@ struct Pass {
   bool training = false;             // routers have losses, experts a capacity
   int64_t routers = 0;               // that have run
   ops::Positions local_positions{};  // as `positions`, for layers with rotary tables of their own
+
+  InputObserver* observer = nullptr;  // then no layer is fused with what stands before it
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }
   std::uint64_t next_dropout_seed() { return dropout_seed += 0x9e3779b97f4a7c15ULL; }

@@ -1,8 +1,11 @@
-// How numbers lie in a file: blocks of a few numbers that share scales, as llama.cpp's GGUF has
-// them. A new format is a file in formats/ and a line in registry.cpp.
+// How numbers lie in a file: blocks of numbers that share scales. llama.cpp's GGUF has some of
+// them, others are our own. A new format is a file in formats/ and a line in registry.cpp.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,22 +13,35 @@
 
 namespace omnima::quant {
 
+struct Grid;
+
 struct Format {
-  const char* name;         // "q4_0"
-  std::uint32_t gguf_type;  // its number in GGUF files
-  std::int64_t numbers;     // of a block
-  std::int64_t bytes;       // of a block
-  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out);
-  // Null where Omnima only reads the format.
-  void (*quantize)(const float* numbers, std::int64_t blocks, std::uint8_t* out);
+  std::string name;                        // "q4_0"
+  std::optional<std::uint32_t> gguf_type;  // its number in GGUF files; none: it is not one of GGUF
+  std::int64_t numbers;                    // of a block
+  std::int64_t bytes;                      // of a block
+  std::function<void(const std::uint8_t* blocks, std::int64_t count, float* out)> dequantize;
+  // Empty where Omnima only reads the format.
+  std::function<void(const float* numbers, std::int64_t blocks, std::uint8_t* out)> quantize;
   // Which code of kernels/cpu computes with its blocks.
   kernels::BlockLayout layout = kernels::BlockLayout::kOther;
+  // How its numbers are made of levels, for the methods that choose them; null where none does.
+  std::shared_ptr<const Grid> grid{};
+
+  // Of a matrix' row of so many numbers, which are whole blocks.
+  std::int64_t row_bytes(std::int64_t inputs) const { return inputs / numbers * bytes; }
 
   kernels::Blocks blocks() const { return {layout, numbers, bytes, dequantize}; }
 };
 
+// Those of a fixed size, and of our own families the usual sizes.
 const std::vector<const Format*>& formats();
 const Format* format_of_gguf_type(std::uint32_t type);  // null: not one of ours
-const Format& format_named(const std::string& name);    // throws ConfigError for an unknown one
+// Throws ConfigError for an unknown one. Families have members of other sizes than formats() lists:
+//   int8_g<N>      a half scale for N signed bytes
+//   int4_g<N>      a half scale for N numbers of -8 to 7; N a multiple of 32
+//   int4z_g<N>     a half scale and a half least number for N levels of 0 to 15
+//   nf4_g<N>x<M>   M groups of N numbers of QLoRA's 16 values; a byte scales a group, a half the M
+const Format& format_named(const std::string& name);
 
 }  // namespace omnima::quant

@@ -21,6 +21,7 @@ from omnima.cli import (
     plan,
     profile,
     push,
+    quantize,
     tokenize,
     tokenizer,
     train,
@@ -46,6 +47,7 @@ app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("import")(export.import_model)
 app.command("verify")(export.verify)
+app.command("quantize")(quantize.quantize)
 app.command("push")(push.push)
 app.command("tokenize")(tokenize.tokenize)
 app.command("info")(info.info)

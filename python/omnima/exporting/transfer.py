@@ -117,7 +117,7 @@ def _write(model: Model, to: str, path: Path, dtype: str) -> None:
             "No architecture of transformers is exactly this model, so transformers could not load "
             "it. Model.save_pretrained writes it for Omnima."
         )
-    return model.save_pretrained(path, dtype=_TORCH[dtype])
+    return model.save_pretrained(path, dtype=_TORCH[dtype], blocks=False)
 
 
 def _architecture_of(model: Model) -> str:
@@ -167,7 +167,7 @@ def import_model(path: str | Path, out: str | Path, strict: bool = False) -> Pat
 
     folder = Path(out)
     _check_free(folder, "hf")
-    Model.from_pretrained(path, strict=strict).save_pretrained(folder)
+    Model.from_pretrained(path, strict=strict).save_pretrained(folder, blocks=False)
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from omnima._durable import write_durably
 from omnima.errors import ConfigError
 from omnima.hub.certificates import certificate_lines
+from omnima.hub.quantized import Quantization
 
 FILE = "README.md"
 #: What stands between these marks is ours and written anew; what is above or below is the user's.
@@ -58,7 +59,8 @@ class Card:
     Attributes
     ----------
     model_type
-        As config.json has it; "omnima" where no architecture of transformers is the model.
+        As config.json has it; "omnima" where no architecture of transformers is the model,
+        or the directory holds our blocks.
     sections
         Titles and their rows, or their text.
     causal, has_tokenizer
@@ -86,6 +88,7 @@ def card_of(
     active: int | None = None,
     license: str | None = None,
     origin: Origin | None = None,
+    quantization: Quantization | None = None,
 ) -> Card:
     """Return the card of a model.
 
@@ -103,6 +106,8 @@ def card_of(
         Its name on model hubs.
     origin
         Where the model was loaded from.
+    quantization
+        Of a model that is saved in blocks.
 
     Raises
     ------
@@ -120,11 +125,12 @@ def card_of(
         f"{config['num_attention_heads']}",
         "context": f"{config['max_position_embeddings']:,} tokens",
         "vocabulary": f"{config['vocab_size']:,}{kind}",
+        **({"weights": quantization.said()} if quantization else {}),
     }
     given = dict(origin.sections if sections is None else sections)
     results = {title: given.pop(title) for title in ("Results",) if title in given}
     return Card(
-        model_type=architecture_of(config).model_type,
+        model_type="omnima" if quantization else architecture_of(config).model_type,
         sections={**results, "Model": shape, **given},
         causal=bool(config.get("causal", True)),
         has_tokenizer=tokenizer is not None,
@@ -343,7 +349,8 @@ def _loading(card: Card) -> str:
     ]
     if card.model_type == "omnima":
         use.append(
-            "No architecture of transformers is exactly this model: it loads in Omnima only."
+            "It loads in Omnima only: it lies in blocks of Omnima, or no architecture of "
+            "transformers is exactly this model."
         )
         return "\n\n".join(use)
     kind = "AutoModelForCausalLM"

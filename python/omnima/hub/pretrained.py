@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnima._places import INDEX, WEIGHTS
 from omnima.errors import DataError
-from omnima.hub import names
+from omnima.hub import names, quantized, rotary_layout
 from omnima.hub.fields import read_config
 from omnima.hub.naming import Names
 from omnima.hub.stored import StoredModel
@@ -44,7 +44,11 @@ def load_pretrained(
     """
     from omnima import _core
 
-    found, config, tensors = _checked(Path(directory), ahead=False)
+    found, config, tensors, described = _checked(Path(directory), ahead=False)
+    if described is not None:
+        shapes = names.expected_shapes(config)
+        for name, format in described["formats"].items():
+            tensors[name] = _core.dequantized(format, tensors[name], list(shapes[name]))
     names.report_nonfinite(_core.nonfinite_tensors(tensors), str(directory), strict)
     return config, found.to_ours(lambda name: tensors[name].float(), config)
 
@@ -55,24 +59,39 @@ def open_pretrained(directory: str | Path) -> StoredModel:
     >>> open_pretrained("SmolLM2-135M").config["hidden_size"]  # doctest: +SKIP
     576
     """
-    found, config, tensors = _checked(Path(directory), ahead=True)
+    found, config, tensors, described = _checked(Path(directory), ahead=True)
+    formats = {} if described is None else dict(described["formats"])
 
     def read(name: str, as_stored: bool) -> Tensor:
-        return tensors[name] if as_stored else tensors[name].float()
+        return tensors[name] if as_stored or name in formats else tensors[name].float()
 
-    return StoredModel(config, str(directory), found, read, formats={})
+    made = None
+    if described is not None:
+        theirs = {name: tensors[name] for name in formats}
+        made = quantized.Quantization(
+            settings={key: described.get(key) for key in quantized.SETTINGS},
+            formats=formats,
+            blocks=rotary_layout.to_ours(theirs, config),
+        )
+    return StoredModel(config, str(directory), found, read, formats, quantization=made)
 
 
-def _checked(folder: Path, ahead: bool) -> tuple[Names, dict[str, Any], dict[str, Tensor]]:
-    """How a directory names its tensors, its configuration, and the tensors as they are stored."""
-    import torch
-
+def _checked(
+    folder: Path, ahead: bool
+) -> tuple[Names, dict[str, Any], dict[str, Tensor], dict[str, Any] | None]:
+    """How a directory names its tensors, its configuration, the tensors as they are stored, and
+    its ``quantization_config`` if it is ours.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a directory. Give the directory that holds config.json.")
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} has no config.json: it is not a model directory.")
     path = folder / "config.json"
-    found, config = read_config(read_json_object(path), path)
+    raw = read_json_object(path)
+    described = quantized.read_description(raw, path)
+    if described is not None:
+        del raw[quantized.KEY]
+    found, config = read_config(raw, path)
     tensors = _read_weights(folder, ahead)
     tensors = {key: value for key, value in tensors.items() if not names.is_known_buffer(key)}
     layers, experts = config["num_hidden_layers"], config["num_experts"]
@@ -82,11 +101,23 @@ def _checked(folder: Path, ahead: bool) -> tuple[Names, dict[str, Any], dict[str
             f"{path} claims {layers} layers{of_experts}, but the weights are {len(tensors)} "
             "tensors in all."
         )
+    if described is not None:
+        formats = described["formats"]
+        quantized.check_tensors(tensors, config, formats, folder)
+        _check_floats({key: each for key, each in tensors.items() if key not in formats}, folder)
+        return quantized.NAMES, config, tensors, described
     tensors = with_prefix(tensors, found.names.ends)
     if config["tie_word_embeddings"]:
         _drop_tied_head(tensors, *found.names.ends, folder)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     names.check_shapes(shapes, found.names.shapes(config), str(folder))
+    _check_floats(tensors, folder)
+    return found.names, config, tensors, None
+
+
+def _check_floats(tensors: dict[str, Tensor], folder: Path) -> None:
+    import torch
+
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     for key, value in tensors.items():
         if value.dtype not in kinds:
@@ -94,7 +125,6 @@ def _checked(folder: Path, ahead: bool) -> tuple[Names, dict[str, Any], dict[str
                 f'{folder}, tensor "{key}": dtype {value.dtype} is not supported for weights; '
                 "save the model in float32, float16 or bfloat16."
             )
-    return found.names, config, tensors
 
 
 def with_prefix(tensors: dict[str, Tensor], ends: tuple[str, str]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from omnima.hub import names
 from omnima.hub.certificates import OF_DIRECTORY
 from omnima.hub.fields import architecture_of, write_config
 from omnima.hub.options import field_defaults
+from omnima.hub.quantized import KEY, NAMES, Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ def save_pretrained(
     tokenizer: SavesItself | None = None,
     dtype: str = "float32",
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    quantization: Quantization | None = None,
 ) -> str:
     """Write a model as a directory that transformers and all that read its format can load.
 
@@ -77,6 +79,9 @@ def save_pretrained(
     max_shard_size
         Bytes of tensors in one file, or a size such as "5GB". A model above it becomes several
         files ``model-00001-of-0000N.safetensors`` with an index, as transformers writes them.
+    quantization
+        Of a quantized model: its blocks are written in the place of those parameters, under our
+        own names, and only Omnima loads the directory. `dtype` is that of all others.
 
     Returns
     -------
@@ -89,7 +94,8 @@ def save_pretrained(
     ConfigError
         For an unknown dtype or size, a missing or unknown field.
     DataError
-        When parameters are missing, unexpected or of a wrong shape.
+        When parameters are missing, unexpected or of a wrong shape, or no longer what the blocks
+        say.
     """
     import torch
 
@@ -103,8 +109,12 @@ def save_pretrained(
     model_config = {**field_defaults(), **model_config, "prediction_heads": 0}
     tensors = names.to_be_saved(model_config, parameters, "The model given to save_pretrained")
     names.report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
-    tensors = written.names.from_ours(tensors, model_config)
-    if written.name == "OmnimaForCausalLM":
+    if quantization is None:
+        tensors = written.names.from_ours(tensors, model_config)
+    else:
+        quantization.check_unchanged(tensors)
+        tensors = NAMES.from_ours({**tensors, **quantization.blocks}, model_config)
+    if written.name == "OmnimaForCausalLM" and quantization is None:
         warnings.warn(
             "No architecture of transformers is exactly this model, so the directory is written as "
             'model_type "omnima": it loads in Omnima only. For other tools take rms_norm, rotary '
@@ -119,7 +129,16 @@ def save_pretrained(
             tokenizer.save_pretrained(aside)
         ids = _special_ids(tokenizer)
         _write_json(aside / "generation_config.json", {"_from_model_config": True, **ids})
-        _write_json(aside / _CONFIG, write_config(model_config, written, ids, dtype))
+        described = write_config(model_config, written, ids, dtype)
+        if quantization is not None:
+            described[KEY] = quantization.config(
+                [
+                    name
+                    for name in tensors
+                    if name.endswith(".weight") and name not in quantization.blocks
+                ]
+            )
+        _write_json(aside / _CONFIG, described)
     return written.name
 
 
@@ -185,9 +204,17 @@ def _check_places(paths: list[Path], folder: Path) -> None:
 def _write_weights(
     folder: Path, tensors: Mapping[str, Tensor], kind: torch.dtype, most: int
 ) -> None:
+    import torch
+
     from omnima import _core
 
-    sizes = {name: each.numel() * kind.itemsize for name, each in tensors.items()}
+    def stored(tensor: Tensor) -> Tensor:
+        return tensor if tensor.dtype == torch.uint8 else tensor.to(kind)
+
+    sizes = {
+        name: each.numel() * (each if each.dtype == torch.uint8 else kind).itemsize
+        for name, each in tensors.items()
+    }
     shards = split(sizes, most)
     where: dict[str, str] = {}
     for number, chosen in enumerate(shards, start=1):
@@ -195,7 +222,7 @@ def _write_weights(
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         where |= dict.fromkeys(chosen, file)
-        converted = {name: tensors[name].to(kind) for name in chosen}
+        converted = {name: stored(tensors[name]).contiguous() for name in chosen}
         _core.write_safetensors(folder / file, converted, {"format": "pt"})
     if len(shards) > 1:
         count = sum(each.numel() for each in tensors.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import DataError
 from omnima.hub import names
 from omnima.hub.naming import Names
+from omnima.hub.quantized import Quantization
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ class StoredModel:
     tokenizer: Tokenizer | None = None
     #: The license that the same file names.
     license: str | None = None
+    #: Of a model that we quantized.
+    quantization: Quantization | None = None
 
     def fill(self, parameters: Iterable[tuple[str, Tensor]], strict: bool = False) -> None:
         """Write the numbers into a model's parameters, in one pass from the files.

@@ -57,7 +57,9 @@ class EveryFormat : public testing::TestWithParam<const Format*> {};
 TEST_P(EveryFormat, IsFoundByNameAndNumber) {
   const Format& format = *GetParam();
   EXPECT_EQ(&format_named(format.name), &format);
-  EXPECT_EQ(format_of_gguf_type(format.gguf_type), &format);
+  if (format.gguf_type) {
+    EXPECT_EQ(format_of_gguf_type(*format.gguf_type), &format);
+  }
 }
 
 TEST_P(EveryFormat, BlocksOfZerosAreNumbersOfOneSize) {
@@ -80,7 +82,9 @@ TEST_P(EveryFormat, WhatIsWrittenComesBack) {
   EXPECT_EQ(blocks.numel(), 20 * format.bytes);
   const at::Tensor again = dequantized(format, blocks.const_data_ptr(), numbers.sizes());
   const double apart = (again - numbers).abs().max().item<double>();
-  EXPECT_LE(apart, format.bytes >= 4 && format.numbers == 1 ? 0.0 : 0.35) << format.name;
+  // Half of the widest step, for scales of some 4 deviations.
+  const double step = format.name.starts_with("nf4") ? 0.6 : 0.35;
+  EXPECT_LE(apart, format.bytes >= 4 && format.numbers == 1 ? 0.0 : step) << format.name;
   // What comes back is what its blocks say: to write it again changes little or nothing.
   const at::Tensor twice = quantized(format, again);
   EXPECT_LE((dequantized(format, twice.const_data_ptr(), numbers.sizes()) - again)
@@ -107,7 +111,7 @@ TEST_P(EveryFormat, FillsAParameter) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryFormat, testing::ValuesIn(formats()),
-                         [](const auto& each) { return std::string(each.param->name); });
+                         [](const auto& each) { return each.param->name; });
 
 TEST(Formats, UnknownOnesAreNamed) {
   EXPECT_EQ(format_of_gguf_type(77), nullptr);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "omnima/kernels/cpu/cpu_features.h"
 
@@ -17,7 +18,7 @@ struct Blocks {
   BlockLayout layout;
   std::int64_t numbers;  // of a block
   std::int64_t bytes;    // of a block
-  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out);
+  std::function<void(const std::uint8_t* blocks, std::int64_t count, float* out)> dequantize;
 };
 
 struct BlockGemv {

@@ -14,10 +14,12 @@ from omnima.hub.card import update_certificates
 from omnima.hub.certificates import certificate_path
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.fields import architecture_of
+from omnima.hub.gguf.blocks import as_gguf
 from omnima.hub.gguf.form import GgufForm
 from omnima.hub.gguf.metadata import Pair, ramp_of, read_shape, write_shape
 from omnima.hub.gguf.tokenizer import read_tokenizer, write_tokenizer
 from omnima.hub.options import field_defaults
+from omnima.hub.quantized import Quantization
 from omnima.hub.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 #: The formats that a file can be written in, and their numbers under general.file_type.
 DTYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
+_FILE_TYPES = {**DTYPES, "q4_1": 3}
 _RAMP = "rope_freqs.weight"
 
 
@@ -157,6 +160,7 @@ def save_gguf(
     tokenizer: Tokenizer | None = None,
     dtype: str = "f16",
     about: Mapping[str, str] | None = None,
+    quantization: Quantization | None = None,
 ) -> str:
     """Write a GGUF file as llama.cpp's converters lay it out.
 
@@ -177,6 +181,9 @@ def save_gguf(
         rows are no whole blocks of 32 numbers is written as f16.
     about
         Texts under "general.": name, license, …
+    quantization
+        Of a quantized model: its matrices are written in the types that hold their numbers (q8_0,
+        q4_0, q4_1; f32 where groups are no whole blocks), all others as `dtype`.
 
     Returns
     -------
@@ -187,6 +194,8 @@ def save_gguf(
     ------
     ConfigError
         A dtype that is unknown, or a model that GGUF cannot say or llama.cpp computes otherwise.
+    DataError
+        A quantized model whose parameters are no longer what its blocks say.
     """
     from omnima import _core
 
@@ -201,15 +210,25 @@ def save_gguf(
             f" It writes {', '.join(can)}."
         )
     form = written.gguf
+    given = names.to_be_saved(model_config, parameters, "The model given to save_gguf")
+    laid = _in_blocks(given, quantization)
+    kinds = {name: kind for name, (kind, _) in laid.items()}
+    most = max(set(kinds.values()), key=list(kinds.values()).count) if kinds else dtype
     general: list[Pair] = [
         ("general.architecture", "str", form.arch),
         ("general.type", "str", "model"),
         *((f"general.{key}", "str", text) for key, text in (about or {}).items()),
-        ("general.file_type", "u32", DTYPES[dtype]),
+        ("general.file_type", "u32", _FILE_TYPES[most]),
         ("general.quantization_version", "u32", 2),
     ]
-    given = names.to_be_saved(model_config, parameters, "The model given to save_gguf")
-    found = form.names.from_ours(given, model_config)
+    found = form.names.from_ours(
+        {**given, **{name: each for name, (_, each) in laid.items()}}, model_config
+    )
+    formats = {
+        name: kinds[part.ours[0]]
+        for name, part in form.names.parts(model_config).items()
+        if part.ours[0] in kinds
+    }
     if model_config["rope_scaling"] == "llama3":
         found[_RAMP] = ramp_of(model_config)
     pairs = [*general, *write_shape(model_config, form)]
@@ -222,11 +241,26 @@ def save_gguf(
     of_old = certified.exists()
     certified.unlink(missing_ok=True)
     _core.write_gguf(
-        path, pairs, [(name, _format(each, dtype), each) for name, each in found.items()]
+        path,
+        pairs,
+        [(name, formats.get(name) or _format(each, dtype), each) for name, each in found.items()],
     )
     if of_old:
         update_certificates(path.parent)
     return form.arch
+
+
+def _in_blocks(
+    given: Mapping[str, Tensor], quantization: Quantization | None
+) -> dict[str, tuple[str, Tensor]]:
+    """The type and the tensor of each quantized parameter, by name."""
+    if quantization is None:
+        return {}
+    quantization.check_unchanged(given)
+    return {
+        name: as_gguf(format, quantization.blocks[name]) or ("f32", given[name])
+        for name, format in quantization.formats.items()
+    }
 
 
 def _format(tensor: Tensor, dtype: str) -> str:

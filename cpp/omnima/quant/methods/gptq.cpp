@@ -1,0 +1,105 @@
+// GPTQ (Frantar et al. 2022): columns are rounded one after the other, and those that are still to
+// come make up for the error as far as the second moments H of the inputs allow.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/linalg_solve_triangular.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "omnima/core/error.h"
+#include "omnima/ops/product.h"
+#include "omnima/quant/methods/methods.h"
+#include "omnima/quant/methods/refine.h"
+
+namespace omnima::quant {
+namespace {
+
+constexpr double kDamping = 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
+constexpr int kDampings = 6;       // each ten times the one before
+constexpr std::int64_t kBlock = 64;  // columns whose errors are gathered (section 3.3, step 2)
+constexpr int kRefinements = 3;
+
+// The upper Cholesky factor U of H^-1 = U^T U, float32. By the factor of H with its rows and
+// columns in reverse: J H J = L L^T, so H = R R^T with R = J L J upper triangular, and U = R^-1.
+at::Tensor inverse_factor(const at::Tensor& moments) {
+  const at::Tensor h = moments.to(at::kDouble);
+  const double mean = h.diagonal().mean().item<double>();
+  const at::Tensor unit = at::eye(h.size(0), h.options());
+  double damping = kDamping * mean;
+  for (int i = 0; i < kDampings; ++i, damping *= 10) {
+    const at::Tensor damped = h.add(unit, damping).flip({0, 1});
+    const auto [lower, info] = at::linalg_cholesky_ex(damped);
+    if (info.item<int>() != 0) continue;
+    const at::Tensor r = lower.flip({0, 1});
+    return at::linalg_solve_triangular(r, unit, /*upper=*/true).to(at::kFloat).contiguous();
+  }
+  throw core::Error(
+      "The inputs of a matrix have second moments that no damping makes positive definite: is the "
+      "model damaged?");
+}
+
+// Rounds the columns begin to end of some rows of w, in order, and moves their errors to the
+// columns up to `end`; what is left for those behind is in `errors` [rows, end - begin].
+struct Columns {
+  Levels& made;
+  const at::Tensor &w, &u;
+  const std::int64_t* order;  // which column of the matrix stands where
+
+  void round(std::int64_t begin, std::int64_t end, const at::Tensor& errors) const {
+    const std::int64_t inputs = w.size(1), groups = made.groups(), group = made.grid().group;
+    const float *scales = made.scales.const_data_ptr<float>(),
+                *least = made.least.const_data_ptr<float>(), *factor = u.const_data_ptr<float>();
+    auto* levels = made.levels.data_ptr<std::uint8_t>();
+    over_rows(made.rows(), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first; row < last; ++row) {
+        float* numbers = w.data_ptr<float>() + row * inputs;
+        float* error = errors.data_ptr<float>() + row * (end - begin);
+        for (std::int64_t i = begin; i < end; ++i) {
+          const std::int64_t g = row * groups + order[i] / group;
+          const std::uint8_t level = made.grid().nearest(numbers[i], scales[g], least[g]);
+          levels[row * inputs + order[i]] = level;
+          const float made_of = scales[g] * made.grid().values[level] + least[g];
+          const float* line = factor + i * inputs;
+          const float share = (numbers[i] - made_of) / line[i];  // equation 2
+          for (std::int64_t k = i + 1; k < end; ++k) numbers[k] -= share * line[k];
+          error[i - begin] = share;
+        }
+      }
+    });
+  }
+};
+
+Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor& moments) {
+  return gptq(format, weight, moments, kRefinements);
+}
+
+}  // namespace
+
+Levels gptq(const Format& format, const at::Tensor& weight, const at::Tensor& moments,
+            int refinements) {
+  if (!moments.defined()) return nearest_levels(format, weight, {});
+  const std::int64_t inputs = weight.size(1);
+  // Scales of all groups first: then columns may come in any order. The columns that matter most
+  // come first, while many are left to make up for them.
+  Levels made = nearest_levels(format, weight, moments.diagonal().contiguous());
+  const at::Tensor order = moments.diagonal().argsort(/*stable=*/true, 0, /*descending=*/true);
+  const at::Tensor u = inverse_factor(moments.index_select(0, order).index_select(1, order));
+  const at::Tensor w = weight.index_select(1, order).contiguous();
+  const Columns columns{made, w, u, order.const_data_ptr<std::int64_t>()};
+  for (std::int64_t begin = 0; begin < inputs; begin += kBlock) {
+    const std::int64_t end = std::min(inputs, begin + kBlock);
+    const at::Tensor errors = at::empty({made.rows(), end - begin}, at::kFloat);
+    columns.round(begin, end, errors);
+    if (end == inputs) break;
+    const at::Tensor behind = u.narrow(0, begin, end - begin).narrow(1, end, inputs - end);
+    w.narrow(1, end, inputs - end).sub_(ops::product(errors, behind.contiguous()));
+  }
+  refine(made, weight, moments, refinements);
+  return made;
+}
+
+const Method kGptq{"gptq", true, quantize};
+
+}  // namespace omnima::quant
