@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
             "int4 g32": {"to": "int4", "group_size": 32},
             "int4 g64 symmetric": {"to": "int4", "group_size": 64, "zero_point": False},
             "int4 g32 symmetric": {"to": "int4", "group_size": 32, "zero_point": False},
+            "int4 g64 ends too": {"to": "int4", "group_size": 64, "ends": "same"},
             "nf4 g64": {"to": "nf4", "group_size": 64},
         }.items()
         for method in ("rtn", "awq", "gptq")
@@ -91,13 +92,17 @@ def texts_of(
 
 
 def rounded_as(model: Any, name: str) -> tuple[float, int]:
-    """Round every matrix as llama.cpp's plain rule does; bits a weight, and bytes."""
+    """Round every matrix by llama.cpp's plain rule, embedding and head as q8_0, which is what its
+    files have where rows are no multiple of 256; bits a weight, and bytes.
+    """
     size = 0
     with torch.no_grad():
-        for _, each in model.named_parameters():
+        for parameter, each in model.named_parameters():
             if each.dim() == 2:
-                blocks = q4_1(each) if name == "q4_1" else _core.quantized(name, each)
-                each.copy_(_core.dequantized(name, blocks, list(each.shape)))
+                ends = "embed" in parameter or "lm_head" in parameter
+                chosen = "q8_0" if ends else name
+                blocks = q4_1(each) if chosen == "q4_1" else _core.quantized(chosen, each)
+                each.copy_(_core.dequantized(chosen, blocks, list(each.shape)))
                 size += blocks.numel()
             else:
                 size += each.numel() * 4

@@ -96,6 +96,7 @@ class Model:
         >>> model.close()
         """
         self._decoder = self._stored = None
+        self.quantization = None
 
     @classmethod
     def from_preset(
