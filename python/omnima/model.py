@@ -336,9 +336,9 @@ class Model:
             (Frantar et al. 2022) and ``"awq"`` (Lin et al. 2023) look at what the calibration text
             multiplies the matrices with. Left out: rtn for int8, gptq for four bits.
         group_size
-            Numbers that share a scale: 32, 64 or 128, for int8 also 0, a whole row. Left out: 0
-            for int8, else 64. Where it does not divide a matrix' inputs it is halved, down to 32;
-            a matrix that no group divides is kept.
+            Numbers that share a scale: 32, 64 or 128, for int8 also 0, a whole row. Left out: 64.
+            Where it does not divide a matrix' inputs it is halved, down to 32; a matrix that no
+            group divides has a scale a row in int8, and is kept otherwise.
         calibration
             Text like that which the model will see: what `omnima.data.open_source` takes, or ids,
             int64 ``[rows, time]``. Left out: Python's standard library. The last tenth of a text is
@@ -346,8 +346,8 @@ class Model:
         zero_point
             int4: levels above a least number of each group, 16 bits a group more; on by default.
         ends
-            What becomes of embedding and head: ``"int8"`` with a scale a row, ``"same"`` as all
-            matrices, or ``"none"``: kept.
+            What becomes of embedding and head of a model in four bits: ``"int8"`` with a scale a
+            row, ``"same"`` as all matrices, or ``"none"``: kept.
         keep
             Patterns of parameters to keep, such as ``"model.layers.0.*"``.
         progress

@@ -16,7 +16,7 @@ def quantize(
         None, help="rtn, gptq or awq [default: rtn for int8, gptq for four bits]"
     ),
     group_size: int | None = typer.Option(
-        None, help="numbers that share a scale: 32, 64, 128; int8 also 0, a row [default: 64; 0]"
+        None, help="numbers that share a scale: 32, 64, 128; int8 also 0, a row [default: 64]"
     ),
     calibration: str | None = typer.Option(
         None,

@@ -11,7 +11,7 @@ from omnima.errors import ConfigError
 from omnima.hub.names import expected_shapes
 
 #: What a model can be made of, and the numbers of a group where none is given; 0: a whole row.
-TARGETS: Mapping[str, int] = {"int8": 0, "int4": 64, "nf4": 64}
+TARGETS: Mapping[str, int] = {"int8": 64, "int4": 64, "nf4": 64}
 METHODS = ("rtn", "gptq", "awq")
 #: Numbers that share a scale, where they are of 4 bits: the sizes that there are.
 GROUPS = (128, 64, 32)
@@ -90,7 +90,7 @@ def plan(
     patterns = [*_NEVER, *keep, *(_ENDS if ends == "none" else ())]
     for name, shape in expected_shapes(config).items():
         stays = len(shape) != 2 or any(fnmatchcase(name, each) for each in patterns)
-        whole = name in _ENDS and ends == "int8"
+        whole = name in _ENDS and ends == "int8" and to != "int8"
         found = None
         if not stays:
             found = f"int8_g{shape[1]}" if whole else _format(to, group, with_zero, shape[1])
@@ -106,13 +106,11 @@ def plan(
 def _format(to: str, group: int, zero_point: bool, inputs: int) -> str | None:
     """The format of a matrix with so many inputs: with the group halved until it divides them.
 
-    None where no group does.
+    Where no group does, int8 has a scale a row, and the others None.
     """
-    if to == "int8" and group == 0:
-        return f"int8_g{inputs}"
     size = next((each for each in GROUPS if each <= group and inputs % each == 0), None)
     if size is None:
-        return None
+        return f"int8_g{inputs}" if to == "int8" else None
     if to == "nf4":
         return f"nf4_g{size}x{inputs // size}"
     return f"{to}{'z' if zero_point else ''}_g{size}"

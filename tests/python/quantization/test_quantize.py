@@ -89,6 +89,10 @@ def test_a_quantized_model_is_near_and_comes_back(to, method, kind, tmp_path):
     assert again.generate("The", max_new_tokens=4, temperature=0.0).ids == (
         model.generate("The", max_new_tokens=4, temperature=0.0).ids
     )
+    stays = Model.from_pretrained(tmp_path / "out", dtype="auto")
+    assert stays.generate("The", max_new_tokens=4, temperature=0.0).ids == (
+        model.generate("The", max_new_tokens=4, temperature=0.0).ids
+    )
     again.save_pretrained(tmp_path / "copy")
     copy = _core.read_safetensors(tmp_path / "copy" / "model.safetensors", False)
     assert all(torch.equal(stored[name], each) for name, each in copy.items())
@@ -151,7 +155,10 @@ def test_groups_that_do_not_fit_are_halved_or_their_matrices_kept():
     assert found.formats["model.embed_tokens.weight"] == "int8_g96"
     assert "model.layers.0.mlp.down_proj.weight" in found.kept  # 200 inputs
     assert plan(shape, "nf4").formats["model.layers.0.mlp.up_proj.weight"] == "nf4_g32x3"
-    assert plan(shape, "int8").formats["model.layers.0.mlp.down_proj.weight"] == "int8_g200"
+    bytes_each = plan(shape, "int8")
+    assert bytes_each.formats["model.layers.0.mlp.down_proj.weight"] == "int8_g200"
+    assert bytes_each.formats["model.embed_tokens.weight"] == "int8_g32"
+    assert plan(shape, "int8", group_size=0).formats["model.embed_tokens.weight"] == "int8_g96"
     same = plan(shape, "int4", ends="same", zero_point=False, keep=["*.mlp.*"])
     assert same.formats["model.embed_tokens.weight"] == "int4_g32"
     assert "model.layers.0.mlp.up_proj.weight" in same.kept
