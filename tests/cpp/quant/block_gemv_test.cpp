@@ -38,7 +38,7 @@ class StoredProducts : public testing::TestWithParam<const Format*> {
   // Whole blocks; single numbers end within a vector.
   std::vector<std::int64_t> widths() const {
     if (format_.numbers == 1) return {1, 7, 16, 37, 640};
-    return {format_.numbers, 3 * format_.numbers, 2048};
+    return {format_.numbers, 3 * format_.numbers, 2048 / format_.numbers * format_.numbers};
   }
 };
 
@@ -69,7 +69,7 @@ TEST_P(StoredProducts, AreThoseOfTheSameWeightsInFloat32) {
 }
 
 TEST_P(StoredProducts, AreTheSumsInDoublePrecision) {
-  const std::int64_t inputs = 2048, outputs = 5;
+  const std::int64_t inputs = 2048 / format_.numbers * format_.numbers, outputs = 5;
   const auto blocks = any_blocks(format_, outputs * inputs / format_.numbers, 4);
   const auto weight = numbers_of(format_, blocks);
   const auto x = draw(inputs, 5);
