@@ -202,10 +202,16 @@ bool in_order(const at::Tensor& x) {
 
 at::Tensor ordered(const at::Tensor& x) { return in_order(x) ? x : x.contiguous(); }
 
-// Tiles multiply several times as many bfloat16 as our kernels do, and ATen has kernels for them.
-bool on_tiles(const at::Tensor& a) {
-  return a.scalar_type() == at::kBFloat16 && kernels::active_level() == kernels::Level::kAmx;
+// Tiles multiply several times as many bfloat16 as our kernels do, and ATen has kernels for them. A
+// depth that ends within a tile stays here: there the next row's numbers meet zeros, and infinity
+// times zero would reach the row before (torch 2.13).
+bool on_tiles(at::ScalarType type, int64_t depth) {
+  constexpr int64_t kTileDepth = 32;
+  return type == at::kBFloat16 && depth % kTileDepth == 0 &&
+         kernels::active_level() == kernels::Level::kAmx;
 }
+
+bool on_tiles(const at::Tensor& a) { return on_tiles(a.scalar_type(), a.size(1)); }
 
 void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   core::require(a.dim() == 2 && b.dim() == 2 && out.dim() == 2 && a.size(1) == b.size(0) &&
@@ -260,7 +266,7 @@ void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Te
 }
 
 int64_t packed_size(const at::Tensor& b) {
-  if (on_tiles(b)) return 0;
+  if (on_tiles(b.scalar_type(), b.size(0))) return 0;
   int64_t bytes = kSpareBytes;
   by_dtype(b, "packed_size", [&]<class T>(T*) {
     const auto& kernels = kernels::gemm_kernels<T>();
@@ -310,11 +316,12 @@ void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::T
 at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
   core::require(type == a.scalar_type() || type == at::kFloat,
                 "A symmetric product is of the type of its factors or float32, not ", type, ".");
-  if (runs_plain(a) || on_tiles(a)) return at::mm(a, b).to(type);
+  if (runs_plain(a)) return at::mm(a, b).to(type);
   const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options().dtype(type));
-  const at::Tensor left = ordered(a), right = ordered(b);
   check(out, a, b);
   core::require(a.size(0) == b.size(1), "A symmetric product is square, not ", out.sizes(), ".");
+  if (on_tiles(a)) return at::mm(a, b).to(type);
+  const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(a, "symmetric_product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
     if (type == a.scalar_type()) {

@@ -45,8 +45,10 @@ TEST_P(ProductOf, IsTheProductOfAnyShape) {
         << s.m << " " << s.n << " " << s.k;
     const at::Tensor sum = at::randn({s.m, s.n}), before = sum.clone();
     add_product(sum, a, b);
+    // On tiles, what is added has been rounded.
+    const bool rounds = packed_size(b) == 0;
     EXPECT_LT((sum.to(at::kDouble) - before - expected).abs().max().item<double>(),
-              2e-6 * std::sqrt(static_cast<double>(s.k) + 1) * 4)
+              rounds ? close : tolerance(s, at::kFloat))
         << s.m << " " << s.n << " " << s.k;
   }
 }
@@ -106,7 +108,7 @@ TEST(ProductOf, APackedFactorGivesTheSameBits) {
       product_out_packed(out, a, b, packed);
       EXPECT_TRUE(out.equal(product(a, b)));
     }
-    EXPECT_ANY_THROW(pack_right(packed, at::ones({7, 5}, type)));
+    EXPECT_ANY_THROW(pack_right(at::empty({64}, at::kByte), at::ones({7, 5}, type)));
   }
 }
 
