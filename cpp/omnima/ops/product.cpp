@@ -20,6 +20,7 @@ constexpr int64_t kPanelsBytes = 192 << 10;  // of these, what goes through the 
 constexpr int64_t kStripsAtOnce = 8;         // packed together: whole cache lines of A are read
 constexpr int64_t kSpareBytes = 64;          // packing writes whole vectors
 constexpr int64_t kRowAlias = 4096;          // rows so far apart share the places of a cache
+constexpr int64_t kAddedAtOnce = 1 << 20;    // numbers of a product by ATen, before they are added
 constexpr int64_t kSerialNumbers = 1 << 19;  // of multiplications: fewer are not worth a thread
 
 // Workspaces of a thread, kept between products.
@@ -310,7 +311,11 @@ void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tenso
 }
 
 void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  sum.add_(at::mm(a, b));
+  const int64_t rows = std::max<int64_t>(1, kAddedAtOnce / std::max<int64_t>(1, sum.size(1)));
+  for (int64_t first = 0; first < sum.size(0); first += rows) {
+    const int64_t count = std::min(rows, sum.size(0) - first);
+    sum.narrow(0, first, count).add_(at::mm(a.narrow(0, first, count), b));
+  }
 }
 
 at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
