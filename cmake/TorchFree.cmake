@@ -7,14 +7,14 @@ endif()
 if(OMNIMA_FUZZ)
   # What the fuzzers run.
   set(OMNIMA_TORCH_FREE_PATHS core/ io/durable_file io/gguf io/json io/mapping io/safetensors_header
-      quant/formats/ quant/registry)
+      quant/formats/ quant/grid quant/registry)
 elseif(OMNIMA_SANITIZE STREQUAL "thread")
   # What runs on threads of its own.
   set(OMNIMA_TORCH_FREE_PATHS core/ text/ data/ generate/team)
 else()
   set(OMNIMA_TORCH_FREE_PATHS core/ kernels/cpu/ text/ data/ generate/options generate/sampler
       generate/team io/durable_file io/fuzz_entries io/gguf io/gguf_writer io/json io/json_mutations
-      io/mapping io/safetensors_header optim/schedule quant/formats/ quant/registry)
+      io/mapping io/safetensors_header optim/schedule quant/formats/ quant/grid quant/registry)
 endif()
 list(TRANSFORM OMNIMA_TORCH_FREE_PATHS APPEND "(_test)?[.]" REGEX "[^/]$")
 list(JOIN OMNIMA_TORCH_FREE_PATHS "|" OMNIMA_TORCH_FREE_PATTERN)
