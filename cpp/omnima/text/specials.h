@@ -26,7 +26,7 @@ class TokenFinder {
   void split(std::string_view text, bool special_too, const Stretch& stretch,
              const Token& token) const {
     std::size_t done = 0;
-    for (std::size_t at = 0; const auto match = find(text, at); at = match->end) {
+    for (auto match = find(text, 0); match; match = find(text, match->end)) {
       const Target& target = targets_[match->target];
       if (target.special && !special_too) continue;
       const std::size_t begin =
