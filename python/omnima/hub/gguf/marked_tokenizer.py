@@ -11,21 +11,26 @@ from omnima.errors import ConfigError, DataError
 from omnima.hub.gguf.token_lists import (
     BYTE,
     CONTROL,
-    NAMES,
+    KIND,
     NORMAL,
     PREFIX,
     UNKNOWN,
-    UNUSED,
     USER,
+    adds,
+    ends,
     named,
     pieces_and_types,
+    prefixed,
+    write_ends,
+    write_lists,
 )
 
 if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
-    from omnima.tokenizers.description import Description
+    from omnima.tokenizers.description import Description, Marking
 
-_SPARE_SCORE = -10000.0
+#: The value of the key KIND.
+NAME = "llama"
 # Files do not say which tokens take the spaces behind them along; llama.cpp goes by these names.
 _STRIPPING_NAMES = ("phi-3", "phi3")
 _NOT_STRIPPING = ("<unk>", "<s>", "<|endoftext|>")
@@ -61,12 +66,9 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
     if roles.count(ROLE_BYTE) != 256:
         raise DataError(
             f"{where}: {PREFIX}tokens has {roles.count(ROLE_BYTE)} byte tokens; a tokenizer of the "
-            "kind 'llama' needs the 256 from <0x00> to <0xFF>."
+            f"kind {NAME!r} needs the 256 from <0x00> to <0xFF>."
         )
-    bos, eos, pad = (
-        named(metadata, name, len(pieces), where, default)
-        for name, default in zip(NAMES, (1, 2, None), strict=True)
-    )
+    bos, eos, pad = ends(metadata, len(pieces), where, bos=1, eos=2)
     unknown = named(metadata, "unknown", len(pieces), where, 0)
     prefix = bool(metadata.get(f"{PREFIX}add_space_prefix", True))
     strips = _strips(metadata)
@@ -80,8 +82,8 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
         eos=eos,
         pad=own_padding(pad, eos),
         unknown=unknown if unknown is not None and roles[unknown] == ROLE_SPECIAL else None,
-        adds_bos=bool(metadata.get(f"{PREFIX}add_bos_token", True)) and bos is not None,
-        adds_eos=bool(metadata.get(f"{PREFIX}add_eos_token", False)) and eos is not None,
+        adds_bos=adds(metadata, "bos", bos, default=True),
+        adds_eos=adds(metadata, "eos", eos, default=False),
         fuse_unknown=True,
         marking=Marking(
             prefix="every" if prefix else "never",
@@ -107,7 +109,7 @@ def _read_scores(metadata: Mapping[str, Any], count: int, where: str) -> list[fl
     if not isinstance(scores, list) or len(scores) != count:
         raise DataError(
             f"{where}: {PREFIX}scores does not have one entry a token; a tokenizer of the kind "
-            "'llama' merges by them."
+            f"{NAME!r} merges by them."
         )
     for i, score in enumerate(scores):
         if not isinstance(score, float) or not math.isfinite(score):
@@ -139,26 +141,50 @@ def write(found: Description, vocab_size: int) -> list[Pair]:
     ConfigError
         For one that llama.cpp would cut differently.
     """
-    from omnima.tokenizers.description import (
-        ROLE_BYTE,
-        ROLE_SPECIAL,
-        ROLE_TEXT,
-        ROLE_USER,
-        SPACE_MARK,
-        Marking,
-    )
+    from omnima.tokenizers.description import ROLE_BYTE, ROLE_SPECIAL, ROLE_USER, SPACE_MARK
 
-    if found.marking is None:  # its pieces spell spaces as spaces
-        found = replace(
-            found,
-            pieces=[
-                piece.replace(" ", SPACE_MARK) if role == ROLE_TEXT else piece
-                for piece, role in zip(found.pieces, found.roles, strict=True)
-            ],
-            marking=Marking(),
-        )
+    found, marking = _with_marks(found)
+    types = {ROLE_BYTE: BYTE, ROLE_SPECIAL: CONTROL, ROLE_USER: USER}
+    kinds = [types.get(role, NORMAL) for role in found.roles]
+    if found.unknown is not None and kinds[found.unknown] == CONTROL:
+        kinds[found.unknown] = UNKNOWN
+    # llama.cpp looks for what users define in the text before it marks the spaces.
+    pieces = [
+        piece.replace(SPACE_MARK, " ") if role == ROLE_USER else piece
+        for piece, role in zip(found.pieces, found.roles, strict=True)
+    ]
+    own: list[Pair] = [
+        ("pre", "str", "default"),
+        ("add_space_prefix", "bool", marking.prefix != "never"),
+    ]
+    if found.unknown is not None:
+        own.append(("unknown_token_id", "u32", found.unknown))
+    return [
+        (KIND, "str", NAME),
+        *write_lists(pieces, kinds, vocab_size, _scores(found)),
+        *write_ends(found),
+        *prefixed(own),
+    ]
+
+
+def _with_marks(found: Description) -> tuple[Description, Marking]:
+    """The tokenizer with pieces that spell spaces as U+2581, and how it marks them.
+
+    Raises
+    ------
+    ConfigError
+        For one that llama.cpp would cut differently.
+    """
+    from omnima.tokenizers.description import ROLE_BYTE, ROLE_TEXT, SPACE_MARK, Marking
+
     marking = found.marking
-    assert marking is not None
+    if marking is None:  # its pieces spell spaces as spaces
+        marking = Marking()
+        pieces = [
+            piece.replace(" ", SPACE_MARK) if role == ROLE_TEXT else piece
+            for piece, role in zip(found.pieces, found.roles, strict=True)
+        ]
+        found = replace(found, pieces=pieces, marking=marking)
     wrong = {
         "a unigram model": found.kind == "unigram",
         "words cut before they are merged": marking.words,
@@ -173,32 +199,7 @@ def write(found: Description, vocab_size: int) -> list[Pair]:
             f"This tokenizer cannot be written into GGUF: llama.cpp does not have "
             f"{' and '.join(refused)} with pieces that spell spaces as U+2581."
         )
-    types = {ROLE_BYTE: BYTE, ROLE_SPECIAL: CONTROL, ROLE_USER: USER}
-    kinds = [types.get(role, NORMAL) for role in found.roles]
-    if found.unknown is not None and kinds[found.unknown] == CONTROL:
-        kinds[found.unknown] = UNKNOWN
-    # llama.cpp looks for what users define in the text before it marks the spaces.
-    pieces = [
-        piece.replace(SPACE_MARK, " ") if role == ROLE_USER else piece
-        for piece, role in zip(found.pieces, found.roles, strict=True)
-    ]
-    spare = vocab_size - len(pieces)
-    padding = [f"[PAD{len(pieces) + i}]" for i in range(spare)]
-    pairs: list[Pair] = [
-        ("model", "str", "llama"),
-        ("pre", "str", "default"),
-        ("tokens", "[str]", [*pieces, *padding]),
-        ("scores", "[f32]", [*_scores(found), *[_SPARE_SCORE] * spare]),
-        ("token_type", "[i32]", [*kinds, *[UNUSED] * spare]),
-        ("add_space_prefix", "bool", marking.prefix != "never"),
-        ("add_bos_token", "bool", found.adds_bos),
-        ("add_eos_token", "bool", found.adds_eos),
-    ]
-    ids = (found.bos, found.eos, found.pad, found.unknown)
-    for name, number in zip((*NAMES, "unknown"), ids, strict=True):
-        if number is not None:
-            pairs.append((f"{name}_token_id", "u32", number))
-    return [(PREFIX + name, kind, value) for name, kind, value in pairs]
+    return found, marking
 
 
 def _scores(found: Description) -> list[float]:

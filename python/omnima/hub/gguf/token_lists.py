@@ -1,16 +1,22 @@
-"""The lists and ids that the tokenizers of GGUF files are made of, checked."""
+"""The lists, ids and switches that the tokenizers of GGUF files are made of, both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from omnima.errors import DataError
 
+if TYPE_CHECKING:
+    from omnima.hub.gguf.metadata import Pair
+    from omnima.tokenizers.description import Description
+
 PREFIX = "tokenizer.ggml."
+#: The key that says which kind of tokenizer a file has.
+KIND = f"{PREFIX}model"
 # Types of tokens: normal, unknown, control, user-defined, unused, byte.
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
-NAMES = ("bos", "eos", "padding")
+_SPARE_SCORE = -10000.0
 
 
 def texts(metadata: Mapping[str, Any], name: str, where: str) -> list[str]:
@@ -48,3 +54,66 @@ def named(
             f"{where}: {PREFIX}{name}_token_id is {value!r}, which is no id of the {count} tokens."
         )
     return value
+
+
+def ends(
+    metadata: Mapping[str, Any],
+    count: int,
+    where: str,
+    bos: int | None = None,
+    eos: int | None = None,
+) -> tuple[int | None, int | None, int | None]:
+    """The ids that begin, end and pad texts; the first two may have a default."""
+    return (
+        named(metadata, "bos", count, where, bos),
+        named(metadata, "eos", count, where, eos),
+        named(metadata, "padding", count, where),
+    )
+
+
+def adds(metadata: Mapping[str, Any], name: str, token: int | None, default: bool) -> bool:
+    """Whether that token ("bos", "eos") is put to every text."""
+    return token is not None and bool(metadata.get(f"{PREFIX}add_{name}_token", default))
+
+
+def prefixed(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with the prefix of tokenizers before their keys.
+
+    >>> prefixed([("model", "str", "gpt2")])
+    [('tokenizer.ggml.model', 'str', 'gpt2')]
+    """
+    return [(PREFIX + key, kind, value) for key, kind, value in pairs]
+
+
+def write_lists(
+    pieces: Sequence[str],
+    types: Sequence[int],
+    vocab_size: int,
+    scores: Sequence[float] | None = None,
+) -> list[Pair]:
+    """The tokens with their types and scores, filled up to the rows of the model's embedding.
+
+    >>> for pair in write_lists(["a", "b"], [NORMAL, CONTROL], vocab_size=3):
+    ...     print(pair)
+    ('tokenizer.ggml.tokens', '[str]', ['a', 'b', '[PAD2]'])
+    ('tokenizer.ggml.token_type', '[i32]', [1, 3, 5])
+    """
+    spare = range(len(pieces), vocab_size)
+    pairs: list[Pair] = [
+        ("tokens", "[str]", [*pieces, *(f"[PAD{i}]" for i in spare)]),
+        ("token_type", "[i32]", [*types, *(UNUSED for _ in spare)]),
+    ]
+    if scores is not None:
+        pairs.append(("scores", "[f32]", [*scores, *(_SPARE_SCORE for _ in spare)]))
+    return prefixed(pairs)
+
+
+def write_ends(found: Description) -> list[Pair]:
+    """The ids that begin, end and pad texts, and which of them are put to every text."""
+    pairs: list[Pair] = [
+        ("add_bos_token", "bool", found.adds_bos),
+        ("add_eos_token", "bool", found.adds_eos),
+    ]
+    ids = {"bos": found.bos, "eos": found.eos, "padding": found.pad}
+    pairs += [(f"{name}_token_id", "u32", i) for name, i in ids.items() if i is not None]
+    return prefixed(pairs)
