@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,17 +37,17 @@ class EncodedChat:
     assistant_mask: list[int]
 
 
-class ChatTemplates:
+class ChatTemplates(ABC):
     """The part of a tokenizer that carries chat templates and applies them."""
 
     description: Description
     _templates: Templates
 
+    @abstractmethod
     def encode(
         self, text: str, add_bos: bool = False, add_eos: bool = False, parse_special: bool = False
     ) -> list[int]:
         """Return the ids of a text; see :class:`omnima.Tokenizer`."""
-        raise NotImplementedError
 
     @property
     def chat_template(self) -> str | dict[str, str] | None:

@@ -57,7 +57,7 @@ def results_of(
 def said_of(sources: Sequence[str]) -> str | None:
     """Name the sources that are public; the paths of others are nobody else's concern.
 
-    >>> said_of(["tinyworld:4MB", "/home/me/diary.txt", "notes/*.md"])
+    >>> said_of(["tinyworld:4MB", "diary.txt", "notes/*.md"])
     'tinyworld:4MB, own files (2)'
     """
     public = [each for each in sources if each.startswith(_PUBLIC)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from omnima.cli.app import main
+from .conftest import Leave, Says
 
 Number = (int, float)
 TRAIN = {
@@ -72,16 +72,6 @@ def trained(place: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
 def model(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
     assert trained[1].returncode == 0, trained[1].stderr
     return trained[0]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line on standard error of a command that must fail."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in arguments])
-    out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert stopped.value.code == 1 and out == "" and len(lines) == 1, err
-    return lines[0]
 
 
 def test_train_keeps_its_contract(
@@ -172,38 +162,34 @@ def test_a_file_of_prompts_is_one_batch_with_the_texts_of_each_alone(
     ]
 
 
-def test_a_prompt_beyond_the_context_names_both_numbers(
-    model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(capsys, "generate", model, "--prompt", "x" * 60, "--json")
+def test_a_prompt_beyond_the_context_names_both_numbers(model: Path, refused: Says) -> None:
+    said = refused("generate", model, "--prompt", "x" * 60, "--json")
     assert "61" in said and "48" in said
 
 
 def test_a_wrong_field_names_file_line_and_the_fields_there_are(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, refused: Says
 ) -> None:
     path = place / "zwei Zeilen.jsonl"
     path.write_text('{"text": "a", "id": 1}\n{"body": "b", "id": 2}\n', encoding="utf-8")
     data = ["train", "--data", path, "--steps", "1", *QUICK, "--json"]
-    said = refused(capsys, *data, "--out", tmp_path / "a")
+    said = refused(*data, "--out", tmp_path / "a")
     assert f"{path}, line 2" in said and "body" in said and "id" in said
-    said = refused(capsys, *data, "--field", "txt", "--out", tmp_path / "b")
+    said = refused(*data, "--field", "txt", "--out", tmp_path / "b")
     assert f"{path}, line 1" in said and "'text'" in said
     path.write_text('{"text": "a"}\n{"text": \n', encoding="utf-8")
-    assert f"{path}, line 2" in refused(capsys, *data, "--out", tmp_path / "c")
+    assert f"{path}, line 2" in refused(*data, "--out", tmp_path / "c")
 
 
 def test_bad_lines_are_counted_and_skipped_when_asked(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, leave: Leave
 ) -> None:
     path = place / "fast gut.jsonl"
     lines = [json.dumps({"text": f"Line {n} of a text, long enough. " * 4}) for n in range(40)]
     path.write_text("\n".join([*lines, "{broken", '{"no": 1}']), encoding="utf-8")
     data = ["train", "--data", path, "--on-error", "skip", "--steps", "1", *QUICK]
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in [*data, "--resume", "--out", tmp_path / "run", "--json"]])
-    out, err = capsys.readouterr()
-    assert stopped.value.code == 0 and json.loads(out)["entropy_floor"] is None
+    code, out, err = leave([*data, "--resume", "--out", tmp_path / "run", "--json"])
+    assert code == 0 and json.loads(out)["entropy_floor"] is None
     assert "Skipped 2 bad lines" in err
     assert "Nothing was saved yet" in err  # --resume on a fresh directory begins at the beginning
 
@@ -219,7 +205,7 @@ def test_bad_lines_are_counted_and_skipped_when_asked(
 def test_data_that_cannot_be_read_is_named(
     place: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Says,
     content: bytes | None,
     message: str,
 ) -> None:
@@ -228,7 +214,7 @@ def test_data_that_cannot_be_read_is_named(
     if content is not None:
         path.write_bytes(content)
     data = ["--data", path, "--steps", "1", *QUICK, "--out", tmp_path / "run", "--json"]
-    said = refused(capsys, "train", *data)
+    said = refused("train", *data)
     assert message in said and path.name in said
 
 
@@ -253,53 +239,49 @@ def test_wrong_values_are_named_with_the_right_ones(
     arguments: list[str],
     messages: list[str],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Says,
 ) -> None:
     data = ["--data", "tinyworld:4KB", *QUICK, "--out", tmp_path / "run", "--json"]
     budget = [] if "--steps" in arguments else ["--steps", "1"]
-    said = refused(capsys, "train", *data, *budget, *arguments)
+    said = refused("train", *data, *budget, *arguments)
     for message in messages:
         assert message in said
 
 
-def test_a_recipe_with_an_unknown_key_names_file_and_nearest(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_with_an_unknown_key_names_file_and_nearest(place: Path, refused: Says) -> None:
     path = place / "mein Räzept.yaml"
     path.write_text("data: tinyworld\npreset: 1m\nstepps: 4\n", encoding="utf-8")
-    said = refused(capsys, "train", "--config", path, "--json")
+    said = refused("train", "--config", path, "--json")
     assert '"stepps"' in said and '"steps"' in said and path.name in said
 
 
 def test_directories_that_hold_something_else_are_refused(
-    place: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, tmp_path: Path, refused: Says
 ) -> None:
     empty = tmp_path / "leer"
     empty.mkdir()
-    assert "leer" in refused(capsys, "tokenize", empty, "--text", "a", "--json")
-    assert "leer" in refused(capsys, "tokenize", empty / "none", "--text", "a", "--json")
-    assert "leer" in refused(capsys, "generate", empty, "--prompt", "a", "--json")
+    assert "leer" in refused("tokenize", empty, "--text", "a", "--json")
+    assert "leer" in refused("tokenize", empty / "none", "--text", "a", "--json")
+    assert "leer" in refused("generate", empty, "--prompt", "a", "--json")
     run = ["train", "--data", "tinyworld:4KB", "--steps", "1", *QUICK, "--json"]
-    said = refused(capsys, *run, "--tokenizer", empty, "--out", tmp_path / "a")
+    said = refused(*run, "--tokenizer", empty, "--out", tmp_path / "a")
     assert "leer" in said and "tokenizer" in said
-    said = refused(capsys, *run, "--out", model)
+    said = refused(*run, "--out", model)
     assert "already holds a run" in said and "--overwrite" in said
     (empty / "precision.json").write_text("{")
     (empty / "config.json").write_bytes((model / "config.json").read_bytes())
     (empty / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
-    assert "precision.json is damaged" in refused(capsys, "info", empty, "--json")
-    said = refused(capsys, "generate", empty, "--prompt", "a")
+    assert "precision.json is damaged" in refused("info", empty, "--json")
+    said = refused("generate", empty, "--prompt", "a")
     assert "no tokenizer" in said
 
 
-def test_a_file_in_the_place_of_a_directory_is_refused(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_in_the_place_of_a_directory_is_refused(place: Path, refused: Says) -> None:
     path = place / "nur eine Datei"
     path.write_text("x")
     run = ["train", "--data", "tinyworld:4KB", "--steps", "1", *QUICK]
-    assert "cannot be written" in refused(capsys, *run, "--out", path / "run", "--json")
-    assert path.name in refused(capsys, "info", path, "--json")
+    assert "cannot be written" in refused(*run, "--out", path / "run", "--json")
+    assert path.name in refused("info", path, "--json")
 
 
 def test_stopped_while_the_text_is_prepared_it_goes_on_with_resume(
@@ -321,52 +303,37 @@ def test_stopped_while_the_text_is_prepared_it_goes_on_with_resume(
     assert result["steps"] == 9
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a command that succeeds writes for people."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in arguments])
-    out, err = capsys.readouterr()
-    assert stopped.value.code == 0, err
-    return out
-
-
-def test_people_get_lines(place: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "bits_per_byte" in shown(capsys, "eval", model, "--data", "tinyworld:2KB")
-    info = shown(capsys, "info", model)
+def test_people_get_lines(place: Path, model: Path, shown: Says) -> None:
+    assert "bits_per_byte" in shown("eval", model, "--data", "tinyworld:2KB")
+    info = shown("info", model)
     assert "parameters" in info and "precision fp32: as asked for." in info
-    assert shown(capsys, "tokenize", model, "--text", "ab").count("\t") == 2
-    assert "presets here" in shown(capsys, "doctor")
+    assert shown("tokenize", model, "--text", "ab").count("\t") == 2
+    assert "presets here" in shown("doctor")
     asked = ["generate", model, "--max-new-tokens", "4", "--seed", "1"]
-    alone = shown(capsys, *asked, "--prompt", "Once")
-    assert alone.startswith("Once") and shown(capsys, *asked, "--prompt", "Once") == alone
+    alone = shown(*asked, "--prompt", "Once")
+    assert alone.startswith("Once") and shown(*asked, "--prompt", "Once") == alone
     path = place / "two prompts.txt"
     path.write_text("Once\nThe\n", encoding="utf-8")
-    batch = shown(capsys, *asked, "--prompts-file", path)
+    batch = shown(*asked, "--prompts-file", path)
     assert batch.startswith(alone) and "\n\nThe" in batch
 
 
-def test_people_get_the_samples_of_a_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_people_get_the_samples_of_a_run(tmp_path: Path, shown: Says) -> None:
     run = ["train", "--data", "tinyworld:20KB", "--steps", "2", *QUICK, "--out", tmp_path / "run"]
-    text = shown(capsys, *run, "--samples", "2", "--sample-prompt", "Once", "--sample-tokens", "5")
+    text = shown(*run, "--samples", "2", "--sample-prompt", "Once", "--sample-tokens", "5")
     assert "val_loss" in text and text.count("\nOnce") == 2
     samples = (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8")
     assert samples.count("Once") == 2
 
 
-def test_resume_is_verified_on_the_users_own_recipe(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_is_verified_on_the_users_own_recipe(tmp_path: Path, shown: Says) -> None:
     run = ["train", "--data", "tinyworld:20KB", "--steps", "2", *QUICK, "--out", tmp_path / "run"]
-    assert "Resume is exact" in shown(capsys, *run, "--verify-resume")
+    assert "Resume is exact" in shown(*run, "--verify-resume")
 
 
-def test_a_run_from_its_own_recipe(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_from_its_own_recipe(model: Path, tmp_path: Path, shown: Says) -> None:
     again = ["--config", model / "config.yaml", "--steps", "1", "--out", tmp_path / "run"]
-    result = json.loads(shown(capsys, "train", *again, "--json"))
+    result = json.loads(shown("train", *again, "--json"))
     assert result["steps"] == 1
 
 

@@ -18,13 +18,6 @@ from omnima.errors import ConfigError, DataError
 from omnima.training.recipe import Recipe
 
 
-def leave(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
-
-
 def test_help_is_quick_and_names_every_command():
     taken = []
     for _ in range(3):
@@ -38,25 +31,25 @@ def test_help_is_quick_and_names_every_command():
     assert min(taken) < 1.0  # 0.25 s on an idle machine; the tests may share theirs
 
 
-def test_help_of_every_command(capsys):
+def test_help_of_every_command(leave):
     for name in ("train", "eval", "generate", "tokenize", "info", "doctor", "bench", "profile"):
-        code, out, _ = leave([name, "--help"], capsys)
+        code, out, _ = leave([name, "--help"])
         assert code == 0 and "--json" in out
 
 
-def test_flags_of_training_stand_under_headings(capsys):
+def test_flags_of_training_stand_under_headings(leave):
     fields = Recipe.schema().values()
     headings = {field.group for field in fields}
     assert "" not in headings and {"Data", "Model", "Optimizer", "Schedule", "Records"} < headings
     for name in ("train", "plan"):
-        code, out, _ = leave([name, "--help"], capsys)
+        code, out, _ = leave([name, "--help"])
         shown = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
         assert code == 0 and shown[0] == "Options" and set(shown[1:]) == headings
         assert len(shown) == len(set(shown))
 
 
-def test_version(capsys):
-    code, out, _ = leave(["--version"], capsys)
+def test_version(leave):
+    code, out, _ = leave(["--version"])
     assert code == 0 and out.strip().count(".") == 2
 
 
@@ -130,8 +123,8 @@ def test_several_values_after_one_flag(given, spread):
         (["bench", "train", "--gate", "/nowhere/gate.json"], "/nowhere/gate.json cannot be read"),
     ],
 )
-def test_errors_are_one_line_on_standard_error(arguments, message, capsys):
-    code, out, err = leave([*arguments, "--json"], capsys)
+def test_errors_are_one_line_on_standard_error(arguments, message, leave):
+    code, out, err = leave([*arguments, "--json"])
     assert code == 1 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
 
@@ -139,8 +132,8 @@ def test_errors_are_one_line_on_standard_error(arguments, message, capsys):
 @pytest.mark.parametrize(
     "arguments", [["train", "--steps", "many"], ["train", "--stepz", "1"], ["nothing"], ["eval"]]
 )
-def test_a_wrong_command_line_leaves_with_2(arguments, capsys):
-    code, out, err = leave(arguments, capsys)
+def test_a_wrong_command_line_leaves_with_2(arguments, leave):
+    code, out, err = leave(arguments)
     assert code == 2 and out == "" and err
 
 

@@ -7,15 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from omnima.cli.app import main
-
-
-def leave(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
-
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
@@ -26,42 +17,42 @@ def raw(tmp_path: Path) -> Path:
     return path
 
 
-def test_help(capsys):
-    code, out, _ = leave(["data", "--help"], capsys)
+def test_help(leave):
+    code, out, _ = leave(["data", "--help"])
     assert code == 0 and all(name in out for name in ("clean", "stats", "diff"))
     for name in ("clean", "stats", "diff"):
-        code, out, _ = leave(["data", name, "--help"], capsys)
+        code, out, _ = leave(["data", name, "--help"])
         assert code == 0 and "--json" in out
 
 
-def test_clean_then_stats_then_diff(raw, tmp_path, capsys):
+def test_clean_then_stats_then_diff(raw, tmp_path, leave):
     recipe = tmp_path / "clean.yaml"
     recipe.write_text("steps: [control, {length: {min_characters: 20}}, exact, personal]\n")
     out = tmp_path / "clean.jsonl"
     command = ["data", "clean", raw, "--field", "body", "--out", out, "--recipe", recipe]
-    code, text, _ = leave([*command, "--json"], capsys)
+    code, text, _ = leave([*command, "--json"])
     result = json.loads(text)
     assert code == 0 and result["out"] == str(out)
     assert (result["documents_in"], result["documents_out"]) == (33, 31)
     assert result["steps"][3]["found"] == {"email": 1}
-    code, _, err = leave(command, capsys)
+    code, _, err = leave(command)
     assert code == 1 and "--overwrite" in err
-    code, text, _ = leave([*command, "--overwrite"], capsys)
+    code, text, _ = leave([*command, "--overwrite"])
     assert code == 0 and "31 of 33 documents" in text and "came before: 1" in text
-    code, text, _ = leave(["data", "stats", out, "--json"], capsys)
+    code, text, _ = leave(["data", "stats", out, "--json"])
     assert code == 0 and json.loads(text)["documents"] == 31
-    code, text, _ = leave(["data", "stats", out], capsys)
+    code, text, _ = leave(["data", "stats", out])
     assert code == 0 and "exact_duplicates" in text
     other = tmp_path / "other.jsonl"
     other.write_text(out.read_text().splitlines(keepends=True)[0])
-    code, text, _ = leave(["data", "diff", out, other, "--json"], capsys)
+    code, text, _ = leave(["data", "diff", out, other, "--json"])
     told = json.loads(text)
     assert code == 0 and (told["removed"]["documents"], told["kept"]["documents"]) == (30, 1)
-    code, text, _ = leave(["data", "diff", out, other], capsys)
+    code, text, _ = leave(["data", "diff", out, other])
     assert code == 0 and "removed" in text
 
 
-def test_errors_are_one_line(raw, tmp_path, capsys):
+def test_errors_are_one_line(raw, tmp_path, leave):
     for arguments, message in (
         (["clean", raw, "--out", tmp_path / "x.jsonl", "--recipe", "proze"], "no recipe"),
         (["clean", raw, "--out", tmp_path / "x.csv"], "ends in .jsonl"),
@@ -69,6 +60,6 @@ def test_errors_are_one_line(raw, tmp_path, capsys):
         (["stats", raw], "no column 'text'"),
         (["diff", raw, tmp_path / "nothing.txt", "--field", "body"], "there is no file"),
     ):
-        code, out, err = leave(["data", *arguments], capsys)
+        code, out, err = leave(["data", *arguments])
         assert code == 1 and not out and len(err.splitlines()) == 1, err
         assert message in err

@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 import omnima
-from omnima.cli.app import main
 from omnima.exporting import peers, transfer
 
 pytest.importorskip("transformers")
-
-
-def leave(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 @pytest.fixture
@@ -33,29 +25,29 @@ def here(monkeypatch) -> None:
     monkeypatch.setattr(transfer, "ask", lambda kind, path, asked: peers.PEERS[kind](path, asked))
 
 
-def test_what_is_exported_can_be_verified_and_imported(given, tmp_path, capsys):
+def test_what_is_exported_can_be_verified_and_imported(given, tmp_path, leave):
     out = tmp_path / "out"
     export = ["export", given, "--to", "hf", "--dtype", "bf16", "--out", out]
-    code, text, _ = leave([*export, "--json"], capsys)
+    code, text, _ = leave([*export, "--json"])
     assert code == 0 and json.loads(text) == json.loads((out / "certificate.json").read_text())
     assert json.loads(text)["passed"] is True and json.loads(text)["dtype"] == "bf16"
 
-    code, text, _ = leave(["verify", out, "--against", "transformers"], capsys)
+    code, text, _ = leave(["verify", out, "--against", "transformers"])
     assert code == 0 and "passed" in text
 
-    code, text, _ = leave(["import", out, "--out", tmp_path / "in", "--json"], capsys)
+    code, text, _ = leave(["import", out, "--out", tmp_path / "in", "--json"])
     assert code == 0 and "parameters" in json.loads(text)
     assert (tmp_path / "in" / "model.safetensors").is_file()
 
-    code, _, err = leave(export, capsys)
+    code, _, err = leave(export)
     assert code == 1 and "is there already" in err
 
 
-def test_verify_leaves_with_1_where_the_models_differ(given, capsys, monkeypatch):
+def test_verify_leaves_with_1_where_the_models_differ(given, leave, monkeypatch):
     def other(kind, path, asked):
         found = peers.transformers(path, asked)
         return dataclasses.replace(found, logits=[-each for each in found.logits])
 
     monkeypatch.setattr(transfer, "ask", other)
-    code, text, _ = leave(["verify", given, "--against", "transformers", "--json"], capsys)
+    code, text, _ = leave(["verify", given, "--against", "transformers", "--json"])
     assert code == 1 and json.loads(text)["passed"] is False and json.loads(text)["reasons"]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from omnima import Model, Tokenizer
-from omnima.cli.app import main
 
 KEYS = {
     "bits_per_weight",
@@ -19,13 +18,6 @@ KEYS = {
     "seconds",
     "kept_in_high_precision",
 }
-
-
-def leave(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(each) for each in arguments])
-    out, err = capsys.readouterr()
-    return stopped.value.code, out, err
 
 
 @pytest.fixture
@@ -45,11 +37,11 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("method", [(), ("--method", "rtn"), ("--method", "awq")])
-def test_one_command_makes_a_model_small(method, given, text, tmp_path, capsys):
+def test_one_command_makes_a_model_small(method, given, text, tmp_path, leave):
     out = tmp_path / "small"
     command = ["quantize", given, "--to", "int4", *method, "--group-size", "32"]
     command += ["--calibration", text, "--out", out]
-    code, printed, _ = leave([*command, "--json"], capsys)
+    code, printed, _ = leave([*command, "--json"])
     found = json.loads(printed)
     assert code == 0 and set(found) == KEYS
     assert 4 < found["bits_per_weight"] < 12 and found["seconds"] > 0
@@ -58,19 +50,19 @@ def test_one_command_makes_a_model_small(method, given, text, tmp_path, capsys):
     assert "model.norm.weight" in found["kept_in_high_precision"]
     assert Model.from_pretrained(out)(torch.tensor([[1, 2]])).isfinite().all()
 
-    code, printed, _ = leave(["generate", out, "--prompt", "The", "--max-new-tokens", 2], capsys)
+    code, printed, _ = leave(["generate", out, "--prompt", "The", "--max-new-tokens", 2])
     assert code == 0
-    code, printed, _ = leave(["eval", out, "--data", text, "--json"], capsys)
+    code, printed, _ = leave(["eval", out, "--data", text, "--json"])
     assert code == 0 and json.loads(printed)["perplexity"] > 1
-    code, _, err = leave(command, capsys)
+    code, _, err = leave(command)
     assert code == 1 and "is there already" in err
-    code, _, err = leave(["quantize", out, "--to", "int8", "--out", tmp_path / "x"], capsys)
+    code, _, err = leave(["quantize", out, "--to", "int8", "--out", tmp_path / "x"])
     assert code == 1 and "quantized already" in err and not (tmp_path / "x").exists()
 
 
-def test_what_it_prints_for_people(given, text, tmp_path, capsys):
+def test_what_it_prints_for_people(given, text, tmp_path, leave):
     command = ["quantize", given, "--to", "int8", "--calibration", text, "--out", tmp_path / "s"]
-    code, printed, _ = leave(command, capsys)
+    code, printed, _ = leave(command)
     assert code == 0 and "perplexity_after" in printed
 
 
@@ -83,8 +75,8 @@ def test_what_it_prints_for_people(given, text, tmp_path, capsys):
         ({"--calibration": "nowhere.txt"}, "nowhere.txt"),
     ],
 )
-def test_what_it_refuses(changes, says, given, text, tmp_path, capsys):
+def test_what_it_refuses(changes, says, given, text, tmp_path, leave):
     told = {"--to": "int4", "--calibration": text, "--out": tmp_path / "small", **changes}
     flags = [each for pair in told.items() for each in pair]
-    code, _, err = leave(["quantize", given, *flags], capsys)
+    code, _, err = leave(["quantize", given, *flags])
     assert code == 1 and says in err and not (tmp_path / "small").exists()
