@@ -5,7 +5,8 @@ from __future__ import annotations
 from omnima._places import find_model
 from omnima.hub.card import Card, Origin, card_of, read_origin, update_certificates, write_card
 from omnima.hub.fit import check_tokenizer
-from omnima.hub.gguf.model import load_gguf, open_gguf, save_gguf
+from omnima.hub.gguf.model import load_gguf, open_gguf
+from omnima.hub.gguf.saving import save_gguf
 from omnima.hub.pretrained import load_pretrained, open_pretrained
 from omnima.hub.push import Pushed, push
 from omnima.hub.saving import MAX_SHARD_SIZE, save_pretrained

@@ -17,10 +17,9 @@ from omnima._durable import sync_directory, write_durably
 from omnima._places import INDEX, WEIGHTS
 from omnima._sizes import read_size
 from omnima.errors import ConfigError
-from omnima.hub import names
 from omnima.hub.certificates import OF_DIRECTORY
-from omnima.hub.fields import architecture_of, write_config
-from omnima.hub.options import field_defaults
+from omnima.hub.fields import write_config
+from omnima.hub.outgoing import check_dtype, outgoing
 from omnima.hub.quantized import KEY, NAMES, Quantization
 
 if TYPE_CHECKING:
@@ -99,16 +98,11 @@ def save_pretrained(
     """
     import torch
 
-    from omnima import _core
-
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in kinds:
-        raise ConfigError(f'dtype is "{dtype}"; the choices are {", ".join(kinds)}.')
+    check_dtype(dtype, kinds)
     most = _size_of(max_shard_size)
-    written = architecture_of(model_config)
-    model_config = {**field_defaults(), **model_config, "prediction_heads": 0}
-    tensors = names.to_be_saved(model_config, parameters, "The model given to save_pretrained")
-    names.report_nonfinite(_core.nonfinite_tensors(tensors), "The model to save", strict=False)
+    model = outgoing(model_config, parameters, "The model given to save_pretrained")
+    model_config, written, tensors = model.config, model.architecture, model.parameters
     if quantization is None:
         tensors = written.names.from_ours(tensors, model_config)
     else:

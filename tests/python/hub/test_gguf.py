@@ -17,9 +17,9 @@ import omnima
 from omnima import _core
 from omnima.config import ModelConfig
 from omnima.errors import ConfigError, DataError
+from omnima.hub import load_gguf, save_gguf
 from omnima.hub.architectures import REGISTRY
 from omnima.hub.gguf.metadata import ramp_of
-from omnima.hub.gguf.model import load_gguf, save_gguf
 from omnima.hub.names import expected_shapes
 from omnima.tokenizers import Tokenizer
 

@@ -13,7 +13,7 @@ import sentencepiece
 from omnima import Model
 from omnima.config import ModelConfig
 from omnima.errors import ConfigError, DataError
-from omnima.hub.gguf.model import load_gguf, save_gguf
+from omnima.hub import load_gguf, save_gguf
 from omnima.hub.gguf.tokenizer import read_tokenizer, write_tokenizer
 from omnima.tokenizers import Tokenizer
 from omnima.tokenizers.description import Marking

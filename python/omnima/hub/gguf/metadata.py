@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pair = tuple[str, str, Any]  # key, type, value
+#: The tensor that holds what Llama 3's frequencies are divided by.
+RAMP = "rope_freqs.weight"
 _LEARNED = {"yarn": "yarn", "linear": "linear"}
 _BETAS = {"yarn_beta_fast": "rope_beta_fast", "yarn_beta_slow": "rope_beta_slow"}
 
@@ -201,7 +203,7 @@ def _of_ramp(keys: ConfigReader, ramp: Tensor, theta: float, turned: int) -> dic
 
     if ramp.shape != (turned // 2,):
         raise DataError(
-            f"{keys.path}: rope_freqs.weight has the shape {tuple(ramp.shape)}, but "
+            f"{keys.path}: {RAMP} has the shape {tuple(ramp.shape)}, but "
             f"{turned} numbers of a head turn."
         )
     for original in (8192, 4096, 2048, 16384, 32768, 65536, 131072):

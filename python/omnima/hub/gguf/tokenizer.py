@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
     from omnima.tokenizers import Tokenizer
 
+_NONE = "no_vocab"
 _READERS = {
     byte_level_tokenizer.NAME: byte_level_tokenizer.read,
     marked_tokenizer.NAME: marked_tokenizer.read,
@@ -31,7 +32,7 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
     from omnima.tokenizers.tokenizer import built
 
     kind = metadata.get(KIND)
-    if kind is None or kind == "no_vocab":
+    if kind is None or kind == _NONE:
         return None
     if not isinstance(kind, str) or kind not in _READERS:
         raise DataError(
@@ -42,14 +43,16 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
     return built(_READERS[kind](metadata, where), where, read_templates(metadata, where))
 
 
-def write_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> list[Pair]:
-    """The keys of a tokenizer, filled up to the rows of the model's embedding.
+def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> list[Pair]:
+    """The keys of a tokenizer, or of none, filled up to the rows of the model's embedding.
 
     Raises
     ------
     ConfigError
         For a kind that llama.cpp would cut differently.
     """
+    if tokenizer is None:
+        return [(KIND, "str", _NONE)]
     found = tokenizer.description
     marked = found.marking is not None or marked_tokenizer.takes_text_as_it_is(found)
     write = marked_tokenizer.write if marked else byte_level_tokenizer.write
