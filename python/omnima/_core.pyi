@@ -450,6 +450,11 @@ class StepResult:
         Before clipping.
         """
     @property
+    def input_tokens(self) -> int:
+        """
+        Tokens that the model read, targets or not.
+        """
+    @property
     def loss(self) -> float:
         """
         Mean over the step's target tokens, in nats.

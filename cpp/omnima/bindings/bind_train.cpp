@@ -122,6 +122,8 @@ void bind_train(py::module_& module) {
   py::class_<StepResult>(module, "StepResult", "What a step did.")
       .def_readonly("loss", &StepResult::loss, "Mean over the step's target tokens, in nats.")
       .def_readonly("tokens", &StepResult::tokens, "Target tokens.")
+      .def_readonly("input_tokens", &StepResult::input_tokens,
+                    "Tokens that the model read, targets or not.")
       .def_readonly("grad_norm", &StepResult::grad_norm, "Before clipping.")
       .def_readonly("lr", &StepResult::lr)
       .def_readonly("balance_loss", &StepResult::balance_loss,

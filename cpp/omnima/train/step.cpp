@@ -238,15 +238,19 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
     batches_ = batches;
     source_ = nullptr;
   }
-  std::int64_t targets = 0;
-  for (const auto& batch : batches_) targets += batch.targets;
+  std::int64_t targets = 0, inputs = 0;
+  for (const auto& batch : batches_) {
+    targets += batch.targets;
+    inputs += batch.rows * batch.time;
+  }
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
   averaged_.restore();
   model_->arena().freeze(optimizer_->groups().frozen_parameters(updates() + 1));
-  if (device_step_) return run_on_device(targets);
-  const FlushDenormals flush;
   StepResult result{0, targets, 0, learning_rate()};
+  result.input_tokens = inputs;
+  if (device_step_) return run_on_device(result);
+  const FlushDenormals flush;
   accumulate_gradients(result);
   require_finite_loss(result.loss);
   return update_weights(result);

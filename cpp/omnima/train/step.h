@@ -69,8 +69,9 @@ struct StepResult {
   // With experts: means over the routers, weighted by target tokens; not part of `loss`.
   double balance_loss = 0;
   double router_z_loss = 0;
-  double loss_scale = 0;  // fp16: of this step
-  bool skipped = false;   // fp16: the gradient overflowed and the weights were not changed
+  double loss_scale = 0;          // fp16: of this step
+  bool skipped = false;           // fp16: the gradient overflowed and the weights were not changed
+  std::int64_t input_tokens = 0;  // that the model read, targets or not
 };
 
 class TrainStep {
@@ -126,7 +127,7 @@ class TrainStep {
   bool overflowed(StepResult& result);
   StepResult update_weights(StepResult result);
   double clip_gradients(double norm);
-  StepResult run_on_device(std::int64_t targets);
+  StepResult run_on_device(StepResult result);
 
   std::shared_ptr<models::Decoder> model_;
   StepOptions options_;

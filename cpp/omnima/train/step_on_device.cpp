@@ -7,8 +7,8 @@
 
 namespace omnima::train {
 
-StepResult TrainStep::run_on_device(std::int64_t targets) {
-  StepNumbers numbers{step_ + 1, targets, learning_rate(), {}};
+StepResult TrainStep::run_on_device(StepResult result) {
+  StepNumbers numbers{step_ + 1, result.tokens, result.lr, {}};
   const auto base =
       core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_));
   for (std::size_t i = 0; i < batches_.size(); ++i) {
@@ -22,7 +22,9 @@ StepResult TrainStep::run_on_device(std::int64_t targets) {
   require_finite_gradient(outcome.grad_norm, outcome.loss);
   ++step_;
   averaged_.take_in(step_);
-  return {outcome.loss, targets, outcome.grad_norm, numbers.lr};
+  result.loss = outcome.loss;
+  result.grad_norm = outcome.grad_norm;
+  return result;
 }
 
 }  // namespace omnima::train

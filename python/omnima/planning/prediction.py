@@ -113,9 +113,14 @@ def plan(
         calibration = carried_over(calibration, job, here, machine)
     memory = memory_by_part(job, target)
     needed = sum(memory.values())
-    steps, seconds = _duration(job, calibration)
-    tokens = None if steps is None else steps * job.step_tokens
     step = calibration.step_seconds(job)
+    stepping, seconds = _duration(job, calibration)
+    steps = job.steps
+    if steps is None and stepping is not None:
+        steps = max(1, int(stepping / step))
+    tokens = None if steps is None else steps * job.step_tokens
+    # Not of whole steps: a short budget would round the rate as well.
+    share = 1.0 if not seconds or stepping is None else stepping / seconds
     price = target.price_per_hour
     return Plan(
         parameters=job.model.num_parameters,
@@ -127,7 +132,7 @@ def plan(
         offloaded_to=job.offload,
         flops_per_token=job.flops_per_token(),
         step_seconds=step,
-        tokens_per_s=job.step_tokens / step if not seconds else (tokens or 0) / seconds,
+        tokens_per_s=share * job.step_tokens / step,
         steps=steps,
         tokens=tokens,
         seconds=seconds,
@@ -137,8 +142,8 @@ def plan(
     )
 
 
-def _duration(job: Job, calibration: Calibration) -> tuple[int | None, float | None]:
-    """Steps and seconds of the whole run, its evaluations and checkpoints among them."""
+def _duration(job: Job, calibration: Calibration) -> tuple[float | None, float | None]:
+    """Seconds of the steps, and of the whole run with its evaluations and checkpoints."""
     step = calibration.step_seconds(job)
     one = job.eval_batches * calibration.evaluate_seconds
     evaluating = job.evaluations * one
@@ -147,15 +152,16 @@ def _duration(job: Job, calibration: Calibration) -> tuple[int | None, float | N
         planned = max(0, int(job.seconds / step) - job.unplanned_steps)
         evaluating = min(job.evaluations, planned) * one
         saving = min(job.evaluations, job.seconds // _REST_BETWEEN_SAVES) * save
-        return max(1, int((job.seconds - evaluating - saving) / step)), job.seconds
+        return max(step, job.seconds - evaluating - saving), max(step, job.seconds)
     if job.steps is None:
         return None, None
-    seconds = job.steps * step + evaluating
+    stepping = job.steps * step
+    seconds = stepping + evaluating
     if job.save_every:
         saves = float(job.steps // job.save_every)
     else:
         saves = min(job.evaluations, seconds // _REST_BETWEEN_SAVES)
-    return job.steps, seconds + saves * save
+    return stepping, seconds + saves * save
 
 
 def _save_seconds(job: Job, calibration: Calibration) -> float:

@@ -191,7 +191,7 @@ class Loop:
         started = time.perf_counter()
         self.observers.step_begin(self._epoch())
         result, seconds = self._update()
-        self.tokens += result.tokens
+        self.tokens += result.input_tokens
         self.observers.step_end(
             self.step, float(result.loss), self.tokens, self.elapsed, self._planned()
         )
@@ -317,7 +317,7 @@ class Loop:
 
     def _report(self, result: Any, seconds: float, evaluated: bool) -> None:
         assert self.records is not None
-        speed = result.tokens / max(seconds, 1e-9)
+        speed = result.input_tokens / max(seconds, 1e-9)
         fraction = self.budget.fraction(self.step, self.elapsed)
         asked = self.observers.want_record
         if self.step % self.config.log_every == 0 or evaluated or asked or fraction >= 1.0:

@@ -28,6 +28,8 @@ TEST(TrainStep, UnevenPaddedMicroBatchesEqualOneBatch) {
   const auto second = several.run_batches({a, b, padded(c, 13)});
   EXPECT_EQ(first.tokens, 27 + 21 + 2);
   EXPECT_EQ(second.tokens, first.tokens);
+  EXPECT_EQ(first.input_tokens, (2 + 3 + 1) * 16);  // also those that are no target
+  EXPECT_EQ(second.input_tokens, 2 * 16 + 3 * 7 + 13);
   EXPECT_NEAR(first.loss, second.loss, 1e-6);
   EXPECT_NEAR(first.grad_norm, second.grad_norm, 1e-6);
   const at::Tensor difference =

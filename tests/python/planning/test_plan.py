@@ -102,7 +102,10 @@ def test_a_budget_on_the_clock_gives_steps() -> None:
     found = plan(timed, here=HERE, calibration=MEASURED)
     assert found.seconds == 60.0 and found.steps == int((60 - 2 - 0.025) / 1.1)
     short = dataclasses.replace(timed, seconds=6.7, unplanned_steps=6)
-    assert plan(short, here=HERE, calibration=MEASURED).steps == 6  # and no evaluation
+    few = plan(short, here=HERE, calibration=MEASURED)
+    assert few.steps == 6  # and no evaluation
+    # The rate is not rounded to whole steps.
+    assert few.tokens_per_s == pytest.approx(JOB.step_tokens / 1.1, rel=0.01)
     open_end = plan(dataclasses.replace(JOB, steps=None), here=HERE, calibration=MEASURED)
     assert open_end.seconds is open_end.steps is open_end.cost is None
     assert open_end.tokens_per_s == pytest.approx(JOB.step_tokens / 1.1)

@@ -190,6 +190,15 @@ def test_a_shortage_halves_the_micro_batch_and_keeps_the_step(
         assert mine["tokens"] == theirs["tokens"]
 
 
+def test_the_rate_counts_what_is_read_not_what_is_asked_for(tmp_path: Path, text: Path) -> None:
+    model = {**MODEL, "max_position_embeddings": 32, "causal": False}
+    masked = train(recipe(tmp_path, text, model=model, objective="masked"), display=Notes())
+    assert masked.summary["tokens"] == 6 * 4 * 32  # of which 15% are targets
+    kept = json.loads((tmp_path / "foresight.json").read_text())
+    rate = kept["actual"]["tokens_per_s"]
+    assert rate == pytest.approx(6 * 4 * 32 / kept["actual"]["seconds"], rel=0.01)
+
+
 def test_a_resumed_run_goes_on_with_the_smaller_micro_batches(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
