@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from omnima.benchmarking.limits import better_of, describe_machine
-from omnima.benchmarking.rounds import (
-    OURS,
-    Measured,
-    Rounds,
-    Say,
-    check_rounds,
-    check_threads,
-    measured_limits,
-)
+from omnima.benchmarking.choices import PRECISIONS, check_peers, check_precisions
+from omnima.benchmarking.rounds import OURS, Measured, Rounds, Say, Turns
 from omnima.benchmarking.shapes import Shape, shape_of
-from omnima.benchmarking.systems import WRITING, systems_of
+from omnima.benchmarking.systems import WRITING
 from omnima.benchmarking.texts import Corpus, corpus_of
 from omnima.errors import ConfigError
-
-TASKS = ("train", "evaluate", "tokenize")
-PRECISIONS = ("bf16", "fp32")
 
 
 def benchmark(
@@ -93,101 +81,62 @@ def benchmark(
         raise ConfigError(f"{task} measures a model: take benchmarking.benchmark_generation.")
     systems = [OURS, *check_peers(task, peers)]
     precisions = check_precisions(precision)
-    check_rounds(rounds, seconds)
-    threads = check_threads(threads)
-    with contextlib.ExitStack() as stack:
-        shape, corpus = None, None
-        jobs: list[tuple[str | None, dict[str, Any]]]
-        if task == "tokenize":
-            corpus = stack.enter_context(corpus_of(data, kind, vocab_size, systems))
-            jobs = [(None, {"directory": str(corpus.directory), "documents": str(corpus.path)})]
-        else:
-            shape = shape_of(
-                preset, params, vocab_size=vocab_size, context=context, batch_size=batch_size
-            )
-            jobs = [(each, {"precision": each, "shape": shape.as_dict()}) for each in precisions]
-        run = _Run(task, rounds, seconds, shape, corpus, say or (lambda line: None))
-        limits = measured_limits(threads)
-        for name, job in jobs:
-            common = {"task": task, "threads": threads, "seed": 0, "kind": kind, **job}
-            run.measure(name, systems, common)
-        limits = better_of(limits, measured_limits(threads))
-    return run.report(describe_machine(threads, limits))
+    turns = Turns.of(rounds, seconds, threads, say)
+    jobs: list[tuple[str | None, dict[str, Any]]]
+    if task == "tokenize":
+        with corpus_of(data, kind, vocab_size, systems) as corpus:
+            files = {"directory": str(corpus.directory), "documents": str(corpus.path)}
+            jobs = [(None, {"seed": 0, "kind": kind, **files})]
+            return _Tokenizing(task, turns, corpus).run(systems, jobs)
+    shape = shape_of(preset, params, vocab_size=vocab_size, context=context, batch_size=batch_size)
+    about = {"seed": 0, "kind": kind, "shape": shape.as_dict()}
+    jobs = [(each, {"precision": each, **about}) for each in precisions]
+    return _Steps(task, turns, shape).run(systems, jobs)
 
 
-def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
-    """Return the names of the peers that are asked for."""
-    if task not in (*TASKS, *WRITING):
-        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join([*TASKS, *WRITING])}.')
-    known = [name for name in systems_of(task) if name != OURS]
-    if peers is None:
-        return known
-    given = peers.split(",") if isinstance(peers, str) else list(peers)
-    names = list(dict.fromkeys(name.strip() for name in given if name.strip() not in ("", "none")))
-    for name in names:
-        if name != OURS and name not in known:
-            raise ConfigError(
-                f'Unknown peer "{name}" for {task}; the peers are {", ".join(known)}, or none.'
-            )
-    return [name for name in names if name != OURS]
+class _Steps(Rounds):
+    """Training steps, or losses, of a shape."""
 
+    def __init__(self, task: str, turns: Turns, shape: Shape) -> None:
+        super().__init__(task, turns)
+        self.shape = shape
 
-def check_precisions(precision: str | Sequence[str]) -> list[str]:
-    """Return the precisions that are asked for."""
-    given = precision.split(",") if isinstance(precision, str) else list(precision)
-    names = list(dict.fromkeys(name.strip() for name in given))
-    for name in names:
-        if name not in PRECISIONS:
-            raise ConfigError(
-                f'Unknown precision "{name}"; expected {" or ".join(PRECISIONS)}, or both with a '
-                "comma."
-            )
-    return names
-
-
-class _Run(Rounds):
-    """One call of `benchmark`: what was measured so far."""
-
-    def __init__(
-        self,
-        task: str,
-        rounds: int,
-        seconds: float,
-        shape: Shape | None,
-        corpus: Corpus | None,
-        say: Say,
-    ) -> None:
-        super().__init__(task, rounds, seconds, say)
-        self.shape, self.corpus = shape, corpus
-
-    def memory(self) -> float | None:
-        return self.shape.memory(self.task) if self.shape else None
+    def memory(self) -> float:
+        return self.shape.memory(self.task)
 
     def row(
         self, found: Measured, system: str, precision: str | None, ours: Measured
     ) -> dict[str, Any]:
-        row = super().row(found, system, precision, ours)
-        tokens = self.shape.tokens if self.shape else found.told["tokens"]
-        row["tokens_per_s"] = tokens / found.seconds
-        if self.shape is not None:
-            row["gflops_per_s"] = self.shape.flops(self.task) / found.seconds / 1e9
-            row["parameters"] = found.told["parameters"]
-        if self.corpus is not None:
-            row["mb_per_s"] = self.corpus.bytes / found.seconds / 1e6
-        return row
-
-    def report(self, machine: dict[str, Any]) -> dict[str, Any]:
-        """Everything that was measured, beside the machine."""
-        for row in self.rows:
-            if "gflops_per_s" in row:
-                row["share_of_limit"] = row["gflops_per_s"] / machine[f"{row['precision']}_gflops"]
-        about = self.shape.as_dict() if self.shape else {}
-        if self.corpus is not None:
-            about = self.corpus.as_dict()
         return {
-            "task": self.task,
-            "shape": about,
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "machine": machine,
+            **super().row(found, system, precision, ours),
+            "tokens_per_s": self.shape.tokens / found.seconds,
+            "gflops_per_s": self.shape.flops(self.task) / found.seconds / 1e9,
+            "parameters": found.told["parameters"],
         }
+
+    def shape_facts(self) -> dict[str, Any]:
+        return self.shape.as_dict()
+
+    def finish(self, machine: dict[str, Any]) -> None:
+        for row in self.rows:
+            row["share_of_limit"] = row["gflops_per_s"] / machine[f"{row['precision']}_gflops"]
+
+
+class _Tokenizing(Rounds):
+    """Text to ids."""
+
+    def __init__(self, task: str, turns: Turns, corpus: Corpus) -> None:
+        super().__init__(task, turns)
+        self.corpus = corpus
+
+    def row(
+        self, found: Measured, system: str, precision: str | None, ours: Measured
+    ) -> dict[str, Any]:
+        return {
+            **super().row(found, system, precision, ours),
+            "tokens_per_s": found.told["tokens"] / found.seconds,
+            "mb_per_s": self.corpus.bytes / found.seconds / 1e6,
+        }
+
+    def shape_facts(self) -> dict[str, Any]:
+        return self.corpus.as_dict()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from omnima.errors import ConfigError
 
 #: What each system calls a format, and the copy of the model it computes from.
 COPIES: dict[str, dict[str, str]] = {
@@ -30,25 +27,6 @@ OURS: dict[str, tuple[str | None, str]] = {
     "int8": ("gguf-q8_0", "auto"),
     "int4": ("gguf-q4_0", "auto"),
 }
-
-
-def check_formats(given: str | Sequence[str]) -> list[str]:
-    """Return the formats that are asked for.
-
-    Raises
-    ------
-    ConfigError
-        An unknown one.
-    """
-    names = given.split(",") if isinstance(given, str) else list(given)
-    names = list(dict.fromkeys(name.strip() for name in names))
-    for name in names:
-        if name not in FORMATS:
-            raise ConfigError(
-                f'Unknown format "{name}"; the formats are {", ".join(FORMATS)}, or several with '
-                "commas."
-            )
-    return names
 
 
 def copy_of(system: str, format: str) -> str | None:

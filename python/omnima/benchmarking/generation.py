@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from omnima.benchmarking import formats
-from omnima.benchmarking.bench import check_peers
+from omnima.benchmarking.choices import check_formats, check_peers
 from omnima.benchmarking.copies import Copies
-from omnima.benchmarking.formats import check_formats, copy_of
-from omnima.benchmarking.limits import better_of, describe_machine
+from omnima.benchmarking.formats import copy_of
 from omnima.benchmarking.process import SystemFailed, WorkerProcess
-from omnima.benchmarking.rounds import (
-    OURS,
-    Measured,
-    Rounds,
-    Say,
-    check_rounds,
-    check_threads,
-    measured_limits,
-)
+from omnima.benchmarking.rounds import OURS, Measured, Rounds, Say, Turns
 from omnima.benchmarking.systems import WRITING
 from omnima.benchmarking.work import Work, work_of
 from omnima.config import ModelConfig
@@ -98,8 +89,7 @@ def benchmark_generation(
         raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(WRITING)}.')
     systems = [OURS, *check_peers(task, peers)]
     names = check_formats(format)
-    check_rounds(rounds, seconds)
-    threads = check_threads(threads)
+    turns = Turns.of(rounds, seconds, threads, say)
     from omnima._places import find_model
 
     path = find_model(model).resolve()
@@ -107,14 +97,9 @@ def benchmark_generation(
     work = work_of(task, name, _config_of(path), sequences, prompt_tokens, new_tokens)
     with contextlib.ExitStack() as stack:
         place = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="omnima-bench-"))
-        run = _Run(work, Copies(path, Path(place)), rounds, seconds, say or (lambda line: None))
-        limits = measured_limits(threads)
-        job = {"task": task, "threads": threads, "model": str(path), "prompts": work.prompts()}
-        for precision in names:
-            more = {"precision": precision, "new_tokens": work.new_tokens}
-            run.measure(precision, systems, {**job, **more})
-        limits = better_of(limits, measured_limits(threads))
-        return run.report(describe_machine(threads, limits), threads)
+        job = {"model": str(path), "prompts": work.prompts(), "new_tokens": work.new_tokens}
+        jobs = [(each, {**job, "precision": each}) for each in names]
+        return _Writing(work, Copies(path, Path(place)), turns).run(systems, jobs)
 
 
 def _config_of(path: Path) -> ModelConfig:
@@ -125,11 +110,11 @@ def _config_of(path: Path) -> ModelConfig:
     return ModelConfig.from_dict(stored.config)
 
 
-class _Run(Rounds):
-    """One call of `benchmark_generation`: what was measured so far."""
+class _Writing(Rounds):
+    """Prompts that are read and written on from."""
 
-    def __init__(self, work: Work, copies: Copies, rounds: int, seconds: float, say: Say) -> None:
-        super().__init__(work.task, rounds, seconds, say)
+    def __init__(self, work: Work, copies: Copies, turns: Turns) -> None:
+        super().__init__(work.task, turns)
         self.work, self.copies = work, copies
 
     def memory(self) -> float | None:
@@ -201,24 +186,20 @@ class _Run(Rounds):
         ]
         return reasons[-1]
 
-    def report(self, machine: dict[str, Any], threads: int) -> dict[str, Any]:
-        """Everything that was measured, beside the machine."""
+    def shape_facts(self) -> dict[str, Any]:
+        return self.work.as_dict()
+
+    def finish(self, machine: dict[str, Any]) -> None:
         measured = [row for row in self.rows if row["absent"] is None]
         sizes = [self.work.touched(row["weight_bytes"]) for row in measured]
+        asked = {"do": "reading", "threads": self.turns.threads, "sizes": sizes}
         with WorkerProcess() as worker:  # what fits into a cache is read faster
-            rates = worker.ask({"do": "reading", "threads": threads, "sizes": sizes})["gb_per_s"]
+            rates = worker.ask(asked)["gb_per_s"]
         for row, size, rate in zip(measured, sizes, rates, strict=True):
             products = "fp32" if row["precision"] == "f32" else "bf16"
             computing = self.work.flops / machine[f"{products}_gflops"] / 1e9
+            reading = size * self.work.passes / rate / 1e9
             row["read_limit_gb_per_s"] = rate
-            reading = size * self.work.passes / row["read_limit_gb_per_s"] / 1e9
             row["share_of_limit"] = max(computing, reading) / row["seconds"]
         for row in self.rows:
             row.setdefault("read_limit_gb_per_s", None)
-        return {
-            "task": self.task,
-            "shape": self.work.as_dict(),
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "machine": machine,
-        }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from omnima.benchmarking.limits import better_of, describe_machine
 from omnima.benchmarking.process import SystemFailed, WorkerProcess
 from omnima.benchmarking.systems import missing
 from omnima.errors import ConfigError
@@ -18,12 +21,6 @@ OURS = "omnima"
 _USABLE = 0.7  # of the free memory
 
 Say = Callable[[str], None]
-
-
-def check_rounds(rounds: int, seconds: float) -> None:
-    """Refuse a measurement without a turn."""
-    if rounds < 1 or not seconds > 0:
-        raise ConfigError("rounds must be at least 1 and seconds above 0.")
 
 
 def check_threads(threads: int | None) -> int:
@@ -41,14 +38,59 @@ def measured_limits(threads: int) -> dict[str, float]:
         return worker.ask({"do": "limits", "threads": threads})
 
 
-class Rounds:
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """How systems take turns: how often, how many seconds each, on how many threads."""
+
+    rounds: int
+    seconds: float
+    threads: int
+    say: Say
+
+    @classmethod
+    def of(cls, rounds: int, seconds: float, threads: int | None, say: Say | None) -> Turns:
+        """Check and complete what users give; ConfigError where there would be no turn."""
+        if rounds < 1 or not seconds > 0:
+            raise ConfigError("rounds must be at least 1 and seconds above 0.")
+        return cls(rounds, seconds, check_threads(threads), say or (lambda line: None))
+
+
+class Rounds(ABC):
     """One call of a benchmark: what was measured so far."""
 
-    def __init__(self, task: str, rounds: int, seconds: float, say: Say) -> None:
-        self.task, self.rounds, self.seconds, self.say = task, rounds, seconds, say
+    def __init__(self, task: str, turns: Turns) -> None:
+        self.task, self.turns, self.say = task, turns, turns.say
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[dict[str, Any]] = []
         self.dice = random.Random(0)
+
+    def run(
+        self, systems: list[str], jobs: Iterable[tuple[str | None, dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """Measure all systems in every job, a precision and what is asked, and the machine before
+        and after.
+        """
+        threads = self.turns.threads
+        before = measured_limits(threads)
+        for precision, job in jobs:
+            self.measure(precision, systems, {"task": self.task, "threads": threads, **job})
+        limits = better_of(before, measured_limits(threads))
+        machine = describe_machine(threads, limits)
+        self.finish(machine)
+        return {
+            "task": self.task,
+            "shape": self.shape_facts(),
+            "rows": self.rows,
+            "skipped": self.skipped,
+            "machine": machine,
+        }
+
+    @abstractmethod
+    def shape_facts(self) -> dict[str, Any]:
+        """What the report says of the work."""
+
+    def finish(self, machine: dict[str, Any]) -> None:  # noqa: B027 - most add something
+        """Add to the rows what only the machine's rates tell."""
 
     def measure(self, precision: str | None, systems: list[str], job: dict[str, Any]) -> None:
         """Measure all systems in one precision."""
@@ -134,12 +176,12 @@ class Rounds:
                 told["start_seconds"] = time.perf_counter() - worker.started
                 found.setdefault(system, Measured(told))
                 running[system], turns[system] = worker, []
-            for number in range(self.rounds):
+            for number in range(self.turns.rounds):
                 order = list(running)
                 self.dice.shuffle(order)
-                self.say(f"{label}: round {number + 1} of {self.rounds}")
+                self.say(f"{label}: round {number + 1} of {self.turns.rounds}")
                 for system in order:
-                    request = {"do": "turn", "seconds": self.seconds}
+                    request = {"do": "turn", "seconds": self.turns.seconds}
                     told = self._ask(system, precision, running[system], request)
                     if told is None:
                         del running[system], turns[system], found[system]

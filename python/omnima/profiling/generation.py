@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omnima.benchmarking.formats import check_formats, open_in
+from omnima.benchmarking.choices import check_formats
+from omnima.benchmarking.formats import open_in
 from omnima.benchmarking.limits import describe_machine, measure_reading
 from omnima.benchmarking.rounds import check_threads, measured_limits
 from omnima.benchmarking.shapes import shape_of

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omnima.benchmarking.bench import check_precisions
+from omnima.benchmarking.choices import check_precisions
 from omnima.benchmarking.limits import describe_machine
 from omnima.benchmarking.rounds import check_threads, measured_limits
 from omnima.benchmarking.shapes import Shape, shape_of

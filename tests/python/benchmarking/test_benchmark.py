@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omnima.benchmarking import bench, benchmark, shape_of
+from omnima.benchmarking import bench, benchmark, rounds, shape_of
 from omnima.benchmarking.process import SystemFailed, WorkerProcess
 from omnima.benchmarking.systems import TRAINERS
 from omnima.benchmarking.worker import Worker, peak_memory, serve
@@ -79,7 +79,7 @@ def test_tokenize_keeps_its_contract(capsys):
 def told(monkeypatch):
     """Measure no machine, and say what was said."""
     limits = {"fp32_gflops": 1.0, "bf16_gflops": 1.0, "read_gb_per_s": 1.0}
-    monkeypatch.setattr(bench, "measured_limits", lambda threads: limits)
+    monkeypatch.setattr(rounds, "measured_limits", lambda threads: limits)
     return []
 
 
@@ -131,10 +131,9 @@ def test_peers_that_do_not_fit_together_are_measured_in_waves(monkeypatch, told)
 
 def test_our_own_failure_is_an_error(monkeypatch, told):
     monkeypatch.setitem(TRAINERS, "omnima", ("no_such_file", "torch"))
+    run = bench._Steps("train", rounds.Turns.of(1, 0.01, 1, told.append), shape_of("nima"))
     with pytest.raises(SystemFailed):
-        bench._Run("train", 1, 0.01, shape_of("nima"), None, told.append).measure(
-            "bf16", ["omnima"], {"task": "train", "kind": "", "oops": 1}
-        )
+        run.measure("bf16", ["omnima"], {"task": "train", "kind": "", "oops": 1})
 
 
 def test_a_peer_that_fails_in_its_turn_is_left_out(monkeypatch, told):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from omnima.benchmarking import SHAPES, check_gate, markdown, read_gate, shape_of, tables
-from omnima.benchmarking.bench import check_peers, check_precisions
+from omnima.benchmarking.choices import check_peers, check_precisions
 from omnima.benchmarking.systems import missing, systems_of
 from omnima.benchmarking.texts import corpus_of
 from omnima.config import PRESETS, ModelConfig
