@@ -114,7 +114,7 @@ def test_several_values_after_one_flag(given, spread):
         (["bench", "train", "--params", "big"], "such as 500k"),
         (["bench", "train", "--peers", "jax"], "the peers are torch-eager, torch-compile"),
         (["bench", "tokenize", "--peers", "litgpt"], "the peers are sentencepiece, tokenizers"),
-        (["bench", "train", "--precision", "fp8"], "expected bf16 or fp32"),
+        (["bench", "train", "--precision", "fp8"], "the precisions are bf16, fp32"),
         (["bench", "train", "--batch-size", "0"], "batch_size is 0"),
         (["bench", "train", "--context", "-1"], "context is -1"),
         (["bench", "train", "--threads", "0"], "threads is 0"),
