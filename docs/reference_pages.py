@@ -117,11 +117,14 @@ def module_part(module: ModuleType, seen: set[int]) -> str:
 
 
 def directive(name: str, value: Any, module: str) -> str:
+    options = ""
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+        if any(base.__module__.partition(".")[0] == "omnima" for base in value.__bases__):
+            options = "\n   :inherited-members: ABC, Exception"  # ours are shown, others' are not
     elif callable(value):
         kind = "autofunction"
     else:
         shown = ", ".join(f"`{each}`" for each in value) if isinstance(value, dict) else repr(value)
         return f"`{module}.{name}`: {shown}\n"
-    return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}\n```\n"
+    return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}{options}\n```\n"

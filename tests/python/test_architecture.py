@@ -35,7 +35,7 @@ WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
 BASE = {"", "errors", "_blocks", "_device", "_durable", "_core", "_torch_guard"}
-BASE |= {"_machine", "_sizes", "_places", "_downloads", "_hub_client"}
+BASE |= {"_machine", "_sizes", "_places", "_outputs", "_downloads", "_hub_client"}
 PYTHON = {
     "errors": set(),
     "_blocks": set(),
@@ -45,6 +45,7 @@ PYTHON = {
     "_sizes": set(),
     "_device": {"errors"},
     "_places": {"errors", "_downloads"},
+    "_outputs": {"errors"},
     "_downloads": {"errors", "_places", "_hub_client"},
     "_hub_client": {"errors"},
     "config": BASE,
@@ -54,7 +55,9 @@ PYTHON = {
     "generation": BASE | {"config", "tokenizers", "model"},
     "_growth": BASE | {"config"},
     "quantization": BASE | {"config", "tokenizers", "data", "hub", "model"},
-    "model": BASE | {"config", "_growth", "tokenizers", "hub", "generation", "quantization"},
+    "_sharing": BASE | {"config", "tokenizers", "hub"},
+    "model": BASE
+    | {"config", "_growth", "_sharing", "tokenizers", "hub", "generation", "quantization"},
     "exporting": BASE | {"config", "tokenizers", "hub", "model", "generation", "evaluation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
