@@ -90,9 +90,12 @@ def benchmark_generation(
     systems = [OURS, *check_peers(task, peers)]
     names = check_formats(format)
     turns = Turns.of(rounds, seconds, threads, say)
+    from omnima._outputs import check_writable
     from omnima._places import find_model
 
     path = find_model(model).resolve()
+    if cache is not None:
+        check_writable(Path(cache))
     name = path.stem if path.is_file() else path.name
     work = work_of(task, name, _config_of(path), sequences, prompt_tokens, new_tokens)
     with contextlib.ExitStack() as stack:

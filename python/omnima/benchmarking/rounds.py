@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import random
 import statistics
 import time
@@ -19,6 +20,7 @@ from omnima.errors import ConfigError
 
 OURS = "omnima"
 _USABLE = 0.7  # of the free memory
+_MOST_THREADS = 1024  # a system that cannot start so many ends the process
 
 Say = Callable[[str], None]
 
@@ -27,8 +29,8 @@ def check_threads(threads: int | None) -> int:
     """Return the number of threads to use."""
     from omnima._machine import usable_cores
 
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}, but must be at least 1.")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise ConfigError(f"threads is {threads}, but must be from 1 to {_MOST_THREADS}.")
     return threads or usable_cores()
 
 
@@ -50,8 +52,10 @@ class Turns:
     @classmethod
     def of(cls, rounds: int, seconds: float, threads: int | None, say: Say | None) -> Turns:
         """Check and complete what users give; ConfigError where there would be no turn."""
-        if rounds < 1 or not seconds > 0:
-            raise ConfigError("rounds must be at least 1 and seconds above 0.")
+        if rounds < 1:
+            raise ConfigError(f"rounds is {rounds}, but must be at least 1.")
+        if not 0 < seconds < math.inf:
+            raise ConfigError(f"seconds is {seconds:g}, but must be a number above 0.")
         return cls(rounds, seconds, check_threads(threads), say or (lambda line: None))
 
 

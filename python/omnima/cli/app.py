@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _write_utf8()
     if not sys.stderr.isatty():  # downloads draw bars, which are noise in a file
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    standard, warnings.formatwarning = warnings.formatwarning, _plainly
     try:
         app(args=spread_values(given), prog_name="omnima", standalone_mode=True)
     except OmnimaError as error:
@@ -117,6 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except (OSError, UnicodeError, MemoryError) as error:
         _leave(f"{type(error).__name__}: {error}", error)
+    finally:
+        warnings.formatwarning = standard
+
+
+def _plainly(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as one line, without the line of code that it comes from."""
+    kind = "warning" if category is UserWarning else category.__name__
+    return f"{kind}: {' '.join(str(message).split())}\n"
 
 
 def _leave(message: str, error: BaseException) -> None:

@@ -234,18 +234,14 @@ def _measured(tokenizers: list[Tokenizer], on: str, field: str | None) -> list[d
 
 def _claim(out: str, overwrite: bool) -> None:
     """Refuse, before anything is learnt, a place that cannot take the tokenizer or has one."""
-    import os
     from pathlib import Path
 
+    from omnima._outputs import check_writable
     from omnima.errors import ConfigError
     from omnima.tokenizers.files import MERGES_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 
-    directory = Path(out).absolute()
-    place = next(each for each in (directory, *directory.parents) if os.path.lexists(each))
-    if not place.is_dir():
-        raise ConfigError(f"--out {out}: {place} is a file; name a directory.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {out}: {place} cannot be written to; name another directory.")
+    directory = Path(out)
+    check_writable(directory)
 
     def holds(*names: str) -> str | None:
         return next((name for name in names if (directory / name).exists()), None)

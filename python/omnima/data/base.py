@@ -12,6 +12,8 @@ from omnima.errors import DataError
 
 OnError = Literal["raise", "skip"]
 
+#: Ends the message of a bad record.
+SKIP_ADVICE = ' Or pass on_error="skip" to leave such records out.'
 PIECE_BYTES = 4 << 20  # no more of one document than this is held at a time
 
 
@@ -104,7 +106,7 @@ class Source(ABC):
     def _reject(self, message: str) -> None:
         """Raise for a bad record, or count it when bad ones are to be skipped."""
         if self.on_error == "raise":
-            raise DataError(message + ' Or pass on_error="skip" to leave such records out.')
+            raise DataError(message + SKIP_ADVICE)
         self.skipped += 1
 
 

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnima._outputs import new_directory, new_file
 from omnima._places import find_model
 from omnima.errors import ConfigError
 from omnima.exporting.asking import INSTALL, ExportError, ask
@@ -59,7 +60,7 @@ def export(
     ------
     ConfigError
         An unknown format, a dtype that it does not have, a model that it cannot say, a directory
-        with files in it.
+        with files in it, or a place that cannot be written.
     ExportError
         The tool finds another model: the reasons. What was at `out` is still there.
     """
@@ -72,7 +73,7 @@ def export(
     if dtype not in DTYPES[to]:
         raise ConfigError(f'dtype is "{dtype}"; for {to} the choices are {", ".join(DTYPES[to])}.')
     path = Path(os.path.abspath(out))  # "." has a name, too
-    _check_free(path, to)
+    new_directory(path) if to == "hf" else new_file(path)
     given = model if isinstance(model, Model) else Model.from_pretrained(model, strict=strict)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
@@ -100,13 +101,6 @@ def export(
             stacklevel=2,
         )
     return found
-
-
-def _check_free(path: Path, to: str) -> None:
-    if to == "hf" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} is there already: give a new or an empty directory.")
-    if to == "gguf" and path.is_dir():
-        raise ConfigError(f"{path} is a directory: give the name of a file.")
 
 
 def _write(model: Model, to: str, path: Path, dtype: str) -> None:
@@ -159,14 +153,13 @@ def import_model(path: str | Path, out: str | Path, strict: bool = False) -> Pat
     Raises
     ------
     ConfigError
-        A directory with files in it.
+        A directory that has files in it or cannot be written.
     DataError
         What cannot be read: see `omnima.hub`.
     """
     from omnima.model import Model
 
-    folder = Path(out)
-    _check_free(folder, "hf")
+    folder = new_directory(out)
     Model.from_pretrained(path, strict=strict).save_pretrained(folder, blocks=False)
     return folder
 

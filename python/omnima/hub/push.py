@@ -105,6 +105,11 @@ def push(
             f"{repository!r} is no name of a repository: give owner/name, such as ada/small-model."
         )
     folder = Path(directory).expanduser()
+    if folder.is_file():
+        raise ConfigError(
+            f"{directory} is a file: give the directory that it lies in. Of a directory the GGUF "
+            "files go along."
+        )
     if not folder.is_dir():
         raise ConfigError(f"There is no directory {directory}: give that of a saved model.")
     files = _checked(folder)

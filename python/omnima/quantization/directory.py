@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omnima.errors import ConfigError
+from omnima._outputs import new_directory
 from omnima.quantization.model import Report, quantize
 from omnima.quantization.plan import plan
 from omnima.quantization.text import Text
@@ -36,15 +36,14 @@ def quantize_directory(
     Raises
     ------
     ConfigError
-        Something unknown, a quantized model, or a directory with files in it.
+        Something unknown, a quantized model, or a directory that has files in it or cannot be
+        written.
     DataError
         Damaged files, or a text that is missing, empty, too short or no text.
     """
     from omnima.model import Model
 
-    path = Path(out)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{out} is there already: give a new or an empty directory.")
+    path = new_directory(out)
     loaded = Model.from_pretrained(model, strict=strict)
     plan(loaded.config.to_dict(), to, method, group_size)  # refuses before text is read
     report = quantize(loaded, to, method, group_size, calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,9 @@ def rows_of(text: Text | None, tokenizer: Any, context: int) -> tuple[Tensor, Te
 
 
 def _ids(text: Text, tokenizer: Any) -> list[int]:
-    from omnima.data import open_source
-
     ids: list[int] = []
     characters = 0
-    for document in open_source(text).documents():
+    for document in _documents(text):
         start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         taken = document[: _LARGEST - characters]
@@ -58,6 +57,16 @@ def _ids(text: Text, tokenizer: Any) -> list[int]:
         if characters >= _LARGEST:
             break
     return ids
+
+
+def _documents(text: Text) -> Iterator[str]:
+    from omnima.data import open_source
+    from omnima.data.base import SKIP_ADVICE
+
+    try:
+        yield from open_source(text).documents()
+    except DataError as error:  # here bad records cannot be skipped
+        raise DataError(f"The calibration text: {str(error).removesuffix(SKIP_ADVICE)}") from None
 
 
 def _spread(ids: Tensor, time: int, most: int) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 
@@ -182,7 +183,9 @@ def test_formats_that_are_not_there_are_refused_with_those_that_are(directory):
         ("decode", {"prompt_tokens": 60, "new_tokens": 5}, "context holds 64"),
         ("write", {}, "the tasks are prefill, decode, batch"),
         ("decode", {"peers": "jax"}, "the peers are transformers, llama.cpp, ctranslate2"),
-        ("decode", {"seconds": 0}, "seconds above 0"),
+        ("decode", {"seconds": math.inf}, "seconds is inf, but must be a number above 0"),
+        ("decode", {"threads": 10**6}, "threads is 1000000, but must be from 1 to 1024"),
+        ("decode", {"cache": __file__}, "cannot be written to: .* is a file"),
     ],
 )
 def test_what_makes_no_sense_is_refused(directory, task, given, message):

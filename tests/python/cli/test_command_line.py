@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -108,7 +109,7 @@ def test_several_values_after_one_flag(given, spread):
         (["bench", "train", "--model", "m"], "--model says nothing to bench train"),
         (["bench", "batch", "--model", "m", "--peers", "jax"], "the peers are transformers, llama"),
         (["bench", "batch", "--model", "m", "--format", "fp8"], "the formats are f32, bf16, int8"),
-        (["bench", "batch", "--model", "m", "--rounds", "0"], "rounds must be"),
+        (["bench", "batch", "--model", "m", "--rounds", "0"], "rounds is 0, but must be"),
         (["bench", "train", "--preset", "2m"], "bench-13.9m"),
         (["bench", "train", "--preset", "1m", "--params", "1M"], "drop one"),
         (["bench", "train", "--params", "big"], "such as 500k"),
@@ -118,7 +119,7 @@ def test_several_values_after_one_flag(given, spread):
         (["bench", "train", "--batch-size", "0"], "batch_size is 0"),
         (["bench", "train", "--context", "-1"], "context is -1"),
         (["bench", "train", "--threads", "0"], "threads is 0"),
-        (["bench", "train", "--rounds", "0"], "rounds must be"),
+        (["bench", "train", "--rounds", "0"], "rounds is 0, but must be"),
         (["bench", "tokenize", "--kind", "word"], "expected bpe or unigram"),
         (["bench", "train", "--gate", "/nowhere/gate.json"], "/nowhere/gate.json cannot be read"),
     ],
@@ -127,6 +128,21 @@ def test_errors_are_one_line_on_standard_error(arguments, message, leave):
     code, out, err = leave([*arguments, "--json"])
     assert code == 1 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_warnings_are_one_line_without_the_code_they_come_from(leave, monkeypatch):
+    told = []
+
+    def warn(*given):
+        for kind in (UserWarning, FutureWarning):
+            told.append(warnings.formatwarning("It was\n not verified.", kind, "code.py", 7))
+        raise ConfigError("no")
+
+    monkeypatch.setattr("omnima.evaluation.inventory.describe_directory", warn)
+    before = warnings.formatwarning
+    assert leave(["info", "m"])[0] == 1
+    assert told == ["warning: It was not verified.\n", "FutureWarning: It was not verified.\n"]
+    assert warnings.formatwarning is before
 
 
 @pytest.mark.parametrize(

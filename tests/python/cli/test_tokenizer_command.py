@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -93,9 +94,9 @@ def test_a_place_that_cannot_take_it_is_refused_before_learning(made, tmp_path, 
     for directory in (model, run):
         (directory / "tokenizer.json").write_text("{}")
     for out, overwrite, message in (
-        (file, [], "is a file; name a directory"),
-        (file / "below" / "it", ["--overwrite"], f"{file} is a file; name a directory"),
-        (tmp_path / "link", [], "is a file; name a directory"),
+        (file, [], "is a file; name another directory"),
+        (file / "below" / "it", ["--overwrite"], f"{file} is a file; name another directory"),
+        (tmp_path / "link", [], "is a file; name another directory"),
         (gpt2, [], "holds a tokenizer already; replace it with --overwrite"),
         (made / "bpe", [], "holds a tokenizer already; replace it with --overwrite"),
         (model, ["--overwrite"], "is the directory of a model (config.json)"),
@@ -104,10 +105,14 @@ def test_a_place_that_cannot_take_it_is_refused_before_learning(made, tmp_path, 
         for command in (["train", "tinyworld:10KB"], ["import", made / "word"]):
             code, _, err = leave(["tokenizer", *command, "--out", out, *overwrite])
             assert code == 1 and message in " ".join(err.split())
-    monkeypatch.setattr("os.access", lambda *_: False)
+
+    def refuse(**where):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     command = ["tokenizer", "train", "tinyworld:10KB", "--out", tmp_path / "new" / "one"]
     code, _, err = leave(command)
-    assert code == 1 and f"{tmp_path} cannot be written to" in err and not learnt
+    assert code == 1 and f"{tmp_path} says Permission denied" in err and not learnt
     assert file.read_text() == "mine" and not (tmp_path / "new").exists()
 
 
