@@ -126,6 +126,7 @@ class Model(Shared):
         device: str = "cpu",
         *,
         dtype: str = "float32",
+        activations: str = "float32",
         revision: str | None = None,
         strict: bool = False,
     ) -> Model:
@@ -144,6 +145,11 @@ class Model(Shared):
             ``"float32"`` can do all. The others serve writing alone, on the CPU: ``"auto"`` leaves
             the weights in the file as they are, blocks of quantized numbers and 16-bit numbers, and
             computes with them, exactly; ``"bfloat16"`` rounds all matrices to that.
+        activations
+            With ``dtype="auto"``: what quantized matrices are multiplied with when text is written.
+            ``"float32"`` is exact; ``"int8"`` rounds each 32 numbers to signed bytes with a scale,
+            which is several times faster and gives nearly the same results. It lays the matrices
+            out anew, in as much memory again as they take in the file.
         revision
             A branch, a tag or a commit of the hub.
         strict
@@ -162,7 +168,7 @@ class Model(Shared):
         from omnima._places import find_model, hub_name
 
         check_device(device)
-        _check_dtype(dtype, device)
+        _check_dtype(dtype, device, activations)
         path = find_model(directory, revision)
         if path.is_file():
             stored = hub.open_gguf(path)
@@ -180,7 +186,7 @@ class Model(Shared):
         else:
             model = cls.__new__(cls)
             model.config, model.tokenizer, model._decoder = config, tokenizer, None
-            model._stored = stored.engine(dtype, strict)
+            model._stored = stored.engine(dtype, strict, activations)
         model.quantization = stored.quantization
         named = hub_name(directory, revision)
         base = named.repo if named else None
@@ -391,9 +397,16 @@ class Model(Shared):
         return generation.generate(self, self.tokenizer, [prompt], **options)[0]
 
 
-def _check_dtype(dtype: str, device: str) -> None:
+def _check_dtype(dtype: str, device: str, activations: str) -> None:
     if dtype not in ("float32", "auto", "bfloat16"):
         raise ConfigError(f'dtype is "{dtype}"; the choices are float32, auto and bfloat16.')
+    if activations not in ("float32", "int8"):
+        raise ConfigError(f'activations is "{activations}"; the choices are float32 and int8.')
+    if activations != "float32" and dtype != "auto":
+        raise ConfigError(
+            f'activations="{activations}" meets the blocks of a quantized model as its file stores '
+            f'them: take dtype="auto", not "{dtype}".'
+        )
     if dtype != "float32" and device != "cpu":
         raise ConfigError(
             f'Weights with dtype "{dtype}" compute on the CPU, not on {device}: take dtype '

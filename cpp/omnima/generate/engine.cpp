@@ -164,8 +164,9 @@ class Run {
 
 }  // namespace
 
-Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats)
-    : config_(std::move(config)), weights_(config_, parameters, formats) {
+Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats,
+               Activations activations)
+    : config_(std::move(config)), weights_(config_, parameters, formats, activations) {
   require<ConfigError>(
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "

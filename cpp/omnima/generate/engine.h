@@ -34,7 +34,8 @@ struct Hooks {
 // from several threads do not disturb each other.
 class Engine {
  public:
-  Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {});
+  Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {},
+         Activations activations = Activations::kFloat32);
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by

@@ -24,7 +24,8 @@ namespace {
 constexpr std::int64_t kWideRows = 32;
 
 // A buffer only grows: its contents are written before they are read.
-void grow(std::vector<float>& buffer, std::int64_t size) {
+template <class T>
+void grow(std::vector<T>& buffer, std::int64_t size) {
   if (static_cast<std::int64_t>(buffer.size()) < size)
     buffer.resize(static_cast<std::size_t>(size));
 }
@@ -271,7 +272,11 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
     return;
   }
   std::int64_t total = 0;
-  for (const auto& [linear, y, stride] : outputs) total += linear->outputs;
+  kernels::ByteRows bytes_of_x{};
+  for (const auto& [linear, y, stride] : outputs) {
+    total += linear->outputs;
+    if (linear->packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear->inputs);
+  }
   const std::int64_t grain = (total / (8 * team_.size()) + 15) / 16 * 16;
   team_.run(total, std::max<std::int64_t>(grain, 16),
             [&](std::int64_t begin, std::int64_t end, int) {
@@ -279,7 +284,11 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
               for (const auto& [linear, y, stride] : outputs) {
                 const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
                 const std::int64_t to = std::min(end - start, linear->outputs);
-                if (from < to) {
+                if (from < to && linear->packed) {
+                  kernels::packed_gemv(
+                      {linear->packed->layout(), linear->bias.data(), bytes_of_x, rows, y, stride},
+                      from, to);
+                } else if (from < to) {
                   kernels::block_gemv(
                       {linear->weight.format->blocks(), linear->weight.row(0), linear->bias.data(),
                        linear->inputs, x, linear->inputs, rows, y, stride},
@@ -288,6 +297,21 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
                 start += linear->outputs;
               }
             });
+}
+
+kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64_t inputs) {
+  const std::int64_t pieces = (inputs + kernels::kPieceInputs - 1) / kernels::kPieceInputs;
+  grow(byte_levels_, rows * pieces * kernels::kPieceInputs);
+  grow(byte_scales_, rows * pieces);
+  grow(byte_totals_, rows * pieces);
+  const kernels::ByteRows out{byte_levels_.data(), byte_scales_.data(), byte_totals_.data()};
+  constexpr std::int64_t kRowsOfAThread = 8;
+  team_.run(rows, kRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
+    kernels::quantize_rows(x + begin * inputs, inputs, end - begin, inputs,
+                           {out.levels + begin * pieces * kernels::kPieceInputs,
+                            out.scales + begin * pieces, out.totals + begin * pieces});
+  });
+  return out;
 }
 
 void Runner::wide_product(const Output& output, const float* x, std::int64_t rows) {

@@ -89,6 +89,8 @@ class Runner {
   // them to `part`.
   void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
                 const char* part = "products");
+  // The rows of activations in 8 bits, for packed weights.
+  kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // One of them, for many rows: y [rows, outputs] = x [rows, inputs] weight^T + bias.
   void wide_product(const Output& output, const float* x, std::int64_t rows);
 
@@ -112,8 +114,11 @@ class Runner {
   std::vector<std::int64_t> chosen_;             // experts of one row
   std::vector<float> chosen_weights_;            // and their weights
   std::vector<float> rstd_;                      // scratch of normalise_heads
-  std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
-  core::Buffer part_;          // of a matrix that is stored otherwise, in float32
+  std::vector<float> change_;             // of attention, while the mlp beside it reads the stream
+  core::Buffer part_;                     // of a matrix that is stored otherwise, in float32
+  std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
+  std::vector<float> byte_scales_;
+  std::vector<std::int32_t> byte_totals_;
 };
 
 }  // namespace omnima::generate

@@ -13,8 +13,9 @@ using core::require;
 
 class Finder {
  public:
-  Finder(const models::DecoderConfig& config, const Parameters& all, const Formats& formats)
-      : config_(config), all_(all), formats_(formats) {}
+  Finder(const models::DecoderConfig& config, const Parameters& all, const Formats& formats,
+         Activations activations)
+      : config_(config), all_(all), formats_(formats), activations_(activations) {}
 
   quant::Matrix matrix(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
     const at::Tensor tensor = found(name);
@@ -51,8 +52,13 @@ class Finder {
 
   Linear linear(const std::string& name, std::int64_t outputs, std::int64_t inputs,
                 bool bias) const {
-    return {matrix(name + ".weight", outputs, inputs),
-            bias ? weight(name + ".bias", {outputs}) : Weight{}, outputs, inputs};
+    return linear(matrix(name + ".weight", outputs, inputs),
+                  bias ? weight(name + ".bias", {outputs}) : Weight{});
+  }
+
+  Linear linear(const quant::Matrix& matrix, const Weight& bias) const {
+    const bool packs = activations_ == Activations::kInt8;
+    return {matrix, packs ? quant::packed(matrix) : nullptr, bias, matrix.outputs, matrix.inputs};
   }
 
   Mlp mlp(const std::string& name, std::int64_t inner) const {
@@ -125,13 +131,21 @@ class Finder {
   const models::DecoderConfig& config_;
   const Parameters& all_;
   const Formats& formats_;
+  Activations activations_;
 };
 
 }  // namespace
 
+Activations activations_named(const std::string& name) {
+  if (name == "float32") return Activations::kFloat32;
+  if (name == "int8") return Activations::kInt8;
+  throw ConfigError(
+      core::message("activations is \"", name, "\"; the choices are float32 and int8."));
+}
+
 Weights::Weights(const models::DecoderConfig& config, const Parameters& parameters,
-                 const Formats& formats) {
-  const Finder find(config, parameters, formats);
+                 const Formats& formats, Activations activations) {
+  const Finder find(config, parameters, formats, activations);
   embedding = find.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   if (config.positions == "learned") {
     positions = find.matrix("model.embed_positions.weight", config.max_position_embeddings,
@@ -144,7 +158,7 @@ Weights::Weights(const models::DecoderConfig& config, const Parameters& paramete
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) layers.push_back(find.layer(i));
   norm = find.norm("model.norm");
   head = config.tie_word_embeddings
-             ? Linear{embedding, {}, config.vocab_size, config.hidden_size}
+             ? find.linear(embedding, {})
              : find.linear("lm_head", config.vocab_size, config.hidden_size, false);
 }
 

@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "omnima/models/decoder_config.h"
 #include "omnima/quant/matrix.h"
+#include "omnima/quant/packed.h"
 
 namespace omnima::generate {
 
@@ -22,8 +24,9 @@ struct Weight {
 };
 
 struct Linear {
-  quant::Matrix weight;  // [outputs, inputs]
-  Weight bias;           // [outputs]
+  quant::Matrix weight;                               // [outputs, inputs]
+  std::shared_ptr<const quant::PackedMatrix> packed;  // the same for activations in 8 bits, or null
+  Weight bias;                                        // [outputs]
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
 };
@@ -50,12 +53,19 @@ using Parameters = std::map<std::string, at::Tensor>;
 // The formats of parameters that are bytes of blocks (quant/format.h), by the parameters' names.
 using Formats = std::map<std::string, std::string>;
 
+// What matrices of a few bits are multiplied with. kFloat32: the numbers as they are. kInt8: each
+// piece of 32 as signed bytes with a scale, which is faster and another result.
+enum class Activations { kFloat32, kInt8 };
+// "float32" or "int8"; else a ConfigError.
+Activations activations_named(const std::string& name);
+
 struct Weights {
   // From parameters with their canonical names (models/decoder_config.h): float32, float16 or
   // bfloat16 of their shape, or bytes of a format; contiguous, in the CPU's memory. Throws
-  // ConfigError where one is missing or is something else.
+  // ConfigError where one is missing or is something else. With kInt8 matrices of the formats that
+  // quant::packed takes are laid out anew and follow their parameters no more.
   Weights(const models::DecoderConfig& config, const Parameters& parameters,
-          const Formats& formats = {});
+          const Formats& formats = {}, Activations activations = Activations::kFloat32);
 
   quant::Matrix embedding, positions;  // positions: without outputs, none
   Weight relative_bias;

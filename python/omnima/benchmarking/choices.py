@@ -11,6 +11,7 @@ from omnima.errors import ConfigError
 
 TASKS = ("train", "evaluate", "tokenize")
 PRECISIONS = ("bf16", "fp32")
+ACTIVATIONS = ("float32", "int8")
 
 
 def check_precisions(given: str | Sequence[str]) -> list[str]:
@@ -29,6 +30,17 @@ def check_formats(given: str | Sequence[str]) -> list[str]:
     ['f32', 'int4']
     """
     return _chosen(given, FORMATS, "format")
+
+
+def check_activations(given: str) -> str:
+    """Return what matrices of few bits are multiplied with; ConfigError for an unknown kind.
+
+    >>> check_activations("int8")
+    'int8'
+    """
+    if given not in ACTIVATIONS:
+        raise ConfigError(f'activations is "{given}"; the choices are {" and ".join(ACTIVATIONS)}.')
+    return given
 
 
 def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:

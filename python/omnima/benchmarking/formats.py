@@ -34,7 +34,9 @@ def copy_of(system: str, format: str) -> str | None:
     return COPIES[system].get(format)
 
 
-def open_in(path: str, format: str, copy: str | None = None) -> tuple[Any, int]:
+def open_in(
+    path: str, format: str, copy: str | None = None, activations: str = "float32"
+) -> tuple[Any, int]:
     """Return a model whose weights are in a format, and the bytes of these.
 
     `copy` is the copy of the model that the format takes; without one it is made for this call.
@@ -49,7 +51,8 @@ def open_in(path: str, format: str, copy: str | None = None) -> tuple[Any, int]:
             copy = f"{place}/{kind}.gguf"
             Model.from_pretrained(path).save_gguf(copy, dtype=kind.removeprefix("gguf-"))
         # The file stays mapped when its name has gone.
-        return Model.from_pretrained(copy, dtype=dtype), _bytes_of(copy)
+        model = Model.from_pretrained(copy, dtype=dtype, activations=activations)
+        return model, _bytes_of(copy)
 
 
 def _opened(model: Any, format: str) -> tuple[Any, int]:

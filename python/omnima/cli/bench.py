@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import MODEL
+from omnima.cli.model_options import ACTIVATIONS, MODEL
 from omnima.cli.output import print_json
 from omnima.cli.shape_options import Json, Markdown, given, refuse, with_shape
 from omnima.errors import ConfigError
@@ -27,6 +27,7 @@ def bench(
     format: str | None = typer.Option(
         None, help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default"
     ),
+    activations: str | None = typer.Option(None, help="int8, int4: " + ACTIVATIONS),
     sequences: int | None = typer.Option(None, help="written together; batch: 16, else 1"),
     prompt_tokens: int | None = typer.Option(None, help="prefill: 512, else 64"),
     new_tokens: int | None = typer.Option(None, help="tokens to write; decode: 128, batch: 64"),
@@ -61,6 +62,7 @@ def bench(
     writing = {
         "model": model,
         "format": format,
+        "activations": activations,
         "sequences": sequences,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import model_argument, strict_option
+from omnima.cli.model_options import activations_option, model_argument, strict_option
 from omnima.cli.output import print_json
 
 
@@ -34,6 +34,7 @@ def generate(
         None, help="what comes after the gap, of a model trained with fill_in_middle"
     ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
+    activations: str = activations_option(),
     strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -51,7 +52,7 @@ def generate(
         "seed": seed,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
-    model, tokenizer = writing.open_model(directory, strict)
+    model, tokenizer = writing.open_model(directory, strict, activations)
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)
         return

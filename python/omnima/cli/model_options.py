@@ -1,4 +1,4 @@
-"""What commands that open a model share: its name and `--strict`."""
+"""What commands that open a model share: its name, `--activations` and `--strict`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 MODEL = "a directory, a GGUF file or a name on the Hugging Face hub: owner/name[@revision]"
 TOKENIZER = "of a tokenizer or a model: " + MODEL
+ACTIVATIONS = "what quantized matrices are multiplied with: float32, or int8 (faster, rounded)"
 
 
 def model_argument() -> Any:
@@ -18,6 +19,11 @@ def model_argument() -> Any:
 def tokenizer_argument() -> Any:
     """The tokenizer of a command, which may be a model's."""
     return typer.Argument(..., metavar="MODEL", help=TOKENIZER)
+
+
+def activations_option() -> Any:
+    """What the matrices of a quantized model are multiplied with."""
+    return typer.Option("float32", help=ACTIVATIONS)
 
 
 def strict_option() -> Any:

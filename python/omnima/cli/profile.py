@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import MODEL
+from omnima.cli.model_options import ACTIVATIONS, MODEL
 from omnima.cli.output import print_json
 from omnima.cli.shape_options import Json, Markdown, given, refuse, with_shape
 
@@ -18,6 +18,7 @@ def profile(
         None, help=f"generate: {MODEL}; random weights of the shape when not given"
     ),
     format: str | None = typer.Option(None, help="generate: of the weights; f32 by default"),
+    activations: str | None = typer.Option(None, help="generate: " + ACTIVATIONS),
     sequences: int | None = typer.Option(None, help="generate: written together; 1 by default"),
     prompt_tokens: int | None = typer.Option(None, help="generate: 64 by default"),
     new_tokens: int | None = typer.Option(None, help="generate: tokens to write; 128 by default"),
@@ -39,6 +40,7 @@ def profile(
     writing = {
         "model": model,
         "format": format,
+        "activations": activations,
         "sequences": sequences,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,

@@ -31,11 +31,13 @@ def check_way(
         raise ConfigError("No prompt: give --prompt TEXT, --prompts-file FILE or --interactive.")
 
 
-def open_model(directory: str, strict: bool = False) -> tuple[Any, Any]:
+def open_model(
+    directory: str, strict: bool = False, activations: str = "float32"
+) -> tuple[Any, Any]:
     """Open a model together with its tokenizer; the weights stay as the files hold them."""
     from omnima.evaluation.directory import open_model as opened
 
-    return opened(directory, strict=strict, dtype="auto")
+    return opened(directory, strict=strict, dtype="auto", activations=activations)
 
 
 def read_prompts(path: str) -> list[str]:

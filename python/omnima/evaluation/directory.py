@@ -13,7 +13,11 @@ from omnima.evaluation.held_out import Score, score
 
 
 def open_model(
-    directory: str | Path, device: str = "cpu", strict: bool = False, dtype: str = "float32"
+    directory: str | Path,
+    device: str = "cpu",
+    strict: bool = False,
+    dtype: str = "float32",
+    activations: str = "float32",
 ) -> tuple[Any, Any]:
     """Return a model (of a directory, a GGUF file or a name on the hub) and its tokenizer, which
     must be there.
@@ -25,7 +29,9 @@ def open_model(
     """
     from omnima import Model
 
-    model = Model.from_pretrained(directory, device, dtype=dtype, strict=strict)
+    model = Model.from_pretrained(
+        directory, device, dtype=dtype, activations=activations, strict=strict
+    )
     if model.tokenizer is None:
         raise ConfigError(
             f"{directory} holds a model but no tokenizer, so text cannot become tokens. Copy the "

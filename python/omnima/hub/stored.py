@@ -71,7 +71,9 @@ class StoredModel:
             raise DataError(f"{self.where}: no tensor holds {names.some(sorted(room))}.")
         names.report_nonfinite(damaged, self.where, strict)
 
-    def engine(self, dtype: str = "auto", strict: bool = False) -> _core.Engine:
+    def engine(
+        self, dtype: str = "auto", strict: bool = False, activations: str = "float32"
+    ) -> _core.Engine:
         """What writes with the weights as they lie in the files, which stay mapped into memory.
 
         Parameters
@@ -80,6 +82,8 @@ class StoredModel:
             "auto": as they are stored. "bfloat16": matrices rounded to it, in memory of their own.
         strict
             Refuse weights that hold NaN or infinity instead of warning.
+        activations
+            What matrices are multiplied with: "float32", or "int8" where their format allows it.
 
         Raises
         ------
@@ -102,7 +106,7 @@ class StoredModel:
                 if not stored.is_floating_point():
                     formats[ours] = format
         names.report_nonfinite(_core.nonfinite_stored(as_read), self.where, strict)
-        return _core.Engine(self.config, parameters, formats)
+        return _core.Engine(self.config, parameters, formats, activations)
 
 
 def format_of(stored: Tensor, of_bytes: str | None) -> str:

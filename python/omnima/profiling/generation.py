@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omnima.benchmarking.choices import check_formats
+from omnima.benchmarking.choices import check_activations, check_formats
 from omnima.benchmarking.formats import open_in
 from omnima.benchmarking.limits import describe_machine, measure_reading
 from omnima.benchmarking.rounds import check_threads, measured_limits
@@ -27,6 +27,7 @@ def profile_generation(
     model: str | Path | None = None,
     *,
     format: str = "f32",
+    activations: str = "float32",
     preset: str | None = None,
     params: int | None = None,
     vocab_size: int | None = None,
@@ -47,6 +48,8 @@ def profile_generation(
         A directory, a GGUF file or a name on the Hugging Face hub.
     format
         Of its weights, as for :func:`omnima.benchmarking.benchmark_generation`.
+    activations
+        What matrices of 8 and 4 bits are multiplied with: "float32" or "int8".
     preset, params, vocab_size, context
         In place of a model: a shape with random weights, as for :func:`omnima.benchmark`.
     sequences, prompt_tokens, new_tokens
@@ -87,7 +90,7 @@ def profile_generation(
     path = None if trace is None else check_trace_path(trace)
     before = resident_memory()
     forget_peak()
-    made, name, weight_bytes = _model_of(model, names[0], shape)
+    made, name, weight_bytes = _model_of(model, names[0], check_activations(activations), shape)
     work = work_of("decode", name, made.config, sequences, prompt_tokens, new_tokens)
     run = _record(made, work, threads)
     peak = max(before, peak_memory())
@@ -122,10 +125,12 @@ def profile_generation(
     }
 
 
-def _model_of(model: str | Path | None, format: str, shape: dict[str, Any]) -> tuple[Any, str, int]:
+def _model_of(
+    model: str | Path | None, format: str, activations: str, shape: dict[str, Any]
+) -> tuple[Any, str, int]:
     """The model, its name and the bytes of its weights."""
     if model is not None:
-        made, size = open_in(str(model), format)
+        made, size = open_in(str(model), format, activations=activations)
         return made, Path(model).name, size
     from omnima.model import Model
 

@@ -12,7 +12,23 @@ namespace omnima::kernels {
 
 // Layouts that have code of their own, as quant/formats/ describes them; kOther: any that a
 // function turns into float32.
-enum class BlockLayout { kOther, kF32, kF16, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4K, kQ6K };
+// kInt8, kInt4, kInt4Z: kQ8_0, kQ4_0, kQ4_1 with groups of another size.
+enum class BlockLayout {
+  kOther,
+  kF32,
+  kF16,
+  kBf16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4K,
+  kQ6K,
+  kInt8,
+  kInt4,
+  kInt4Z
+};
 
 struct Blocks {
   BlockLayout layout;

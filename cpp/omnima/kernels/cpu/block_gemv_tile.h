@@ -169,6 +169,9 @@ BlockKernels block_kernels(BlockLayout layout) {
     case BlockLayout::kQ6K:
       return of_blocks<V, Q6K>();
     case BlockLayout::kF32:
+    case BlockLayout::kInt8:
+    case BlockLayout::kInt4:
+    case BlockLayout::kInt4Z:
     case BlockLayout::kOther:
       break;
   }

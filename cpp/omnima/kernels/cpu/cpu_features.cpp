@@ -8,7 +8,8 @@
 namespace omnima::kernels {
 namespace {
 
-constexpr std::array<const char*, kLevels> kNames{"generic", "avx2", "avx512", "avx512bf16", "amx"};
+constexpr std::array<const char*, kLevels> kNames{"generic",    "avx2",       "avx512",
+                                                  "avx512vnni", "avx512bf16", "amx"};
 
 struct Feature {
   const char* name;
@@ -46,7 +47,8 @@ Level probe_level() {
   const auto all = probe();
   if (!has(all, {"avx2", "fma", "f16c"})) return Level::kGeneric;
   if (!has(all, {"avx512f", "avx512bw", "avx512dq", "avx512vl"})) return Level::kAvx2;
-  if (!has(all, {"avx512bf16"})) return Level::kAvx512;
+  if (!has(all, {"avx512vnni"})) return Level::kAvx512;
+  if (!has(all, {"avx512bf16"})) return Level::kAvx512Vnni;
   return has(all, {"amx-tile", "amx-bf16"}) ? Level::kAmx : Level::kAvx512Bf16;
 }
 

@@ -12,16 +12,16 @@
 namespace omnima::kernels {
 
 // Ascending: a CPU that has a level has all lower ones.
-enum class Level { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
-inline constexpr std::size_t kLevels = 5;
+enum class Level { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx };
+inline constexpr std::size_t kLevels = 6;
 
 // The highest level that this CPU has.
 Level detected_level();
 // The level in use: detected_level(), or what OMNIMA_CPU_ISA names. Throws ConfigError when that is
 // an unknown name or a level that this CPU lacks.
 Level active_level();
-// "generic", "avx2", "avx512" or "avx512bf16": the suffix of the level's files; or "amx", where
-// bfloat16 products go to the tiles through ATen and all else runs as at avx512bf16.
+// "generic", "avx2", "avx512", "avx512vnni" or "avx512bf16": the suffix of the level's files; or
+// "amx", where bfloat16 products go to the tiles through ATen and all else runs as at avx512bf16.
 const char* level_name(Level level);
 // The level called `name`, if a CPU whose highest level is `highest` has it; else ConfigError.
 Level level_from_name(const std::string& name, Level highest);

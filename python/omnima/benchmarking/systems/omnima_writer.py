@@ -15,7 +15,9 @@ def build(job: dict[str, Any]) -> tuple[Writer, dict[str, Any]]:
     from omnima.benchmarking.formats import open_in
 
     torch.set_num_threads(job["threads"])
-    model, weight_bytes = open_in(job["model"], job["precision"], job.get("copy"))
+    model, weight_bytes = open_in(
+        job["model"], job["precision"], job.get("copy"), job.get("activations", "float32")
+    )
 
     def write(prompts: list[list[int]], new_tokens: int) -> list[int]:
         # Without the tokenizer: no text is made, and no id ends a sequence.

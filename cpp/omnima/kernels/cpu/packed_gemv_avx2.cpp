@@ -1,0 +1,107 @@
+// packed_gemv with two registers of 8 outputs; products of bytes are summed in pairs.
+#ifdef OMNIMA_X86
+#include <immintrin.h>
+
+#include "omnima/kernels/cpu/packed_gemv_tile.h"
+
+namespace omnima::kernels {
+namespace {
+
+__m256i quad_of(const std::int8_t* x) {
+  std::int32_t quad;
+  std::memcpy(&quad, x, sizeof(quad));
+  return _mm256_set1_epi32(quad);
+}
+
+struct Avx2Tile {
+  struct Floats {
+    __m256 a, b;
+  };
+  struct Bytes {
+    __m256i a, b;
+  };
+  template <int kBits>
+  struct Sum;
+  static Bytes load(const std::uint8_t* from) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 32))};
+  }
+  static Bytes low(Bytes v) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(v.a, mask), _mm256_and_si256(v.b, mask)};
+  }
+  static Bytes high(Bytes v) { return low({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)}); }
+  static Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Floats halves(const std::uint8_t* from) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
+            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16)))};
+  }
+  static Floats times(Floats x, float y) {
+    const __m256 all = _mm256_set1_ps(y);
+    return {_mm256_mul_ps(x.a, all), _mm256_mul_ps(x.b, all)};
+  }
+  static Floats times(Floats x, Floats y) {
+    return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+  }
+  static Floats add(Floats x, Floats y) {
+    return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+  }
+  static void store(float* to, Floats x) {
+    _mm256_storeu_ps(to, x.a);
+    _mm256_storeu_ps(to + 8, x.b);
+  }
+  static Floats floats(__m256i a, __m256i b) {
+    return {_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)};
+  }
+};
+
+// A piece's sums of pairs stay below 8 * 2 * 15 * 127 = 30480: 16 bits hold them.
+template <>
+struct Avx2Tile::Sum<4> {
+  __m256i a, b;
+  std::int32_t offset;
+  void begin(std::int32_t from) {
+    a = b = _mm256_setzero_si256();
+    offset = from;
+  }
+  void add(Bytes even, const std::int8_t* x, Bytes odd, const std::int8_t* next) {
+    const __m256i first = quad_of(x), second = quad_of(next);
+    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(even.a, first));
+    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(even.b, first));
+    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(odd.a, second));
+    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(odd.b, second));
+  }
+  Floats end() const {
+    const __m256i one = _mm256_set1_epi16(1), from = _mm256_set1_epi32(offset);
+    return floats(_mm256_add_epi32(_mm256_madd_epi16(a, one), from),
+                  _mm256_add_epi32(_mm256_madd_epi16(b, one), from));
+  }
+};
+
+// Signs move from the weights to the activations: 2 * 128 * 127 = 32512 is the largest pair.
+template <>
+struct Avx2Tile::Sum<8> {
+  __m256i a, b;
+  void begin(std::int32_t) { a = b = _mm256_setzero_si256(); }
+  void add(Bytes even, const std::int8_t* x, Bytes odd, const std::int8_t* next) {
+    const __m256i first = quad_of(x), second = quad_of(next);
+    a = _mm256_add_epi32(a, product(even.a, first));
+    b = _mm256_add_epi32(b, product(even.b, first));
+    a = _mm256_add_epi32(a, product(odd.a, second));
+    b = _mm256_add_epi32(b, product(odd.b, second));
+  }
+  static __m256i product(__m256i levels, __m256i x) {
+    const __m256i weights = _mm256_xor_si256(levels, _mm256_set1_epi8(-128));
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  Floats end() const { return floats(a, b); }
+};
+
+}  // namespace
+
+PackedKernels packed_kernels_avx2() { return packed_kernels<Avx2Tile>(); }
+
+}  // namespace omnima::kernels
+#endif

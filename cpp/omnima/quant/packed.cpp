@@ -1,0 +1,138 @@
+#include "omnima/quant/packed.h"
+
+#include <ATen/Parallel.h>
+
+#include <optional>
+#include <vector>
+
+#include "omnima/quant/formats/bits.h"
+
+namespace omnima::quant {
+namespace {
+
+using kernels::BlockLayout;
+using kernels::kPackedLine;
+using kernels::kPackedOutputs;
+using kernels::kPieceInputs;
+using kernels::Packed;
+
+// A block as levels from 0 on; where a level of zero lies says Packed::zero.
+struct Group {
+  std::uint16_t scale = 0, least = 0;  // halves
+  std::vector<std::uint8_t> levels;
+};
+
+void read_half_bytes(const std::uint8_t* bytes, std::int64_t count, std::uint8_t* levels) {
+  for (std::int64_t i = 0; i < count; i += 32) {
+    const HalfBytes piece(bytes + i / 2);
+    std::copy(piece.at, piece.at + 32, levels + i);
+  }
+}
+
+// Five bits become eight: levels from -16 on, or from 0 on.
+void read_fives(const std::uint8_t* block, std::int64_t at, int zero, std::uint8_t* levels) {
+  HalfBytes piece(block + at + 4);
+  piece.add_fifth(block + at);
+  for (int i = 0; i < 32; ++i) levels[i] = static_cast<std::uint8_t>(piece.at[i] + 128 - zero);
+}
+
+void read_group(BlockLayout layout, std::int64_t numbers, const std::uint8_t* block, Group& out) {
+  std::uint8_t* levels = out.levels.data();
+  out.scale = load_u16(block);
+  switch (layout) {
+    case BlockLayout::kQ8_0:
+    case BlockLayout::kInt8:
+      for (std::int64_t i = 0; i < numbers; ++i) levels[i] = block[2 + i] ^ 0x80;
+      return;
+    case BlockLayout::kQ4_0:
+    case BlockLayout::kInt4:
+      return read_half_bytes(block + 2, numbers, levels);
+    case BlockLayout::kQ4_1:
+    case BlockLayout::kInt4Z:
+      out.least = load_u16(block + 2);
+      return read_half_bytes(block + 4, numbers, levels);
+    case BlockLayout::kQ5_0:
+      return read_fives(block, 2, 16, levels);
+    case BlockLayout::kQ5_1:
+      out.least = load_u16(block + 2);
+      return read_fives(block, 4, 0, levels);
+    default:
+      return;
+  }
+}
+
+std::optional<Packed> layout_of(const Matrix& matrix) {
+  const std::int64_t group = matrix.format->numbers;
+  Packed out{8, false, matrix.outputs, matrix.inputs, group, nullptr};
+  switch (matrix.format->layout) {
+    case BlockLayout::kQ8_0:
+    case BlockLayout::kInt8:
+    case BlockLayout::kQ5_0:
+      break;
+    case BlockLayout::kQ5_1:
+      out.has_least = true;
+      break;
+    case BlockLayout::kQ4_1:
+    case BlockLayout::kInt4Z:
+      out.has_least = true;
+      [[fallthrough]];
+    case BlockLayout::kQ4_0:
+    case BlockLayout::kInt4:
+      out.bits = 4;
+      break;
+    default:
+      return std::nullopt;
+  }
+  if (group % kPieceInputs != 0 && group != matrix.inputs) return std::nullopt;
+  return out;
+}
+
+// Output `lane` of a tile's group that begins at `to`.
+void write_group(const Packed& layout, const Group& group, std::int64_t lane, std::uint8_t* to) {
+  store_u16(to + 2 * lane, group.scale);
+  if (layout.has_least) store_u16(to + 2 * (kPackedOutputs + lane), group.least);
+  to += layout.scale_bytes();
+  for (std::size_t i = 0; i < group.levels.size(); ++i) {
+    const std::size_t quad = i / 4;  // a line each, or a half of its bits
+    const std::size_t place = 4 * static_cast<std::size_t>(lane) + i % 4;
+    if (layout.bits == 8) {
+      to[quad * kPackedLine + place] = group.levels[i];
+    } else {
+      std::uint8_t& both = to[quad / 2 * kPackedLine + place];
+      both = static_cast<std::uint8_t>(both | group.levels[i] << 4 * (quad % 2));
+    }
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix) {
+  const auto layout = layout_of(matrix);
+  if (!layout) return nullptr;
+  auto out = std::make_shared<PackedMatrix>();
+  auto* data =
+      static_cast<std::uint8_t*>(out->memory_.get(static_cast<std::size_t>(layout->bytes())));
+  const std::int64_t tiles = (matrix.outputs + kPackedOutputs - 1) / kPackedOutputs;
+  const std::int64_t of_group =
+      layout->scale_bytes() + layout->group_pieces() * layout->piece_bytes();
+  at::parallel_for(0, tiles, 4, [&](std::int64_t begin, std::int64_t end) {
+    Group group;
+    group.levels.resize(static_cast<std::size_t>(layout->group));
+    std::fill(data + begin * layout->tile_bytes(), data + end * layout->tile_bytes(),
+              std::uint8_t{0});
+    const std::int64_t last = std::min(end * kPackedOutputs, matrix.outputs);
+    for (std::int64_t output = begin * kPackedOutputs; output < last; ++output) {
+      std::uint8_t* to = data + output / kPackedOutputs * layout->tile_bytes();
+      for (std::int64_t i = 0; i < layout->groups(); ++i, to += of_group) {
+        read_group(matrix.format->layout, layout->group,
+                   matrix.row(output) + i * matrix.format->bytes, group);
+        write_group(*layout, group, output % kPackedOutputs, to);
+      }
+    }
+  });
+  out->layout_ = *layout;
+  out->layout_.data = data;
+  return out;
+}
+
+}  // namespace omnima::quant
