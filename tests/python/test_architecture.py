@@ -64,7 +64,8 @@ PYTHON = {
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
     | {"_growth", "planning", "profiling"},
     "doctor": BASE | {"config", "planning"},
-    "benchmarking": BASE | {"config", "tokenizers", "data", "hub", "model", "generation"},
+    "benchmarking": BASE
+    | {"config", "tokenizers", "data", "hub", "model", "generation", "quantization"},
     "profiling": BASE | {"benchmarking", "config", "model", "generation"},
     "planning": BASE | {"config", "benchmarking", "profiling"},
 }

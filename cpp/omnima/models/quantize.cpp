@@ -1,6 +1,7 @@
 #include "omnima/models/quantize.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/outer.h>
 #include <c10/core/GradMode.h>
@@ -21,6 +22,14 @@ using core::require;
 namespace {
 
 constexpr std::int64_t kTokensAtOnce = 2048;
+constexpr std::int64_t kNumbersAtOnce = 1 << 20;  // of a matrix whose rows stand alone
+
+bool is_finite(const at::Tensor& numbers) {
+  for (const at::Tensor& part : numbers.reshape({-1}).split(kNumbersAtOnce)) {
+    if (!at::isfinite(part).all().item<bool>()) return false;
+  }
+  return true;
+}
 
 // The second moments of what the linear layers of a block multiply with, by their first parameter.
 class Moments : public nn::InputObserver {
@@ -81,9 +90,7 @@ class Quantizer {
       if (prefix.empty() ? name.starts_with(kLayers) : !name.starts_with(prefix)) continue;
       const std::int64_t place = places_.at(name);
       const at::Tensor weight = model_.arena().leaf(place).detach();
-      const auto levels = method_.quantize(quant::format_named(format), weight, moments.of(place));
-      weight.copy_(levels.numbers());
-      made_.push_back({name, format, levels.blocks()});
+      made_.push_back({name, format, quantized(weight, format, moments.of(place))});
     }
   }
 
@@ -113,6 +120,25 @@ class Quantizer {
   static constexpr const char* kLayers = "model.layers.";
 
  private:
+  // The blocks of a matrix, which then holds their numbers. Without moments its rows know nothing
+  // of each other: a table of all tokens is done in parts, in little memory.
+  at::Tensor quantized(const at::Tensor& weight, const std::string& format_name,
+                       const at::Tensor& moments) const {
+    const auto& format = quant::format_named(format_name);
+    const std::int64_t rows = weight.size(0), inputs = weight.size(1);
+    const std::int64_t part =
+        moments.defined() ? rows : std::max<std::int64_t>(1, kNumbersAtOnce / inputs);
+    const at::Tensor blocks = at::empty({rows, format.row_bytes(inputs)}, at::kByte);
+    for (std::int64_t first = 0; first < rows; first += part) {
+      const std::int64_t count = std::min(part, rows - first);
+      const at::Tensor some = weight.narrow(0, first, count);
+      const auto levels = method_.quantize(format, some, moments);
+      some.copy_(levels.numbers());
+      blocks.narrow(0, first, count).copy_(levels.blocks());
+    }
+    return blocks;
+  }
+
   at::Tensor leaf(const std::string& name) const {
     return model_.arena().leaf(places_.at(name)).detach();
   }
@@ -142,8 +168,7 @@ class Quantizer {
                            " (parameter \"", name, "\").");
     }
     for (const auto& [name, place] : places_) {
-      require<DataError>(at::isfinite(model_.arena().leaf(place)).all().item<bool>(),
-                         "The parameter \"", name,
+      require<DataError>(is_finite(model_.arena().leaf(place).detach()), "The parameter \"", name,
                          "\" holds NaN or infinity: the model is damaged, and is not quantized.");
     }
     require<DataError>(model_.arena().weights().is_cpu(),

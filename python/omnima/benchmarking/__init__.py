@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from omnima.benchmarking.gate import check_gate, read_gate
     from omnima.benchmarking.generation import benchmark_generation
     from omnima.benchmarking.limits import measure_limits
+    from omnima.benchmarking.quantizing import benchmark_quantize
     from omnima.benchmarking.shapes import SHAPES, Shape, shape_of
     from omnima.benchmarking.tables import markdown
 
@@ -20,6 +21,7 @@ _HOMES = {
     "Shape": "shapes",
     "benchmark": "bench",
     "benchmark_generation": "generation",
+    "benchmark_quantize": "quantizing",
     "check_gate": "gate",
     "markdown": "tables",
     "measure_limits": "limits",
@@ -31,6 +33,7 @@ __all__ = [
     "Shape",
     "benchmark",
     "benchmark_generation",
+    "benchmark_quantize",
     "check_gate",
     "markdown",
     "measure_limits",

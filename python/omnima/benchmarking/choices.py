@@ -20,7 +20,7 @@ def check_precisions(given: str | Sequence[str]) -> list[str]:
     >>> check_precisions("fp32, bf16")
     ['fp32', 'bf16']
     """
-    return _chosen(given, PRECISIONS, "precision")
+    return chosen(given, PRECISIONS, "precision")
 
 
 def check_formats(given: str | Sequence[str]) -> list[str]:
@@ -29,7 +29,7 @@ def check_formats(given: str | Sequence[str]) -> list[str]:
     >>> check_formats(["f32", "int4", "f32"])
     ['f32', 'int4']
     """
-    return _chosen(given, FORMATS, "format")
+    return chosen(given, FORMATS, "format")
 
 
 def check_activations(given: str) -> str:
@@ -49,8 +49,8 @@ def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
     >>> check_peers("train", "none")
     []
     """
-    if task not in (*TASKS, *WRITING):
-        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join([*TASKS, *WRITING])}.')
+    if task not in (tasks := (*TASKS, *WRITING, "quantize")):
+        raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(tasks)}.')
     known = [name for name in systems_of(task) if name != OURS]
     if peers is None:
         return known
@@ -62,7 +62,8 @@ def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
     return names
 
 
-def _chosen(given: str | Sequence[str], known: Sequence[str], what: str) -> list[str]:
+def chosen(given: str | Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    """Return names with commas, each of which is one that is known."""
     names = _names(given)
     for name in names:
         if name not in known:

@@ -52,15 +52,15 @@ def open_in(
             Model.from_pretrained(path).save_gguf(copy, dtype=kind.removeprefix("gguf-"))
         # The file stays mapped when its name has gone.
         model = Model.from_pretrained(copy, dtype=dtype, activations=activations)
-        return model, _bytes_of(copy)
+        return model, bytes_of(copy)
 
 
 def _opened(model: Any, format: str) -> tuple[Any, int]:
     return model, (4 if format == "f32" else 2) * int(model.num_parameters)
 
 
-def _bytes_of(path: str) -> int:
-    """The bytes of all tensors of a GGUF file."""
+def bytes_of(path: str) -> int:
+    """Return the bytes of all tensors of a GGUF file."""
     from omnima import _core
 
     total = 0

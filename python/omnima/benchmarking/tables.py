@@ -14,6 +14,8 @@ _HEADS = ("system", "format", "tokens/s", "ms a step", "±", "peak MiB", "first 
           "Omnima is")  # fmt: skip
 _WRITING_HEADS = ("system", "format", "computes from", "tokens/s", "ms a token", "±",
                   "first token ms", "peak MiB", "GB/s", "of limit", "Omnima is")  # fmt: skip
+_QUANTIZE_HEADS = ("system", "format", "method", "group", "bits a weight", "MB", "perplexity",
+                   "change", "seconds", "peak MiB")  # fmt: skip
 _TEXT_HEADS = ("system", "tokens/s", "MB/s", "ms a pass", "±", "peak MiB", "Omnima is")
 
 
@@ -23,6 +25,12 @@ def title(report: dict[str, Any]) -> str:
     if report["task"] == "tokenize":
         size = f"{shape['bytes'] / 1e6:.1f} MB of {Path(shape['data']).name}"
         return f"tokenize: {shape['kind']} of {shape['vocab_size']:,} pieces, {size}"
+    if report["task"] == "quantize":
+        text = "Python's standard library" if shape["data"] is None else Path(shape["data"]).name
+        return (
+            f"quantize {shape['name']}: {shape['parameters']:,} parameters, perplexity on "
+            f"{shape['tokens']:,} tokens of {text}"
+        )
     if report["task"] in (*WRITING, "generate"):
         return (
             f"{report['task']} {shape['name']}: {shape['parameters']:,} parameters, sequences "
@@ -50,6 +58,8 @@ def cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the table's rows, the heads first."""
     if report["task"] in WRITING:
         return [_WRITING_HEADS, *map(_writing_cells, report["rows"])]
+    if report["task"] == "quantize":
+        return [_QUANTIZE_HEADS, *map(_quantize_cells, report["rows"])]
     texts = report["task"] == "tokenize"
     table: list[tuple[str, ...]] = [_TEXT_HEADS if texts else _HEADS]
     for row in report["rows"]:
@@ -84,6 +94,23 @@ def _writing_cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['read_gb_per_s']:.1f}",
         f"{100 * row['share_of_limit']:.0f}%",
         "" if row["system"] == "omnima" else f"{row['omnima_ratio']:.2f}x as fast",
+    )
+
+
+def _quantize_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    named = (row["system"], row["precision"])
+    if row["absent"]:
+        return (*named, row["method"] or "", "absent", *[""] * (len(_QUANTIZE_HEADS) - 4))
+    return (
+        *named,
+        row["method"],
+        "" if row["group_size"] is None else str(row["group_size"] or "row"),
+        f"{row['bits_per_weight']:.2f}",
+        f"{row['bytes'] / 1e6:,.1f}",
+        f"{row['perplexity_after']:,.3f}",
+        f"{100 * row['change']:+.2f}%",
+        f"{row['seconds']:,.1f}",
+        f"{row['peak_memory_bytes'] / 2**20:,.0f}",
     )
 
 

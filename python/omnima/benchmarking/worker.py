@@ -42,7 +42,10 @@ class Worker:
         self._facts: Callable[[], dict[str, Any]] = dict
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a request says: "job", "limits", "reading", "copy", "turn" or "end"."""
+        """Do what a request says.
+
+        It says "job", "limits", "reading", "copy", "quantize", "perplexity", "turn" or "end".
+        """
         kind = request["do"]
         if kind == "job":
             return self._start(request)
@@ -59,6 +62,14 @@ class Worker:
 
             make_copy(request["model"], request["kind"], request["to"], request["base"])
             return {}
+        if kind == "quantize":
+            from omnima.benchmarking.systems import module_of
+
+            return dict(module_of("quantize", request["system"]).quantize(request))
+        if kind == "perplexity":
+            from omnima.benchmarking.systems.omnima_quantizer import measured
+
+            return {"perplexity": measured(request)}
         if kind == "turn":
             return {"seconds": self._turn(request["seconds"])}
         return {"peak_memory_bytes": peak_memory(), **self._facts()}

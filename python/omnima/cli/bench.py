@@ -14,18 +14,20 @@ from omnima.errors import ConfigError
 _PEERS = (
     "the systems beside ours, with commas: torch-eager, torch-compile, transformers, litgpt "
     "(tokenize: sentencepiece, tokenizers; prefill, decode, batch: transformers, llama.cpp, "
-    "ctranslate2); none; all that are installed when not given"
+    "ctranslate2; quantize: llama.cpp); none; all that are installed when not given"
 )
 
 
 @with_shape
 def bench(
     task: str = typer.Argument(
-        ..., metavar="TASK", help="train, evaluate, tokenize, prefill, decode or batch"
+        ..., metavar="TASK", help="train, evaluate, tokenize, prefill, decode, batch or quantize"
     ),
-    model: str | None = typer.Option(None, help="prefill, decode, batch: " + MODEL),
+    model: str | None = typer.Option(None, help="prefill, decode, batch, quantize: " + MODEL),
     format: str | None = typer.Option(
-        None, help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default"
+        None,
+        help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default "
+        "(quantize: int8, int4, nf4; int8,int4 by default)",
     ),
     activations: str | None = typer.Option(None, help="int8, int4: " + ACTIVATIONS),
     sequences: int | None = typer.Option(None, help="written together; batch: 16, else 1"),
@@ -34,50 +36,50 @@ def bench(
     cache: str | None = typer.Option(
         None, help="keep the peers' copies of the model in this directory"
     ),
+    method: str | None = typer.Option(
+        None, help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits"
+    ),
+    group_size: int | None = typer.Option(None, help="quantize: numbers that share a scale"),
     precision: str | None = typer.Option(None, help="bf16, fp32, or both; both by default"),
     peers: str | None = typer.Option(None, help=_PEERS),
     threads: int | None = typer.Option(None, help="threads of every system; all cores by default"),
-    rounds: int = typer.Option(3, help="turns that each system takes"),
-    seconds: float = typer.Option(2.0, help="length of a turn; one step at least"),
-    data: str | None = typer.Option(None, help="tokenize: the text; pystdlib by default"),
+    rounds: int | None = typer.Option(None, help="turns that each system takes; 3 by default"),
+    seconds: float | None = typer.Option(
+        None, help="length of a turn, 2 by default; one step at least"
+    ),
+    data: str | None = typer.Option(None, help="tokenize, quantize: the text; pystdlib by default"),
     kind: str | None = typer.Option(None, help="tokenize: bpe (the default) or unigram"),
     gate: str | None = typer.Option(None, help="a JSON file of ratios that must be reached"),
     markdown: Markdown = False,
     json: Json = False,
     **shape: Any,
 ) -> None:
-    """Measure training, evaluation, tokenization or writing beside PyTorch, llama.cpp, …"""
-    from omnima.benchmarking import benchmark, benchmark_generation, check_gate, read_gate, tables
-    from omnima.benchmarking.systems import WRITING
+    """Measure training, evaluation, tokenization, writing, quantizing beside PyTorch, …"""
+    from omnima.benchmarking import check_gate, read_gate, tables
     from omnima.cli.output import print_table
 
+    if task == "quantize":
+        refuse("bench", task, {"gate": gate})
     rules = read_gate(gate) if gate is not None else []
-    common: dict[str, Any] = {
-        "peers": peers,
-        "threads": threads,
-        "rounds": rounds,
-        "seconds": seconds,
-        "say": lambda line: typer.echo(line, err=True),
-    }
-    writing = {
-        "model": model,
-        "format": format,
-        "activations": activations,
-        "sequences": sequences,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": new_tokens,
-        "cache": cache,
-    }
-    others = {**shape, "precision": precision, "data": data, "kind": kind}
-    if task in WRITING:
-        refuse("bench", task, others)
-        if model is None:
-            raise ConfigError(f"bench {task} measures a model: give --model, {MODEL}.")
-        report = benchmark_generation(task, **given(writing), **common)
-    else:
-        if task in ("train", "evaluate", "tokenize"):
-            refuse("bench", task, writing)
-        report = benchmark(task, **given(others), **common)
+    report = _measure(
+        task,
+        shape={**shape, "precision": precision, "kind": kind},
+        model={"model": model, "format": format, "cache": cache},
+        writing={
+            "activations": activations,
+            "sequences": sequences,
+            "prompt_tokens": prompt_tokens,
+            "new_tokens": new_tokens,
+        },
+        quantizing={"method": method, "group_size": group_size},
+        turns={"rounds": rounds, "seconds": seconds},
+        texts={"data": data},
+        common={
+            "peers": peers,
+            "threads": threads,
+            "say": lambda line: typer.echo(line, err=True),
+        },
+    )
     if json:
         print_json(report)
     elif markdown:
@@ -89,3 +91,31 @@ def bench(
         typer.echo(f"gate: {line}", err=True)
     if broken:
         raise typer.Exit(1)
+
+
+def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict[str, Any]:
+    """Call the benchmark of a task with its flags, and refuse those of others."""
+    from omnima.benchmarking import benchmark, benchmark_generation, benchmark_quantize
+    from omnima.benchmarking.systems import WRITING
+
+    if task in WRITING:
+        mine: tuple[str, ...] = ("model", "writing", "turns")
+    elif task == "quantize":
+        mine = ("model", "quantizing", "texts")
+    elif task in ("train", "evaluate", "tokenize"):
+        mine = ("shape", "texts", "turns")
+    else:
+        return benchmark(task, **common)  # which refuses it
+    chosen: dict[str, Any] = {}
+    for kind, values in flags.items():
+        if kind in mine:
+            chosen |= given(values)
+        else:
+            refuse("bench", task, values)
+    if "model" in mine and "model" not in chosen:
+        raise ConfigError(f"bench {task} measures a model: give --model, {MODEL}.")
+    if task == "quantize":
+        return benchmark_quantize(**chosen, **common)
+    if task in WRITING:
+        return benchmark_generation(task, **chosen, **common)
+    return benchmark(task, **chosen, **common)

@@ -36,6 +36,11 @@ WRITERS = {
     "llama.cpp": ("llama_cpp_writer", "llama_cpp"),
     "ctranslate2": ("ctranslate2_writer", "ctranslate2"),
 }
+#: The same for making a model small.
+QUANTIZERS = {
+    "omnima": ("omnima_quantizer", "torch"),
+    "llama.cpp": ("llama_cpp_quantizer", "llama_cpp"),
+}
 WRITING = ("prefill", "decode", "batch")
 _INSTALL = {"llama_cpp": "llama-cpp-python"}
 
@@ -44,6 +49,8 @@ def systems_of(task: str) -> dict[str, tuple[str, str]]:
     """Return the systems that know a task."""
     if task in WRITING:
         return WRITERS
+    if task == "quantize":
+        return QUANTIZERS
     return TOKENIZERS if task == "tokenize" else TRAINERS
 
 
