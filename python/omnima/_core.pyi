@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_stored', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -18,11 +18,29 @@ class Marking:
         """
         prefix: which stretches of text get a mark in front (never, first, always, every). opening: what a decoded text loses (nothing, space, mark, marks, piece). characters: the bytes of SentencePiece's map of characters.
         """
+class TextList:
+    """
+    Texts as the core holds them: none of them is a Python object.
+    """
+    def __init__(self, texts: collections.abc.Sequence[str]) -> None:
+        ...
+    def __len__(self) -> int:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def holds_twice(self) -> bool:
+        """
+        Whether two of them are equal.
+        """
+    def tolist(self) -> list[str]:
+        """
+        The texts.
+        """
 class Tokenizer:
     """
     Text to ids and back; the core behind omnima.Tokenizer.
     """
-    def __init__(self, *, algorithm: str, pieces: collections.abc.Sequence[str], roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None, pattern: str | None = None, whole_first: bool = False, nfc: bool = False, fuse_unknown: bool = False, marking: Marking | None = None, found: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, str, bool, bool, bool]] = []) -> None:
+    def __init__(self, *, algorithm: str, pieces: TextList, roles: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], merges: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], unknown: typing.SupportsInt | typing.SupportsIndex | None = None, bos: typing.SupportsInt | typing.SupportsIndex | None = None, eos: typing.SupportsInt | typing.SupportsIndex | None = None, pad: typing.SupportsInt | typing.SupportsIndex | None = None, pattern: str | None = None, whole_first: bool = False, nfc: bool = False, fuse_unknown: bool = False, marking: Marking | None = None, found: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, str, bool, bool, bool]] = []) -> None:
         """
         Build from pieces (their order gives the ids), roles (0 text, 1 byte, 2 special, 3 added, 4 user), and merges (rows of left, right, result) or scores. A pattern makes it byte-level: pieces spell bytes, merges stay within what the pattern cuts. With a marking pieces spell a space as U+2581. What is found in texts before they are cut: (id, text, strips spaces before, strips those behind, is looked for behind the normalizer).
         """
@@ -600,9 +618,9 @@ class GgufFile:
     """
     def __init__(self, path: os.PathLike | str | bytes) -> None:
         ...
-    def metadata(self) -> dict:
+    def metadata(self, lists_of_text: bool = True) -> dict:
         """
-        Keys and their values.
+        Keys and their values. Without lists_of_text an array of texts is a TextList.
         """
     def raw(self, name: str) -> torch.Tensor:
         """
@@ -627,6 +645,18 @@ class GgufFile:
     @property
     def version(self) -> int:
         ...
+class FiniteLook:
+    """
+    Looks for NaN and infinity in a thread of its own, beside what else is done.
+    """
+    def __init__(self, tensors: collections.abc.Sequence[tuple[str, torch.Tensor, str]]) -> None:
+        """
+        Begins with tensors (name, numbers as a file holds them, format).
+        """
+    def found(self) -> list[str]:
+        """
+        Helps to the end: the names of those in which there is such a number.
+        """
 class Span:
     """
     A recorded scope; times in nanoseconds.
@@ -658,9 +688,9 @@ class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
     """
-    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32') -> None:
+    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32', head_order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> None:
         """
-        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What blocks are multiplied with: float32, or int8, rounded.
+        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row head_order[i] of each head is our number i; empty: row i.
         """
     def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0) -> list[tuple[list[int], str]]:
         """
@@ -715,17 +745,13 @@ def has_gpu_kernels() -> bool:
     """
     Whether this build has kernels of its own for GPUs.
     """
-def merges_of_lines(pieces: list, lines: list) -> numpy.typing.NDArray[numpy.uint32]:
+def merges_of_lines(pieces: TextList, lines: TextList) -> numpy.typing.NDArray[numpy.uint32]:
     """
     From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of them is no piece.
     """
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """
     The one of `names` nearest to `name` by edit distance.
-    """
-def nonfinite_stored(tensors: collections.abc.Sequence[tuple[str, torch.Tensor, str]]) -> list[str]:
-    """
-    The names of those tensors (name, numbers as a file holds them, format) in which there is a NaN or an infinity.
     """
 def nonfinite_tensors(tensors: collections.abc.Mapping[str, torch.Tensor]) -> list[str]:
     """

@@ -171,7 +171,7 @@ class Model(Shared):
         _check_dtype(dtype, device, activations)
         path = find_model(directory, revision)
         if path.is_file():
-            stored = hub.open_gguf(path)
+            stored = hub.open_gguf(path, look=dtype != "float32")
             tokenizer, beside = stored.tokenizer, None
         else:
             stored = hub.open_pretrained(path)

@@ -92,15 +92,17 @@ void bind_generate(py::module_& module) {
   py::class_<Engine>(module, "Engine",
                      "Writes on from prompts. References the parameters and follows their changes.")
       .def(py::init([](const Values& config, const generate::Parameters& parameters,
-                       const generate::Formats& formats, const std::string& activations) {
+                       const generate::Formats& formats, const std::string& activations,
+                       generate::HeadOrder head_order) {
              return Engine(models::DecoderConfig::from_values(config), parameters, formats,
-                           generate::activations_named(activations));
+                           generate::activations_named(activations), std::move(head_order));
            }),
            py::arg("config"), py::arg("parameters"), py::arg("formats") = generate::Formats{},
-           py::arg("activations") = "float32",
+           py::arg("activations") = "float32", py::arg("head_order") = generate::HeadOrder{},
            "From the values of a decoder's configuration and its parameters by canonical name. "
            "Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. "
-           "What blocks are multiplied with: float32, or int8, rounded.")
+           "What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row "
+           "head_order[i] of each head is our number i; empty: row i.")
       .def(
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,

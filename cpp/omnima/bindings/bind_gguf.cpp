@@ -4,11 +4,15 @@
 #include <pybind11/stl/filesystem.h>
 
 #include <array>
+#include <optional>
+#include <unordered_map>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/bindings/text_list.h"
 #include "omnima/core/error.h"
 #include "omnima/io/gguf.h"
 #include "omnima/quant/convert.h"
+#include "omnima/quant/finite_look.h"
 #include "omnima/quant/matrix.h"
 
 namespace omnima::bindings {
@@ -17,20 +21,35 @@ namespace {
 using core::DataError;
 using core::require;
 using Path = std::filesystem::path;
+using Texts = std::vector<std::string>;
 
 // Names of the types of values; an array's is its elements' in brackets.
 constexpr std::array<const char*, 13> kTypes{"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
                                              "bool", "str", "array", "u64", "i64", "f64"};
 
+// Null: the value is no array of texts.
+const Texts* texts_of(const io::GgufValue& value) {
+  return value.is_array() ? std::get_if<Texts>(&std::get<1>(value.value)) : nullptr;
+}
+
 class Gguf {
  public:
-  explicit Gguf(const Path& path) : where_(path.string()), file_(io::read_gguf(path)) {}
+  explicit Gguf(const Path& path)
+      : where_(path.string()), file_(std::make_shared<io::GgufFile>(io::read_gguf(path))) {
+    const auto& tensors = file_->header.tensors;
+    for (std::size_t i = 0; i < tensors.size(); ++i) places_.emplace(tensors[i].name, i);
+  }
 
-  std::uint32_t version() const { return file_.header.version; }
+  std::uint32_t version() const { return file_->header.version; }
 
-  py::dict metadata() const {
+  py::dict metadata(bool lists_of_text) const {
     py::dict all;
-    for (const auto& [key, value] : file_.header.metadata) {
+    for (const auto& [key, value] : file_->header.metadata) {
+      const auto* texts = texts_of(value);
+      if (texts != nullptr && !lists_of_text) {
+        all[py::str(key)] = TextList(std::shared_ptr<const Texts>(file_, texts));
+        continue;
+      }
       all[py::str(key)] = std::visit(
           [](const auto& part) {
             return std::visit([](const auto& each) { return py::object(py::cast(each)); }, part);
@@ -42,7 +61,7 @@ class Gguf {
 
   std::map<std::string, std::string> types() const {
     std::map<std::string, std::string> all;
-    for (const auto& [key, value] : file_.header.metadata) {
+    for (const auto& [key, value] : file_->header.metadata) {
       const std::string name = kTypes[static_cast<std::size_t>(value.type)];
       all[key] = value.is_array() ? "[" + name + "]" : name;
     }
@@ -52,7 +71,7 @@ class Gguf {
   using Described = std::tuple<std::string, std::string, std::vector<std::int64_t>>;
   std::vector<Described> tensors() const {
     std::vector<Described> all;
-    for (const auto& tensor : file_.header.tensors) {
+    for (const auto& tensor : file_->header.tensors) {
       all.emplace_back(tensor.name, io::gguf_block(tensor.type)->name, tensor.shape);
     }
     return all;
@@ -62,9 +81,9 @@ class Gguf {
     const io::GgufTensor& found = find(name);
     const quant::Format& format = format_of(found);
     const py::gil_scoped_release release;
-    char* data = file_.mapping->data() + found.begin;
+    char* data = file_->mapping->data() + found.begin;
     if (found.type == 0 && reinterpret_cast<std::uintptr_t>(data) % sizeof(float) == 0) {
-      const auto mapping = file_.mapping;
+      const auto mapping = file_->mapping;
       return at::from_blob(data, found.shape, [mapping](void*) {}, at::kFloat);
     }
     return quant::dequantized(format, data, found.shape);
@@ -73,18 +92,18 @@ class Gguf {
   at::Tensor raw(const std::string& name) const {
     const io::GgufTensor& found = find(name);
     const quant::Format& format = format_of(found);
-    const auto mapping = file_.mapping;
+    const auto mapping = file_->mapping;
     std::vector<std::int64_t> sizes = found.shape;
     sizes.back() = sizes.back() / format.numbers * format.bytes;
     return at::from_blob(mapping->data() + found.begin, sizes, [mapping](void*) {}, at::kByte);
   }
 
-  void read_ahead() const { file_.mapping->read_ahead(); }
+  void read_ahead() const { file_->mapping->read_ahead(); }
 
  private:
   const io::GgufTensor& find(const std::string& name) const {
-    for (const auto& tensor : file_.header.tensors) {
-      if (tensor.name == name) return tensor;
+    if (const auto found = places_.find(name); found != places_.end()) {
+      return file_->header.tensors[found->second];
     }
     throw DataError(core::message(where_, ": there is no tensor \"", name, "\"."));
   }
@@ -102,7 +121,8 @@ class Gguf {
   }
 
   std::string where_;
-  io::GgufFile file_;
+  std::shared_ptr<const io::GgufFile> file_;
+  std::unordered_map<std::string_view, std::size_t> places_;  // of tensors, by name
 };
 
 io::GgufType type_named(const std::string& name) {
@@ -186,22 +206,33 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
   io::write_gguf(path, pairs, all);
 }
 
-std::vector<std::string> nonfinite(const std::vector<GivenStored>& tensors) {
-  std::vector<quant::Matrix> matrices;
-  std::vector<std::string> names;
-  for (const auto& [name, stored, format_name] : tensors) {
-    if (stored.numel() == 0) continue;
-    const quant::Format& format = quant::format_named(format_name);
-    const at::Tensor bytes = stored.detach().reshape({-1}).view(at::kByte);
-    const std::int64_t row = stored.size(-1) * stored.element_size();
-    matrices.push_back(
-        quant::matrix_of(format, bytes, bytes.numel() / row, row / format.bytes * format.numbers));
-    names.push_back(name);
+// Names and matrices of what a look goes over.
+class Look {
+ public:
+  explicit Look(const std::vector<GivenStored>& tensors) {
+    std::vector<quant::Matrix> matrices;
+    for (const auto& [name, stored, format_name] : tensors) {
+      if (stored.numel() == 0) continue;
+      const quant::Format& format = quant::format_named(format_name);
+      const at::Tensor bytes = stored.detach().reshape({-1}).view(at::kByte);
+      const std::int64_t row = stored.size(-1) * stored.element_size();
+      matrices.push_back(quant::matrix_of(format, bytes, bytes.numel() / row,
+                                          row / format.bytes * format.numbers));
+      names_.push_back(name);
+    }
+    look_.emplace(std::move(matrices));
   }
-  std::vector<std::string> found;
-  for (const std::size_t i : quant::nonfinite(matrices)) found.push_back(names[i]);
-  return found;
-}
+
+  std::vector<std::string> found() {
+    std::vector<std::string> names;
+    for (const std::size_t i : look_->found()) names.push_back(names_[i]);
+    return names;
+  }
+
+ private:
+  std::vector<std::string> names_;
+  std::optional<quant::FiniteLook> look_;
+};
 
 }  // namespace
 
@@ -211,7 +242,8 @@ void bind_gguf(py::module_& module) {
                    "file raises DataError before anything is allocated.")
       .def(py::init<const Path&>(), py::arg("path"))
       .def_property_readonly("version", &Gguf::version)
-      .def("metadata", &Gguf::metadata, "Keys and their values.")
+      .def("metadata", &Gguf::metadata, py::arg("lists_of_text") = true,
+           "Keys and their values. Without lists_of_text an array of texts is a TextList.")
       .def("types", &Gguf::types, "The type of every value: u32, str, …; [str] for an array.")
       .def("tensors", &Gguf::tensors,
            "Name, type (such as Q4_1) and shape, as torch has it, of every tensor.")
@@ -240,10 +272,13 @@ void bind_gguf(py::module_& module) {
         return std::pair(format.numbers, format.bytes);
       },
       py::arg("format"), "How many numbers lie in a block of a format, and in how many bytes.");
-  module.def("nonfinite_stored", &nonfinite, py::arg("tensors"),
-             py::call_guard<py::gil_scoped_release>(),
-             "The names of those tensors (name, numbers as a file holds them, format) in which "
-             "there is a NaN or an infinity.");
+  py::class_<Look>(module, "FiniteLook",
+                   "Looks for NaN and infinity in a thread of its own, beside what else is done.")
+      .def(py::init<const std::vector<GivenStored>&>(), py::arg("tensors"),
+           py::call_guard<py::gil_scoped_release>(),
+           "Begins with tensors (name, numbers as a file holds them, format).")
+      .def("found", &Look::found, py::call_guard<py::gil_scoped_release>(),
+           "Helps to the end: the names of those in which there is such a number.");
 }
 
 }  // namespace omnima::bindings

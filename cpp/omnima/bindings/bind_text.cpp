@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/bindings/text_list.h"
 #include "omnima/core/error.h"
 #include "omnima/text/character_map.h"
 #include "omnima/text/merge_lines.h"
@@ -52,7 +53,7 @@ text::Marking make_marking(const std::string& prefix, const std::string& opening
 }
 
 std::shared_ptr<Tokenizer> make_tokenizer(
-    const std::string& algorithm, std::vector<std::string> pieces, const std::vector<int>& roles,
+    const std::string& algorithm, const TextList& pieces, const std::vector<int>& roles,
     const Table& merges, std::vector<double> scores, std::optional<Id> unknown,
     std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad,
     const std::optional<std::string>& pattern, bool whole_first, bool nfc, bool fuse_unknown,
@@ -67,7 +68,7 @@ std::shared_ptr<Tokenizer> make_tokenizer(
   vocabulary.algorithm = algorithm == "bpe"       ? text::Algorithm::kBpe
                          : algorithm == "unigram" ? text::Algorithm::kUnigram
                                                   : text::Algorithm::kWord;
-  vocabulary.pieces = std::move(pieces);
+  vocabulary.pieces = pieces.texts();
   for (const int role : roles) {
     core::require<core::ConfigError>(
         role >= 0 && role <= 4, "role ", role,
@@ -139,14 +140,8 @@ py::list encode_batch(const Tokenizer& self, const py::list& strings, bool add_b
   return arrays;
 }
 
-Table merges_of_lines(const py::list& pieces, const py::list& lines) {
-  const auto views = [](const py::list& strings) {
-    std::vector<std::string_view> all;
-    all.reserve(strings.size());
-    for (const py::handle string : strings) all.push_back(view(string));
-    return all;
-  };
-  const auto merges = text::merges_of_lines(views(pieces), views(lines));
+Table merges_of_lines(const TextList& pieces, const TextList& lines) {
+  const auto merges = text::merges_of_lines(pieces.index(), lines.views());
   Table table({static_cast<py::ssize_t>(merges.size()), py::ssize_t{3}});
   std::uint32_t* row = table.mutable_data();
   for (const text::Merge& merge : merges) {
@@ -156,6 +151,16 @@ Table merges_of_lines(const py::list& pieces, const py::list& lines) {
 }
 
 void bind_tokenizer(py::module_& module) {
+  py::class_<TextList>(module, "TextList",
+                       "Texts as the core holds them: none of them is a Python object.")
+      .def(py::init<std::vector<std::string>>(), py::arg("texts"))
+      .def("__len__", [](const TextList& self) { return self.texts().size(); })
+      .def("__repr__", [](const TextList& self) { return py::repr(py::cast(self.texts())); })
+      .def("tolist", &TextList::texts, "The texts.")
+      .def(
+          "holds_twice", [](const TextList& self) { return self.index().holds_twice(); },
+          "Whether two of them are equal.");
+  py::implicitly_convertible<py::list, TextList>();
   module.def("merges_of_lines", &merges_of_lines, py::arg("pieces"), py::arg("lines"),
              "From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of "
              "them is no piece.");

@@ -165,8 +165,9 @@ class Run {
 }  // namespace
 
 Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats,
-               Activations activations)
-    : config_(std::move(config)), weights_(config_, parameters, formats, activations) {
+               Activations activations, HeadOrder head_order)
+    : config_(std::move(config)),
+      weights_(config_, parameters, formats, activations, std::move(head_order)) {
   require<ConfigError>(
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "

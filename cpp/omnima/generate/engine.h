@@ -35,7 +35,7 @@ struct Hooks {
 class Engine {
  public:
   Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {},
-         Activations activations = Activations::kFloat32);
+         Activations activations = Activations::kFloat32, HeadOrder head_order = {});
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by

@@ -49,6 +49,7 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
   grow(rstd_, config.num_attention_heads);
+  grow(ordered_, config.head_dim);
   rotary_ = models::rotary_tables(config, longest, 0);
   local_rotary_ = models::local_rotary_tables(config, longest);
   if (config.positions == "relative") buckets_ = models::relative_buckets(config, longest);

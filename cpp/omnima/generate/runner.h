@@ -50,6 +50,7 @@ class Runner {
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void remember(std::int64_t layer, const Layer& weights);
+  void reorder(float* heads, std::int64_t count);
   // The norm of each query or key head of a row.
   void normalise_heads(const Weight& norm, float* heads, std::int64_t count);
   // What attention computes and reads in a layer, for the profile.
@@ -114,6 +115,7 @@ class Runner {
   std::vector<std::int64_t> chosen_;             // experts of one row
   std::vector<float> chosen_weights_;            // and their weights
   std::vector<float> rstd_;                      // scratch of normalise_heads
+  std::vector<float> ordered_;                   // scratch of reorder
   std::vector<float> change_;             // of attention, while the mlp beside it reads the stream
   core::Buffer part_;                     // of a matrix that is stored otherwise, in float32
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes

@@ -50,6 +50,16 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   if (!config_.parallel_residual) add_to_residual(weights.attention_output_norm);
 }
 
+// Puts the numbers of heads, as the file's rows gave them, into our order.
+void Runner::reorder(float* heads, std::int64_t count) {
+  const HeadOrder& order = weights_.head_order;
+  if (order.empty()) return;
+  for (std::int64_t head = 0; head < count; ++head, heads += order.size()) {
+    for (std::size_t i = 0; i < order.size(); ++i) ordered_[i] = heads[order[i]];
+    std::copy_n(ordered_.begin(), order.size(), heads);
+  }
+}
+
 // Turns queries and keys to their positions; writes keys and values into the states.
 void Runner::remember(std::int64_t layer, const Layer& weights) {
   const core::Scope scope("positions and cache");
@@ -59,6 +69,8 @@ void Runner::remember(std::int64_t layer, const Layer& weights) {
     auto [state, position, rotary] = rows_[row];
     const auto* tables = tables_of(layer, rows_[row]);
     float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
+    reorder(queries, shared);
+    reorder(keys, heads);
     if (config_.qk_norm) {
       normalise_heads(weights.query_norm, queries, shared);
       normalise_heads(weights.key_norm, keys, heads);

@@ -3,6 +3,9 @@
 
 #include <ATen/ops/clone.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "omnima/core/error.h"
 
 namespace omnima::generate {
@@ -10,6 +13,16 @@ namespace {
 
 using core::ConfigError;
 using core::require;
+
+void check_order(HeadOrder order, std::int64_t width) {
+  if (order.empty()) return;
+  std::sort(order.begin(), order.end());
+  for (std::int64_t i = 0; i < width; ++i) {
+    require<ConfigError>(static_cast<std::int64_t>(order.size()) == width && order[i] == i,
+                         "The order of a head's numbers must name each of 0 to ", width - 1,
+                         " once.");
+  }
+}
 
 class Finder {
  public:
@@ -144,7 +157,9 @@ Activations activations_named(const std::string& name) {
 }
 
 Weights::Weights(const models::DecoderConfig& config, const Parameters& parameters,
-                 const Formats& formats, Activations activations) {
+                 const Formats& formats, Activations activations, HeadOrder order)
+    : head_order(std::move(order)) {
+  check_order(head_order, config.head_dim);
   const Finder find(config, parameters, formats, activations);
   embedding = find.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   if (config.positions == "learned") {

@@ -52,6 +52,8 @@ struct Layer {
 using Parameters = std::map<std::string, at::Tensor>;
 // The formats of parameters that are bytes of blocks (quant/format.h), by the parameters' names.
 using Formats = std::map<std::string, std::string>;
+// Where in a file each number of a head lies (rotary pairs may be neighbours there).
+using HeadOrder = std::vector<std::int64_t>;
 
 // What matrices of a few bits are multiplied with. kFloat32: the numbers as they are. kInt8: each
 // piece of 32 as signed bytes with a scale, which is faster and another result.
@@ -63,15 +65,18 @@ struct Weights {
   // From parameters with their canonical names (models/decoder_config.h): float32, float16 or
   // bfloat16 of their shape, or bytes of a format; contiguous, in the CPU's memory. Throws
   // ConfigError where one is missing or is something else. With kInt8 matrices of the formats that
-  // quant::packed takes are laid out anew and follow their parameters no more.
+  // quant::packed takes are laid out anew and follow their parameters no more. In the projections
+  // to queries and keys our number i of a head is row head_order[i] of that head's; empty: row i.
   Weights(const models::DecoderConfig& config, const Parameters& parameters,
-          const Formats& formats = {}, Activations activations = Activations::kFloat32);
+          const Formats& formats = {}, Activations activations = Activations::kFloat32,
+          HeadOrder head_order = {});
 
   quant::Matrix embedding, positions;  // positions: without outputs, none
   Weight relative_bias;
   std::vector<Layer> layers;
   Norm norm;
   Linear head;
+  HeadOrder head_order;
 };
 
 }  // namespace omnima::generate

@@ -49,7 +49,7 @@ class Reader {
   [[noreturn]] void fail(const std::string& what) const {
     throw DataError(message(where_, subject_.empty() ? "" : ", ", subject_, ": ", what, "."));
   }
-  void expect(bool holds, const std::string& what) const {
+  void expect(bool holds, const char* what) const {
     if (!holds) fail(what);
   }
 
@@ -141,11 +141,24 @@ GgufValue::Scalar scalar(Reader& reader, GgufType type) {
   }
 }
 
-template <class T>
-std::vector<T> elements(Reader& reader, GgufType type, std::size_t count) {
-  std::vector<T> all;
+template <class Wide, class T>
+std::vector<Wide> numbers(Reader& reader, std::size_t count) {
+  std::vector<Wide> all;
   all.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) all.push_back(std::get<T>(scalar(reader, type)));
+  for (std::size_t i = 0; i < count; ++i) all.push_back(Wide{reader.number<T>()});
+  return all;
+}
+
+std::vector<bool> booleans(Reader& reader, std::size_t count) {
+  std::vector<bool> all(count);
+  for (std::size_t i = 0; i < count; ++i) all[i] = boolean(reader);
+  return all;
+}
+
+std::vector<std::string> strings(Reader& reader, std::size_t count) {
+  std::vector<std::string> all;
+  all.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) all.push_back(reader.string());
   return all;
 }
 
@@ -158,17 +171,30 @@ GgufValue::Array array(Reader& reader, GgufType type) {
   }
   const auto size = static_cast<std::size_t>(count);
   switch (type) {
-    case GgufType::kString:
-      return elements<std::string>(reader, type, size);
-    case GgufType::kBool:
-      return elements<bool>(reader, type, size);
-    case GgufType::kF32:
-    case GgufType::kF64:
-      return elements<double>(reader, type, size);
+    case GgufType::kU8:
+      return numbers<std::int64_t, std::uint8_t>(reader, size);
+    case GgufType::kI8:
+      return numbers<std::int64_t, std::int8_t>(reader, size);
+    case GgufType::kU16:
+      return numbers<std::int64_t, std::uint16_t>(reader, size);
+    case GgufType::kI16:
+      return numbers<std::int64_t, std::int16_t>(reader, size);
+    case GgufType::kU32:
+      return numbers<std::int64_t, std::uint32_t>(reader, size);
+    case GgufType::kI32:
+      return numbers<std::int64_t, std::int32_t>(reader, size);
+    case GgufType::kI64:
+      return numbers<std::int64_t, std::int64_t>(reader, size);
     case GgufType::kU64:
-      return elements<std::uint64_t>(reader, type, size);
+      return numbers<std::uint64_t, std::uint64_t>(reader, size);
+    case GgufType::kF32:
+      return numbers<double, float>(reader, size);
+    case GgufType::kF64:
+      return numbers<double, double>(reader, size);
+    case GgufType::kBool:
+      return booleans(reader, size);
     default:
-      return elements<std::int64_t>(reader, type, size);
+      return strings(reader, size);
   }
 }
 

@@ -40,6 +40,10 @@ std::size_t utf8_length(unsigned char lead) {
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
+    if (byte(0) < 0x80) {
+      ++i;
+      continue;
+    }
     const std::size_t length = utf8_length(byte(0));
     if (length == 0 || i + length > text.size()) return false;
     for (std::size_t k = 1; k < length; ++k) {

@@ -27,6 +27,9 @@ struct Format {
   kernels::BlockLayout layout = kernels::BlockLayout::kOther;
   // How its numbers are made of levels, for the methods that choose them; null where none does.
   std::shared_ptr<const Grid> grid{};
+  // Where the halves lie by which all numbers of a block are scaled and moved: those are finite
+  // exactly where these are. Empty: the numbers have to be looked at.
+  std::vector<std::int64_t> halves{};
 
   // Of a matrix' row of so many numbers, which are whole blocks.
   std::int64_t row_bytes(std::int64_t inputs) const { return inputs / numbers * bytes; }

@@ -4,12 +4,9 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <atomic>
-#include <span>
 #include <vector>
 
 #include "omnima/core/error.h"
-#include "omnima/quant/formats/bits.h"
 
 namespace omnima::quant {
 
@@ -68,39 +65,6 @@ void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t coun
     kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(first + begin),
                                (end - begin) * blocks, out + begin * matrix.inputs);
   });
-}
-
-std::vector<std::size_t> nonfinite(const std::vector<Matrix>& matrices) {
-  struct Piece {
-    std::size_t matrix;
-    std::int64_t first, count;  // rows
-  };
-  std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < matrices.size(); ++i) {
-    const std::int64_t rows = rows_for_a_thread(matrices[i]);
-    for (std::int64_t first = 0; first < matrices[i].outputs; first += rows) {
-      pieces.push_back({i, first, std::min(rows, matrices[i].outputs - first)});
-    }
-  }
-  std::vector<std::atomic<bool>> damaged(matrices.size());
-  const auto look = [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> numbers;
-    for (const Piece& piece : std::span(pieces).subspan(begin, end - begin)) {
-      const Matrix& matrix = matrices[piece.matrix];
-      numbers.resize(static_cast<std::size_t>(matrix.inputs));
-      for (std::int64_t row = piece.first; row < piece.first + piece.count; ++row) {
-        kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(row),
-                                   matrix.inputs / matrix.format->numbers, numbers.data());
-        if (!all_finite(numbers.data(), matrix.inputs)) damaged[piece.matrix] = true;
-      }
-    }
-  };
-  at::parallel_for(0, static_cast<std::int64_t>(pieces.size()), 8, look);
-  std::vector<std::size_t> found;
-  for (std::size_t i = 0; i < damaged.size(); ++i) {
-    if (damaged[i]) found.push_back(i);
-  }
-  return found;
 }
 
 }  // namespace omnima::quant

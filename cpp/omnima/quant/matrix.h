@@ -3,9 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "omnima/quant/format.h"
 
@@ -33,7 +31,5 @@ Matrix matrix_of(const at::Tensor& numbers);
 at::Tensor dequantized_rows(const Matrix& matrix, std::int64_t first, std::int64_t count);
 // Writes the numbers of those rows, on all threads.
 void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t count, float* out);
-// Which of the matrices hold NaN or infinity, in order; one pass over all on all threads.
-std::vector<std::size_t> nonfinite(const std::vector<Matrix>& matrices);
 
 }  // namespace omnima::quant

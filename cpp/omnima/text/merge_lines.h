@@ -5,12 +5,13 @@
 #include <string_view>
 #include <vector>
 
+#include "omnima/text/piece_index.h"
 #include "omnima/text/vocabulary.h"
 
 namespace omnima::text {
 
 // The ids of both pieces and of what they make; DataError where one of the three is no piece.
-std::vector<Merge> merges_of_lines(std::span<const std::string_view> pieces,
+std::vector<Merge> merges_of_lines(const PieceIndex& pieces,
                                    std::span<const std::string_view> lines);
 
 }  // namespace omnima::text

@@ -93,10 +93,13 @@ Tokenizer::Tokenizer(Vocabulary&& vocabulary, const std::optional<Vocabulary>& m
     : vocabulary_(std::move(vocabulary)),
       bytes_(decoded_pieces(marked ? *marked : vocabulary_)),
       model_(make_model(marked ? *marked : vocabulary_)),
-      chunker_(marked ? *marked : vocabulary_),
       finder_(vocabulary_, false),
       second_finder_(vocabulary_, true) {
-  if (vocabulary_.pattern) splitter_.emplace(*vocabulary_.pattern);
+  if (vocabulary_.pattern) {
+    splitter_.emplace(*vocabulary_.pattern);
+  } else {
+    chunker_.emplace(marked ? *marked : vocabulary_);
+  }
   // Sums in single precision depend on where a text begins.
   cuts_whole_ = vocabulary_.algorithm == Algorithm::kUnigram && vocabulary_.marking &&
                 vocabulary_.marking->sentencepiece;
@@ -115,7 +118,7 @@ void Tokenizer::for_each_chunk(std::string_view text, const Chunk& chunk) const 
   }
   const bool words = vocabulary_.marking && vocabulary_.marking->words;
   for (std::size_t start = 0, end = 0; start < text.size(); start = end) {
-    end = cuts_whole_ ? text.size() : chunker_.end_of_chunk(text, start);
+    end = cuts_whole_ ? text.size() : chunker_->end_of_chunk(text, start);
     chunk(text.substr(start, end - start), start > 0 && !(words && text[start] == ' '));
   }
 }

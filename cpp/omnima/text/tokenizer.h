@@ -99,8 +99,8 @@ class Tokenizer {
   Vocabulary vocabulary_;
   std::vector<std::string> bytes_;  // what each id decodes to
   std::unique_ptr<Model> model_;
-  Chunker chunker_;
-  std::optional<Splitter> splitter_;  // takes the chunker's place in a byte-level vocabulary
+  std::optional<Chunker> chunker_;
+  std::optional<Splitter> splitter_;  // takes the chunker's place where there is a pattern
   bool cuts_whole_ = false;           // a stretch of text is one chunk
   TokenFinder finder_;                // of tokens in text as it is
   TokenFinder second_finder_;         // of those behind the normalizer

@@ -15,13 +15,17 @@ constexpr char kUnknownSurface[] = " \xE2\x81\x87 ";  // U+2047: the unknown wit
 }  // namespace
 
 std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
-  std::vector<std::string> decoded = vocabulary.pieces;
+  std::vector<std::string> decoded;
   if (vocabulary.byte_level()) {
-    for (std::size_t id = 0; id < decoded.size(); ++id) {
-      if (vocabulary.roles[id] == Role::kText) decoded[id] = *spelled_bytes(decoded[id]);
+    decoded.reserve(vocabulary.pieces.size());
+    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+      const std::string& piece = vocabulary.pieces[id];
+      decoded.push_back(vocabulary.roles[id] == Role::kText ? *spelled_bytes(piece) : piece);
     }
-  } else if (const auto bytes = byte_ids(vocabulary)) {
-    for (int byte = 0; byte < 256; ++byte) {
+  } else {
+    decoded = vocabulary.pieces;
+    const auto bytes = byte_ids(vocabulary);
+    for (int byte = 0; bytes && byte < 256; ++byte) {
       const Id id = (*bytes)[byte];
       if (id != kNoId) decoded[id] = std::string(1, static_cast<char>(byte));
     }

@@ -28,10 +28,34 @@ void check_merges(const Vocabulary& vocabulary) {
     const auto& [left, right, result] = vocabulary.merges[rank];
     require<DataError>(left < size && right < size && result < size, "merge ", rank,
                        " names an id outside of the vocabulary of ", size, " pieces");
-    require<DataError>(
-        vocabulary.pieces[result] == vocabulary.pieces[left] + vocabulary.pieces[right], "merge ",
-        rank, " does not give the piece '", vocabulary.pieces[result], "' that it names");
+    const std::string_view first = vocabulary.pieces[left], second = vocabulary.pieces[right];
+    const std::string_view both = vocabulary.pieces[result];
+    require<DataError>(both.size() == first.size() + second.size() && both.starts_with(first) &&
+                           both.ends_with(second),
+                       "merge ", rank, " does not give the piece '", both, "' that it names");
   }
+}
+
+// Calls back with each byte that a piece spells; false where a character spells none.
+template <class Each>
+bool for_each_spelled(std::string_view piece, const Each& each) {
+  static const auto byte_of = [] {
+    std::array<int, 0x144> bytes{};
+    bytes.fill(-1);
+    for (int byte = 0; byte < 256; ++byte) bytes[byte_alphabet()[byte]] = byte;
+    return bytes;
+  }();
+  for (std::size_t at = 0; at < piece.size(); ++at) {
+    // The alphabet's characters have two bytes at most.
+    auto point = static_cast<std::uint32_t>(static_cast<unsigned char>(piece[at]));
+    if (point >= 0x80) {
+      if (point >= 0xE0 || at + 1 == piece.size()) return false;
+      point = (point & 0x1F) << 6 | (static_cast<unsigned char>(piece[++at]) & 0x3F);
+    }
+    if (point >= byte_of.size() || byte_of[point] < 0) return false;
+    each(byte_of[point]);
+  }
+  return true;
 }
 
 // The bytes by the spelling of each: what byte_ids() is to vocabularies with byte tokens.
@@ -40,11 +64,15 @@ std::array<Id, 256> byte_level_ids(const Vocabulary& vocabulary) {
   ids.fill(kNoId);
   for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
     if (vocabulary.roles[id] != Role::kText) continue;
-    const auto bytes = spelled_bytes(vocabulary.pieces[id]);
-    require<DataError>(bytes.has_value(), "piece ", id, " of the byte-level vocabulary is '",
+    int last = 0;
+    std::size_t count = 0;
+    const bool spells = for_each_spelled(vocabulary.pieces[id], [&](int byte) {
+      last = byte;
+      ++count;
+    });
+    require<DataError>(spells, "piece ", id, " of the byte-level vocabulary is '",
                        vocabulary.pieces[id], "', which has a character that stands for no byte");
-    if (bytes->size() != 1) continue;
-    ids[static_cast<unsigned char>((*bytes)[0])] = static_cast<Id>(id);
+    if (count == 1) ids[static_cast<std::size_t>(last)] = static_cast<Id>(id);
   }
   // What every text needs; rarer bytes may be missing where a vocabulary was learnt without them.
   for (unsigned char byte = 0x20; byte < 0x7F; ++byte) {
@@ -130,20 +158,9 @@ const std::array<std::uint32_t, 256>& byte_alphabet() {
 }
 
 std::optional<std::string> spelled_bytes(std::string_view piece) {
-  static const auto byte_of = [] {
-    std::array<int, 0x144> bytes{};
-    bytes.fill(-1);
-    for (int byte = 0; byte < 256; ++byte) bytes[byte_alphabet()[byte]] = byte;
-    return bytes;
-  }();
   std::string bytes;
-  for (std::size_t at = 0; at < piece.size();) {
-    const std::size_t length = utf8_length(static_cast<unsigned char>(piece[at]));
-    const std::uint32_t point = code_point(piece.substr(at, length));
-    if (point >= byte_of.size() || byte_of[point] < 0) return std::nullopt;
-    bytes += static_cast<char>(byte_of[point]);
-    at += length;
-  }
+  const bool spells = for_each_spelled(piece, [&](int byte) { bytes += static_cast<char>(byte); });
+  if (!spells) return std::nullopt;
   return bytes;
 }
 

@@ -18,6 +18,13 @@ class Layout:
     #: Whether rows keep their numbers as they are: then a row may be bytes that stand for numbers.
     moves_rows = True
 
+    #: Whether it only moves rows within each head: `order` says how.
+    within_heads = False
+
+    def order(self, width: int) -> list[int]:
+        """Where each of our rows of a head of that width lies."""
+        return list(range(width))
+
     def shape(self, ours: Sequence[Shape]) -> Shape:
         """The shape of the tensor that holds parameters of these shapes."""
         return (sum(shape[0] for shape in ours), *ours[0][1:])
@@ -90,7 +97,15 @@ class Interleaved(Layout):
     """Rows of heads whose numbers that turn together are neighbours: (0, 1), (2, 3), …
 
     With us they are (i, i + head_dim / 2).
+
+    >>> Interleaved().order(6)
+    [0, 2, 4, 1, 3, 5]
     """
+
+    within_heads = True
+
+    def order(self, width: int) -> list[int]:
+        return [*range(0, width, 2), *range(1, width, 2)]
 
     def join(self, ours: Sequence[Tensor], config: Config) -> Tensor:
         return _halves_turned(ours[0], (2, config["head_dim"] // 2))

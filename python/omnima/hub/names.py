@@ -50,9 +50,10 @@ def expected_shapes(config: Mapping[str, Any]) -> Shapes:
     if config["positions"] == "relative":
         buckets = config.get("relative_buckets", 32)
         shapes["model.relative_bias.weight"] = (buckets, config["num_attention_heads"])
+    blocks = {sparse: _block_shapes(config, sparse) for sparse in (False, True)}
     for layer in range(config["num_hidden_layers"]):
         sparse = (layer + 1) % config.get("decoder_sparse_step", 1) == 0
-        for name, shape in _block_shapes(config, sparse).items():
+        for name, shape in blocks[sparse].items():
             shapes[f"model.layers.{layer}.{name}"] = shape
     shapes.update(_norm_shapes(config, "model.norm"))
     if not config["tie_word_embeddings"]:

@@ -91,23 +91,37 @@ class Names:
         return {ours: tensor for _, _, found in every for ours, tensor in found.items()}
 
     def pieces(
-        self, read: Callable[[str, bool], Tensor], config: Config
+        self, read: Callable[[str, bool], Tensor], config: Config, in_heads_order: bool = True
     ) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         """Each tensor of a file, its name and our parameters that it holds.
 
         `read` gives a tensor by name; where it is told True, rows may be bytes that stand for
-        numbers, and then those of the parameters are, too.
+        numbers, and then those of the parameters are, too. With `in_heads_order` False, the rows of
+        queries and keys stay where they are within each head: see `head_order`.
         """
-        shapes = expected_shapes(config)
+        shapes, places = expected_shapes(config), self.places(config)
         for name, part in self.parts(config).items():
             theirs = read(name, part.layout.moves_rows)
-            pieces = part.layout.part(theirs, [shapes[each] for each in part.ours], config)
+            stays = part.layout.within_heads and not in_heads_order
+            layout = SAME if stays else part.layout
+            pieces = layout.part(theirs, [shapes[each] for each in part.ours], config)
             found = dict(zip(part.ours, pieces, strict=True))
-            yield name, theirs, rotary_layout.to_ours(found, config)
+            yield name, theirs, rotary_layout.to_ours(found, places, in_heads_order)
+
+    def places(self, config: Config) -> list[int]:
+        """Where each of our numbers of a query's or a key's head stands, but for its layout."""
+        return rotary_layout.places(config)
+
+    def head_order(self, config: Config) -> list[int]:
+        """Where in a file each number of a query's or a key's head lies; empty: where it is."""
+        theirs = self._place(f"{_LAYERS}0.{QKV[0]}")[2]
+        ours = self.layouts.get(theirs, SAME).order(config["head_dim"])
+        order = [ours[place] for place in self.places(config)]
+        return [] if order == sorted(order) else order
 
     def from_ours(self, tensors: Tensors, config: Config) -> dict[str, Tensor]:
         """The tensors of a file from our parameters: the inverse of `to_ours`."""
-        laid = rotary_layout.from_ours(tensors, config)
+        laid = rotary_layout.from_ours(tensors, self.places(config))
         return {
             name: part.layout.join([laid[each] for each in part.ours], config)
             for name, part in self.parts(config).items()

@@ -71,7 +71,7 @@ def open_pretrained(directory: str | Path) -> StoredModel:
         made = quantized.Quantization(
             settings={key: described.get(key) for key in quantized.SETTINGS},
             formats=formats,
-            blocks=rotary_layout.to_ours(theirs, config),
+            blocks=rotary_layout.to_ours(theirs, rotary_layout.places(config)),
         )
     return StoredModel(config, str(directory), found, read, formats, quantization=made)
 

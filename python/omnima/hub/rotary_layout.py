@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TURNED = re.compile(r"\.self_attn\.(q|k)_(proj|norm)\.(weight|bias)$")
+_NORM = re.compile(r"\.self_attn\.(q|k)_norm\.(weight|bias)$")
 
 
 def order(head_dim: int, turned: int) -> list[int]:
@@ -29,28 +30,33 @@ def order(head_dim: int, turned: int) -> list[int]:
     return first + still[:middle] + second + still[middle:]
 
 
-def to_ours(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Put the numbers of queries and keys where ours stand."""
-    places = _places(config)
-    return _reordered(tensors, places) if places else dict(tensors)
+def to_ours(
+    tensors: Mapping[str, Tensor], places: Sequence[int], projections: bool = True
+) -> dict[str, Tensor]:
+    """Put the numbers of queries and keys where ours stand, those of norms alone if told so.
+
+    `places` says where each of our numbers of a head stands in the file.
+    """
+    return _reordered(tensors, places, _TURNED if projections else _NORM)
 
 
-def from_ours(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+def from_ours(tensors: Mapping[str, Tensor], places: Sequence[int]) -> dict[str, Tensor]:
     """Put them back: the inverse of `to_ours`."""
-    places = _places(config)
-    if not places:
-        return dict(tensors)
-    return _reordered(tensors, [places.index(i) for i in range(len(places))])
+    return _reordered(tensors, [places.index(i) for i in range(len(places))], _TURNED)
 
 
-def _places(config: Mapping[str, Any]) -> list[int] | None:
+def places(config: Mapping[str, Any]) -> list[int]:
+    """Where each of our numbers of a head of that model stands in files of other tools."""
     width, share = config["head_dim"], config["partial_rotary_factor"]
-    if config["positions"] != "rotary" or share == 1:
-        return None
-    return order(width, int(width * share))
+    turned = width if config["positions"] != "rotary" else int(width * share)
+    return order(width, turned)
 
 
-def _reordered(tensors: Mapping[str, Tensor], places: Sequence[int]) -> dict[str, Tensor]:
+def _reordered(
+    tensors: Mapping[str, Tensor], places: Sequence[int], moved: re.Pattern[str]
+) -> dict[str, Tensor]:
+    if list(places) == sorted(places):
+        return dict(tensors)
     import torch
 
     width, index = len(places), torch.tensor(places)
@@ -60,5 +66,5 @@ def _reordered(tensors: Mapping[str, Tensor], places: Sequence[int]) -> dict[str
         return by_head.index_select(1, index.to(tensor.device)).reshape(tensor.shape)
 
     return {
-        name: turned(tensor) if _TURNED.search(name) else tensor for name, tensor in tensors.items()
+        name: turned(tensor) if moved.search(name) else tensor for name, tensor in tensors.items()
     }

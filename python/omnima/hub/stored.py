@@ -39,6 +39,18 @@ class StoredModel:
     license: str | None = None
     #: Of a model that we quantized.
     quantization: Quantization | None = None
+    #: A look for NaN and infinity that goes on already.
+    looking: _core.FiniteLook | None = None
+
+    def look(self) -> _core.FiniteLook:
+        """Begin to look for NaN and infinity in all tensors as they are stored."""
+        from omnima import _core
+
+        tensors = []
+        for name, part in self.names.parts(self.config).items():
+            stored = self.read(name, part.layout.moves_rows)
+            tensors.append((name, stored, format_of(stored, self.formats.get(name))))
+        return _core.FiniteLook(tensors)
 
     def fill(self, parameters: Iterable[tuple[str, Tensor]], strict: bool = False) -> None:
         """Write the numbers into a model's parameters, in one pass from the files.
@@ -94,10 +106,9 @@ class StoredModel:
 
         parameters: dict[str, Tensor] = {}
         formats: dict[str, str] = {}
-        as_read: list[tuple[str, Tensor, str]] = []
-        for name, theirs, found in self.names.pieces(self.read, self.config):
+        look = self.looking or self.look()
+        for name, theirs, found in self.names.pieces(self.read, self.config, in_heads_order=False):
             format = format_of(theirs, self.formats.get(name))
-            as_read.append((name, theirs, format))
             for ours, stored in found.items():
                 if dtype == "bfloat16" and stored.dim() > 1:
                     parameters[ours] = _in_bfloat16(stored, format)
@@ -105,8 +116,11 @@ class StoredModel:
                 parameters[ours] = stored
                 if not stored.is_floating_point():
                     formats[ours] = format
-        names.report_nonfinite(_core.nonfinite_stored(as_read), self.where, strict)
-        return _core.Engine(self.config, parameters, formats, activations)
+        engine = _core.Engine(
+            self.config, parameters, formats, activations, self.names.head_order(self.config)
+        )
+        names.report_nonfinite(look.found(), self.where, strict)
+        return engine
 
 
 def format_of(stored: Tensor, of_bytes: str | None) -> str:

@@ -21,6 +21,7 @@ from omnima.tokenizers.chat import ChatTemplates
 from omnima.tokenizers.chat_files import Templates
 from omnima.tokenizers.description import ROLE_SPECIAL, Description, Kind, check_kind
 from omnima.tokenizers.growth import with_tokens
+from omnima.tokenizers.stored_texts import StoredTexts
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -49,9 +50,12 @@ class Tokenizer(ChatTemplates):
         self.description = description
         self._templates = dict(templates or {})
         self._fingerprint: str | None = None
+        pieces = description.pieces
         self.core = _core.Tokenizer(
             algorithm=description.algorithm,
-            pieces=list(description.pieces),
+            pieces=pieces.stored
+            if isinstance(pieces, StoredTexts)
+            else _core.TextList(list(pieces)),
             roles=list(description.roles),
             merges=description.merges,
             scores=list(description.scores),

@@ -135,6 +135,37 @@ TEST(Engine, StoredWeightsGiveTheLogitsOfTheirNumbers) {
   }
 }
 
+TEST(Engine, RowsOfHeadsMayLieInAnotherOrder) {
+  for (const auto& changes : families()) {
+    const models::Decoder model(tiny(changes), 3);
+    const std::int64_t width = model.config().head_dim;
+    HeadOrder order(static_cast<std::size_t>(width));
+    for (std::int64_t i = 0; i < width; ++i) order[i] = (i * 3 + 1) % width;
+    Parameters moved = parameters_of(model);
+    for (auto& [name, tensor] : moved) {
+      if (name.find("q_proj") == std::string::npos && name.find("k_proj") == std::string::npos) {
+        continue;
+      }
+      const at::Tensor from = tensor.detach();
+      tensor = from.clone();
+      for (std::int64_t row = 0; row < from.size(0); ++row) {
+        tensor[row / width * width + order[row % width]].copy_(from[row]);
+      }
+    }
+    const Ids ids = random_ids(9, kContext);
+    const Engine plain(model.config(), parameters_of(model));
+    const Engine reordered(model.config(), moved, {}, Activations::kFloat32, order);
+    EXPECT_TRUE(at::equal(reordered.logits(ids, true), plain.logits(ids, true)));
+  }
+  const models::Decoder model(tiny(), 3);
+  for (const HeadOrder& order : {HeadOrder{0, 1}, HeadOrder{0, 0, 1, 2, 3, 4, 5, 6}}) {
+    expect_says(error_of([&] {
+                  Engine(model.config(), parameters_of(model), {}, Activations::kFloat32, order);
+                }),
+                {"order of a head's numbers", "0 to 7"});
+  }
+}
+
 TEST(Engine, TakesTensorsOf16Bits) {
   const models::Decoder model(tiny(), 3);
   for (const auto type : {at::kHalf, at::kBFloat16}) {

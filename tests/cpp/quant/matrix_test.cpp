@@ -4,8 +4,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "omnima/core/error.h"
 #include "omnima/quant/convert.h"
 
@@ -32,21 +30,6 @@ TEST(Matrices, OfBlocksGiveTheirRows) {
     const at::Tensor all = dequantized(*format, bytes.const_data_ptr(), {4, inputs});
     EXPECT_TRUE(at::equal(dequantized_rows(matrix, 1, 2), all.slice(0, 1, 3))) << format->name;
   }
-}
-
-TEST(Matrices, OneSpecialNumberIsFound) {
-  for (const auto type : {at::kFloat, at::kHalf, at::kBFloat16}) {
-    const at::Tensor numbers = at::randn({300, 401}).to(type);
-    EXPECT_TRUE(nonfinite({matrix_of(numbers)}).empty());
-    numbers[299][400] = -INFINITY;
-    const Matrix fine = matrix_of(at::randn({2, 3})), damaged = matrix_of(numbers);
-    EXPECT_EQ(nonfinite({fine, damaged, fine, damaged}), (std::vector<std::size_t>{1, 3}));
-  }
-  const Format& format = format_named("q8_0");
-  const at::Tensor bytes = quantized(format, at::randn({4, 64}));
-  EXPECT_TRUE(nonfinite({matrix_of(format, bytes, 4, 64)}).empty());
-  bytes[5 * format.bytes + 1] = 0x7c;  // of a scale: its exponent and more
-  EXPECT_EQ(nonfinite({matrix_of(format, bytes, 4, 64)}).size(), 1u);
 }
 
 TEST(Matrices, ThatDoNotFitAreRefused) {

@@ -62,6 +62,6 @@ struct BlockKernels {
   void (*gemv)(const BlockGemv&, std::int64_t begin, std::int64_t end) = nullptr;
   void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out) = nullptr;
 };
-inline constexpr std::int64_t kBlockRows = 4;
+inline constexpr std::int64_t kBlockRows = 8;
 
 }  // namespace omnima::kernels

@@ -108,6 +108,14 @@ void block_range(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
       return outputs<Tile, 1, 3>(g, begin, end);
     case 4:
       return outputs<Tile, 1, 4>(g, begin, end);
+    case 5:
+      return outputs<Tile, 1, 5>(g, begin, end);
+    case 6:
+      return outputs<Tile, 1, 6>(g, begin, end);
+    case 7:
+      return outputs<Tile, 1, 7>(g, begin, end);
+    case 8:
+      return outputs<Tile, 1, 8>(g, begin, end);
     default:
       return;
   }

@@ -89,7 +89,8 @@ Format make_int4(const std::string& name, std::int64_t group, bool has_least) {
   const BlockLayout of_32 = has_least ? BlockLayout::kQ4_1 : BlockLayout::kQ4_0;
   const BlockLayout of_more = has_least ? BlockLayout::kInt4Z : BlockLayout::kInt4;
   const BlockLayout code = group == 32 ? of_32 : of_more;
-  Format made{name, std::nullopt, group, layout.bytes(), {}, {}, code, grid};
+  Format made{name, std::nullopt, group, layout.bytes(), {}, {}, code, grid, {0}};
+  if (has_least) made.halves.push_back(2);
   made.dequantize = [layout](const std::uint8_t* blocks, std::int64_t count, float* out) {
     layout.read(blocks, count, out);
   };

@@ -61,7 +61,7 @@ Format make_int8(const std::string& name, std::int64_t group) {
   };
   using kernels::BlockLayout;
   const BlockLayout layout = group == 32 ? BlockLayout::kQ8_0 : BlockLayout::kInt8;
-  Format made{name, std::nullopt, group, 2 + group, {}, {}, layout, grid};
+  Format made{name, std::nullopt, group, 2 + group, {}, {}, layout, grid, {0}};
   made.dequantize = [group](const std::uint8_t* blocks, std::int64_t count, float* out) {
     read(group, blocks, count, out);
   };

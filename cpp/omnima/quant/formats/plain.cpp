@@ -40,7 +40,7 @@ void to_bf16(const float* numbers, std::int64_t count, std::uint8_t* out) {
 }  // namespace
 
 const Format kF32{"f32", 0, 1, 4, copy_in, copy_out, kernels::BlockLayout::kF32};
-const Format kF16{"f16", 1, 1, 2, from_half, to_half, kernels::BlockLayout::kF16};
+const Format kF16{"f16", 1, 1, 2, from_half, to_half, kernels::BlockLayout::kF16, nullptr, {0}};
 const Format kBf16{"bf16", 30, 1, 2, from_bf16, to_bf16, kernels::BlockLayout::kBf16};
 
 }  // namespace omnima::quant

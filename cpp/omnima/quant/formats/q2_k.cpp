@@ -26,6 +26,8 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ2K{"q2_k", 10, kSuper, kBytes, read, nullptr};
+const Format kQ2K{
+    "q2_k",          10, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther, nullptr,
+    {kScale, kLeast}};
 
 }  // namespace omnima::quant

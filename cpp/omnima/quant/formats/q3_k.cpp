@@ -33,6 +33,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ3K{"q3_k", 11, kSuper, kBytes, read, nullptr};
+const Format kQ3K{"q3_k",  11,      kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther,
+                  nullptr, {kScale}};
 
 }  // namespace omnima::quant

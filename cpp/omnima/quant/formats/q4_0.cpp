@@ -46,6 +46,7 @@ void write(const float* numbers, std::int64_t count, std::uint8_t* block) {
 
 }  // namespace
 
-const Format kQ4_0{"q4_0", 2, kNumbers, kBytes, read, write, kernels::BlockLayout::kQ4_0};
+const Format kQ4_0{"q4_0",  2,  kNumbers, kBytes, read, write, kernels::BlockLayout::kQ4_0,
+                   nullptr, {0}};
 
 }  // namespace omnima::quant

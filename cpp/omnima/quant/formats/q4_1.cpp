@@ -20,6 +20,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ4_1{"q4_1", 3, kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ4_1};
+const Format kQ4_1{"q4_1",  3,     kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ4_1,
+                   nullptr, {0, 2}};
 
 }  // namespace omnima::quant

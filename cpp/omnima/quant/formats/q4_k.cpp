@@ -25,6 +25,8 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ4K{"q4_k", 12, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ4K};
+const Format kQ4K{
+    "q4_k",          12, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ4K, nullptr,
+    {kScale, kLeast}};
 
 }  // namespace omnima::quant

@@ -19,6 +19,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ5_0{"q5_0", 6, kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ5_0};
+const Format kQ5_0{"q5_0",  6,  kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ5_0,
+                   nullptr, {0}};
 
 }  // namespace omnima::quant

@@ -19,6 +19,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ5_1{"q5_1", 7, kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ5_1};
+const Format kQ5_1{"q5_1",  7,     kNumbers, kBytes, read, nullptr, kernels::BlockLayout::kQ5_1,
+                   nullptr, {0, 2}};
 
 }  // namespace omnima::quant

@@ -26,6 +26,8 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ5K{"q5_k", 13, kSuper, kBytes, read, nullptr};
+const Format kQ5K{
+    "q5_k",          13, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther, nullptr,
+    {kScale, kLeast}};
 
 }  // namespace omnima::quant

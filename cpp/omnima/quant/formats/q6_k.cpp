@@ -29,6 +29,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ6K{"q6_k", 14, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ6K};
+const Format kQ6K{"q6_k",  14,      kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ6K,
+                  nullptr, {kScale}};
 
 }  // namespace omnima::quant

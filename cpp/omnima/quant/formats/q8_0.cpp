@@ -39,6 +39,7 @@ void write(const float* numbers, std::int64_t count, std::uint8_t* block) {
 
 }  // namespace
 
-const Format kQ8_0{"q8_0", 8, kNumbers, kBytes, read, write, kernels::BlockLayout::kQ8_0};
+const Format kQ8_0{"q8_0",  8,  kNumbers, kBytes, read, write, kernels::BlockLayout::kQ8_0,
+                   nullptr, {0}};
 
 }  // namespace omnima::quant

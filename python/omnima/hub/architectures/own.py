@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnima.hub.architectures.base import Architecture, Config
 from omnima.hub.config_reader import ConfigReader
-from omnima.hub.naming import Names, Tensors
+from omnima.hub.naming import Names
 from omnima.hub.options import field_defaults
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # The fields that every file of ours has; those that came later are off where they are absent.
 ALWAYS = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
@@ -40,11 +36,8 @@ def write(config: Config) -> dict[str, Any]:
 class _AsTheyAre(Names):
     """Names and layout are ours, that of rotary positions too."""
 
-    def to_ours(self, read: Callable[[str], Tensor], config: Config) -> dict[str, Tensor]:
-        return {name: read(name) for name in self.parts(config)}
-
-    def from_ours(self, tensors: Tensors, config: Config) -> dict[str, Tensor]:
-        return dict(tensors)
+    def places(self, config: Config) -> list[int]:
+        return list(range(config["head_dim"]))
 
 
 class _Any(Architecture):

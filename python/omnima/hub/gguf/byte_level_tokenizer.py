@@ -73,7 +73,7 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
     pattern, whole = _PRE[pre]
     roles = {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_ADDED}
     try:
-        merges = _core.merges_of_lines(pieces, texts(metadata, "merges", where))
+        merges = _core.merges_of_lines(pieces.stored, texts(metadata, "merges", where).stored)
     except DataError as error:
         raise DataError(f"{where}: {error}.") from None
     bos, eos, pad = ends(metadata, len(pieces), where)

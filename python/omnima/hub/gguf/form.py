@@ -93,6 +93,7 @@ class GgufForm:
         )
 
 
+@functools.cache
 def _name_in_block(module: str) -> str:
     """The name of a module of a block.
 

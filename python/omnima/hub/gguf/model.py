@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,10 @@ def load_gguf(
     return stored.config, found, stored.tokenizer
 
 
-def open_gguf(path: str | Path) -> StoredModel:
+def open_gguf(path: str | Path, look: bool = False) -> StoredModel:
     """Check a file as `load_gguf` does, and read no weights yet.
+
+    With `look`, NaN and infinity are looked for in all weights from now on, beside the caller.
 
     >>> open_gguf("SmolLM2-135M-Instruct.Q4_1.gguf").config["hidden_size"]  # doctest: +SKIP
     576
@@ -65,7 +68,7 @@ def open_gguf(path: str | Path) -> StoredModel:
     where = str(path)
     file = _core.GgufFile(Path(path))
     file.read_ahead()
-    metadata = file.metadata()
+    metadata = file.metadata(lists_of_text=False)
     form = _form_of(metadata, where)
     _check_whole(metadata, where)
     formats = {name: kind.lower() for name, kind, _ in file.tensors()}
@@ -92,10 +95,12 @@ def open_gguf(path: str | Path) -> StoredModel:
     def read(name: str, as_stored: bool) -> Tensor:
         return file.raw(name) if as_stored and len(shapes[name]) > 1 else file.tensor(name)
 
-    tokenizer = read_tokenizer(metadata, where)
     named = metadata.get("general.license")
     terms = named if isinstance(named, str) and named else None
-    return StoredModel(config, where, form.names, read, formats, tokenizer, terms)
+    stored = StoredModel(config, where, form.names, read, formats, license=terms)
+    looking = stored.look() if look else None
+    tokenizer = read_tokenizer(metadata, where)
+    return replace(stored, tokenizer=tokenizer, looking=looking)
 
 
 def _check_whole(metadata: Mapping[str, Any], where: str) -> None:

@@ -10,6 +10,7 @@ from omnima.errors import DataError
 if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
     from omnima.tokenizers.description import Description
+    from omnima.tokenizers.stored_texts import StoredTexts
 
 PREFIX = "tokenizer.ggml."
 #: The key that says which kind of tokenizer a file has.
@@ -19,15 +20,20 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 _SPARE_SCORE = -10000.0
 
 
-def texts(metadata: Mapping[str, Any], name: str, where: str) -> list[str]:
+def texts(metadata: Mapping[str, Any], name: str, where: str) -> StoredTexts:
     """The list of texts of that name."""
+    from omnima import _core
+    from omnima.tokenizers.stored_texts import StoredTexts
+
     value = metadata.get(PREFIX + name)
+    if isinstance(value, _core.TextList):
+        return StoredTexts(value)
     if not isinstance(value, list) or not set(map(type, value)) <= {str}:
         raise DataError(f"{where}: {PREFIX}{name} is missing, or no list of texts.")
-    return value
+    return StoredTexts(_core.TextList(value))
 
 
-def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[list[str], list[int]]:
+def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[StoredTexts, list[int]]:
     """The tokens, none of them twice, and the type of each."""
     pieces = texts(metadata, "tokens", where)
     types = metadata.get(f"{PREFIX}token_type", [NORMAL] * len(pieces))
@@ -37,7 +43,7 @@ def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[list[str]
         or not set(map(type, types)) <= {int}
     ):
         raise DataError(f"{where}: {PREFIX}token_type does not have one whole number a token.")
-    if len(set(pieces)) < len(pieces):
+    if pieces.stored.holds_twice():
         raise DataError(f"{where}: {PREFIX}tokens holds a token twice.")
     return pieces, types
 
