@@ -53,10 +53,10 @@ void check_field(const Field& field, const FieldValue& value) {
     check_number(field, *real);
   } else if (const auto* word = std::get_if<std::string>(&value)) {
     const auto& choices = field.choices;
-    require<ConfigError>(
-        choices.empty() || std::find(choices.begin(), choices.end(), *word) != choices.end(),
-        field.name, " is \"", *word, "\"; the choices are ", join(choices), "; the nearest is \"",
-        nearest_name(*word, choices), "\".");
+    if (choices.empty()) return;
+    if (std::find(choices.begin(), choices.end(), *word) != choices.end()) return;
+    throw ConfigError(message(field.name, " is \"", *word, "\"; the choices are ", join(choices),
+                              "; the nearest is \"", nearest_name(*word, choices), "\"."));
   }
 }
 

@@ -232,9 +232,10 @@ DecoderConfig DecoderConfig::from_values(const std::map<std::string, FieldValue>
   std::vector<std::string> names;
   for (const auto& field : fields()) names.push_back(field.name);
   for (const auto& [name, value] : values) {
-    require<ConfigError>(std::find(names.begin(), names.end(), name) != names.end(),
-                         "Unknown model field \"", name, "\". The nearest is \"",
-                         core::nearest_name(name, names), "\".");
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    // Not by require(), whose words are made before it looks: the nearest name takes a while.
+    throw ConfigError(core::message("Unknown model field \"", name, "\". The nearest is \"",
+                                    core::nearest_name(name, names), "\"."));
   }
   DecoderConfig config;
   each_member(config, [&](const Field& field, auto& member) {
