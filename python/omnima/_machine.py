@@ -1,9 +1,11 @@
-"""Processor and memory of this machine, as the system tells them."""
+"""Processor and memory of this machine, as the system tells them, and how much of it is used."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -11,6 +13,19 @@ def usable_cores() -> int:
     """Return how many cores this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def threads_in_use(threads: int) -> Iterator[None]:
+    """Compute with so many threads, and afterwards with as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_model(path: Path) -> str:

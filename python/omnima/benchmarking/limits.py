@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima._machine import threads_in_use
+
 _SIZE = 2048
 _BLOCK = 256 << 20  # bytes: larger than the caches
 
@@ -28,14 +30,8 @@ def measure_limits(threads: int, seconds: float = 0.5) -> dict[str, float]:
     >>> sorted(measure_limits(1, seconds=0.01))
     ['bf16_gflops', 'fp32_gflops', 'read_gb_per_s']
     """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_in_use(threads):
         return _rates(seconds)
-    finally:
-        torch.set_num_threads(before)
 
 
 def measure_reading(threads: int, sizes: Sequence[int], seconds: float = 0.5) -> list[float]:
@@ -53,15 +49,11 @@ def measure_reading(threads: int, sizes: Sequence[int], seconds: float = 0.5) ->
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = {}
+    found = {}
+    with threads_in_use(threads):
         for size in dict.fromkeys(sizes):
             block = torch.ones(max(1, size // 4))
             found[size] = size / _median_seconds(block.sum, seconds) / 1e9
-    finally:
-        torch.set_num_threads(before)
     return [found[size] for size in sizes]
 
 

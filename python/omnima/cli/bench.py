@@ -7,8 +7,8 @@ from typing import Any
 import typer
 
 from omnima.cli.model_options import ACTIVATIONS, MODEL
-from omnima.cli.output import print_json
-from omnima.cli.shape_options import Json, Markdown, given, refuse, with_shape
+from omnima.cli.output import Json, print_json
+from omnima.cli.shape_options import Markdown, given, refuse, with_shape
 from omnima.errors import ConfigError
 
 _PEERS = (

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from omnima.cli.model_options import TOKENIZER
-from omnima.cli.output import print_facts, print_json
+from omnima.cli.output import Json, print_json, print_result
 
 app = typer.Typer(
     name="data",
@@ -34,10 +34,6 @@ def _document_break() -> Any:
     )
 
 
-def _json() -> Any:
-    return typer.Option(False, "--json", help="print the result as one JSON object")
-
-
 @app.command("clean")
 def clean(
     inputs: list[str] = typer.Argument(..., metavar="IN...", help=_INPUTS),  # noqa: B008
@@ -49,7 +45,7 @@ def clean(
     on_error: str = _on_error(),
     document_break: str | None = _document_break(),
     overwrite: bool = typer.Option(False, "--overwrite", help="replace a file that is there"),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Clean text step by step, every step counted; the record stands beside the result."""
     from pathlib import Path
@@ -112,7 +108,7 @@ def stats(
     field: str | None = _field(),
     on_error: str = _on_error(),
     document_break: str | None = _document_break(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Count documents, bytes, words, lengths, duplicates and languages."""
     from omnima.data import open_source
@@ -125,7 +121,7 @@ def stats(
         opened = open_tokenizer(tokenizer)
     source = open_source(inputs, field, on_error, document_break)  # type: ignore[arg-type]
     result = describe(source, opened)
-    print_json(result) if json else print_facts(result)
+    print_result(result, json)
 
 
 @app.command("diff")
@@ -135,7 +131,7 @@ def diff(
     field: str | None = _field(),
     on_error: str = _on_error(),
     document_break: str | None = _document_break(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Say which documents came, went and stayed from A to B."""
     from omnima.data import open_source
@@ -146,4 +142,4 @@ def diff(
         for each in (before, after)
     ]
     result = compare(*sources)
-    print_json(result) if json else print_facts(result)
+    print_result(result, json)

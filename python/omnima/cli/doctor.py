@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from omnima.cli.output import print_json
+from omnima.cli.output import Json, print_json
 
 
-def doctor(
-    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
-) -> None:
+def doctor(json: Json = False) -> None:
     """Look at this machine: versions, CPU features, threads, memory, GPU and measured speed."""
     from omnima.doctor import collect, render
 

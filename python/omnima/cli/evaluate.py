@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from omnima.cli.model_options import model_argument, strict_option
-from omnima.cli.output import print_facts, print_json
+from omnima.cli.output import Json, print_result
 
 
 def evaluate(
@@ -18,7 +18,7 @@ def evaluate(
     batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
     device: str = typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1"),
     strict: bool = strict_option(),
-    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+    json: Json = False,
 ) -> None:
     """Measure a model on text it has not seen."""
     from omnima.evaluation.directory import evaluate_directory
@@ -32,4 +32,4 @@ def evaluate(
         device=device,
         strict=strict,
     ).as_dict()
-    print_json(result) if json else print_facts(result)
+    print_result(result, json)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import typer
 
 from omnima.cli.model_options import model_argument, strict_option
-from omnima.cli.output import print_facts, print_json
-
-_JSON = typer.Option(False, "--json", help="print the result as one JSON object")
+from omnima.cli.output import Json, print_result
 
 
 def export(
@@ -16,38 +14,38 @@ def export(
     out: str = typer.Option(..., "--out", help="where: a new directory, or a file"),
     dtype: str = typer.Option("f32", "--dtype", help="f32, f16, bf16; gguf also q8_0, q4_0"),
     strict: bool = strict_option(),
-    json: bool = _JSON,
+    json: Json = False,
 ) -> None:
     """Write a model for another tool, which reads it back for the certificate."""
     from omnima.exporting import export as run
 
     found = run(model, to, out, dtype, strict).as_dict()
-    print_json(found) if json else print_facts(found)
+    print_result(found, json)
 
 
 def import_model(
     path: str = model_argument(),
     out: str = typer.Option(..., "--out", help="the new directory"),
     strict: bool = strict_option(),
-    json: bool = _JSON,
+    json: Json = False,
 ) -> None:
     """Write another tool's model as a directory of Omnima, in float32."""
     from omnima.evaluation.inventory import describe_directory
     from omnima.exporting import import_model as run
 
     facts = describe_directory(str(run(path, out, strict)))
-    print_json(facts) if json else print_facts(facts)
+    print_result(facts, json)
 
 
 def verify(
     directory: str = model_argument(),
     against: str = typer.Option(..., "--against", help="transformers or llama.cpp"),
-    json: bool = _JSON,
+    json: Json = False,
 ) -> None:
     """Compare a model with what another tool makes of it; 1 where they differ."""
     from omnima.exporting import verify as run
 
     found = run(directory, against)
-    print_json(found.as_dict()) if json else print_facts(found.as_dict())
+    print_result(found.as_dict(), json)
     if not found.passed:
         raise typer.Exit(1)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON object")]
+
+
+def print_result(result: dict[str, Any], json: bool) -> None:
+    """Write a result as one JSON object, or as lines for people."""
+    print_json(result) if json else print_facts(result)
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnima.cli.output import print_facts, print_json, print_table
+from omnima.cli.output import print_facts, print_json, print_result, print_table
 from omnima.cli.train import own_flag, take_flags
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def plan(**flags: Any) -> None:
     own = {name: flags.pop(name) for name in _OWN}
     if own["from_runs"]:
         said = foresight.forecast(own["from_runs"], flags, own["set"] or (), own["config"])
-        print_json(said) if own["json"] else print_facts(said)
+        print_result(said, own["json"])
         return
     recipe = foresight.recipe_to_plan(flags, own["set"] or (), own["config"])
     job, here, target = foresight.ask(recipe, own["machine"])

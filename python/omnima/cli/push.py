@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from omnima.cli.output import print_facts, print_json
+from omnima.cli.output import Json, print_result
 
 _HOW = {
     "card": "it has no model card: save it again with this version, or write a README.md",
@@ -18,7 +18,7 @@ def push(
     repository: str = typer.Argument(..., metavar="OWNER/NAME", help="made if it is not there"),
     private: bool = typer.Option(False, "--private", help="make a repository that only you read"),
     message: str = typer.Option("Upload a model with Omnima", help="of the commit"),
-    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+    json: Json = False,
 ) -> None:
     """Check a saved model and upload it to the Hugging Face hub (token: HF_TOKEN)."""
     from omnima.hub import push as upload
@@ -26,4 +26,4 @@ def push(
     done = upload(directory, repository, private, message)
     for each in done.missing:
         typer.echo(f"note: {_HOW[each]}", err=True)
-    print_json(done.as_dict()) if json else print_facts(done.as_dict())
+    print_result(done.as_dict(), json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from omnima.cli.model_options import model_argument, strict_option
-from omnima.cli.output import print_facts, print_json
+from omnima.cli.output import Json, print_result
 
 
 def quantize(
@@ -24,7 +24,7 @@ def quantize(
         "[default: Python's standard library]",
     ),
     strict: bool = strict_option(),
-    json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
+    json: Json = False,
 ) -> None:
     """Make a model small, and measure it before and after."""
     from omnima.quantization.directory import quantize_directory
@@ -38,4 +38,4 @@ def quantize(
         calibration=calibration,
         strict=strict,
     ).as_dict()
-    print_json(report) if json else print_facts(report)
+    print_result(report, json)

@@ -11,7 +11,6 @@ import typer
 from omnima.errors import ConfigError
 
 Markdown = Annotated[bool, typer.Option("--markdown", help="print a Markdown table")]
-Json = Annotated[bool, typer.Option("--json", help="print the result as one JSON object")]
 
 
 def _shape(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from omnima.cli.model_options import TOKENIZER, tokenizer_argument
-from omnima.cli.output import print_facts, print_json
+from omnima.cli.output import Json, print_json, print_result
 
 if TYPE_CHECKING:
     from omnima import Tokenizer
@@ -22,10 +22,6 @@ app = typer.Typer(
 )
 
 _INPUTS = "files, globs, directories, tables, mixtures, hf:OWNER/NAME, tinyworld[:SIZE] or pystdlib"
-
-
-def _json() -> Any:
-    return typer.Option(False, "--json", help="print the result as one JSON object")
 
 
 def _out() -> Any:
@@ -64,7 +60,7 @@ def train(
         None, "--document-break", help="in text files a line that matches begins a new document"
     ),
     overwrite: bool = _overwrite(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Learn a tokenizer from text."""
     _claim(out, overwrite)
@@ -99,7 +95,7 @@ def import_(
     bos: str | None = typer.Option(None, "--bos", help="the token that begins a document"),
     eos: str | None = typer.Option(None, "--eos", help="the token that ends a document"),
     overwrite: bool = _overwrite(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Turn another library's tokenizer into a directory that Omnima and transformers read."""
     _claim(out, overwrite)
@@ -121,7 +117,7 @@ def encode(
     parse_special: bool = typer.Option(
         False, "--parse-special", help="read special tokens that the text spells out"
     ),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Write the ids of a text on one line."""
     write_ids(directory, text, pieces, json, (add_bos, add_eos, parse_special))
@@ -134,7 +130,7 @@ def decode(
         None, help="the ids, or what encode wrote; left out: standard input"
     ),
     keep_special: bool = typer.Option(False, "--keep-special", help="write special tokens, too"),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Write the text of ids, exactly: no line end is added."""
     tokenizer = _open(directory)
@@ -147,7 +143,7 @@ def info(
     directory: str = tokenizer_argument(),
     on: str | None = typer.Option(None, "--on", help="measure on this text: " + _INPUTS),
     field: str | None = _field(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Say what a tokenizer is and, with --on, how it does on a text."""
     from omnima.tokenizers.measure import describe
@@ -156,7 +152,7 @@ def info(
     facts = describe(tokenizer)
     if on is not None:
         facts["on"] = {"text": on, **_measured([tokenizer], on, field)[0]}
-    print_json(facts) if json else print_facts(facts)
+    print_result(facts, json)
 
 
 @app.command("compare")
@@ -165,7 +161,7 @@ def compare(
     other: str = typer.Argument(..., metavar="B", help="another one"),
     on: str = typer.Option(..., "--on", help="the text to measure both on: " + _INPUTS),
     field: str | None = _field(),
-    json: bool = _json(),
+    json: Json = False,
 ) -> None:
     """Measure two tokenizers on the same text: length, fertility, bytes, unknowns, speed."""
     tokenizers = [_open(one), _open(other)]
@@ -265,7 +261,7 @@ def _save(tokenizer: Tokenizer, out: str, as_json: bool) -> None:
 
     tokenizer.save_pretrained(out)
     facts = {"out": out, **describe(tokenizer)}
-    print_json(facts) if as_json else print_facts(facts)
+    print_result(facts, as_json)
 
 
 def _read_input() -> str:

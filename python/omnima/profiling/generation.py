@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima._machine import threads_in_use
 from omnima.benchmarking.choices import check_activations, check_formats
 from omnima.benchmarking.formats import open_in
 from omnima.benchmarking.limits import describe_machine, measure_reading
@@ -80,31 +81,28 @@ def profile_generation(
     >>> {"products", "attention", "sampling"} <= {row["operator"] for row in found["operators"]}
     True
     """
-    names = check_formats(format)
-    if len(names) != 1:
-        raise ConfigError(f'A profile is of one format, not "{format}".')
     shape = {"preset": preset, "params": params, "vocab_size": vocab_size, "context": context}
-    if model is not None and (given := [key for key, value in shape.items() if value is not None]):
-        raise ConfigError(f"The model has a shape of its own: drop {given[0]}.")
+    format = _one_format(format)
+    _check_shape(model, shape)
     threads = check_threads(threads)
     path = None if trace is None else check_trace_path(trace)
     before = resident_memory()
     forget_peak()
-    made, name, weight_bytes = _model_of(model, names[0], check_activations(activations), shape)
+    made, name, weight_bytes = _model_of(model, format, check_activations(activations), shape)
     work = work_of("decode", name, made.config, sequences, prompt_tokens, new_tokens)
     run = _record(made, work, threads)
     peak = max(before, peak_memory())
     moved = bytes_of(run.spans, "token")
     limits = measured_limits(threads)
     reading = measure_reading(threads, [round(moved)])[0]
-    rows = part_rows(run.spans, limits, names[0], reading)
+    rows = part_rows(run.spans, limits, format, reading)
     if path is not None:
-        write_trace(path, run.spans, f"omnima generate {work.name} {names[0]}", "generate")
+        write_trace(path, run.spans, f"omnima generate {work.name} {format}", "generate")
     rate = moved / run.plain_token / 1e9
     return {
         "task": "generate",
         "shape": work.as_dict(),
-        "precision": names[0],
+        "precision": format,
         "prompt_ms": 1e3 * seconds_of(run.spans, "prompt"),
         "token_ms": 1e3 * seconds_of(run.spans, "token"),
         "plain_token_ms": 1e3 * run.plain_token,
@@ -123,6 +121,19 @@ def profile_generation(
         "trace": None if path is None else str(path),
         "machine": describe_machine(threads, limits),
     }
+
+
+def _one_format(given: str) -> str:
+    names = check_formats(given)
+    if len(names) != 1:
+        raise ConfigError(f'A profile is of one format, not "{given}".')
+    return names[0]
+
+
+def _check_shape(model: str | Path | None, shape: dict[str, Any]) -> None:
+    given = [key for key, value in shape.items() if value is not None]
+    if model is not None and given:
+        raise ConfigError(f"The model has a shape of its own: drop {given[0]}.")
 
 
 def _model_of(
@@ -158,12 +169,8 @@ class _Recording:
 
 
 def _record(model: Any, work: Work, threads: int) -> _Recording:
-    import torch
-
     from omnima import _core, generation
 
-    used = torch.get_num_threads()
-    torch.set_num_threads(threads)
     prompts = work.prompts()
 
     def write(count: int) -> float:
@@ -171,7 +178,7 @@ def _record(model: Any, work: Work, threads: int) -> _Recording:
         generation.generate(model, None, prompts, max_new_tokens=count, temperature=0.0)
         return time.perf_counter() - start
 
-    try:
+    with threads_in_use(threads):
         write(2)
         plain = _positive(lambda: write(work.new_tokens) - write(1))
         _core.start_recording()
@@ -179,8 +186,6 @@ def _record(model: Any, work: Work, threads: int) -> _Recording:
             write(work.new_tokens)
         finally:
             spans = _core.stop_recording()
-    finally:
-        torch.set_num_threads(used)
     return _Recording(spans, plain / (work.new_tokens - 1))
 
 

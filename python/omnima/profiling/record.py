@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from omnima._machine import threads_in_use
 from omnima.benchmarking.choices import check_precisions
 from omnima.benchmarking.limits import describe_machine
 from omnima.benchmarking.rounds import check_threads, measured_limits
@@ -123,38 +124,31 @@ class _Recording:
 
 
 def _record(task: str, shape: Shape, precision: str, threads: int, steps: int) -> _Recording:
-    import torch
-
     from omnima import _core
 
-    used = torch.get_num_threads()
-    torch.set_num_threads(threads)
     before = resident_memory()
     forget_peak()
-    decoder = _core.Decoder(_core.DecoderConfig(shape.model), 0)
-    options = _core.StepOptions()
-    options.precision = precision
-    options.schedule = "constant"
-    options.lr = 3e-4
-    step = _core.TrainStep(decoder, options)
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            source = _random_tokens(Path(place), shape, steps + _WARM_UP)
+    with threads_in_use(threads), tempfile.TemporaryDirectory() as place:
+        decoder = _core.Decoder(_core.DecoderConfig(shape.model), 0)
+        options = _core.StepOptions()
+        options.precision = precision
+        options.schedule = "constant"
+        options.lr = 3e-4
+        step = _core.TrainStep(decoder, options)
+        source = _random_tokens(Path(place), shape, steps + _WARM_UP)
 
-            def once() -> float:
-                start = time.perf_counter()
-                step.run(source) if task == "train" else step.evaluate(source, 1)
-                return 1e3 * (time.perf_counter() - start)
+        def once() -> float:
+            start = time.perf_counter()
+            step.run(source) if task == "train" else step.evaluate(source, 1)
+            return 1e3 * (time.perf_counter() - start)
 
-            for _ in range(_WARM_UP):
-                once()
-            _core.start_recording()
-            try:
-                taken = [once() for _ in range(steps)]
-            finally:
-                spans = _core.stop_recording()
-    finally:
-        torch.set_num_threads(used)
+        for _ in range(_WARM_UP):
+            once()
+        _core.start_recording()
+        try:
+            taken = [once() for _ in range(steps)]
+        finally:
+            spans = _core.stop_recording()
     wall, median = statistics.mean(taken), statistics.median(taken)
     return _Recording(spans, wall, median, decoder.num_parameters(), before, peak_memory())
 

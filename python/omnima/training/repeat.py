@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima._machine import threads_in_use
 from omnima.errors import CheckpointError, ConfigError
 from omnima.training.display import Display
 from omnima.training.launch import train
@@ -119,8 +120,6 @@ def repeat(
         The directory holds no run or nothing to compare with, the run was made from Python or ended
         on the clock, a flag would make it another run, or its text is not the same any more.
     """
-    import torch
-
     display = display if display is not None else Display()
     first = RunDirectory(run)
     started = _start(first)
@@ -128,12 +127,8 @@ def repeat(
     there, weights = _comparable(first, recipe)
     for said in (different := _surroundings(started)):
         display.note(f"Repeating {first.path}: {said}.")
-    before = torch.get_num_threads()
-    torch.set_num_threads(started.threads)
-    try:
+    with threads_in_use(started.threads):
         done = train(recipe, overwrite=overwrite, display=display, like=(first, started.files))
-    finally:
-        torch.set_num_threads(before)
     here = _records(RunDirectory(done.path))
     steps = [step for step in there if step in here]
     unlike = next((step for step in steps if _differ(there[step], here[step])), None)

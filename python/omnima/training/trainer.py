@@ -176,34 +176,12 @@ class Trainer:
         # A recipe's was checked before its text was read, a script's was not.
         check_offload(self.config.offload_optimizer, str(self.model.device))
         data = self._prepared(directory)
-        facts = {
-            **{
-                f"model.{key}": value
-                for key, value in dataclasses.asdict(self.model.config).items()
-            },
-            "tokenizer": self.tokenizer.fingerprint,
-            "training tokens": data.train_tokens,
-            "validation tokens": data.val_tokens,
-            "tokens": data.fingerprint,
-        }
         scores = self._scores(data)
-        if scores is not None:
-            facts["curriculum"] = fingerprint(scores)
+        facts = self._facts(data, scores)
         if resume:
             directory.check_identity("facts", facts)
-        if like is not None and (changed := like[0].differences("facts", facts)):
-            reason = (
-                f"Its text was {like[1] or 'made up'}; provenance.json holds the hashes of its "
-                "files."
-            )
-            if all(each.startswith("curriculum: ") for each in changed):
-                reason = (
-                    f"The text is the same, but {self.config.curriculum} gives its documents other "
-                    "scores than it did there."
-                )
-            raise ConfigError(
-                f"The run in {like[0].path} cannot be repeated: {'; '.join(changed)}. {reason}"
-            )
+        if like is not None:
+            self._check_repeated(*like, facts)
         directory.remember("facts", facts)
         directory.remember("data_version", data.version)
         precision = self._precision(directory, resume)
@@ -244,6 +222,33 @@ class Trainer:
                 raise
             finally:
                 observers.close()
+
+    def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
+        """What must be the same when a run goes on, or is repeated."""
+        shape = dataclasses.asdict(self.model.config)
+        facts = {
+            **{f"model.{key}": value for key, value in shape.items()},
+            "tokenizer": self.tokenizer.fingerprint,
+            "training tokens": data.train_tokens,
+            "validation tokens": data.val_tokens,
+            "tokens": data.fingerprint,
+        }
+        return facts if scores is None else {**facts, "curriculum": fingerprint(scores)}
+
+    def _check_repeated(self, run: RunDirectory, text: str, facts: dict[str, Any]) -> None:
+        """Refuse to repeat a run from another model or text; `text` names that run's files."""
+        changed = run.differences("facts", facts)
+        if not changed:
+            return
+        reason = f"Its text was {text or 'made up'}; provenance.json holds the hashes of its files."
+        if all(each.startswith("curriculum: ") for each in changed):
+            reason = (
+                f"The text is the same, but {self.config.curriculum} gives its documents other "
+                "scores than it did there."
+            )
+        raise ConfigError(
+            f"The run in {run.path} cannot be repeated: {'; '.join(changed)}. {reason}"
+        )
 
     def _prepared(self, directory: RunDirectory) -> Any:
         if hasattr(self.data, "loader"):
