@@ -148,7 +148,7 @@ class Model(Shared):
         activations
             With ``dtype="auto"``: what quantized matrices are multiplied with when text is written.
             ``"float32"`` is exact; ``"int8"`` rounds each 32 numbers to signed bytes with a scale,
-            which is several times faster and gives nearly the same results. It lays the matrices
+            which writes about twice as fast and gives nearly the same results. It lays the matrices
             out anew, in as much memory again as they take in the file.
         revision
             A branch, a tag or a commit of the hub.

@@ -287,7 +287,7 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
                 const std::int64_t to = std::min(end - start, linear->outputs);
                 if (from < to && linear->packed) {
                   kernels::packed_gemv(
-                      {linear->packed->layout(), linear->bias.data(), bytes_of_x, rows, y, stride},
+                      {linear->packed->layout, linear->bias.data(), bytes_of_x, rows, y, stride},
                       from, to);
                 } else if (from < to) {
                   kernels::block_gemv(

@@ -6,20 +6,18 @@
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
+#include "omnima/kernels/cpu/logits.h"
 #include "omnima/kernels/cpu/norm.h"
 
 namespace omnima::generate {
 namespace {
 
 void softmax(float* scores, std::int64_t count, float scale) {
-  float most = scores[0];
-  for (std::int64_t i = 1; i < count; ++i) most = std::max(most, scores[i]);
-  float total = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    scores[i] = std::exp((scores[i] - most) * scale);
-    total += scores[i];
-  }
-  for (std::int64_t i = 0; i < count; ++i) scores[i] /= total;
+  const auto& table = kernels::logit_kernels();
+  for (std::int64_t i = 0; i < count; ++i) scores[i] *= scale;
+  const double total = table.softmax_weights(scores, table.largest(scores, count), scores, count);
+  const auto share = static_cast<float>(1 / total);
+  for (std::int64_t i = 0; i < count; ++i) scores[i] *= share;
 }
 
 }  // namespace

@@ -71,7 +71,8 @@ class Finder {
 
   Linear linear(const quant::Matrix& matrix, const Weight& bias) const {
     const bool packs = activations_ == Activations::kInt8;
-    return {matrix, packs ? quant::packed(matrix) : nullptr, bias, matrix.outputs, matrix.inputs};
+    return {matrix, packs ? quant::packed(matrix, packed_) : nullptr, bias, matrix.outputs,
+            matrix.inputs};
   }
 
   Mlp mlp(const std::string& name, std::int64_t inner) const {
@@ -145,6 +146,7 @@ class Finder {
   const Parameters& all_;
   const Formats& formats_;
   Activations activations_;
+  mutable quant::PackedMemory packed_;  // in the order in which a token reads them
 };
 
 }  // namespace

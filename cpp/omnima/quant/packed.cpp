@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -106,12 +107,30 @@ void write_group(const Packed& layout, const Group& group, std::int64_t lane, st
 
 }  // namespace
 
-std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix) {
-  const auto layout = layout_of(matrix);
+PackedMemory::Part PackedMemory::take(std::int64_t bytes) {
+  constexpr std::int64_t kHugePage = 2 << 20, kChunk = 32 << 20;
+  bytes = (bytes + kPackedLine - 1) / kPackedLine * kPackedLine;
+  if (bytes > end_ - next_) {
+    const std::int64_t size = std::max(bytes, kChunk);
+    chunk_ = std::make_shared<core::Buffer>();
+    auto* memory =
+        static_cast<std::uint8_t*>(chunk_->get(static_cast<std::size_t>(size + kHugePage)));
+    const auto over = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(memory) %
+                                                static_cast<std::uintptr_t>(kHugePage));
+    next_ = memory + (kHugePage - over) % kHugePage;
+    end_ = next_ + size;
+  }
+  const Part part{chunk_, next_};
+  next_ += bytes;
+  return part;
+}
+
+std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix, PackedMemory& memory) {
+  auto layout = layout_of(matrix);
   if (!layout) return nullptr;
-  auto out = std::make_shared<PackedMatrix>();
-  auto* data =
-      static_cast<std::uint8_t*>(out->memory_.get(static_cast<std::size_t>(layout->bytes())));
+  const auto part = memory.take(layout->bytes());
+  layout->data = part.data;
+  std::uint8_t* data = part.data;
   const std::int64_t tiles = (matrix.outputs + kPackedOutputs - 1) / kPackedOutputs;
   const std::int64_t of_group =
       layout->scale_bytes() + layout->group_pieces() * layout->piece_bytes();
@@ -130,9 +149,7 @@ std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix) {
       }
     }
   });
-  out->layout_ = *layout;
-  out->layout_.data = data;
-  return out;
+  return std::make_shared<const PackedMatrix>(PackedMatrix{*layout, part.owner});
 }
 
 }  // namespace omnima::quant

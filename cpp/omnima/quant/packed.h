@@ -2,6 +2,7 @@
 // in another order, in memory of its own.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "omnima/core/buffer.h"
@@ -10,19 +11,28 @@
 
 namespace omnima::quant {
 
-class PackedMatrix {
+// Memory of many matrices, one behind the other: most are smaller than a huge page.
+class PackedMemory {
  public:
-  const kernels::Packed& layout() const { return layout_; }
+  // Whole cache lines that stay as long as one of their owners.
+  struct Part {
+    std::shared_ptr<core::Buffer> owner;
+    std::uint8_t* data;
+  };
+  Part take(std::int64_t bytes);
 
  private:
-  friend std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix);
+  std::shared_ptr<core::Buffer> chunk_;
+  std::uint8_t *next_ = nullptr, *end_ = nullptr;
+};
 
-  kernels::Packed layout_{};
-  core::Buffer memory_;  // in huge pages, where the system has them
+struct PackedMatrix {
+  kernels::Packed layout;
+  std::shared_ptr<core::Buffer> memory;
 };
 
 // Null where the format has no such layout: its groups would not be whole pieces of 32 inputs, or
 // it has no levels that share a scale.
-std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix);
+std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix, PackedMemory& memory);
 
 }  // namespace omnima::quant

@@ -58,6 +58,11 @@ struct Case {
   std::vector<std::int64_t> widths;
 };
 
+std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix) {
+  PackedMemory memory;
+  return quant::packed(matrix, memory);
+}
+
 class PackedProducts : public testing::TestWithParam<Case> {};
 
 TEST_P(PackedProducts, AreTheSameAtEveryLevelAndThoseOfTheNumbers) {
@@ -79,8 +84,8 @@ TEST_P(PackedProducts, AreTheSameAtEveryLevelAndThoseOfTheNumbers) {
           SCOPED_TRACE(testing::Message() << kernels::level_name(level) << ' ' << outputs << 'x'
                                           << inputs << ", " << rows << " rows");
           kernels::Guarded<float> y(rows * outputs);
-          const kernels::PackedGemv product{packing->layout(), bias.data(), bytes.view(), rows,
-                                            y.data(),          outputs};
+          const kernels::PackedGemv product{packing->layout, bias.data(), bytes.view(), rows,
+                                            y.data(),        outputs};
           // In ranges that begin and end within a tile: none depends on the others.
           const std::int64_t half = outputs / 2;
           kernels::packed_gemv(product, 0, half, level);
@@ -129,8 +134,7 @@ TEST(PackedProducts, WithSmallNumbersAreCloseToThoseInFloat32) {
   const auto packing = packed(matrix_of(format, blocks, outputs, inputs));
   Bytes bytes(x, 1, inputs, inputs);
   std::vector<float> y(outputs);
-  kernels::packed_gemv({packing->layout(), nullptr, bytes.view(), 1, y.data(), outputs}, 0,
-                       outputs);
+  kernels::packed_gemv({packing->layout, nullptr, bytes.view(), 1, y.data(), outputs}, 0, outputs);
   for (std::int64_t o = 0; o < outputs; ++o) {
     double sum = 0;
     for (std::int64_t k = 0; k < inputs; ++k) sum += double{weight[o * inputs + k]} * x[k];
@@ -144,6 +148,25 @@ TEST(PackedMatrix, TakesNoFormatWhoseGroupsAreNotWholePieces) {
     const std::int64_t inputs = 4 * format.numbers;
     const auto blocks = random_blocks(format, 3 * 4, 1);
     EXPECT_EQ(packed(matrix_of(format, blocks, 3, inputs)), nullptr) << name;
+  }
+}
+
+TEST(PackedMemory, GivesLinesOneBehindTheOtherThatOutliveIt) {
+  std::vector<PackedMemory::Part> parts;
+  {
+    PackedMemory memory;
+    for (const std::int64_t bytes : {1, 64, 100, 40 << 20, 7}) {
+      parts.push_back(memory.take(bytes));
+      std::fill_n(parts.back().data, bytes, static_cast<std::uint8_t>(parts.size()));
+    }
+  }
+  EXPECT_EQ(parts[1].data, parts[0].data + 64);
+  EXPECT_EQ(parts[2].data, parts[1].data + 64);
+  EXPECT_EQ(parts[2].owner, parts[0].owner);
+  EXPECT_NE(parts[3].owner, parts[0].owner);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(parts[i].data) % 64, 0u);
+    EXPECT_EQ(*parts[i].data, i + 1);
   }
 }
 
