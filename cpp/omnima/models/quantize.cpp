@@ -21,7 +21,7 @@ using core::require;
 
 namespace {
 
-constexpr std::int64_t kTokensAtOnce = 2048;
+constexpr std::int64_t kTokensAtOnce = 512;
 constexpr std::int64_t kNumbersAtOnce = 1 << 20;  // of a matrix whose rows stand alone
 
 bool is_finite(const at::Tensor& numbers) {
@@ -239,6 +239,7 @@ std::vector<QuantizedParameter> quantize(
     quantizer.matrices_of(prefix, moments);
     if (text && layer + 1 < layers) text->pass_on(layer);
   }
+  text.reset();
   Moments none;
   quantizer.matrices_of("", none);
   progress(layers, layers);

@@ -24,15 +24,17 @@ constexpr int kRefinements = 3;
 // The upper Cholesky factor U of H^-1 = U^T U, float32. By the factor of H with its rows and
 // columns in reverse: J H J = L L^T, so H = R R^T with R = J L J upper triangular, and U = R^-1.
 at::Tensor inverse_factor(const at::Tensor& moments) {
-  const at::Tensor h = moments.to(at::kDouble);
-  const double mean = h.diagonal().mean().item<double>();
-  const at::Tensor unit = at::eye(h.size(0), h.options());
+  const double mean = moments.diagonal().to(at::kDouble).mean().item<double>();
   double damping = kDamping * mean;
   for (int i = 0; i < kDampings; ++i, damping *= 10) {
-    const at::Tensor damped = h.add(unit, damping).flip({0, 1});
-    const auto [lower, info] = at::linalg_cholesky_ex(damped);
+    at::Tensor damped = moments.to(at::kDouble).flip({0, 1});  // few of this size at a time
+    damped.diagonal().add_(damping);
+    auto [lower, info] = at::linalg_cholesky_ex(damped);
+    damped.reset();
     if (info.item<int>() != 0) continue;
     const at::Tensor r = lower.flip({0, 1});
+    lower.reset();
+    const at::Tensor unit = at::eye(r.size(0), r.options());
     return at::linalg_solve_triangular(r, unit, /*upper=*/true).to(at::kFloat).contiguous();
   }
   throw core::Error(
