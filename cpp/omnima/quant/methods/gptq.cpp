@@ -11,7 +11,6 @@
 #include "omnima/core/error.h"
 #include "omnima/ops/product.h"
 #include "omnima/quant/methods/methods.h"
-#include "omnima/quant/methods/refine.h"
 
 namespace omnima::quant {
 namespace {
@@ -19,7 +18,6 @@ namespace {
 constexpr double kDamping = 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
 constexpr int kDampings = 6;       // each ten times the one before
 constexpr std::int64_t kBlock = 64;  // columns whose errors are gathered (section 3.3, step 2)
-constexpr int kRefinements = 3;
 
 // The upper Cholesky factor U of H^-1 = U^T U, float32. By the factor of H with its rows and
 // columns in reverse: J H J = L L^T, so H = R R^T with R = J L J upper triangular, and U = R^-1.
@@ -74,13 +72,6 @@ struct Columns {
 };
 
 Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor& moments) {
-  return gptq(format, weight, moments, kRefinements);
-}
-
-}  // namespace
-
-Levels gptq(const Format& format, const at::Tensor& weight, const at::Tensor& moments,
-            int refinements) {
   if (!moments.defined()) return nearest_levels(format, weight, {});
   const std::int64_t inputs = weight.size(1);
   // Scales of all groups first: then columns may come in any order. The columns that matter most
@@ -98,9 +89,10 @@ Levels gptq(const Format& format, const at::Tensor& weight, const at::Tensor& mo
     const at::Tensor behind = u.narrow(0, begin, end - begin).narrow(1, end, inputs - end);
     w.narrow(1, end, inputs - end).sub_(ops::product(errors, behind.contiguous()));
   }
-  refine(made, weight, moments, refinements);
   return made;
 }
+
+}  // namespace
 
 const Method kGptq{"gptq", true, quantize};
 
