@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <span>
+#include <tuple>
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
@@ -34,10 +35,11 @@ class SignalWatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-std::vector<std::pair<Ids, std::string>> run(const Engine& engine, const std::vector<Ids>& prompts,
-                                             const Values& values, std::vector<std::uint64_t> seeds,
-                                             Ids stop_ids, const py::object& on_token,
-                                             std::int64_t known_ids) {
+using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t>;
+
+std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, const Values& values,
+                        std::vector<std::uint64_t> seeds, Ids stop_ids, const py::object& on_token,
+                        std::int64_t known_ids, const py::object& draft) {
   GenerateOptions options = GenerateOptions::from_values(values);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
@@ -50,10 +52,12 @@ std::vector<std::pair<Ids, std::string>> run(const Engine& engine, const std::ve
       return on_token(sequence, id).ptr() != Py_False;
     };
   }
-  std::vector<std::pair<Ids, std::string>> results;
+  const Engine* ahead = draft.is_none() ? nullptr : draft.cast<const Engine*>();
+  std::vector<Result> results;
   const py::gil_scoped_release unlock;
-  for (auto& written : engine.generate(prompts, options, hooks)) {
-    results.emplace_back(std::move(written.ids), std::move(written.finish_reason));
+  for (auto& written : engine.generate(prompts, options, hooks, ahead)) {
+    results.emplace_back(std::move(written.ids), std::move(written.finish_reason), written.proposed,
+                         written.accepted);
   }
   return results;
 }
@@ -106,7 +110,9 @@ void bind_generate(py::module_& module) {
       .def(
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
-          "Returns (new ids, finish reason) a prompt. on_token(sequence, id) is called for every "
+          py::arg("draft") = py::none(),
+          "Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. "
+          "on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
           "any.")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")

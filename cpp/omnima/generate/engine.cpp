@@ -4,13 +4,17 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <memory>
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
+#include "omnima/generate/drafter.h"
 #include "omnima/generate/runner.h"
 #include "omnima/generate/sampler.h"
+#include "omnima/generate/sequence.h"
+#include "omnima/generate/speculation.h"
 
 namespace omnima::generate {
 namespace {
@@ -21,12 +25,8 @@ using core::require;
 // Sequences that step together: each costs memory for its keys and values.
 constexpr std::size_t kPlaces = 64;
 
-struct Sequence {
-  std::size_t index;
-  DecodeState state;
-  Sampler sampler;
-  std::int64_t room;  // tokens it may still write
-};
+// Rows of a step that are shared out for proposals: more cost more than they bring.
+constexpr std::int64_t kSpeculativeRows = 16;
 
 // One call of Engine::generate.
 class Run {
@@ -40,8 +40,15 @@ class Run {
         runner_(config, weights, longest()),
         known_(static_cast<std::size_t>(options.known_ids > 0 ? options.known_ids
                                                               : config.vocab_size)),
-        logits_(std::min(prompts.size(), kPlaces) * config.vocab_size),
-        written_(prompts.size()) {}
+        logits_(rows() * static_cast<std::size_t>(config.vocab_size)),
+        written_(prompts.size()) {
+    states_.reserve(rows());
+    tokens_.reserve(rows());
+  }
+
+  void draft_with(const models::DecoderConfig& config, const Weights& weights) {
+    drafter_ = std::make_unique<Drafter>(config, weights, options_, longest(), places(), known_);
+  }
 
   std::vector<Written> all() {
     std::size_t waiting = 0;
@@ -64,58 +71,92 @@ class Run {
     return most;
   }
 
+  // Sequences at once, and rows of a step.
+  std::size_t places() const { return std::min(prompts_.size(), kPlaces); }
+  std::size_t rows() const {
+    if (options_.speculative_tokens == 0) return places();
+    const auto of_one = static_cast<std::size_t>(1 + options_.speculative_tokens);
+    return std::max(places(), std::min<std::size_t>(kSpeculativeRows, places() * of_one));
+  }
+
   void enter(std::size_t index) {
     const core::Scope scope("prompt");
     const Ids& prompt = prompts_[index];
     const auto count = static_cast<std::int64_t>(prompt.size());
+    const std::int64_t length = length_of(index);
+    const std::uint64_t seed = options_.seeds[index];
     auto sequence = std::make_unique<Sequence>(Sequence{
-        index, DecodeState(config_, length_of(index)),
-        Sampler(options_, options_.seeds[index], config_.vocab_size), length_of(index) - count});
+        index, prompt, DecodeState(config_, length), Sampler(options_, seed, config_.vocab_size),
+        length - count, Ambition(options_.speculative_tokens),
+        drafter_ ? drafter_->begin(length, seed) : nullptr});
     for (const std::int64_t id : prompt) sequence->sampler.saw(id);
+    sequence->ids.reserve(static_cast<std::size_t>(length));
     written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
+    sequence->drawn.reserve(static_cast<std::size_t>(1 + options_.speculative_tokens));
+    sequence->proposals.reserve(static_cast<std::size_t>(options_.speculative_tokens));
     runner_.prefill(sequence->state, prompt);
     runner_.logits(count - 1, 1, logits_.data());
     poll();
-    const std::int64_t id = first_of(*sequence);
-    if (takes(*sequence, id)) active_.push_back(std::move(sequence));
-  }
-
-  std::int64_t first_of(Sequence& sequence) {
-    const core::Scope scope("sampling");
-    return sequence.sampler.next({logits_.data(), known_});
+    draw(*sequence, logits_.data());
+    if (drafter_) drafter_->catch_up(*sequence);
+    if (takes(*sequence)) active_.push_back(std::move(sequence));
   }
 
   void step() {
     const core::Scope scope("token");
+    const auto start = std::chrono::steady_clock::now();
+    propose();
     states_.clear();
     tokens_.clear();
     for (const auto& sequence : active_) {
-      states_.push_back(&sequence->state);
-      tokens_.push_back(written_[sequence->index].ids.back());
+      states_.insert(states_.end(), 1 + sequence->proposals.size(), &sequence->state);
+      tokens_.push_back(sequence->ids.back());
+      tokens_.insert(tokens_.end(), sequence->proposals.begin(), sequence->proposals.end());
     }
     runner_.append(states_, tokens_);
-    runner_.logits(0, static_cast<std::int64_t>(active_.size()), logits_.data());
+    runner_.logits(0, std::ssize(states_), logits_.data());
     poll();
-    draw();
+    draw_all();
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    pace_.learn(std::ssize(states_), taken.count());
     std::size_t kept = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
-      if (!takes(*active_[i], tokens_[i])) continue;
+      if (!takes(*active_[i])) continue;
       if (kept != i) active_[kept] = std::move(active_[i]);
       ++kept;
     }
     active_.resize(kept);
   }
 
-  // The next token of every active sequence into tokens_, each sequence by one thread.
-  void draw() {
-    const core::Scope scope("sampling");
-    const auto vocab = static_cast<std::size_t>(config_.vocab_size);
+  // Guesses at what each sequence goes on with.
+  void propose() {
+    if (options_.speculative_tokens == 0) return;
+    const core::Scope scope("speculation");
+    const std::int64_t others = std::ssize(active_) - 1;
+    const std::int64_t each = kSpeculativeRows / std::ssize(active_) - 1;
+    for (const auto& sequence : active_) {
+      sequence->proposals.clear();
+      sequence->wanted = sequence->ambition.next(pace_, others, std::min(each, sequence->room - 1));
+      if (!drafter_) look_up(sequence->ids, sequence->wanted, sequence->proposals);
+    }
+    if (drafter_) drafter_->propose(active_);
+  }
+
+  // The next tokens of every active sequence, each sequence by one thread.
+  void draw_all() {
     const auto count = static_cast<std::int64_t>(active_.size());
     errors_.assign(active_.size(), nullptr);
+    firsts_.clear();
+    std::size_t rows = 0;
+    for (const auto& sequence : active_) {
+      firsts_.push_back(rows);
+      rows += 1 + sequence->proposals.size();
+    }
+    const auto vocab = static_cast<std::size_t>(config_.vocab_size);
     runner_.team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         try {
-          tokens_[i] = active_[i]->sampler.next({&logits_[i * vocab], known_});
+          draw(*active_[i], &logits_[firsts_[i] * vocab]);
         } catch (...) {
           errors_[i] = std::current_exception();
         }
@@ -126,9 +167,42 @@ class Run {
     }
   }
 
-  // Adds the sequence's next token; false when the sequence ends with it.
+  // Draws from the rows of a sequence up to the first token that was not proposed: each token is
+  // the one that is drawn without proposals, since its row knows only the tokens before.
+  void draw(Sequence& sequence, float* logits) const {
+    const core::Scope scope("sampling");
+    sequence.drawn.clear();
+    for (std::size_t i = 0;; ++i, logits += config_.vocab_size) {
+      sequence.drawn.push_back(sequence.sampler.next({logits, known_}));
+      if (i == sequence.proposals.size() || sequence.drawn[i] != sequence.proposals[i]) return;
+    }
+  }
+
+  // Adds the tokens that were drawn and forgets the proposals that were wrong; false when the
+  // sequence ends.
+  bool takes(Sequence& sequence) {
+    Written& written = written_[sequence.index];
+    const auto right = std::ssize(sequence.drawn) - 1;
+    const auto proposed = std::ssize(sequence.proposals);
+    sequence.ambition.learn(proposed, right);
+    written.proposed += proposed;
+    for (std::int64_t i = 0; i <= right; ++i) {
+      if (i < right) ++written.accepted;
+      if (!takes(sequence, sequence.drawn[static_cast<std::size_t>(i)])) return false;
+    }
+    const auto known = std::ssize(sequence.ids) - 1;
+    sequence.state.truncate(known);
+    if (sequence.draft) {
+      DecodeState& state = sequence.draft->state;
+      state.truncate(std::min(state.position(), known));
+    }
+    return true;
+  }
+
+  // Adds one token; false when the sequence ends with it.
   bool takes(Sequence& sequence, std::int64_t id) {
     Written& written = written_[sequence.index];
+    sequence.ids.push_back(id);
     written.ids.push_back(id);
     --sequence.room;
     const auto& stops = options_.stop_ids;
@@ -154,11 +228,14 @@ class Run {
   const Hooks& hooks_;
   Runner runner_;
   std::size_t known_;          // rows of the head beyond it are never drawn
-  std::vector<float> logits_;  // [places, vocab]
+  std::vector<float> logits_;  // [rows, vocab]
   std::vector<Written> written_;
   std::vector<std::unique_ptr<Sequence>> active_;
-  std::vector<DecodeState*> states_;
+  std::vector<DecodeState*> states_;  // of the rows of a step
   Ids tokens_;
+  std::unique_ptr<Drafter> drafter_;
+  Pace pace_;
+  std::vector<std::size_t> firsts_;         // row of each active sequence
   std::vector<std::exception_ptr> errors_;  // of the draws
 };
 
@@ -175,7 +252,8 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
 }
 
 std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
-                                      const GenerateOptions& options, const Hooks& hooks) const {
+                                      const GenerateOptions& options, const Hooks& hooks,
+                                      const Engine* draft) const {
   require<ConfigError>(options.seeds.size() == prompts.size(), "There are ", prompts.size(),
                        " prompts but ", options.seeds.size(), " seeds: give one a prompt.");
   require<ConfigError>(0 <= options.known_ids && options.known_ids <= config_.vocab_size,
@@ -193,7 +271,19 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
         config_.max_position_embeddings,
         " must hold the prompt and at least one new token. Shorten the prompt.");
   }
-  return Run(config_, weights_, prompts, options, hooks).all();
+  check_draft(options, draft);
+  Run run(config_, weights_, prompts, options, hooks);
+  if (draft != nullptr) run.draft_with(draft->config_, draft->weights_);
+  return run.all();
+}
+
+void Engine::check_draft(const GenerateOptions& options, const Engine* draft) const {
+  if (draft == nullptr) return;
+  require<ConfigError>(options.speculative_tokens > 0,
+                       "A draft model is given, but speculative_tokens is 0: give at least 1.");
+  require<ConfigError>(draft->config_.vocab_size == config_.vocab_size, "The draft model has ",
+                       draft->config_.vocab_size, " ids, but the model has ", config_.vocab_size,
+                       ": a draft model must have the same vocabulary.");
 }
 
 at::Tensor Engine::logits(const Ids& ids, bool stepwise) const {

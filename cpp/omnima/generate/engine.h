@@ -15,12 +15,12 @@
 
 namespace omnima::generate {
 
-using Ids = std::vector<std::int64_t>;
-
 struct Written {
   Ids ids;                    // the new tokens, the stop token included
   std::string finish_reason;  // "eos": a stop id; "length": max_new_tokens or the context is full;
                               // "stop": on_token said so
+  std::int64_t proposed = 0;  // tokens that were guessed ahead
+  std::int64_t accepted = 0;  // of these, what the text goes on with
 };
 
 struct Hooks {
@@ -39,14 +39,16 @@ class Engine {
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by
-  // "length".
+  // "length". With speculative_tokens a step checks several tokens, guessed by look-up in the
+  // sequence or by `draft`, a model with the same vocabulary; the results are the same.
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
-                                const Hooks& hooks) const;
+                                const Hooks& hooks, const Engine* draft = nullptr) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token.
   at::Tensor logits(const Ids& ids, bool stepwise) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
 
  private:
+  void check_draft(const GenerateOptions& options, const Engine* draft) const;
   void check_prompt(const Ids& prompt, std::size_t index) const;
 
   models::DecoderConfig config_;

@@ -25,6 +25,9 @@ void each_member(GenerateOptions& o, Visit visit) {
   visit(Field{"repetition_penalty", o.repetition_penalty,
               "makes tokens that were seen less likely; 1: off", 1e-3, 1000},
         o.repetition_penalty);
+  visit(Field{"speculative_tokens", o.speculative_tokens,
+              "most tokens to guess ahead, which changes no text; 0: none", 0, 64},
+        o.speculative_tokens);
 }
 
 }  // namespace

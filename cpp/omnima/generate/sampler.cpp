@@ -39,6 +39,11 @@ void Sampler::saw(std::int64_t id) {
   if (!seen_.empty()) seen_[static_cast<std::size_t>(id)] = true;
 }
 
+void Sampler::follow(const Sampler& other) {
+  step_ = other.step_;
+  seen_ = other.seen_;
+}
+
 void Sampler::process(std::span<float> logits) {
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (std::size_t id = 0; id < std::min(seen_.size(), logits.size()); ++id) {

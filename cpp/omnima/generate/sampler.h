@@ -21,6 +21,8 @@ class Sampler {
 
   // The sequence holds this token: what the repetition penalty looks at.
   void saw(std::int64_t id);
+  // Goes on from where another sampler of these options is.
+  void follow(const Sampler& other);
   // Applies all that the options ask for, in place; dropped tokens become -infinity.
   void process(std::span<float> logits);
   // The next token, one of those that have a logit here. Changes the logits. Throws NonFiniteError

@@ -35,6 +35,10 @@ def generate(
     ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     activations: str = activations_option(),
+    speculate: str | None = typer.Option(
+        None, help="guess ahead, for the same text sooner: lookup, or a smaller model"
+    ),
+    speculative_tokens: int = typer.Option(15, min=1, max=64, help="tokens to guess at most"),
     strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -53,6 +57,9 @@ def generate(
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
     model, tokenizer = writing.open_model(directory, strict, activations)
+    if speculate is not None:
+        sampling["speculation"] = writing.speculation_of(speculate, strict)
+        sampling["speculative_tokens"] = speculative_tokens
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)
         return

@@ -40,6 +40,11 @@ def open_model(
     return opened(directory, strict=strict, dtype="auto", activations=activations)
 
 
+def speculation_of(name: str, strict: bool = False) -> Any:
+    """Return what generation calls it: "lookup", or the draft model of this name."""
+    return name if name == "lookup" else open_model(name, strict)[0]
+
+
 def read_prompts(path: str) -> list[str]:
     """Read a file with a prompt a line; empty lines are left out."""
     try:
@@ -110,9 +115,16 @@ def write_all(
             "prompt_tokens": each.prompt_tokens,
             "new_tokens": each.new_tokens,
             "seconds": each.seconds,
+            **_guesses(each, sampling),
         }
         for each in written
     ]
+
+
+def _guesses(each: Any, sampling: dict[str, Any]) -> dict[str, int]:
+    if "speculation" not in sampling:
+        return {}
+    return {"proposed_tokens": each.proposed_tokens, "accepted_tokens": each.accepted_tokens}
 
 
 def echo(text: str) -> None:

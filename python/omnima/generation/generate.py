@@ -10,6 +10,7 @@ from omnima.errors import ConfigError
 from omnima.generation import prompts as prompting
 from omnima.generation.prompts import Prompts
 from omnima.generation.protocols import LanguageModel, TextCodec
+from omnima.generation.speculation import draft_of, guesses_of
 from omnima.generation.text import TextAssembler, check_stop
 
 
@@ -30,6 +31,8 @@ class Generation:
     finish_reason
         ``"eos"`` (the end token), ``"stop"`` (a stop string, or the callback said so) or
         ``"length"`` (``max_new_tokens``, or the context is full).
+    proposed_tokens, accepted_tokens
+        With speculation: how many tokens were guessed ahead, and how many of these were right.
     """
 
     text: str
@@ -38,6 +41,8 @@ class Generation:
     ids: list[int]
     seconds: float
     finish_reason: str
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 def generate(
@@ -55,6 +60,8 @@ def generate(
     seed: int | Sequence[int] | None = 0,
     stream: Callable[..., object] | None = None,
     ignore_eos: bool = False,
+    speculation: str | LanguageModel | None = None,
+    speculative_tokens: int = 15,
 ) -> list[Generation]:
     """Write on from one or several prompts.
 
@@ -86,6 +93,13 @@ def generate(
         index)`` for several. A sequence ends when it returns False.
     ignore_eos
         Go on after the end token.
+    speculation
+        Guess tokens ahead and check them together in one pass over the weights: ``"lookup"`` copies
+        what followed the same words before, and a smaller model with the same vocabulary writes
+        ahead. The text is the same as without (Leviathan et al. 2023 for a proposal of one token).
+    speculative_tokens
+        The most tokens to guess at once; where guesses are wrong, fewer are made, and with many
+        prompts, too.
 
     Returns
     -------
@@ -95,7 +109,8 @@ def generate(
     Raises
     ------
     ConfigError
-        An option out of its bounds, or a prompt that is empty or does not fit the context.
+        An option out of its bounds, a prompt that is empty or does not fit the context, or a draft
+        model with another vocabulary.
     NonFiniteError
         The model gave NaN or infinite logits.
 
@@ -103,6 +118,7 @@ def generate(
     --------
     >>> from omnima.generation import generate
     >>> generate(model, tokenizer, "Once upon", temperature=0.0)[0].text  # doctest: +SKIP
+    >>> generate(model, tokenizer, "Once upon", speculation="lookup")[0].text  # doctest: +SKIP
     """
     words = check_stop(stop)
     rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
@@ -114,6 +130,7 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "speculative_tokens": guesses_of(speculation, speculative_tokens),
     }
     engine = model.engine
     written = engine.generate(
@@ -124,10 +141,11 @@ def generate(
         listener,
         # Rows that a model has to spare stand for no token.
         known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, engine.vocab_size),
+        draft=draft_of(speculation, tokenizer),
     )
     return [
-        listener.result(index, len(row), ids, reason)
-        for index, (row, (ids, reason)) in enumerate(zip(rows, written, strict=True))
+        listener.result(index, len(row), *found)
+        for index, (row, found) in enumerate(zip(rows, written, strict=True))
     ]
 
 
@@ -163,7 +181,15 @@ class _Listener:
         text = self._texts[index]
         return self._tell(text.push(token), index) and not text.stopped
 
-    def result(self, index: int, prompt_tokens: int, ids: list[int], reason: str) -> Generation:
+    def result(
+        self,
+        index: int,
+        prompt_tokens: int,
+        ids: list[int],
+        reason: str,
+        proposed: int,
+        accepted: int,
+    ) -> Generation:
         """Release what is still held of a sequence, and describe it."""
         text = ""
         if self._texts:
@@ -173,7 +199,8 @@ class _Listener:
             text = whole.text
             if whole.stopped and not was_stopped:
                 reason = "stop"
-        return Generation(text, prompt_tokens, len(ids), ids, self._seconds[index], reason)
+        seconds = self._seconds[index]
+        return Generation(text, prompt_tokens, len(ids), ids, seconds, reason, proposed, accepted)
 
     def _tell(self, piece: str, index: int) -> bool:
         if self._stream is None or not piece:

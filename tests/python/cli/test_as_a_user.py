@@ -94,6 +94,15 @@ def test_eval_keeps_its_contract(place: Path, model: Path) -> None:
     assert result["bytes"] > text.stat().st_size
 
 
+def test_generate_guesses_ahead_and_writes_the_same(model: Path) -> None:
+    asked = ["generate", model, "--prompt", "ab ab ab", "--max-new-tokens", "12", "--json"]
+    plain = the_object(omnima(*asked))
+    for kind in ("lookup", model):
+        found = the_object(omnima(*asked, "--speculate", kind, "--speculative-tokens", "4"))
+        check(found, {**GENERATE, "proposed_tokens": int, "accepted_tokens": int})
+        assert found["text"] == plain["text"]
+
+
 def test_generate_keeps_its_contract_and_a_seed_its_text(model: Path) -> None:
     asked = ["generate", model, "--prompt", "Ünce 🦊", "--max-new-tokens", "9", "--seed", "4"]
     first = the_object(omnima(*asked, "--json"))

@@ -98,7 +98,7 @@ def test_changed_weights_are_seen_at_once():
 def test_a_stop_id_ends_its_sequence_and_is_the_last_id(engine):
     plain = write(engine, PROMPTS)
     stop = plain[0][0][4]
-    for (ids, reason), (whole, _) in zip(
+    for (ids, reason, *_), (whole, *_) in zip(
         write(engine, PROMPTS, stop_ids=[stop]), plain, strict=True
     ):
         if stop in whole:
@@ -108,20 +108,20 @@ def test_a_stop_id_ends_its_sequence_and_is_the_last_id(engine):
 
 
 def test_the_context_ends_a_sequence(engine):
-    [(ids, reason)] = write(engine, [list(range(90))], max_new_tokens=50)
+    [(ids, reason, *_)] = write(engine, [list(range(90))], max_new_tokens=50)
     assert (len(ids), reason) == (6, "length")
 
 
 def test_tokens_are_handed_on_as_they_come(engine):
     heard = {0: [], 1: []}
     results = write(engine, PROMPTS[:2], on_token=lambda i, token: heard[i].append(token))
-    assert [heard[0], heard[1]] == [ids for ids, _ in results]
+    assert [heard[0], heard[1]] == [ids for ids, *_ in results]
 
 
 def test_false_from_the_callback_ends_that_sequence_alone(engine):
     whole = write(engine, PROMPTS[:2])
     results = write(engine, PROMPTS[:2], on_token=lambda i, _: i == 1)
-    assert results == [(whole[0][0][:1], "stop"), whole[1]]
+    assert results == [(whole[0][0][:1], "stop", 0, 0), whole[1]]
 
 
 def test_an_error_in_the_callback_comes_through_and_the_engine_lives_on(engine):

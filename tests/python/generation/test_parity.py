@@ -41,7 +41,7 @@ def test_greedy_ids_equal_transformers(case, length):
         max_new_tokens=40,
         do_sample=False,
     )[0, length:].tolist()
-    [(ids, reason)] = _core.Engine(values, parameters).generate(
+    [(ids, reason, *_)] = _core.Engine(values, parameters).generate(
         [prompt], {"max_new_tokens": 40}, seeds=[0]
     )
     assert ids == expected
@@ -58,5 +58,5 @@ def test_repetition_penalty_equals_transformers_greedy_text():
         repetition_penalty=1.3,
     )[0, 8:].tolist()
     options = {"max_new_tokens": 40, "repetition_penalty": 1.3}
-    [(ids, _)] = _core.Engine(values, parameters).generate([PROMPT], options, seeds=[0])
+    [(ids, *_)] = _core.Engine(values, parameters).generate([PROMPT], options, seeds=[0])
     assert ids == expected

@@ -135,7 +135,7 @@ def test_greedy_text_equals_transformers(case: str, tmp_path: Path) -> None:
     )[0, len(prompt) :]
     parameters = {name: tensor.detach() for name, tensor in ours.named_parameters()}
     engine = _core.Engine(ours.config.to_dict(), parameters)
-    [(ids, _)] = engine.generate([prompt], {"max_new_tokens": 30}, seeds=[0])
+    [(ids, *_)] = engine.generate([prompt], {"max_new_tokens": 30}, seeds=[0])
     assert ids == expected.tolist()
 
 

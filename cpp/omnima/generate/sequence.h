@@ -1,0 +1,35 @@
+// A text that is being written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "omnima/generate/decode_state.h"
+#include "omnima/generate/options.h"
+#include "omnima/generate/sampler.h"
+#include "omnima/generate/speculation.h"
+
+namespace omnima::generate {
+
+// What a draft model knows of a text.
+struct Draft {
+  DecodeState state;
+  Sampler sampler;
+};
+
+struct Sequence {
+  std::size_t index;
+  Ids ids;  // the prompt and the new tokens; the state remembers all but the last
+  DecodeState state;
+  Sampler sampler;
+  std::int64_t room;  // tokens it may still write
+  Ambition ambition;
+  std::unique_ptr<Draft> draft;  // null: without a draft model
+  std::int64_t wanted = 0;       // proposals for this step
+  Ids proposals{};               // what may follow
+  Ids drawn{};                   // what does, in this step
+};
+
+}  // namespace omnima::generate
