@@ -692,13 +692,13 @@ class Engine:
         """
         From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row head_order[i] of each head is our number i; empty: row i.
         """
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: Engine = None) -> list[tuple[list[int], str, int, int]]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None) -> list[tuple[list[int], str, int, int]]:
         """
         Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any.
         """
-    def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False) -> torch.Tensor:
+    def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False) -> torch.Tensor:
         """
-        Logits after every token, [time, vocab]: by one prefill, or token by token.
+        Logits after every token, [time, vocab]: by one prefill, or token by token. bf16_prompts: as with prompt_precision "bf16".
         """
     @property
     def vocab_size(self) -> int:

@@ -12,7 +12,8 @@ Drafter::Drafter(const models::DecoderConfig& config, const Weights& weights,
     : config_(config),
       options_(options),
       known_(known),
-      runner_(config, weights, std::min(longest, config.max_position_embeddings)),
+      runner_(config, weights, std::min(longest, config.max_position_embeddings),
+              options.prompt_precision == "bf16"),
       logits_(places * static_cast<std::size_t>(config.vocab_size)) {}
 
 std::unique_ptr<Draft> Drafter::begin(std::int64_t capacity, std::uint64_t seed) const {

@@ -37,7 +37,7 @@ class Run {
         prompts_(prompts),
         options_(options),
         hooks_(hooks),
-        runner_(config, weights, longest()),
+        runner_(config, weights, longest(), options.prompt_precision == "bf16"),
         known_(static_cast<std::size_t>(options.known_ids > 0 ? options.known_ids
                                                               : config.vocab_size)),
         logits_(rows() * static_cast<std::size_t>(config.vocab_size)),
@@ -286,13 +286,13 @@ void Engine::check_draft(const GenerateOptions& options, const Engine* draft) co
                        ": a draft model must have the same vocabulary.");
 }
 
-at::Tensor Engine::logits(const Ids& ids, bool stepwise) const {
+at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts) const {
   check_prompt(ids, 0);
   const auto count = static_cast<std::int64_t>(ids.size());
   require<ConfigError>(count <= config_.max_position_embeddings, "There are ", count,
                        " tokens, but the model's context holds ", config_.max_position_embeddings,
                        ".");
-  Runner runner(config_, weights_, count);
+  Runner runner(config_, weights_, count, bf16_prompts);
   DecodeState state(config_, count);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);
   float* data = out.mutable_data_ptr<float>();

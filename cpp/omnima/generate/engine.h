@@ -43,8 +43,9 @@ class Engine {
   // sequence or by `draft`, a model with the same vocabulary; the results are the same.
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
                                 const Hooks& hooks, const Engine* draft = nullptr) const;
-  // The logits after every token, [time, vocab]: by one prefill, or token by token.
-  at::Tensor logits(const Ids& ids, bool stepwise) const;
+  // The logits after every token, [time, vocab]: by one prefill, or token by token. `bf16_prompts`:
+  // as prompt_precision "bf16".
+  at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
 
  private:

@@ -28,6 +28,13 @@ void each_member(GenerateOptions& o, Visit visit) {
   visit(Field{"speculative_tokens", o.speculative_tokens,
               "most tokens to guess ahead, which changes no text; 0: none", 0, 64},
         o.speculative_tokens);
+  visit(Field{"prompt_precision",
+              o.prompt_precision,
+              "number format of the products of a long prompt",
+              0,
+              0,
+              {"fp32", "bf16"}},
+        o.prompt_precision);
 }
 
 }  // namespace

@@ -2,9 +2,6 @@
 #include "omnima/generate/runner.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/t.h>
 
 #include <algorithm>
 
@@ -20,19 +17,12 @@
 namespace omnima::generate {
 namespace {
 
-// From this many rows on, a blocked matrix product is faster than gemv.
-constexpr std::int64_t kWideRows = 32;
-
 // A buffer only grows: its contents are written before they are read.
 template <class T>
 void grow(std::vector<T>& buffer, std::int64_t size) {
   if (static_cast<std::int64_t>(buffer.size()) < size)
     buffer.resize(static_cast<std::size_t>(size));
 }
-
-// From this many rows on, what is not float32 is turned into it a part at a time: a part stays in
-// the last cache between its making and its product.
-constexpr std::int64_t kPartBytes = 4 << 20;
 
 void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
   kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(row),
@@ -41,15 +31,17 @@ void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
 
 }  // namespace
 
-Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest)
+Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest,
+               bool bf16_prompts)
     : config_(config),
       weights_(weights),
       team_(at::get_num_threads()),
+      bf16_prompts_(bf16_prompts),
       score_stride_((longest + 15) / 16 * 16) {
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
-  grow(rstd_, config.num_attention_heads);
-  grow(ordered_, config.head_dim);
+  grow(rstd_, team_.size() * config.num_attention_heads);
+  grow(ordered_, team_.size() * config.head_dim);
   rotary_ = models::rotary_tables(config, longest, 0);
   local_rotary_ = models::local_rotary_tables(config, longest);
   if (config.positions == "relative") buckets_ = models::relative_buckets(config, longest);
@@ -158,8 +150,7 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
   }
   {
     const core::Scope scope("activation");
-    team_.run(rows, 1,
-              [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
+    share(rows, [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
   }
   products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
 }
@@ -236,19 +227,25 @@ void Runner::normalise(const Norm& norm, std::int64_t first, std::int64_t rows) 
   }
 }
 
-void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const {
+void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) {
   const core::Scope scope("norms");
   const auto& table = kernels::norm_kernels<float>();
   const kernels::NormShape one{1, config_.hidden_size, static_cast<float>(config_.norm_eps)};
-  float mean, rstd;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    if (config_.norm == "layer_norm") {
-      table.layer_forward(x, norm.weight.data(), norm.bias.data(), y, &mean, &rstd, one);
-    } else {
-      table.rms_forward(x, norm.weight.data(), y, &rstd, one);
+  const auto some = [&](std::int64_t begin, std::int64_t end, int) {
+    float mean, rstd;
+    for (std::int64_t at = begin * one.cols; at < end * one.cols; at += one.cols) {
+      if (config_.norm == "layer_norm") {
+        table.layer_forward(x + at, norm.weight.data(), norm.bias.data(), y + at, &mean, &rstd,
+                            one);
+      } else {
+        table.rms_forward(x + at, norm.weight.data(), y + at, &rstd, one);
+      }
     }
-    x += config_.hidden_size;
-    y += config_.hidden_size;
+  };
+  if (wide_) {
+    share(rows, some);
+  } else {
+    some(0, rows, 0);
   }
 }
 
@@ -256,8 +253,15 @@ void Runner::add_to_residual(const Norm& norm) {
   const core::Scope scope("residual");
   const auto rows = static_cast<std::int64_t>(rows_.size());
   if (norm.weight.data() != nullptr) normalise(norm, projected_.data(), rows, projected_.data());
-  const std::int64_t count = rows * config_.hidden_size;
-  for (std::int64_t i = 0; i < count; ++i) x_[i] += projected_[i];
+  const std::int64_t width = config_.hidden_size;
+  const auto some = [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin * width; i < end * width; ++i) x_[i] += projected_[i];
+  };
+  if (wide_) {
+    share(rows, some);
+  } else {
+    some(0, rows, 0);
+  }
 }
 
 void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
@@ -269,7 +273,11 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   }
   const core::Scope scope(part, flops, bytes);
   if (wide_) {
-    for (const Output& output : outputs) wide_product(output, x, rows);
+    const bool half = bf16_prompts_ && rows >= kWideRows;
+    const at::Tensor in = half ? half_rows(x, rows, outputs.begin()->linear->inputs) : at::Tensor();
+    for (const Output& output : outputs) {
+      half ? half_product(output, in) : wide_product(output, x, rows);
+    }
     return;
   }
   std::int64_t total = 0;
@@ -313,35 +321,6 @@ kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64
                             out.scales + begin * pieces, out.totals + begin * pieces});
   });
   return out;
-}
-
-void Runner::wide_product(const Output& output, const float* x, std::int64_t rows) {
-  const Linear& linear = *output.linear;
-  const quant::Matrix& matrix = linear.weight;
-  const auto number = static_cast<std::int64_t>(sizeof(float));
-  const bool floats = matrix.format->layout == kernels::BlockLayout::kF32;
-  const std::int64_t part =
-      floats ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * number));
-  const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, matrix.inputs}, at::kFloat);
-  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
-    const std::int64_t count = std::min(part, matrix.outputs - first);
-    const void* weights = matrix.row(first);
-    if (!floats) {
-      void* here = part_.get(static_cast<std::size_t>(count * matrix.inputs * number));
-      quant::dequantize_rows(matrix, first, count, static_cast<float*>(here));
-      weights = here;
-    }
-    const at::Tensor weight =
-        at::from_blob(const_cast<void*>(weights), {count, matrix.inputs}, at::kFloat);
-    at::Tensor out = at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
-    at::mm_out(out, in, weight.t());
-  }
-  const float* bias = linear.bias.data();
-  if (!bias) return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    float* y = output.y + row * output.stride;
-    for (std::int64_t i = 0; i < linear.outputs; ++i) y[i] += bias[i];
-  }
 }
 
 }  // namespace omnima::generate

@@ -1,6 +1,8 @@
 // Runs a decoder forward for tokens that are appended to sequences, on the CPU in float32.
 #pragma once
 
+#include <ATen/Parallel.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <map>
@@ -16,10 +18,15 @@
 
 namespace omnima::generate {
 
+// From this many rows on, a blocked matrix product is faster than gemv.
+inline constexpr std::int64_t kWideRows = 32;
+
 class Runner {
  public:
-  // `longest` is the most tokens that any sequence will hold.
-  Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest);
+  // `longest` is the most tokens that any sequence will hold. `bf16_prompts`: the products of a
+  // long prompt take bfloat16, with float32 sums.
+  Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest,
+         bool bf16_prompts = false);
 
   // Appends all tokens to one sequence; wide matrix products where they pay.
   void prefill(DecodeState& state, std::span<const std::int64_t> tokens);
@@ -47,12 +54,22 @@ class Runner {
   void forward(std::span<const std::int64_t> tokens);
   void embed(std::span<const std::int64_t> tokens);
   void attention(std::int64_t layer, const Layer& weights);
+  // Of a prompt from its first token on, in tiles.
+  bool has_tiles() const;
+  void attend_in_tiles(std::int64_t layer);
+  template <class T>
+  void attend_to_tiles(std::int64_t layer, void* memory);
+  // Runs body(begin, end, thread) over 0..count on all threads: those of the team, or, between wide
+  // products, those that run the products.
+  template <class F>
+  void share(std::int64_t count, const F& body);
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void remember(std::int64_t layer, const Layer& weights);
-  void reorder(float* heads, std::int64_t count);
+  void reorder(float* heads, std::int64_t count, int thread);
   // The norm of each query or key head of a row.
-  void normalise_heads(const Weight& norm, float* heads, std::int64_t count);
+  void normalise_heads(const Weight& norm, float* heads, std::int64_t count, int thread);
+  void remember(std::int64_t layer, const Layer& weights, std::int64_t row, int thread);
   // What attention computes and reads in a layer, for the profile.
   struct Work {
     double flops = 0, bytes = 0;
@@ -83,7 +100,7 @@ class Runner {
   const std::vector<std::vector<Sent>>& routes(const Linear& router);
   // Rows of the residual stream, from row `first` on, into normed_; as they are without a norm.
   void normalise(const Norm& norm, std::int64_t first, std::int64_t rows);
-  void normalise(const Norm& norm, const float* x, std::int64_t rows, float* y) const;
+  void normalise(const Norm& norm, const float* x, std::int64_t rows, float* y);
   // Adds projected_ to the residual stream, by way of a norm where there is one.
   void add_to_residual(const Norm& norm);
   // Products of the same inputs with several weights, as one parallel section; a profile counts
@@ -94,12 +111,15 @@ class Runner {
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // One of them, for many rows: y [rows, outputs] = x [rows, inputs] weight^T + bias.
   void wide_product(const Output& output, const float* x, std::int64_t rows);
+  void half_product(const Output& output, const at::Tensor& x);
+  at::Tensor half_rows(const float* x, std::int64_t rows, std::int64_t width);
 
   const models::DecoderConfig& config_;
   const Weights& weights_;
   Team team_;
   std::vector<Row> rows_;
   bool wide_ = false;
+  bool bf16_prompts_;
   std::int64_t score_stride_;
   models::RotaryTables rotary_, local_rotary_;  // of layers with a window, where those have others
   // Of sequences that have tables of their own, by the number of tokens they have room for: what is
@@ -114,13 +134,24 @@ class Runner {
   std::vector<std::vector<Sent>> sent_;          // to each expert
   std::vector<std::int64_t> chosen_;             // experts of one row
   std::vector<float> chosen_weights_;            // and their weights
-  std::vector<float> rstd_;                      // scratch of normalise_heads
-  std::vector<float> ordered_;                   // scratch of reorder
-  std::vector<float> change_;             // of attention, while the mlp beside it reads the stream
-  core::Buffer part_;                     // of a matrix that is stored otherwise, in float32
+  std::vector<float> rstd_;                      // scratch of normalise_heads, of each thread
+  std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
+  core::Buffer part_;          // of a matrix that is stored otherwise, in float32
+  // Of a prompt: rows, a part of a matrix and a product in bfloat16; queries, keys and values side
+  // by side; a tile of each thread.
+  core::Buffer half_rows_, half_part_, half_product_, tokens_, tiles_;
+  std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
   std::vector<float> byte_scales_;
   std::vector<std::int32_t> byte_totals_;
 };
+
+template <class F>
+void Runner::share(std::int64_t count, const F& body) {
+  if (!wide_) return team_.run(count, 1, body);
+  at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
+    body(begin, end, at::get_thread_num());
+  });
+}
 
 }  // namespace omnima::generate

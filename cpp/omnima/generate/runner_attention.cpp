@@ -36,11 +36,15 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   {
     const Work work = core::recording() ? attention_work(layer) : Work{};
     const core::Scope scope("attention", work.flops, work.bytes);
-    team_.run(rows * heads, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
-      }
-    });
+    if (has_tiles()) {
+      attend_in_tiles(layer);
+    } else {
+      share(rows * heads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
+        }
+      });
+    }
   }
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
@@ -49,41 +53,52 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
 }
 
 // Puts the numbers of heads, as the file's rows gave them, into our order.
-void Runner::reorder(float* heads, std::int64_t count) {
+void Runner::reorder(float* heads, std::int64_t count, int thread) {
   const HeadOrder& order = weights_.head_order;
   if (order.empty()) return;
   for (std::int64_t head = 0; head < count; ++head, heads += order.size()) {
-    for (std::size_t i = 0; i < order.size(); ++i) ordered_[i] = heads[order[i]];
-    std::copy_n(ordered_.begin(), order.size(), heads);
+    float* ordered = &ordered_[static_cast<std::size_t>(thread) * order.size()];
+    for (std::size_t i = 0; i < order.size(); ++i) ordered[i] = heads[order[i]];
+    std::copy_n(ordered, order.size(), heads);
   }
 }
 
 // Turns queries and keys to their positions; writes keys and values into the states.
 void Runner::remember(std::int64_t layer, const Layer& weights) {
   const core::Scope scope("positions and cache");
+  const auto some = [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t row = begin; row < end; ++row) remember(layer, weights, row, thread);
+  };
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  if (wide_) {
+    share(rows, some);
+  } else {
+    some(0, rows, 0);
+  }
+}
+
+void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row, int thread) {
   const std::int64_t width = config_.head_dim, heads = config_.num_key_value_heads;
   const std::int64_t shared = config_.num_attention_heads;
-  for (std::size_t row = 0; row < rows_.size(); ++row) {
-    auto [state, position, rotary] = rows_[row];
-    const auto* tables = tables_of(layer, rows_[row]);
-    float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
-    reorder(queries, shared);
-    reorder(keys, heads);
-    if (config_.qk_norm) {
-      normalise_heads(weights.query_norm, queries, shared);
-      normalise_heads(weights.key_norm, keys, heads);
-    }
-    if (tables != nullptr) {
-      rotate(queries, shared, position, *tables);
-      rotate(keys, heads, position, *tables);
-    }
-    for (std::int64_t head = 0; head < heads; ++head) {
-      const float* key = keys + head * width;
-      const float* value = &v_[(row * heads + head) * width];
-      std::copy(key, key + width, state->keys(layer, head) + position * width);
-      float* values = state->values(layer, head) + position;
-      for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
-    }
+  auto [state, position, rotary] = rows_[row];
+  const auto* tables = tables_of(layer, rows_[row]);
+  float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
+  reorder(queries, shared, thread);
+  reorder(keys, heads, thread);
+  if (config_.qk_norm) {
+    normalise_heads(weights.query_norm, queries, shared, thread);
+    normalise_heads(weights.key_norm, keys, heads, thread);
+  }
+  if (tables != nullptr) {
+    rotate(queries, shared, position, *tables);
+    rotate(keys, heads, position, *tables);
+  }
+  for (std::int64_t head = 0; head < heads; ++head) {
+    const float* key = keys + head * width;
+    const float* value = &v_[(row * heads + head) * width];
+    std::copy(key, key + width, state->keys(layer, head) + position * width);
+    float* values = state->values(layer, head) + position;
+    for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
   }
 }
 
@@ -213,11 +228,12 @@ void Runner::shape(std::int64_t head, std::int64_t begin, std::int64_t count, st
   }
 }
 
-void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count) {
+void Runner::normalise_heads(const Weight& norm, float* heads, std::int64_t count, int thread) {
   const core::Scope scope("norms");
   const std::int64_t size = norm.tensor.numel();  // a head's, or all heads' as one
   const std::int64_t norms = count * config_.head_dim / size;
-  kernels::norm_kernels<float>().rms_forward(heads, norm.data(), heads, rstd_.data(),
+  kernels::norm_kernels<float>().rms_forward(heads, norm.data(), heads,
+                                             &rstd_[thread * config_.num_attention_heads],
                                              {norms, size, static_cast<float>(config_.norm_eps)});
 }
 

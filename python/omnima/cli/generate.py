@@ -39,6 +39,9 @@ def generate(
         None, help="guess ahead, for the same text sooner: lookup, or a smaller model"
     ),
     speculative_tokens: int = typer.Option(15, min=1, max=64, help="tokens to guess at most"),
+    prompt_precision: str = typer.Option(
+        "fp32", help="of a long prompt's products: fp32, or bf16 where the CPU has it"
+    ),
     strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -54,6 +57,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "stop": tuple(stop or ()),
         "seed": seed,
+        "prompt_precision": prompt_precision,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
     model, tokenizer = writing.open_model(directory, strict, activations)

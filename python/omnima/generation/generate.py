@@ -62,6 +62,7 @@ def generate(
     ignore_eos: bool = False,
     speculation: str | LanguageModel | None = None,
     speculative_tokens: int = 15,
+    prompt_precision: str = "fp32",
 ) -> list[Generation]:
     """Write on from one or several prompts.
 
@@ -100,6 +101,9 @@ def generate(
     speculative_tokens
         The most tokens to guess at once; where guesses are wrong, fewer are made, and with many
         prompts, too.
+    prompt_precision
+        Number format of the products of a prompt of 32 tokens or more: ``"fp32"``, or ``"bf16"``
+        with float32 sums, which is faster on CPUs with bfloat16 products (AMX, avx512_bf16).
 
     Returns
     -------
@@ -123,7 +127,7 @@ def generate(
     words = check_stop(stop)
     rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
     listener = _Listener(tokenizer, words, stream, rows, ignore_eos)
-    options = {
+    options: dict[str, float | str] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -131,6 +135,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "speculative_tokens": guesses_of(speculation, speculative_tokens),
+        "prompt_precision": prompt_precision,
     }
     engine = model.engine
     written = engine.generate(

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/norm.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
@@ -163,6 +164,25 @@ TEST(Engine, RowsOfHeadsMayLieInAnotherOrder) {
                   Engine(model.config(), parameters_of(model), {}, Activations::kFloat32, order);
                 }),
                 {"order of a head's numbers", "0 to 7"});
+  }
+}
+
+TEST(Engine, PromptsInBfloat16AreNearTheExactOnes) {
+  for (const auto& changes : families()) {
+    const models::Decoder model(tiny(changes), 3);
+    const Ids ids = random_ids(9, kContext);
+    for (const char* format : {"f32", "bf16", "q8_0"}) {
+      const Stored stored(model, format);
+      const Engine engine(model.config(), stored.bytes, stored.formats);
+      const at::Tensor exact = engine.logits(ids, false);
+      const at::Tensor apart = engine.logits(ids, false, true) - exact;
+      const float share = (apart.norm() / exact.norm()).item<float>();
+      EXPECT_GT(share, 0.0f) << format;
+      EXPECT_LT(share, 0.1f) << format;
+      // Short ones are as they were.
+      const Ids few(ids.begin(), ids.begin() + 20);
+      EXPECT_TRUE(at::equal(engine.logits(few, false), engine.logits(few, false, true)));
+    }
   }
 }
 

@@ -22,7 +22,12 @@ def build(job: dict[str, Any]) -> tuple[Writer, dict[str, Any]]:
     def write(prompts: list[list[int]], new_tokens: int) -> list[int]:
         # Without the tokenizer: no text is made, and no id ends a sequence.
         written = generation.generate(
-            model, None, prompts, max_new_tokens=new_tokens, temperature=0.0
+            model,
+            None,
+            prompts,
+            max_new_tokens=new_tokens,
+            temperature=0.0,
+            prompt_precision="fp32" if job["precision"] == "f32" else "bf16",
         )
         return written[0].ids
 

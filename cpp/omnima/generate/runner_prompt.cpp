@@ -1,0 +1,208 @@
+// The wide products and the attention of runner.h: how a prompt is read.
+#include <ATen/Parallel.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/t.h>
+
+#include <algorithm>
+#include <bit>
+#include <type_traits>
+
+#include "omnima/generate/runner.h"
+#include "omnima/kernels/cpu/attention.h"
+#include "omnima/kernels/cpu/gemm.h"
+#include "omnima/ops/product.h"
+
+namespace omnima::generate {
+namespace {
+
+using kernels::bfloat16;
+
+// What is not of the product's type is turned into it a part at a time: a part stays in the last
+// cache between its making and its product.
+constexpr std::int64_t kPartBytes = 4 << 20;
+constexpr std::int64_t kGrain = 1 << 14;  // numbers: fewer are not worth a thread
+
+// Rounds `count` numbers, on all threads.
+void round(const float* from, std::int64_t count, bfloat16* to) {
+  const auto& table = kernels::gemm_kernels<bfloat16>();
+  at::parallel_for(0, count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    table.convert(from + begin, end - begin, to + begin);
+  });
+}
+
+at::Tensor view(const void* numbers, std::int64_t rows, std::int64_t columns, at::ScalarType type) {
+  return at::from_blob(const_cast<void*>(numbers), {rows, columns}, type);
+}
+
+float widened(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
+// y, rows `stride` apart, = x + bias.
+void widen(const std::uint16_t* x, std::int64_t rows, std::int64_t columns, const float* bias,
+           float* y, std::int64_t stride) {
+  at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrain / columns),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t row = begin; row < end; ++row) {
+                       const std::uint16_t* from = x + row * columns;
+                       float* to = y + row * stride;
+                       for (std::int64_t i = 0; i < columns; ++i) to[i] = widened(from[i]);
+                       if (bias == nullptr) continue;
+                       for (std::int64_t i = 0; i < columns; ++i) to[i] += bias[i];
+                     }
+                   });
+}
+
+}  // namespace
+
+void Runner::wide_product(const Output& output, const float* x, std::int64_t rows) {
+  const Linear& linear = *output.linear;
+  const quant::Matrix& matrix = linear.weight;
+  const auto number = static_cast<std::int64_t>(sizeof(float));
+  const bool floats = matrix.format->layout == kernels::BlockLayout::kF32;
+  const std::int64_t part =
+      floats ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * number));
+  const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, matrix.inputs}, at::kFloat);
+  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
+    const std::int64_t count = std::min(part, matrix.outputs - first);
+    const void* weights = matrix.row(first);
+    if (!floats) {
+      void* here = part_.get(static_cast<std::size_t>(count * matrix.inputs * number));
+      quant::dequantize_rows(matrix, first, count, static_cast<float*>(here));
+      weights = here;
+    }
+    const at::Tensor weight =
+        at::from_blob(const_cast<void*>(weights), {count, matrix.inputs}, at::kFloat);
+    at::Tensor out = at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
+    at::mm_out(out, in, weight.t());
+  }
+  const float* bias = linear.bias.data();
+  if (!bias) return;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* y = output.y + row * output.stride;
+    for (std::int64_t i = 0; i < linear.outputs; ++i) y[i] += bias[i];
+  }
+}
+
+// Rows in bfloat16, kept until the next call.
+at::Tensor Runner::half_rows(const float* x, std::int64_t rows, std::int64_t width) {
+  auto* to = static_cast<bfloat16*>(
+      half_rows_.get(static_cast<std::size_t>(rows * width) * sizeof(bfloat16)));
+  round(x, rows * width, to);
+  return view(to, rows, width, at::kBFloat16);
+}
+
+// wide_product in bfloat16: weights that are stored so meet the rows where they lie.
+void Runner::half_product(const Output& output, const at::Tensor& x) {
+  const Linear& linear = *output.linear;
+  const quant::Matrix& matrix = linear.weight;
+  const auto size = static_cast<std::int64_t>(sizeof(bfloat16));
+  const std::int64_t rows = x.size(0);
+  const bool as_stored = matrix.format->layout == kernels::BlockLayout::kBf16;
+  const std::int64_t part =
+      as_stored ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * size));
+  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
+    const std::int64_t count = std::min(part, matrix.outputs - first);
+    const void* weights = matrix.row(first);
+    if (!as_stored) {
+      const std::int64_t numbers = count * matrix.inputs;
+      const float* floats = reinterpret_cast<const float*>(weights);
+      if (matrix.format->layout != kernels::BlockLayout::kF32) {
+        auto* here =
+            static_cast<float*>(part_.get(static_cast<std::size_t>(numbers) * sizeof(float)));
+        quant::dequantize_rows(matrix, first, count, here);
+        floats = here;
+      }
+      auto* half = static_cast<bfloat16*>(half_part_.get(static_cast<std::size_t>(numbers * size)));
+      round(floats, numbers, half);
+      weights = half;
+    }
+    void* made = half_product_.get(static_cast<std::size_t>(rows * count * size));
+    ops::product_out(view(made, rows, count, at::kBFloat16), x,
+                     view(weights, count, matrix.inputs, at::kBFloat16).t());
+    const float* bias = linear.bias.data();
+    widen(static_cast<const std::uint16_t*>(made), rows, count, bias ? bias + first : nullptr,
+          output.y + first, output.stride);
+  }
+}
+
+// All rows are one sequence's, from its first token on.
+bool Runner::has_tiles() const {
+  return wide_ && rows_.front().position == 0 && !buckets_.defined();
+}
+
+void Runner::attend_in_tiles(std::int64_t layer) {
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const std::int64_t width =
+      (config_.num_attention_heads + 2 * config_.num_key_value_heads) * config_.head_dim;
+  const std::size_t number = bf16_prompts_ ? sizeof(bfloat16) : sizeof(float);
+  void* memory = tokens_.get(static_cast<std::size_t>(rows * width) * number);
+  if (bf16_prompts_) {
+    attend_to_tiles<bfloat16>(layer, memory);
+  } else {
+    attend_to_tiles<float>(layer, memory);
+  }
+}
+
+template <class T>
+void Runner::attend_to_tiles(std::int64_t layer, void* memory) {
+  const auto& table = kernels::attention_kernels<T>();
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const std::int64_t heads = config_.num_attention_heads, shared_by = config_.num_key_value_heads;
+  const std::int64_t width = config_.head_dim, stride = (heads + 2 * shared_by) * width;
+  auto* tokens = static_cast<T*>(memory);
+  share(rows, [&](std::int64_t begin, std::int64_t end, int) {
+    const auto put = [](const float* from, std::int64_t count, T* to) {
+      kernels::gemm_kernels<T>().convert(from, count, to);
+      return to + count;
+    };
+    for (std::int64_t row = begin; row < end; ++row) {
+      T* to = put(&q_[row * heads * width], heads * width, tokens + row * stride);
+      to = put(&k_[row * shared_by * width], shared_by * width, to);
+      put(&v_[row * shared_by * width], shared_by * width, to);
+    }
+  });
+  // Scratch of a thread: what the kernel asks for, a head's output, and the sums of its softmax.
+  const auto lines = [](std::int64_t bytes) { return (bytes + 63) / 64 * 64; };
+  const std::int64_t kernel = lines(table.scratch_bytes(rows, width));
+  const std::int64_t made = lines(rows * width * static_cast<std::int64_t>(sizeof(T)));
+  const std::int64_t each = kernel + made + lines(rows * static_cast<std::int64_t>(sizeof(float)));
+  char* tiles = static_cast<char*>(tiles_.get(static_cast<std::size_t>(team_.size() * each)));
+  share(heads, [&](std::int64_t begin, std::int64_t end, int thread) {
+    char* scratch = tiles + thread * each;
+    T* out = reinterpret_cast<T*>(scratch + kernel);
+    for (std::int64_t head = begin; head < end; ++head) {
+      const std::int64_t keys = head / (heads / shared_by);
+      kernels::AttentionTask<T> task{};
+      task.time = rows;
+      task.head_dim = width;
+      task.group = 1;
+      task.stride = stride;
+      task.out_stride = width;
+      task.q = tokens + head * width;
+      task.k = tokens + (heads + keys) * width;
+      task.v = tokens + (heads + shared_by + keys) * width;
+      task.out = out;
+      task.logsumexp = reinterpret_cast<float*>(scratch + kernel + made);
+      task.scale = static_cast<float>(config_.scale_of_scores());
+      task.window = config_.window_of(layer);
+      task.softcap = static_cast<float>(config_.attention_softcap);
+      task.slopes = slopes_.empty() ? nullptr : &slopes_[head];
+      task.blocks = config_.blocks_of(layer);
+      task.first_head = head;
+      table.forward(task, scratch);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const T* from = out + row * width;
+        float* to = &attended_[(row * heads + head) * width];
+        for (std::int64_t i = 0; i < width; ++i) {
+          if constexpr (std::is_same_v<T, float>) {
+            to[i] = from[i];
+          } else {
+            to[i] = widened(from[i].bits);
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace omnima::generate
