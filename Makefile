@@ -163,6 +163,7 @@ dev: $(VENV)/.dev $(VENV)/.extension
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	! git grep -nE '^(<<<<<<<|>>>>>>>) ' || { echo 'A merge was committed unresolved.'; exit 1; }
 	find cpp tests/cpp tests/fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.lint

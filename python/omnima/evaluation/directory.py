@@ -5,11 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from omnima._device import check_device
 from omnima.errors import ConfigError, DataError
 from omnima.evaluation.held_out import Score, score
+
+if TYPE_CHECKING:
+    from omnima.data import TokenData
+
+_WORTH_A_ROW = 512  # tokens: shorter rows gain nothing
 
 
 def open_model(
@@ -82,4 +89,22 @@ def evaluate_directory(
     step = _core.TrainStep(model.core, _core.StepOptions())
     with tempfile.TemporaryDirectory(prefix="omnima-eval-") as place:
         tokens = prepare(source, tokenizer, Path(place), val_fraction=0.0, seed=0)
-        return score(step, tokens, "train", batch_size, model.config.max_position_embeddings)
+        rows, time = batch_shape(tokens, batch_size, model.config.max_position_embeddings)
+        return score(step, tokens, "train", rows, time)
+
+
+def batch_shape(tokens: TokenData, batch_size: int, context: int) -> tuple[int, int]:
+    """Return rows and time of batches that hold whole documents and little padding.
+
+    Parameters
+    ----------
+    tokens
+        What is measured: its side "train".
+    batch_size
+        Rows at most.
+    context
+        The model's. Rows are as long only where a document is.
+    """
+    longest = int(np.diff(tokens.document_ends("train"), prepend=0).max(initial=1))
+    time = min(context, max(longest, _WORTH_A_ROW))
+    return max(1, min(batch_size, -(-tokens.train_tokens // time))), time

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnima import Model, Tokenizer
+from omnima import Model, Tokenizer, _core
 from omnima.config import ModelConfig
 from omnima.data import open_source, prepare
 from omnima.errors import ConfigError, DataError
 from omnima.evaluation import Score, score
-from omnima.evaluation.directory import evaluate_directory, open_model
+from omnima.evaluation.directory import batch_shape, evaluate_directory, open_model
 from omnima.evaluation.inventory import describe_directory, part_of
 
 TINY = {
@@ -39,6 +39,19 @@ def test_a_score_in_all_its_units() -> None:
     assert found.as_dict()["tokens"] == 10
     assert Score(1e4, 1, 1).perplexity == math.inf
     assert math.isnan(Score(1.0, 1, 0).bits_per_byte)
+
+
+def test_rows_are_as_long_as_documents_and_as_many_as_text(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "few.txt").write_text("A cat.\n<|endoftext|>\n" * 9 + "x" * 700)
+    tokens = prepare(
+        open_source([str(tmp_path / "few.txt")]), model.tokenizer, tmp_path / "tokens", 0.0
+    )
+    assert batch_shape(tokens, 8, 8192) == (2, 701)  # a byte a token, and the end
+    assert batch_shape(tokens, 1, 8192) == (1, 701)
+    assert batch_shape(tokens, 8, 32) == (8, 32)
+    step = _core.TrainStep(model.core, _core.StepOptions())
+    wide, narrow = (score(step, tokens, "train", 8, time) for time in (32, 24))
+    assert wide.tokens == narrow.tokens == tokens.train_tokens
 
 
 def test_a_model_that_knows_nothing_scores_the_logarithm_of_its_vocabulary(
