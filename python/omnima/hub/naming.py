@@ -54,10 +54,18 @@ class Names:
     def _fused_in(self) -> dict[str, str]:
         return {ours: theirs for theirs, parts in self.fused.items() for ours in parts}
 
-    def parts(self, config: Config) -> dict[str, Part]:
+    def parts(self, config: Config) -> Mapping[str, Part]:
         """The tensors of a file by name."""
+        return self._parts_of(tuple(expected_shapes(config)))
+
+    @functools.cached_property
+    def _parts_of(self) -> Callable[[tuple[str, ...]], Mapping[str, Part]]:
+        # A load asks three times for the same model.
+        return functools.lru_cache(maxsize=4)(self._parts)
+
+    def _parts(self, parameters: tuple[str, ...]) -> dict[str, Part]:
         found: dict[str, Part] = {}
-        for ours in expected_shapes(config):
+        for ours in parameters:
             module, _, kind = ours.rpartition(".")
             place, inner, theirs = self._place(module)
             name = f"{place}{theirs}.{kind}"

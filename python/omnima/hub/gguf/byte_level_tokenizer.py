@@ -18,6 +18,7 @@ from omnima.hub.gguf.token_lists import (
     ends,
     pieces_and_types,
     prefixed,
+    roles_of,
     texts,
     write_ends,
     write_lists,
@@ -80,7 +81,7 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
     return Description(
         kind="bpe",
         pieces=pieces,
-        roles=[roles.get(kind, ROLE_TEXT) for kind in types],
+        roles=roles_of(types, roles, ROLE_TEXT),
         merges=merges,
         scores=(),
         bos=bos,

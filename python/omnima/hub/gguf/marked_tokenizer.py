@@ -21,6 +21,7 @@ from omnima.hub.gguf.token_lists import (
     named,
     pieces_and_types,
     prefixed,
+    roles_of,
     write_ends,
     write_lists,
 )
@@ -59,7 +60,7 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
 
     pieces, types = pieces_and_types(metadata, where)
     names = {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_USER, BYTE: ROLE_BYTE}
-    roles = [names.get(kind, ROLE_TEXT) for kind in types]
+    roles = roles_of(types, names, ROLE_TEXT)
     for piece, role in zip(pieces, roles, strict=True):
         if role == ROLE_BYTE and not BYTE_PATTERN.fullmatch(piece):
             raise DataError(f"{where}: the byte token {piece!r} is none of <0x00> to <0xFF>.")

@@ -33,19 +33,30 @@ def texts(metadata: Mapping[str, Any], name: str, where: str) -> StoredTexts:
     return StoredTexts(_core.TextList(value))
 
 
-def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[StoredTexts, list[int]]:
+def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[StoredTexts, bytes]:
     """The tokens, none of them twice, and the type of each."""
     pieces = texts(metadata, "tokens", where)
     types = metadata.get(f"{PREFIX}token_type", [NORMAL] * len(pieces))
-    if (
-        not isinstance(types, list)
-        or len(types) != len(pieces)
-        or not set(map(type, types)) <= {int}
-    ):
-        raise DataError(f"{where}: {PREFIX}token_type does not have one whole number a token.")
+    try:
+        types = bytes(types) if isinstance(types, list) else b""
+    except (TypeError, ValueError):  # texts, fractions, numbers that are no type
+        types = b""
+    if len(types) != len(pieces):
+        raise DataError(
+            f"{where}: {PREFIX}token_type does not have one whole number a token, from 0 to 255."
+        )
     if pieces.stored.holds_twice():
         raise DataError(f"{where}: {PREFIX}tokens holds a token twice.")
     return pieces, types
+
+
+def roles_of(types: bytes, roles: Mapping[int, int], otherwise: int) -> list[int]:
+    """The role of each token by its type.
+
+    >>> roles_of(bytes([1, 3, 1]), {CONTROL: 2}, otherwise=0)
+    [0, 2, 0]
+    """
+    return list(types.translate(bytes(roles.get(kind, otherwise) for kind in range(256))))
 
 
 def named(
