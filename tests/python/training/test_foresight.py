@@ -195,8 +195,9 @@ def test_the_rate_counts_what_is_read_not_what_is_asked_for(tmp_path: Path, text
     masked = train(recipe(tmp_path, text, model=model, objective="masked"), display=Notes())
     assert masked.summary["tokens"] == 6 * 4 * 32  # of which 15% are targets
     kept = json.loads((tmp_path / "foresight.json").read_text())
+    # The seconds are told in thousandths, of which such a run takes a dozen.
     rate = kept["actual"]["tokens_per_s"]
-    assert rate == pytest.approx(6 * 4 * 32 / kept["actual"]["seconds"], rel=0.01)
+    assert rate == pytest.approx(6 * 4 * 32 / kept["actual"]["seconds"], rel=0.1)
 
 
 def test_a_resumed_run_goes_on_with_the_smaller_micro_batches(
