@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # A micro-batch of so many operations is measured whole; of a longer one, a slice.
 _WHOLE_FLOPS = 60e9
 _ENOUGH = 0.4  # seconds of passes after which a median is known well enough
-_MOST = 9
+_LEAST, _MOST = 2, 9  # passes behind the first
+# Blocks between two stand-ins: from one to the next the noise of both would count for each block.
+_APART = 3
 _STREAM_BYTES = 32 << 20
 _FILE_BYTES = 8 << 20
 
@@ -65,7 +67,7 @@ def calibrate(
         This machine.
     decoder
         The job's own `_core.Decoder` where there is one; its weights stay as they are. A model of
-        more than 32M parameters is measured on stand-ins with one block and with two all the same.
+        more than 32M parameters is measured on stand-ins with one block and with four all the same.
     directory
         Where the rate of writing is measured; None: the system's place for temporary files.
     """
@@ -101,9 +103,9 @@ def _depths(job: Job, device: str = "cpu") -> list[int]:
     layers = job.model.num_hidden_layers
     if device != "cpu" or packs(job.model.num_parameters):
         return [layers]
-    for depth in range(1, layers - 1):
+    for depth in range(1, layers - _APART):
         if stand_in(job.model, num_hidden_layers=depth).num_parameters > PACKED_PARAMETERS:
-            return [depth, depth + 1]
+            return [depth, depth + _APART]
     return [layers]
 
 
@@ -127,9 +129,10 @@ def _measure(job: Job, depth: int, rows: int, decoder: Any, device: str) -> tupl
     first = time.perf_counter()
     best = step.time_pass(ids, ids, 1)  # a warm-up and a pass
     spent = time.perf_counter() - first
-    repeats = min(_MOST, int(_ENOUGH / max(best, 1e-9)))
-    if spent < _ENOUGH and repeats > 0:
-        best = step.time_pass(ids, ids, repeats)
+    if spent < _ENOUGH:
+        best = step.time_pass(ids, ids, max(_LEAST, min(_MOST, int(_ENOUGH / max(best, 1e-9)))))
+    else:
+        best = min(best, step.time_pass(ids, ids, _LEAST))
     start = time.perf_counter()
     step.evaluate_batches([(ids, ids)])
     return best, time.perf_counter() - start

@@ -152,7 +152,7 @@ def test_the_weights_of_a_model_that_is_measured_stay_as_they_are() -> None:
 def test_large_models_are_measured_on_stand_ins_that_are_cut_alike() -> None:
     assert _depths(JOB) == [4]
     large = Job(model_preset("125m", vocab_size=50257), rows=1, context=128)
-    assert _depths(large) == [1, 2]
+    assert _depths(large) == [1, 4]
     wide = model_preset("35m", vocab_size=8192)  # only whole it is too large to be packed
     assert _depths(Job(wide, rows=1, context=128)) == [10]
 
