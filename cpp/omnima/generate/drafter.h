@@ -5,10 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "omnima/generate/model_runner.h"
 #include "omnima/generate/options.h"
-#include "omnima/generate/runner.h"
 #include "omnima/generate/sequence.h"
-#include "omnima/generate/weights.h"
 #include "omnima/models/decoder_config.h"
 
 namespace omnima::generate {
@@ -17,12 +16,12 @@ class Drafter {
  public:
   // `longest`: the most tokens of any sequence; `places`: sequences at once; `known`: ids below it
   // are drawn.
-  Drafter(const models::DecoderConfig& config, const Weights& weights,
+  Drafter(const models::DecoderConfig& config, const RunnableModel& model,
           const GenerateOptions& options, std::int64_t longest, std::size_t places,
           std::size_t known);
 
   // For a sequence of at most `capacity` tokens.
-  std::unique_ptr<Draft> begin(std::int64_t capacity, std::uint64_t seed) const;
+  std::unique_ptr<Draft> begin(std::int64_t capacity, std::uint64_t seed);
   // Appends up to `wanted` tokens to the proposals of each sequence. A token is drawn with the
   // random number that the sequence will draw there, so that likely proposals are right ones.
   void propose(const std::vector<std::unique_ptr<Sequence>>& sequences);
@@ -36,10 +35,10 @@ class Drafter {
   const models::DecoderConfig& config_;
   const GenerateOptions& options_;
   std::size_t known_;
-  Runner runner_;
+  std::unique_ptr<ModelRunner> runner_;
   std::vector<float> logits_;       // [places, vocab]
   std::vector<Sequence*> writing_;  // those that get a token more
-  std::vector<DecodeState*> states_;
+  std::vector<SequenceState*> states_;
   Ids tokens_;
 };
 

@@ -11,6 +11,7 @@
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
 #include "omnima/generate/drafter.h"
+#include "omnima/generate/model_runner.h"
 #include "omnima/generate/runner.h"
 #include "omnima/generate/sampler.h"
 #include "omnima/generate/sequence.h"
@@ -28,16 +29,30 @@ constexpr std::size_t kPlaces = 64;
 // Rows of a step that are shared out for proposals: more cost more than they bring.
 constexpr std::int64_t kSpeculativeRows = 16;
 
+// Weights that the CPU computes with.
+class CpuModel final : public RunnableModel {
+ public:
+  explicit CpuModel(Weights weights) : weights_(std::move(weights)) {}
+  std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
+                                      const RunnerOptions& options) const override {
+    return std::make_unique<Runner>(config, weights_, options.longest, options.bf16_prompts);
+  }
+
+ private:
+  Weights weights_;
+};
+
 // One call of Engine::generate.
 class Run {
  public:
-  Run(const models::DecoderConfig& config, const Weights& weights, const std::vector<Ids>& prompts,
-      const GenerateOptions& options, const Hooks& hooks)
+  Run(const models::DecoderConfig& config, const RunnableModel& model,
+      const std::vector<Ids>& prompts, const GenerateOptions& options, const Hooks& hooks)
       : config_(config),
         prompts_(prompts),
         options_(options),
         hooks_(hooks),
-        runner_(config, weights, longest(), options.prompt_precision == "bf16"),
+        runner_(model.runner(config, {longest(), static_cast<std::int64_t>(rows()),
+                                      options.prompt_precision == "bf16"})),
         known_(static_cast<std::size_t>(options.known_ids > 0 ? options.known_ids
                                                               : config.vocab_size)),
         logits_(rows() * static_cast<std::size_t>(config.vocab_size)),
@@ -46,8 +61,8 @@ class Run {
     tokens_.reserve(rows());
   }
 
-  void draft_with(const models::DecoderConfig& config, const Weights& weights) {
-    drafter_ = std::make_unique<Drafter>(config, weights, options_, longest(), places(), known_);
+  void draft_with(const models::DecoderConfig& config, const RunnableModel& model) {
+    drafter_ = std::make_unique<Drafter>(config, model, options_, longest(), places(), known_);
   }
 
   std::vector<Written> all() {
@@ -85,17 +100,17 @@ class Run {
     const auto count = static_cast<std::int64_t>(prompt.size());
     const std::int64_t length = length_of(index);
     const std::uint64_t seed = options_.seeds[index];
-    auto sequence = std::make_unique<Sequence>(Sequence{
-        index, prompt, DecodeState(config_, length), Sampler(options_, seed, config_.vocab_size),
-        length - count, Ambition(options_.speculative_tokens),
-        drafter_ ? drafter_->begin(length, seed) : nullptr});
+    auto sequence = std::make_unique<Sequence>(
+        Sequence{index, prompt, runner_->begin(length), Sampler(options_, seed, config_.vocab_size),
+                 length - count, Ambition(options_.speculative_tokens),
+                 drafter_ ? drafter_->begin(length, seed) : nullptr});
     for (const std::int64_t id : prompt) sequence->sampler.saw(id);
     sequence->ids.reserve(static_cast<std::size_t>(length));
     written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
     sequence->drawn.reserve(static_cast<std::size_t>(1 + options_.speculative_tokens));
     sequence->proposals.reserve(static_cast<std::size_t>(options_.speculative_tokens));
-    runner_.prefill(sequence->state, prompt);
-    runner_.logits(count - 1, 1, logits_.data());
+    runner_->prefill(*sequence->state, prompt);
+    runner_->logits(count - 1, 1, logits_.data());
     poll();
     draw(*sequence, logits_.data());
     if (drafter_) drafter_->catch_up(*sequence);
@@ -109,12 +124,12 @@ class Run {
     states_.clear();
     tokens_.clear();
     for (const auto& sequence : active_) {
-      states_.insert(states_.end(), 1 + sequence->proposals.size(), &sequence->state);
+      states_.insert(states_.end(), 1 + sequence->proposals.size(), sequence->state.get());
       tokens_.push_back(sequence->ids.back());
       tokens_.insert(tokens_.end(), sequence->proposals.begin(), sequence->proposals.end());
     }
-    runner_.append(states_, tokens_);
-    runner_.logits(0, std::ssize(states_), logits_.data());
+    runner_->append(states_, tokens_);
+    runner_->logits(0, std::ssize(states_), logits_.data());
     poll();
     draw_all();
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
@@ -153,7 +168,7 @@ class Run {
       rows += 1 + sequence->proposals.size();
     }
     const auto vocab = static_cast<std::size_t>(config_.vocab_size);
-    runner_.team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    runner_->team().run(count, 1, [&](std::int64_t begin, std::int64_t end, int) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         try {
           draw(*active_[i], &logits_[firsts_[i] * vocab]);
@@ -191,9 +206,9 @@ class Run {
       if (!takes(sequence, sequence.drawn[static_cast<std::size_t>(i)])) return false;
     }
     const auto known = std::ssize(sequence.ids) - 1;
-    sequence.state.truncate(known);
+    sequence.state->truncate(known);
     if (sequence.draft) {
-      DecodeState& state = sequence.draft->state;
+      SequenceState& state = *sequence.draft->state;
       state.truncate(std::min(state.position(), known));
     }
     return true;
@@ -226,12 +241,12 @@ class Run {
   const std::vector<Ids>& prompts_;
   const GenerateOptions& options_;
   const Hooks& hooks_;
-  Runner runner_;
-  std::size_t known_;          // rows of the head beyond it are never drawn
-  std::vector<float> logits_;  // [rows, vocab]
+  std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences
+  std::size_t known_;                    // rows of the head beyond it are never drawn
+  std::vector<float> logits_;            // [rows, vocab]
   std::vector<Written> written_;
   std::vector<std::unique_ptr<Sequence>> active_;
-  std::vector<DecodeState*> states_;  // of the rows of a step
+  std::vector<SequenceState*> states_;  // of the rows of a step
   Ids tokens_;
   std::unique_ptr<Drafter> drafter_;
   Pace pace_;
@@ -242,13 +257,15 @@ class Run {
 }  // namespace
 
 Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats,
-               Activations activations, HeadOrder head_order)
-    : config_(std::move(config)),
-      weights_(config_, parameters, formats, activations, std::move(head_order)) {
+               Activations activations, HeadOrder head_order, const at::Device& device)
+    : config_(std::move(config)) {
   require<ConfigError>(
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "
       "it fills masks. Take one that was trained with causal true.");
+  Weights weights(config_, parameters, formats, activations, std::move(head_order), device);
+  model_ = make_device_model(config_, weights, device);
+  if (!model_) model_ = std::make_unique<CpuModel>(std::move(weights));
 }
 
 std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
@@ -272,8 +289,8 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
         " must hold the prompt and at least one new token. Shorten the prompt.");
   }
   check_draft(options, draft);
-  Run run(config_, weights_, prompts, options, hooks);
-  if (draft != nullptr) run.draft_with(draft->config_, draft->weights_);
+  Run run(config_, *model_, prompts, options, hooks);
+  if (draft != nullptr) run.draft_with(draft->config_, *draft->model_);
   return run.all();
 }
 
@@ -292,19 +309,19 @@ at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts) cons
   require<ConfigError>(count <= config_.max_position_embeddings, "There are ", count,
                        " tokens, but the model's context holds ", config_.max_position_embeddings,
                        ".");
-  Runner runner(config_, weights_, count, bf16_prompts);
-  DecodeState state(config_, count);
+  const auto runner = model_->runner(config_, {count, 1, bf16_prompts});
+  const auto state = runner->begin(count);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);
   float* data = out.mutable_data_ptr<float>();
   if (!stepwise) {
-    runner.prefill(state, ids);
-    runner.logits(0, count, data);
+    runner->prefill(*state, ids);
+    runner->logits(0, count, data);
     return out;
   }
-  DecodeState* const states[] = {&state};
+  SequenceState* const states[] = {state.get()};
   for (std::int64_t i = 0; i < count; ++i) {
-    runner.append(states, {&ids[i], 1});
-    runner.logits(0, 1, data + i * config_.vocab_size);
+    runner->append(states, {&ids[i], 1});
+    runner->logits(0, 1, data + i * config_.vocab_size);
   }
   return out;
 }

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "omnima/generate/model_runner.h"
 #include "omnima/generate/options.h"
 #include "omnima/generate/weights.h"
 #include "omnima/models/decoder_config.h"
@@ -34,8 +37,10 @@ struct Hooks {
 // from several threads do not disturb each other.
 class Engine {
  public:
+  // Computes on `device`; parameters that do not lie there are copied.
   Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {},
-         Activations activations = Activations::kFloat32, HeadOrder head_order = {});
+         Activations activations = Activations::kFloat32, HeadOrder head_order = {},
+         const at::Device& device = at::kCPU);
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by
@@ -53,7 +58,7 @@ class Engine {
   void check_prompt(const Ids& prompt, std::size_t index) const;
 
   models::DecoderConfig config_;
-  Weights weights_;
+  std::unique_ptr<RunnableModel> model_;
 };
 
 }  // namespace omnima::generate

@@ -51,7 +51,12 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
   }
 }
 
-Runner::Row Runner::row_of(DecodeState& state, std::int64_t position) {
+std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity) {
+  return std::make_unique<DecodeState>(config_, capacity);
+}
+
+Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {
+  auto& state = static_cast<DecodeState&>(sequence);  // begin() made it
   const std::int64_t room = state.capacity();
   if (!models::rotary_follows_length(config_, room)) return {&state, position, &rotary_};
   auto& tables = longer_[room];
@@ -59,7 +64,7 @@ Runner::Row Runner::row_of(DecodeState& state, std::int64_t position) {
   return {&state, position, &tables};
 }
 
-void Runner::prefill(DecodeState& state, std::span<const std::int64_t> tokens) {
+void Runner::prefill(SequenceState& state, std::span<const std::int64_t> tokens) {
   rows_.clear();
   const auto count = static_cast<std::int64_t>(tokens.size());
   for (std::int64_t i = 0; i < count; ++i) rows_.push_back(row_of(state, state.position() + i));
@@ -69,9 +74,9 @@ void Runner::prefill(DecodeState& state, std::span<const std::int64_t> tokens) {
   wide_ = false;
 }
 
-void Runner::append(std::span<DecodeState* const> states, std::span<const std::int64_t> tokens) {
+void Runner::append(std::span<SequenceState* const> states, std::span<const std::int64_t> tokens) {
   rows_.clear();
-  for (DecodeState* state : states) {
+  for (SequenceState* state : states) {
     rows_.push_back(row_of(*state, state->position()));
     state->advance(1);
   }

@@ -11,6 +11,7 @@
 
 #include "omnima/core/buffer.h"
 #include "omnima/generate/decode_state.h"
+#include "omnima/generate/model_runner.h"
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
 #include "omnima/models/decoder_config.h"
@@ -21,21 +22,19 @@ namespace omnima::generate {
 // From this many rows on, a blocked matrix product is faster than gemv.
 inline constexpr std::int64_t kWideRows = 32;
 
-class Runner {
+class Runner final : public ModelRunner {
  public:
   // `longest` is the most tokens that any sequence will hold. `bf16_prompts`: the products of a
   // long prompt take bfloat16, with float32 sums.
   Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest,
          bool bf16_prompts = false);
 
-  // Appends all tokens to one sequence; wide matrix products where they pay.
-  void prefill(DecodeState& state, std::span<const std::int64_t> tokens);
-  // Appends one token to each sequence. A row's numbers do not depend on the other rows.
-  void append(std::span<DecodeState* const> states, std::span<const std::int64_t> tokens);
-  // The logits after row `first` and those that follow it, of the call before: [count, vocab].
-  void logits(std::int64_t first, std::int64_t count, float* out);
-  // The threads of the runner, between its calls.
-  Team& team() { return team_; }
+  std::unique_ptr<SequenceState> begin(std::int64_t capacity) override;
+  void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
+  void append(std::span<SequenceState* const> states,
+              std::span<const std::int64_t> tokens) override;
+  void logits(std::int64_t first, std::int64_t count, float* out) override;
+  Team& team() override { return team_; }
 
  private:
   // One token on its way through the model.
@@ -85,7 +84,7 @@ class Runner {
              float* scores) const;
   // The scale of shaped scores.
   float score_scale() const;
-  Row row_of(DecodeState& state, std::int64_t position);
+  Row row_of(SequenceState& state, std::int64_t position);
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y);

@@ -6,23 +6,23 @@
 #include <memory>
 #include <vector>
 
-#include "omnima/generate/decode_state.h"
 #include "omnima/generate/options.h"
 #include "omnima/generate/sampler.h"
+#include "omnima/generate/sequence_state.h"
 #include "omnima/generate/speculation.h"
 
 namespace omnima::generate {
 
 // What a draft model knows of a text.
 struct Draft {
-  DecodeState state;
+  std::unique_ptr<SequenceState> state;
   Sampler sampler;
 };
 
 struct Sequence {
   std::size_t index;
   Ids ids;  // the prompt and the new tokens; the state remembers all but the last
-  DecodeState state;
+  std::unique_ptr<SequenceState> state;
   Sampler sampler;
   std::int64_t room;  // tokens it may still write
   Ambition ambition;

@@ -27,15 +27,19 @@ void check_order(HeadOrder order, std::int64_t width) {
 class Finder {
  public:
   Finder(const models::DecoderConfig& config, const Parameters& all, const Formats& formats,
-         Activations activations)
-      : config_(config), all_(all), formats_(formats), activations_(activations) {}
+         Activations activations, const at::Device& device)
+      : config_(config), all_(all), formats_(formats), activations_(activations), device_(device) {}
 
   quant::Matrix matrix(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
     const at::Tensor tensor = found(name);
     const auto format = formats_.find(name);
     if (format == formats_.end()) {
       check(name, tensor, {outputs, inputs});
-      return quant::matrix_of(tensor);
+      if (tensor.is_cpu()) return quant::matrix_of(tensor);
+      const auto& floats = quant::format_named(tensor.scalar_type() == at::kFloat  ? "f32"
+                                               : tensor.scalar_type() == at::kHalf ? "f16"
+                                                                                   : "bf16");
+      return {&floats, tensor.view(at::kByte), outputs, inputs};
     }
     const auto stored =
         quant::matrix_of(quant::format_named(format->second), tensor, outputs, inputs);
@@ -130,13 +134,13 @@ class Finder {
     return found->second.detach();
   }
 
-  static void check(const std::string& name, const at::Tensor& tensor, at::IntArrayRef shape) {
+  void check(const std::string& name, const at::Tensor& tensor, at::IntArrayRef shape) const {
     require<ConfigError>(tensor.sizes() == shape, "Parameter \"", name, "\" has shape ",
                          tensor.sizes(), ", but its configuration asks for ", shape, ".");
     const auto type = tensor.scalar_type();
     require<ConfigError>(
-        (type == at::kFloat || type == at::kHalf || type == at::kBFloat16) && tensor.is_cpu() &&
-            tensor.is_contiguous(),
+        (type == at::kFloat || type == at::kHalf || type == at::kBFloat16) &&
+            (tensor.is_cpu() || tensor.device() == device_) && tensor.is_contiguous(),
         "Parameter \"", name, "\" is ", tensor.toString(),
         "; writing needs contiguous float32, float16 or bfloat16 in the CPU's memory, or bytes "
         "with the name of their format. Convert the model first.");
@@ -146,6 +150,7 @@ class Finder {
   const Parameters& all_;
   const Formats& formats_;
   Activations activations_;
+  at::Device device_;
   mutable quant::PackedMemory packed_;  // in the order in which a token reads them
 };
 
@@ -159,10 +164,11 @@ Activations activations_named(const std::string& name) {
 }
 
 Weights::Weights(const models::DecoderConfig& config, const Parameters& parameters,
-                 const Formats& formats, Activations activations, HeadOrder order)
+                 const Formats& formats, Activations activations, HeadOrder order,
+                 const at::Device& device)
     : head_order(std::move(order)) {
   check_order(head_order, config.head_dim);
-  const Finder find(config, parameters, formats, activations);
+  const Finder find(config, parameters, formats, activations, device);
   embedding = find.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   if (config.positions == "learned") {
     positions = find.matrix("model.embed_positions.weight", config.max_position_embeddings,

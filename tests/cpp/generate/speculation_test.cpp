@@ -161,7 +161,7 @@ TEST(Speculation, RowsTogetherGiveTheLogitsOfRowsOneByOne) {
       Runner runner(model.config(), weights, 40);
       DecodeState one(model.config(), 40), many(model.config(), 40);
       std::vector<float> wanted(ids.size() * kVocab), got(ids.size() * kVocab);
-      DecodeState* const single[] = {&one};
+      SequenceState* const single[] = {&one};
       for (std::size_t i = 0; i < ids.size(); ++i) {
         runner.append(single, {&ids[i], 1});
         runner.logits(0, 1, &wanted[i * kVocab]);
@@ -171,7 +171,7 @@ TEST(Speculation, RowsTogetherGiveTheLogitsOfRowsOneByOne) {
         size = std::min(size, ids.size() - at);
         Ids part(ids.begin() + at, ids.begin() + at + size);
         part.insert(part.end(), 3, 1);
-        const std::vector<DecodeState*> states(part.size(), &many);
+        const std::vector<SequenceState*> states(part.size(), &many);
         runner.append(states, part);
         runner.logits(0, size, &got[at * kVocab]);
         many.truncate(static_cast<std::int64_t>(at + size));

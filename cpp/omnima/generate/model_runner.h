@@ -1,0 +1,59 @@
+// A model where it is computed with, as the engine knows it: tokens go in at the end of sequences,
+// logits come out. Behind it stands the CPU (runner.h) or a device (cuda/device_runner.h).
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "omnima/generate/sequence_state.h"
+#include "omnima/generate/team.h"
+#include "omnima/models/decoder_config.h"
+
+namespace omnima::generate {
+
+struct Weights;
+
+struct RunnerOptions {
+  std::int64_t longest = 1;   // the most tokens that any sequence will hold
+  std::int64_t rows = 1;      // the most rows of one append()
+  bool bf16_prompts = false;  // the products of a long prompt take bfloat16, with float32 sums
+};
+
+class ModelRunner {
+ public:
+  virtual ~ModelRunner() = default;
+
+  // A sequence of this runner, without tokens. It must not outlive the runner.
+  virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity) = 0;
+  // Appends all tokens to one sequence; wide matrix products where they pay.
+  virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;
+  // Appends one token to each sequence. A row's numbers do not depend on the other rows.
+  virtual void append(std::span<SequenceState* const> states,
+                      std::span<const std::int64_t> tokens) = 0;
+  // The logits after row `first` and those that follow it, of the call before: [count, vocab].
+  virtual void logits(std::int64_t first, std::int64_t count, float* out) = 0;
+  // Threads for work between the calls.
+  virtual Team& team() = 0;
+};
+
+// Parameters that are ready to be computed with.
+class RunnableModel {
+ public:
+  virtual ~RunnableModel() = default;
+  // Refers to the config and to this.
+  virtual std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
+                                              const RunnerOptions& options) const = 0;
+};
+
+// On the device, where it is one that has kernels of its own; nullptr: it is the CPU. Throws
+// ConfigError where the build has no such kernels or they cannot compute this model. Parameters
+// that lie there are read where they lie, others are copied.
+std::unique_ptr<RunnableModel> make_device_model(const models::DecoderConfig& config,
+                                                 const Weights& weights, const at::Device& device);
+// Why a model of this shape cannot write on a device with kernels of its own; "": it can.
+std::string why_not_on_device(const models::DecoderConfig& config);
+
+}  // namespace omnima::generate
