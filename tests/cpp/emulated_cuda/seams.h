@@ -15,3 +15,10 @@ class AsDevice {
 };
 
 }  // namespace omnima::ops::cuda
+
+namespace omnima::generate::cuda {
+
+int recorded_steps();  // so far
+void refuse_recordings(bool refuse);
+
+}  // namespace omnima::generate::cuda

@@ -1,0 +1,242 @@
+// Generation on the emulated device beside the CPU's: logits, texts, batches, speculation, stored
+// formats, and when a step is recorded.
+#include "omnima/generate/cuda/device_runner.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "../../models/families.h"
+#include "emulated_cuda/seams.h"
+#include "omnima/core/error.h"
+#include "omnima/generate/engine.h"
+#include "omnima/generate/sampler.h"
+#include "omnima/kernels/cuda/decode_gemv.h"
+#include "omnima/models/decoder.h"
+#include "omnima/quant/convert.h"
+
+namespace omnima::generate {
+namespace {
+
+using models::Changes;
+using ops::cuda::AsDevice;
+constexpr std::int64_t kVocab = 61, kContext = 48;
+
+models::Decoder model_of(const Changes& changes = {}, std::uint64_t seed = 3) {
+  Changes values{{"vocab_size", kVocab},
+                 {"hidden_size", std::int64_t{32}},
+                 {"num_hidden_layers", std::int64_t{2}},
+                 {"num_attention_heads", std::int64_t{4}},
+                 {"max_position_embeddings", kContext},
+                 {"initializer_range", 0.1}};
+  for (const auto& [name, value] : changes) values[name] = value;
+  return models::Decoder(models::DecoderConfig::from_values(values), seed);
+}
+
+Parameters parameters_of(const models::Decoder& model) {
+  const auto named = model.named_parameters();
+  return {named.begin(), named.end()};
+}
+
+Ids random_ids(std::uint64_t seed, std::int64_t count) {
+  Ids ids;
+  for (std::int64_t i = 0; i < count; ++i) {
+    ids.push_back(static_cast<std::int64_t>(uniform(seed, static_cast<std::uint64_t>(i)) *
+                                            static_cast<double>(kVocab)));
+  }
+  return ids;
+}
+
+// The same parameters for both: what lies on the "device" is read where it lies.
+struct Pair {
+  explicit Pair(const models::DecoderConfig& config, const Parameters& parameters,
+                const Formats& formats = {}, const HeadOrder& order = {})
+      : cpu(config, parameters, formats, Activations::kFloat32, order) {
+    const AsDevice device_here;
+    device = std::make_unique<Engine>(config, parameters, formats, Activations::kFloat32, order);
+  }
+  explicit Pair(const models::Decoder& model) : Pair(model.config(), parameters_of(model)) {}
+
+  Engine cpu;
+  std::unique_ptr<Engine> device;
+};
+
+float most_apart(const Pair& pair, const Ids& ids, bool stepwise, bool bf16 = false) {
+  const at::Tensor wanted = pair.cpu.logits(ids, true);
+  const AsDevice device;
+  return (pair.device->logits(ids, stepwise, bf16) - wanted).abs().max().item<float>();
+}
+
+std::vector<Written> write(const Engine& engine, const std::vector<Ids>& prompts,
+                           GenerateOptions options, const Engine* draft = nullptr) {
+  for (std::size_t i = 0; i < prompts.size(); ++i) options.seeds.push_back(100 + i);
+  return engine.generate(prompts, options, {}, draft);
+}
+
+void expect_same_text(const Pair& pair, const std::vector<Ids>& prompts,
+                      const GenerateOptions& options, const Pair* draft = nullptr) {
+  const auto wanted = write(pair.cpu, prompts, options, draft ? &draft->cpu : nullptr);
+  const AsDevice device;
+  const auto got = write(*pair.device, prompts, options, draft ? draft->device.get() : nullptr);
+  for (std::size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(got[i].ids, wanted[i].ids) << i;
+}
+
+bool runs_there(const Changes& changes) {
+  return why_not_on_device(model_of(changes).config()).empty();
+}
+
+TEST(DeviceEngine, LogitsAreTheCpusForEveryFamily) {
+  int families = 0;
+  for (const Changes& changes : models::families()) {
+    if (!runs_there(changes)) continue;
+    ++families;
+    const Pair pair(model_of(changes));
+    for (const std::int64_t count : {std::int64_t{1}, std::int64_t{9}, kContext}) {
+      for (const bool stepwise : {false, true}) {
+        EXPECT_LT(most_apart(pair, random_ids(7, count), stepwise), 1e-4f)
+            << "family " << families << ", " << count << " tokens, " << stepwise;
+      }
+    }
+  }
+  EXPECT_EQ(families, 15);
+}
+
+TEST(DeviceEngine, SaysWhatItCannotDo) {
+  const AsDevice device;
+  for (const auto& [changes, why] : std::vector<std::pair<Changes, std::string>>{
+           {{{"num_experts", std::int64_t{4}}}, "it has experts"},
+           {{{"blocksparse_block_size", std::int64_t{4}}}, "block-sparse"},
+           {{{"head_dim", std::int64_t{258}}}, "more than 256 numbers"}}) {
+    const auto model = model_of(changes);
+    try {
+      Engine(model.config(), parameters_of(model));
+      ADD_FAILURE() << why;
+    } catch (const core::ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(why), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("Write on the CPU"), std::string::npos);
+    }
+  }
+}
+
+TEST(DeviceEngine, ContextsLongerThanAStretchOfAttention) {
+  const Changes longer{{"max_position_embeddings", std::int64_t{600}},
+                       {"num_key_value_heads", std::int64_t{2}},
+                       {"num_hidden_layers", std::int64_t{1}}};
+  const Pair pair(model_of(longer));
+  EXPECT_LT(most_apart(pair, random_ids(1, 530), false), 1e-4f);
+  GenerateOptions options;
+  options.max_new_tokens = 20;
+  expect_same_text(pair, {random_ids(2, 250), random_ids(3, 3), random_ids(4, 505)}, options);
+}
+
+TEST(DeviceEngine, WritesTheCpusTextInBatchesOfAnyLengths) {
+  for (const std::size_t family : {0, 1, 3, 9, 17}) {
+    const Changes changes = models::families()[family];
+    const Pair pair(model_of(changes));
+    std::vector<Ids> prompts;
+    for (std::uint64_t i = 0; i < 11; ++i) {
+      prompts.push_back(random_ids(i, 1 + static_cast<std::int64_t>(i * 4 % 37)));
+    }
+    GenerateOptions options;
+    options.max_new_tokens = 12;
+    options.stop_ids = {5, 6, 7, 8};  // sequences leave one by one
+    expect_same_text(pair, prompts, options);
+    options.temperature = 0.8;
+    options.top_p = 0.9;
+    expect_same_text(pair, {prompts.begin(), prompts.begin() + 3}, options);
+  }
+}
+
+TEST(DeviceEngine, GuessingAheadChangesNothing) {
+  const Pair pair(model_of()), draft(model_of({{"num_hidden_layers", std::int64_t{1}}}));
+  Ids repeats = random_ids(3, 6);
+  for (int i = 0; i < 12; ++i) repeats.push_back(repeats[static_cast<std::size_t>(i)]);
+  GenerateOptions options;
+  options.max_new_tokens = 20;
+  options.speculative_tokens = 5;
+  expect_same_text(pair, {repeats, random_ids(2, 4)}, options);
+  expect_same_text(pair, {repeats, random_ids(2, 4)}, options, &draft);
+}
+
+TEST(DeviceEngine, ComputesWithStoredFormats) {
+  for (const char* format : {"f32", "bf16", "f16", "q8_0", "q4_0", "q4_1", "int8_g64", "int8_g32",
+                             "int4_g32", "int4_g64", "int4z_g64", "q5_0", "nf4_g32x4"}) {
+    const auto model = model_of({{"hidden_size", std::int64_t{64}},
+                                 {"intermediate_size", std::int64_t{128}},
+                                 {"num_key_value_heads", std::int64_t{2}}});
+    const quant::Format& kind = quant::format_named(format);
+    Parameters bytes;
+    Formats formats;
+    for (const auto& [name, tensor] : model.named_parameters()) {
+      bytes[name] = tensor.detach();
+      if (tensor.dim() != 2 || tensor.size(1) % kind.numbers != 0) continue;
+      const std::string written = std::string(format) == "q4_1" ? "int4z_g32" : format;
+      if (written == "q5_0") continue;
+      bytes[name] = quant::quantized(quant::format_named(written), tensor);
+      formats[name] = format;
+    }
+    const Pair pair(model.config(), bytes, formats);
+    for (const bool stepwise : {false, true}) {
+      EXPECT_LT(most_apart(pair, random_ids(9, 40), stepwise), 1e-4f) << format;
+    }
+    EXPECT_LT(most_apart(pair, random_ids(9, 40), false, /*bf16=*/true), 0.3f) << format;
+  }
+}
+
+TEST(DeviceEngine, RowsOfHeadsMayLieInAnotherOrder) {
+  const auto model = model_of({{"attention_bias", true}});
+  const HeadOrder order{0, 4, 1, 5, 2, 6, 3, 7};
+  const Pair pair(model.config(), parameters_of(model), {}, order);
+  EXPECT_LT(most_apart(pair, random_ids(9, kContext), false), 1e-4f);
+  EXPECT_LT(most_apart(pair, random_ids(9, 20), true), 1e-4f);
+}
+
+TEST(DeviceEngine, FollowsTheModelsTraining) {
+  const auto model = model_of();
+  const Pair pair(model);
+  for (const auto& [name, tensor] : model.named_parameters()) tensor.detach().mul_(1.25);
+  EXPECT_LT(most_apart(pair, random_ids(9, 20), true), 1e-4f);
+}
+
+TEST(DeviceMatrix, HoldsTheNumbersOfItsFormat) {
+  const at::Tensor numbers = model_of().named_parameters()[0].second.detach().clone();
+  for (const quant::Format* format : quant::formats()) {
+    if (!format->quantize || numbers.size(1) % format->numbers != 0) continue;
+    const at::Tensor bytes = quant::quantized(*format, numbers);
+    const auto matrix = quant::matrix_of(*format, bytes, numbers.size(0), numbers.size(1));
+    const auto moved = cuda::device_matrix(matrix, at::kCPU);
+    const at::Tensor out = at::empty(numbers.sizes(), at::kFloat);
+    kernels::cuda::unpack_rows(moved.matrix, 0, numbers.size(0), out.mutable_data_ptr<float>(),
+                               nullptr);
+    EXPECT_TRUE(at::equal(out, quant::dequantized_rows(matrix, 0, numbers.size(0))))
+        << format->name;
+  }
+}
+
+TEST(DeviceRunner, RecordsTheSecondStepOfASize) {
+  const auto model = model_of();
+  const Pair pair(model);
+  GenerateOptions options;
+  options.max_new_tokens = 6;
+  options.seeds = {1, 2, 3};
+  const AsDevice device;
+  const int before = cuda::recorded_steps();
+  const auto written = pair.device->generate({{1, 2}, {3}, {4, 5, 6}}, options, {});
+  EXPECT_EQ(cuda::recorded_steps(), before + 1);  // all steps have three rows, padded to four
+  cuda::refuse_recordings(true);
+  const auto launched = pair.device->generate({{1, 2}, {3}, {4, 5, 6}}, options, {});
+  cuda::refuse_recordings(false);
+  EXPECT_EQ(cuda::recorded_steps(), before + 1);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(launched[i].ids, written[i].ids);
+}
+
+TEST(DeviceRunner, StepsComeInFewSizes) {
+  for (const auto& [rows, step] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {1, 1}, {2, 2}, {3, 4}, {5, 8}, {8, 8}, {9, 16}, {64, 64}}) {
+    EXPECT_EQ(cuda::rows_of_step(rows), step);
+  }
+}
+
+}  // namespace
+}  // namespace omnima::generate
