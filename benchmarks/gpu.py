@@ -1,11 +1,16 @@
-"""Training on a GPU beside torch.compile on the same GPU, in bf16.
+"""Training on a GPU beside torch.compile on the same GPU, in bf16; with --decode, writing on it.
 
     python benchmarks/gpu.py [--preset NAME] [--params N] [--rows N] [--context N] [--rounds N]
+    python benchmarks/gpu.py --decode [--preset NAME] [--params N] [--rounds N]
 
 Without a shape it measures 13.9M (64 rows of 256 tokens), 124M (16 rows of 1,024) and 1B (4 rows of
 2,048; ours alone, and only where the memory allows). Prints a Markdown table a shape: tokens per
 second, the share of the bf16 matrix-product rate measured in the same run, peak memory and the time
 of the first step. Systems take turns, and the medians of the rounds count.
+
+--decode writes one sequence with drawn weights, at 124M and 1B unless a shape is given, in float32,
+bf16, int8 and int4: tokens per second, and the bytes of the matrices that a token reads as a share
+of the rate at which this GPU copies its memory.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ SHAPES: list[tuple[str | None, int | None, int, int, bool]] = [
     ("bench-124m", None, 16, 1024, True),
     (None, 1_000_000_000, 4, 2048, False),
 ]
+#: (preset, parameters) of --decode.
+DECODED: list[tuple[str | None, int | None]] = [("bench-124m", None), (None, 1_000_000_000)]
 Step = Callable[[], float]
 
 
@@ -154,6 +161,68 @@ def report(shape: Shape, found: dict[str, Measured], rate: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def copy_rate(size: int = 1 << 30) -> float:
+    """Bytes per second, read and written, of a copy within the GPU's memory."""
+    source = torch.ones(size, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * size / timed(lambda: float(target.copy_(source)[0]), 1.0)
+
+
+def writer(shape: Shape, format: str) -> tuple[_core.Engine, int]:
+    """What writes with drawn weights in a format, and the bytes of the matrices a token reads."""
+    model = _core.Decoder(_core.DecoderConfig(shape.model), 0, "cpu")
+    parameters, formats, size = {}, {}, 0
+    for name, parameter in model.named_parameters():
+        number = parameter.detach()
+        if number.dim() == 2 and format == "bf16":
+            number = number.to(torch.bfloat16)
+        elif number.dim() == 2 and format != "f32":
+            number, formats[name] = _core.quantized(format, number), format
+        parameters[name] = number
+        size += number.nbytes if number.dim() == 2 else 0
+    values = model.config.values()
+    if not values["tie_word_embeddings"]:
+        size -= parameters["model.embed_tokens.weight"].nbytes
+    return _core.Engine(values, parameters, formats, device="cuda"), size
+
+
+def decode_report(shape: Shape, rounds: int, rate: float) -> str:
+    """A Markdown table: one sequence, 64 tokens of prompt."""
+    lines = [
+        f"{shape.name}, one sequence, {torch.cuda.get_device_name()} "
+        f"(copies {rate / 1e9:,.0f} GB/s)",
+        "",
+        "| weights | tokens/s | µs a token | of the memory's rate |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    prompt = list(range(1, 65))
+    for format in ("f32", "bf16", "int8_g64", "int4_g64"):
+        engine, size = writer(shape, format)
+
+        def seconds(tokens: int, engine: _core.Engine = engine) -> float:
+            start = time.perf_counter()
+            engine.generate([prompt], {"max_new_tokens": tokens}, [0])
+            return time.perf_counter() - start
+
+        seconds(8)
+        # What a call costs once, its prompt and its capture among it, is in both.
+        each = [(seconds(320) - seconds(64)) / 256 for _ in range(rounds)]
+        middle = statistics.median(each)
+        share = size / middle / rate
+        lines.append(f"| {format} | {1 / middle:,.0f} | {middle * 1e6:.0f} | {share:.1%} |")
+    return "\n".join(lines) + "\n"
+
+
+def decode(arguments: argparse.Namespace) -> None:
+    """Print the tables of --decode."""
+    rate = copy_rate()
+    named = arguments.preset or arguments.params
+    shapes = [(arguments.preset, arguments.params)] if named else DECODED
+    for preset, params in shapes:
+        shape = shape_of(preset, params, batch_size=1, context=1024)
+        print(decode_report(shape, arguments.rounds, rate))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training on a GPU beside torch.compile.")
     parser.add_argument("--preset")
@@ -162,11 +231,15 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--decode", action="store_true", help="write text instead of training")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("There is no GPU that torch can use: nothing to measure.")
     if not _core.has_gpu_kernels():
         raise SystemExit("This omnima was built without OMNIMA_CUDA: see docs/explanation/gpu.md.")
+    if arguments.decode:
+        decode(arguments)
+        return
     shapes = SHAPES
     if arguments.preset or arguments.params:
         shapes = [(arguments.preset, arguments.params, arguments.rows, arguments.context, True)]

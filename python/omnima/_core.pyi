@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -688,9 +688,9 @@ class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
     """
-    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32', head_order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> None:
+    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32', head_order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], device: str = 'cpu') -> None:
         """
-        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row head_order[i] of each head is our number i; empty: row i.
+        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row head_order[i] of each head is our number i; empty: row i. Parameters that do not lie on the device are copied there.
         """
     def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None) -> list[tuple[list[int], str, int, int]]:
         """
@@ -812,6 +812,10 @@ def stop_recording() -> list[Span]:
 def uniform(seed: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex) -> float:
     """
     The number in [0, 1) that a sequence with this seed draws at this step.
+    """
+def why_not_on_gpu(config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> str:
+    """
+    Why a decoder of this configuration cannot write on a GPU; empty: it can.
     """
 def write_gguf(path: os.PathLike | str | bytes, metadata: collections.abc.Sequence[tuple[str, str, typing.Any]], tensors: collections.abc.Sequence[tuple[str, str, torch.Tensor]]) -> None:
     """

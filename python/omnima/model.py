@@ -65,6 +65,7 @@ class Model(Shared):
             config.core(), seed, check_device(device)
         )
         self._stored: _core.Engine | None = None
+        self._stored_device = "cpu"
 
     @property
     def core(self) -> _core.Decoder:
@@ -80,12 +81,17 @@ class Model(Shared):
 
     @property
     def engine(self) -> _core.Engine:
-        """What writes with the weights as they are now, on the CPU."""
+        """What writes with the weights as they are now: where they are, or on the CPU where that
+        GPU cannot write with a model of this shape (docs/explanation/gpu.md).
+        """
         if self._stored is not None:
             return self._stored
+        values, device = self.core.config.values(), self.device
+        if device != "cpu" and _core.why_not_on_gpu(values):
+            device = "cpu"
         # Parameters that are there already are not copied.
-        parameters = {name: each.detach().cpu() for name, each in self.named_parameters()}
-        return _core.Engine(self.core.config.values(), parameters)
+        parameters = {name: each.detach().to(device) for name, each in self.named_parameters()}
+        return _core.Engine(values, parameters, device=device)
 
     def close(self) -> None:
         """Free the weights now, whoever still holds the model: a notebook keeps every output.
@@ -142,14 +148,16 @@ class Model(Shared):
         device
             Where the weights shall live.
         dtype
-            ``"float32"`` can do all. The others serve writing alone, on the CPU: ``"auto"`` leaves
-            the weights in the file as they are, blocks of quantized numbers and 16-bit numbers, and
-            computes with them, exactly; ``"bfloat16"`` rounds all matrices to that.
+            ``"float32"`` can do all. The others serve writing alone: ``"auto"`` leaves the weights
+            in the file as they are, blocks of quantized numbers and 16-bit numbers, and computes
+            with them, exactly; ``"bfloat16"`` rounds all matrices to that. On a GPU they are copied
+            there, once.
         activations
             With ``dtype="auto"``: what quantized matrices are multiplied with when text is written.
-            ``"float32"`` is exact; ``"int8"`` rounds each 32 numbers to signed bytes with a scale,
-            which writes about twice as fast and gives nearly the same results. It lays the matrices
-            out anew, in as much memory again as they take in the file.
+            ``"float32"`` is exact; ``"int8"``, which only the CPU has, rounds each 32 numbers to
+            signed bytes with a scale, which writes about twice as fast and gives nearly the same
+            results. It lays the matrices out anew, in as much memory again as they take in the
+            file.
         revision
             A branch, a tag or a commit of the hub.
         strict
@@ -186,7 +194,8 @@ class Model(Shared):
         else:
             model = cls.__new__(cls)
             model.config, model.tokenizer, model._decoder = config, tokenizer, None
-            model._stored = stored.engine(dtype, strict, activations)
+            model._stored = stored.engine(dtype, strict, activations, device)
+            model._stored_device = device
         model.quantization = stored.quantization
         named = hub_name(directory, revision)
         base = named.repo if named else None
@@ -375,7 +384,9 @@ class Model(Shared):
     @property
     def device(self) -> str:
         """Where the weights live: ``"cpu"``, or a GPU such as ``"cuda:0"``."""
-        return "cpu" if self._stored is not None else str(self.named_parameters()[0][1].device)
+        if self._stored is not None:
+            return self._stored_device
+        return str(self.named_parameters()[0][1].device)
 
     @property
     def num_parameters(self) -> int:
@@ -407,8 +418,7 @@ def _check_dtype(dtype: str, device: str, activations: str) -> None:
             f'activations="{activations}" meets the blocks of a quantized model as its file stores '
             f'them: take dtype="auto", not "{dtype}".'
         )
-    if dtype != "float32" and device != "cpu":
+    if activations != "float32" and device != "cpu":
         raise ConfigError(
-            f'Weights with dtype "{dtype}" compute on the CPU, not on {device}: take dtype '
-            '"float32" there.'
+            f'activations="{activations}" computes on the CPU, not on {device}: leave it out there.'
         )

@@ -97,16 +97,19 @@ void bind_generate(py::module_& module) {
                      "Writes on from prompts. References the parameters and follows their changes.")
       .def(py::init([](const Values& config, const generate::Parameters& parameters,
                        const generate::Formats& formats, const std::string& activations,
-                       generate::HeadOrder head_order) {
+                       generate::HeadOrder head_order, const std::string& device) {
              return Engine(models::DecoderConfig::from_values(config), parameters, formats,
-                           generate::activations_named(activations), std::move(head_order));
+                           generate::activations_named(activations), std::move(head_order),
+                           at::Device(device));
            }),
            py::arg("config"), py::arg("parameters"), py::arg("formats") = generate::Formats{},
            py::arg("activations") = "float32", py::arg("head_order") = generate::HeadOrder{},
+           py::arg("device") = "cpu",
            "From the values of a decoder's configuration and its parameters by canonical name. "
            "Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. "
            "What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row "
-           "head_order[i] of each head is our number i; empty: row i.")
+           "head_order[i] of each head is our number i; empty: row i. Parameters that do not lie "
+           "on the device are copied there.")
       .def(
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
@@ -125,6 +128,13 @@ void bind_generate(py::module_& module) {
              "The logits after repetition penalty, temperature, top-k, top-p and min-p.");
   module.def("generate_option_fields", &describe_options,
              "Name, default, meaning and bounds of every generation option.");
+  module.def(
+      "why_not_on_gpu",
+      [](const Values& config) {
+        return generate::why_not_on_device(models::DecoderConfig::from_values(config));
+      },
+      py::arg("config"),
+      "Why a decoder of this configuration cannot write on a GPU; empty: it can.");
   module.def("uniform", &generate::uniform, py::arg("seed"), py::arg("step"),
              "The number in [0, 1) that a sequence with this seed draws at this step.");
   module.def("cpu_features", &kernels::features, "The instruction sets found on this CPU.");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from omnima.cli.model_options import model_argument, strict_option
+from omnima.cli.model_options import device_option, model_argument, strict_option
 from omnima.cli.output import Json, print_result
 
 
@@ -16,7 +16,7 @@ def evaluate(
     field: str | None = typer.Option(None, help="the field of JSON records that holds the text"),
     on_error: str = typer.Option("raise", help="what to do with a bad record: raise or skip"),
     batch_size: int = typer.Option(8, min=1, help="rows measured at once"),
-    device: str = typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1"),
+    device: str = device_option(),
     strict: bool = strict_option(),
     json: Json = False,
 ) -> None:

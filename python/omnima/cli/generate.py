@@ -6,7 +6,12 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import activations_option, model_argument, strict_option
+from omnima.cli.model_options import (
+    activations_option,
+    device_option,
+    model_argument,
+    strict_option,
+)
 from omnima.cli.output import print_json
 
 
@@ -35,6 +40,7 @@ def generate(
     ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     activations: str = activations_option(),
+    device: str = device_option(),
     speculate: str | None = typer.Option(
         None, help="guess ahead, for the same text sooner: lookup, or a smaller model"
     ),
@@ -60,9 +66,9 @@ def generate(
         "prompt_precision": prompt_precision,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
-    model, tokenizer = writing.open_model(directory, strict, activations)
+    model, tokenizer = writing.open_model(directory, strict, activations, device)
     if speculate is not None:
-        sampling["speculation"] = writing.speculation_of(speculate, strict)
+        sampling["speculation"] = writing.speculation_of(speculate, strict, device)
         sampling["speculative_tokens"] = speculative_tokens
     if interactive:
         writing.converse(model, tokenizer, sampling, prompt)

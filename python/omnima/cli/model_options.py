@@ -1,4 +1,4 @@
-"""What commands that open a model share: its name, `--activations` and `--strict`."""
+"""What commands that open a model share: its name, `--activations`, `--device` and `--strict`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def tokenizer_argument() -> Any:
 def activations_option() -> Any:
     """What the matrices of a quantized model are multiplied with."""
     return typer.Option("float32", help=ACTIVATIONS)
+
+
+def device_option() -> Any:
+    """Where a model computes."""
+    return typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1")
 
 
 def strict_option() -> Any:

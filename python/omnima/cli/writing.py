@@ -32,17 +32,17 @@ def check_way(
 
 
 def open_model(
-    directory: str, strict: bool = False, activations: str = "float32"
+    directory: str, strict: bool = False, activations: str = "float32", device: str = "cpu"
 ) -> tuple[Any, Any]:
     """Open a model together with its tokenizer; the weights stay as the files hold them."""
     from omnima.evaluation.directory import open_model as opened
 
-    return opened(directory, strict=strict, dtype="auto", activations=activations)
+    return opened(directory, device, strict=strict, dtype="auto", activations=activations)
 
 
-def speculation_of(name: str, strict: bool = False) -> Any:
+def speculation_of(name: str, strict: bool = False, device: str = "cpu") -> Any:
     """Return what generation calls it: "lookup", or the draft model of this name."""
-    return name if name == "lookup" else open_model(name, strict)[0]
+    return name if name == "lookup" else open_model(name, strict, device=device)[0]
 
 
 def read_prompts(path: str) -> list[str]:

@@ -84,7 +84,11 @@ class StoredModel:
         names.report_nonfinite(damaged, self.where, strict)
 
     def engine(
-        self, dtype: str = "auto", strict: bool = False, activations: str = "float32"
+        self,
+        dtype: str = "auto",
+        strict: bool = False,
+        activations: str = "float32",
+        device: str = "cpu",
     ) -> _core.Engine:
         """What writes with the weights as they lie in the files, which stay mapped into memory.
 
@@ -96,9 +100,13 @@ class StoredModel:
             Refuse weights that hold NaN or infinity instead of warning.
         activations
             What matrices are multiplied with: "float32", or "int8" where their format allows it.
+        device
+            Where to write: "cpu", or a GPU, to which the weights are copied.
 
         Raises
         ------
+        ConfigError
+            That GPU cannot write with this model.
         DataError
             Damaged weights, with `strict`.
         """
@@ -117,7 +125,12 @@ class StoredModel:
                 if not stored.is_floating_point():
                     formats[ours] = format
         engine = _core.Engine(
-            self.config, parameters, formats, activations, self.names.head_order(self.config)
+            self.config,
+            parameters,
+            formats,
+            activations,
+            self.names.head_order(self.config),
+            device,
         )
         names.report_nonfinite(look.found(), self.where, strict)
         return engine

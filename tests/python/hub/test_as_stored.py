@@ -90,7 +90,10 @@ def test_an_unknown_dtype_or_device_is_refused(gguf):
     with pytest.raises(ConfigError, match="float32, auto and bfloat16"):
         Model.from_pretrained(gguf, dtype="int3")
     if torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="compute on the CPU"):
+        with pytest.raises(ConfigError, match="computes on the CPU"):
+            Model.from_pretrained(gguf, "cuda", dtype="auto", activations="int8")
+    else:
+        with pytest.raises(ConfigError, match="Take device cpu"):
             Model.from_pretrained(gguf, "cuda", dtype="auto")
 
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <optional>
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
@@ -21,6 +22,14 @@ namespace {
 
 // From this many rows on, matrix products by a library are faster than gemv.
 constexpr std::int64_t kWideRows = 32;
+
+// What `make` returns: its memory is the queue's, and is filled before what the queue does next.
+template <class F>
+auto made_on(Queue& queue, F make) {
+  std::optional<decltype(make())> made;
+  queue.run([&] { made.emplace(make()); });
+  return std::move(*made);
+}
 
 }  // namespace
 
@@ -48,15 +57,23 @@ DeviceRunner::DeviceRunner(const models::DecoderConfig& config, const DeviceWeig
       options_(options),
       team_(options.rows > 1 ? at::get_num_threads() : 1),
       queue_(Queue::on(weights.device)),
-      forward_(config, weights, options.longest, options.bf16_prompts),
-      step_(config, rows_of_step(options.rows), weights.device) {
+      forward_(made_on(
+          *queue_,
+          [&] { return DeviceForward(config, weights, options.longest, options.bf16_prompts); })),
+      step_(made_on(*queue_, [&] {
+        Workspace step(config, rows_of_step(options.rows), weights.device);
+        step.logits = at::empty({step.count, config.vocab_size}, step.x.options());
+        return step;
+      })) {
   const auto number = static_cast<std::int64_t>(sizeof(float));
-  step_.logits = at::empty({step_.count, config.vocab_size}, step_.x.options());
   host_rows_ = queue_->host_memory(step_.rows.numel());
   host_logits_ = queue_->host_memory(step_.count * config.vocab_size * number)
                      .view(at::kFloat)
                      .view({step_.count, config.vocab_size});
 }
+
+// A step may still use what is freed next: the queue's end waits for it.
+DeviceRunner::~DeviceRunner() { queue_ = nullptr; }
 
 std::unique_ptr<SequenceState> DeviceRunner::begin(std::int64_t capacity) {
   std::unique_ptr<SequenceState> state;

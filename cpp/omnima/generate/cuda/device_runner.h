@@ -19,6 +19,7 @@ class DeviceRunner final : public ModelRunner {
  public:
   DeviceRunner(const models::DecoderConfig& config, const DeviceWeights& weights,
                const RunnerOptions& options);
+  ~DeviceRunner() override;
 
   std::unique_ptr<SequenceState> begin(std::int64_t capacity) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
