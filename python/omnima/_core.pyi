@@ -554,6 +554,10 @@ class TrainStep:
         """
         Median seconds of a forward and backward pass; the weights stay as they are.
         """
+    def time_update(self, repeats: typing.SupportsInt | typing.SupportsIndex = 3) -> float:
+        """
+        Median seconds of norm, clipping and update; the weights stay as they are, but the optimizer's state moves on.
+        """
     @property
     def graph(self) -> str:
         """

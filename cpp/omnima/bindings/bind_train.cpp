@@ -165,6 +165,9 @@ void bind_train(py::module_& module) {
           },
           py::arg("ids"), py::arg("labels"), py::arg("repeats") = 3, unlocked,
           "Median seconds of a forward and backward pass; the weights stay as they are.")
+      .def("time_update", &TrainStep::time_update, py::arg("repeats") = 3, unlocked,
+           "Median seconds of norm, clipping and update; the weights stay as they are, but the "
+           "optimizer's state moves on.")
       .def("state", &TrainStep::state,
            "Flat buffers: weights, those of the optimizer, and ema where there is a mean.")
       .def_property_readonly("has_averaged_weights", &TrainStep::has_averaged_weights,

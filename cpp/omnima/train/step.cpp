@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <functional>
 
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
@@ -28,6 +29,21 @@ constexpr double kLeastScale = 0x1p-14;  // a gradient that overflows below it i
 at::ScalarType number_type(const std::string& precision) {
   if (precision == "fp16") return at::kHalf;
   return precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+// The first time warms up and does not count.
+double median_seconds(const char* name, std::int64_t repeats, const std::function<void()>& work) {
+  require<core::ConfigError>(repeats > 0, name, " needs one of its repeats at least, not ", repeats,
+                             ".");
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i <= repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    if (i > 0) seconds.push_back(taken.count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
 }
 
 }  // namespace
@@ -350,20 +366,24 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
 }
 
 double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
-  require<core::ConfigError>(repeats > 0, "time_pass needs one of its repeats at least, not ",
-                             repeats, ".");
   const FlushDenormals flush;
   batches_ = {batch};
-  std::vector<double> seconds;
-  for (std::int64_t i = 0; i <= repeats; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+  return median_seconds("time_pass", repeats, [&] {
     StepResult unused{0, std::max<std::int64_t>(1, batch.targets)};
     accumulate_gradients(unused);
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    if (i > 0) seconds.push_back(taken.count());  // the first warms up
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
+  });
+}
+
+double TrainStep::time_update(std::int64_t repeats) {
+  const FlushDenormals flush;
+  averaged_.restore();
+  const at::Tensor kept = model_->arena().weights().clone();
+  const std::int64_t before = step_;
+  const double seconds =
+      median_seconds("time_update", repeats, [&] { update_weights({0, 0, 0, learning_rate()}); });
+  at::Tensor(model_->arena().weights()).copy_(kept);
+  step_ = before;
+  return seconds;
 }
 
 optim::Buffers TrainStep::state() const {

@@ -90,6 +90,10 @@ class TrainStep {
   std::pair<double, std::int64_t> evaluate(data::BatchSource& source, std::int64_t batches);
   // Forward and backward without an update, in seconds: the median of `repeats`.
   double time_pass(const data::Batch& batch, std::int64_t repeats);
+  // Norm, clipping and update with the gradient that the last pass left, in seconds: the median of
+  // `repeats`. The weights stay as they are; the optimizer's state moves on, so that such a step is
+  // for timing only.
+  double time_update(std::int64_t repeats);
 
   // The flat buffers: weights, those of the optimizer by their names, and the running mean "ema".
   optim::Buffers state() const;

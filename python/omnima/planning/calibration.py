@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from omnima.planning.core_facts import PACKED_PARAMETERS, packs, slices_of
 from omnima.planning.job import stand_in
+from omnima.planning.memory import memory_by_part, optimizer_bytes
+from omnima.planning.update_time import require_room, update_seconds
 
 if TYPE_CHECKING:
+    import torch
+
     from omnima.planning.job import Job
     from omnima.planning.machine import Machine
 
@@ -24,7 +28,12 @@ _LEAST, _MOST = 2, 9  # passes behind the first
 # Blocks between two stand-ins: from one to the next the noise of both would count for each block.
 _APART = 3
 _STREAM_BYTES = 32 << 20
-_FILE_BYTES = 8 << 20
+# A sample of writing is so much of a checkpoint, within bounds.
+_SHARE_OF_FILE, _LEAST_FILE, _MOST_FILE = 8, 8 << 20, 128 << 20
+_SAVED_BYTES = 4  # of weights, beside the optimizer's state
+# A larger model is not measured whole: making it would take too long.
+_LARGE_PARAMETERS = 256 << 20
+_QUICK_SECONDS = 2.0  # of a pass that is short enough to be measured whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +75,32 @@ def calibrate(
     machine
         This machine.
     decoder
-        The job's own `_core.Decoder` where there is one; its weights stay as they are. A model of
-        more than 32M parameters is measured on stand-ins with one block and with four all the same.
+        The job's own `_core.Decoder` where there is one; its weights stay as they are. Of a model
+        whose passes take seconds, stand-ins with one block and with four are measured all the same.
     directory
         Where the rate of writing is measured; None: the system's place for temporary files.
+
+    Raises
+    ------
+    ConfigError
+        The optimizer's state is to lie in a directory that cannot take it.
     """
+    require_room(job, machine.device)
     rate = _stream_bytes_per_s(machine.device)
     slices = slices_of(job, machine.threads, machine.device)
     unit = slices.rows * slices.workers
     micro_flops = job.flops_per_token() * job.rows * job.context
     rows = job.rows if micro_flops <= _WHOLE_FLOPS else min(unit, job.rows)
     depths = _depths(job, machine.device)
+    if len(depths) > 1 and _is_quick(job, machine, rows):
+        depths = [job.model.num_hidden_layers]
     whole_model = depths == [job.model.num_hidden_layers]
+    if decoder is None and whole_model:
+        decoder = _decoder(job, depths[0], machine.device)
     passes, evaluation = [], 0.0
     for depth in depths:
-        own = decoder if whole_model else None
-        taken, evaluation_taken = _measure(job, depth, rows, own, machine.device)
+        own = decoder if whole_model else _decoder(job, depth, machine.device)
+        taken, evaluation_taken = _measure(job, depth, rows, own)
         count = stand_in(job.model, num_hidden_layers=depth).num_parameters
         before = _pass_bytes(count, slices.workers, job, machine) / rate
         passes.append(max(0.1 * taken, taken - before))
@@ -93,9 +112,12 @@ def calibrate(
     # Of the rows that workers share, the one with the most decides.
     shared = -(-job.rows // slices.workers) * slices.workers
     one *= shared / (-(-rows // slices.workers) * slices.workers)
-    count = job.model.num_parameters
-    fixed = _pass_bytes(count, slices.workers, job, machine) + _update_bytes(count, job)
-    return Calibration(one, fixed / rate, one * evaluation, _save_bytes_per_s(directory))
+    fixed = _pass_bytes(job.model.num_parameters, slices.workers, job, machine) / rate
+    if machine.device == "cpu":
+        fixed += update_seconds(job, decoder if whole_model else None)
+    else:
+        fixed += _update_bytes(job) / rate
+    return Calibration(one, fixed, one * evaluation, _save_bytes_per_s(directory, saved_bytes(job)))
 
 
 def _depths(job: Job, device: str = "cpu") -> list[int]:
@@ -109,23 +131,45 @@ def _depths(job: Job, device: str = "cpu") -> list[int]:
     return [layers]
 
 
-def _measure(job: Job, depth: int, rows: int, decoder: Any, device: str) -> tuple[float, float]:
-    """Return the seconds of a pass with its preparation, and of an evaluation."""
+def _is_quick(job: Job, machine: Machine, rows: int) -> bool:
+    """Whether a large model can be measured as it is, which is more exact than stand-ins are.
+
+    One with a single block tells about how long its passes take.
+    """
+    if job.model.num_parameters > _LARGE_PARAMETERS:
+        return False
+    if sum(memory_by_part(job, machine).values()) > machine.memory_bytes:
+        return False
+    short = dataclasses.replace(job, model=stand_in(job.model, num_hidden_layers=1))
+    step, ids = _step(short, 1, rows, _decoder(short, 1, machine.device))
+    taken = step.time_pass(ids, ids, 1)
+    return bool(taken * job.flops_per_token() <= _QUICK_SECONDS * short.flops_per_token())
+
+
+def _decoder(job: Job, depth: int, device: str) -> Any:
+    from omnima import _core
+
+    return _core.Decoder(stand_in(job.model, num_hidden_layers=depth).core(), 0, device)
+
+
+def _step(job: Job, depth: int, rows: int, decoder: Any) -> tuple[Any, torch.Tensor]:
+    """Return a step for a stand-in of so many layers, and ids for so many rows."""
     import torch
 
     from omnima import _core
 
-    if decoder is None:
-        model = stand_in(job.model, num_hidden_layers=depth)
-        decoder = _core.Decoder(model.core(), 0, device)
     options = _core.StepOptions()
     options.precision = job.precision
     # Of a stand-in's blocks as many compute twice as of the whole model's.
     options.checkpoint_layers = round(job.checkpoint_layers * depth / job.model.num_hidden_layers)
-    step = _core.TrainStep(decoder, options)
     # A fixed mixture of ids: one id all over would stay in the cache.
     ids = torch.arange(rows * job.context).mul(7919).remainder(job.model.vocab_size)
-    ids = ids.view(rows, job.context)
+    return _core.TrainStep(decoder, options), ids.view(rows, job.context)
+
+
+def _measure(job: Job, depth: int, rows: int, decoder: Any) -> tuple[float, float]:
+    """Return the seconds of a pass with its preparation, and of an evaluation."""
+    step, ids = _step(job, depth, rows, decoder)
     first = time.perf_counter()
     best = step.time_pass(ids, ids, 1)  # a warm-up and a pass
     spent = time.perf_counter() - first
@@ -148,12 +192,16 @@ def _pass_bytes(count: int, workers: int, job: Job, machine: Machine) -> float:
     return moved
 
 
-def _update_bytes(count: int, job: Job) -> float:
-    """Bytes moved by the norm and the update: gradient, weight, state, bfloat16 copy."""
-    from omnima.planning.memory import optimizer_bytes
-
+def _update_bytes(job: Job) -> float:
+    """Bytes that norm and update move on a GPU: gradient, weight, state, bfloat16 copy."""
     state = 2.0 * optimizer_bytes(job.model, job.optimizer)
-    return (4.0 + 12.0 + (0.0 if job.precision == "fp32" else 2.0)) * count + state
+    numbers = 4.0 + 12.0 + (0.0 if job.precision == "fp32" else 2.0)
+    return numbers * job.model.num_parameters + state
+
+
+def saved_bytes(job: Job) -> int:
+    """Return the bytes of a checkpoint: weights and the optimizer's state."""
+    return _SAVED_BYTES * job.model.num_parameters + optimizer_bytes(job.model, job.optimizer)
 
 
 def _stream_bytes_per_s(device: str = "cpu") -> float:
@@ -171,14 +219,19 @@ def _stream_bytes_per_s(device: str = "cpu") -> float:
     return 3 * _STREAM_BYTES / best
 
 
-def _save_bytes_per_s(directory: str | Path | None) -> float:
+def _save_bytes_per_s(directory: str | Path | None, wanted: int) -> float:
+    """Return the rate of writing and hashing: of a sample, which is larger for a large checkpoint.
+
+    A disk takes a few megabytes faster than many.
+    """
+    megabytes = max(_LEAST_FILE, min(_MOST_FILE, wanted // _SHARE_OF_FILE)) >> 20
     block = os.urandom(1 << 20)
     with tempfile.TemporaryFile(dir=directory) as file:
         start = time.perf_counter()
         digest = hashlib.sha256()
-        for _ in range(_FILE_BYTES >> 20):
+        for _ in range(megabytes):
             file.write(block)
             digest.update(block)
         file.flush()
         os.fsync(file.fileno())
-        return _FILE_BYTES / (time.perf_counter() - start)
+        return (megabytes << 20) / (time.perf_counter() - start)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError
-from omnima.planning.calibration import Calibration, calibrate
+from omnima.planning.calibration import Calibration, calibrate, saved_bytes
 from omnima.planning.job import stand_in
 from omnima.planning.machine import Machine, this_machine
 from omnima.planning.memory import memory_by_part, offloaded_bytes
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 1 << 16
 _REST_BETWEEN_SAVES = 30.0  # seconds; as the loop of a run
-_SAVED_BYTES = 4  # of weights, beside the optimizer's state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +107,10 @@ def plan(
     """
     here = here if here is not None else this_machine()
     target = machine if machine is not None else here
-    calibration = calibration if calibration is not None else calibrate(job, here)
+    if calibration is None:
+        # The disk of another machine is unknown: its updates are planned as if in memory.
+        alike = job if machine is None else dataclasses.replace(job, offload=None)
+        calibration = calibrate(alike, here)
     if machine is not None:
         calibration = carried_over(calibration, job, here, machine)
     memory = memory_by_part(job, target)
@@ -165,10 +167,7 @@ def _duration(job: Job, calibration: Calibration) -> tuple[float | None, float |
 
 
 def _save_seconds(job: Job, calibration: Calibration) -> float:
-    from omnima.planning.memory import optimizer_bytes
-
-    written = _SAVED_BYTES * job.model.num_parameters + optimizer_bytes(job.model, job.optimizer)
-    return written / calibration.save_bytes_per_s
+    return saved_bytes(job) / calibration.save_bytes_per_s
 
 
 def carried_over(calibration: Calibration, job: Job, here: Machine, there: Machine) -> Calibration:

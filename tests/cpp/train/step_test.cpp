@@ -365,5 +365,26 @@ TEST(TrainStep, TimingAPassLeavesTheWeights) {
                     "repeats"));
 }
 
+TEST(TrainStep, TimingAnUpdateLeavesTheWeightsAndTheirCopies) {
+  for (const std::string name : {"adamw", "muon", "schedule_free_adamw"}) {
+    auto model = small();
+    StepOptions options;
+    options.optimizer = name;
+    options.precision = "bf16";
+    if (name == "schedule_free_adamw") options.schedule = "constant";
+    TrainStep step(model, options);
+    step.time_pass(some_batch(2, 16, 0), 1);
+    const at::Tensor before = model->arena().weights().clone();
+    EXPECT_GT(step.time_update(2), 0.0) << name;
+    EXPECT_TRUE(same_bits(before, model->arena().weights())) << name;
+    model->arena().shadow();
+    EXPECT_TRUE(
+        same_bits(before.to(at::kBFloat16).to(at::kFloat), model->arena().shadow().to(at::kFloat)))
+        << name;
+    EXPECT_EQ(step.step(), 0);
+    EXPECT_TRUE(holds(message_of<core::ConfigError>([&] { step.time_update(0); }), "repeats"));
+  }
+}
+
 }  // namespace
 }  // namespace omnima::train

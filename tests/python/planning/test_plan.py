@@ -163,6 +163,7 @@ def test_stand_ins_predict_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     deep = Job(model_preset("nima", vocab_size=512, num_hidden_layers=12), rows=16, context=64)
     monkeypatch.setattr(module, "_measure", lambda job, depth, rows, *_: (depth * rows, 1.0))
     monkeypatch.setattr(module, "_depths", lambda job, device: [2, 3])
+    monkeypatch.setattr(module, "_is_quick", lambda *_: False)
     monkeypatch.setattr(module, "_stream_bytes_per_s", lambda device: 1e18)
     monkeypatch.setattr(module, "_WHOLE_FLOPS", 0)
     found = module.calibrate(deep, dataclasses.replace(HERE, threads=1))
