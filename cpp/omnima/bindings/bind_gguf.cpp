@@ -185,7 +185,7 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
   io::GgufMetadata pairs;
   for (const auto& [key, type, value] : metadata) pairs.emplace_back(key, value_of(type, value));
   const py::gil_scoped_release release;
-  std::vector<at::Tensor> kept;
+  at::Tensor now;  // one tensor is in the file's format at a time
   std::vector<io::GgufBytes> all;
   for (const auto& [name, format_name, tensor] : tensors) {
     const quant::Format& format = quant::format_named(format_name);
@@ -197,11 +197,14 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
           tensor.is_contiguous() && !shape.empty() && shape.back() % format.bytes == 0, "Tensor \"",
           name, "\" is no whole number of blocks of ", format_name, ".");
       shape.back() = shape.back() / format.bytes * format.numbers;
-      kept.push_back(tensor);
     } else {
-      kept.push_back(quant::quantized(format, tensor));
+      quant::require_blocks(format, shape);
     }
-    all.push_back({name, *format.gguf_type, shape, kept.back().const_data_ptr()});
+    all.push_back({name, *format.gguf_type, shape, [&now, &format, &tensor = tensor] {
+                     const bool in_blocks = tensor.scalar_type() == at::kByte;
+                     now = in_blocks ? tensor : quant::quantized(format, tensor);
+                     return now.const_data_ptr();
+                   }});
   }
   io::write_gguf(path, pairs, all);
 }

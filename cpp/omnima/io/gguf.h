@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -84,7 +85,8 @@ struct GgufBytes {
   std::string name;
   std::uint32_t type;
   std::vector<std::int64_t> shape;
-  const void* data;
+  // Called once, when the tensor's turn has come; the bytes have been used at the next call.
+  std::function<const void*()> data;
 };
 // Writes aside, flushes and renames. Version 3, aligned to 32 bytes.
 void write_gguf(const std::filesystem::path& path, const GgufMetadata& metadata,

@@ -124,7 +124,7 @@ void write_gguf(const std::filesystem::path& path, const GgufMetadata& metadata,
   file.write(header.data(), header.size());
   for (const auto& tensor : tensors) {
     const std::int64_t bytes = bytes_of(tensor);
-    file.write(tensor.data, static_cast<std::size_t>(bytes));
+    file.write(tensor.data(), static_cast<std::size_t>(bytes));
     const std::string padding = fill(bytes);
     file.write(padding.data(), padding.size());
   }

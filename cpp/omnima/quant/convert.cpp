@@ -21,17 +21,17 @@ void over_blocks(const Format& format, std::int64_t numbers, F f) {
   at::parallel_for(0, blocks, std::max<std::int64_t>(1, kGrain / format.numbers), f);
 }
 
-void check(const Format& format, at::IntArrayRef sizes) {
+}  // namespace
+
+void require_blocks(const Format& format, at::IntArrayRef sizes) {
   core::require<core::DataError>(!sizes.empty() && sizes.back() % format.numbers == 0,
                                  "A tensor of the shape ", sizes, " does not lie in blocks of ",
                                  format.name, ", which hold ", format.numbers,
                                  " numbers of its last dimension.");
 }
 
-}  // namespace
-
 at::Tensor dequantized(const Format& format, const void* blocks, at::IntArrayRef sizes) {
-  check(format, sizes);
+  require_blocks(format, sizes);
   const at::Tensor out = at::empty(sizes, at::kFloat);
   const auto* from = static_cast<const std::uint8_t*>(blocks);
   float* to = out.data_ptr<float>();
@@ -68,7 +68,7 @@ bool fill(const at::Tensor& parameter, const Format& format, const at::Tensor& s
 }
 
 at::Tensor quantized(const Format& format, const at::Tensor& numbers) {
-  check(format, numbers.sizes());
+  require_blocks(format, numbers.sizes());
   core::require<core::DataError>(format.quantize != nullptr, "Omnima reads ", format.name,
                                  " but does not write it.");
   const at::Tensor given = numbers.detach().to(at::kCPU, at::kFloat).contiguous();

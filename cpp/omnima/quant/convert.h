@@ -9,6 +9,8 @@ namespace omnima::quant {
 
 // float32 numbers of blocks that hold `sizes`, whose last is a whole number of blocks.
 at::Tensor dequantized(const Format& format, const void* blocks, at::IntArrayRef sizes);
+// Throws DataError where the last dimension of such sizes is no whole number of blocks.
+void require_blocks(const Format& format, at::IntArrayRef sizes);
 // The blocks of a float32 tensor whose last dimension is a whole number of them: bytes [size].
 at::Tensor quantized(const Format& format, const at::Tensor& numbers);
 

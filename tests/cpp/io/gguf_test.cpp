@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <functional>
 
 #include "../temporary_directory.h"
 #include "omnima/core/error.h"
@@ -50,11 +52,15 @@ GgufMetadata some_metadata() {
           {"bools", array(GgufType::kBool, std::vector<bool>{true, false})}};
 }
 
+std::function<const void*()> at(const float* numbers) {
+  return [numbers] { return numbers; };
+}
+
 TEST_F(GgufTest, WhatIsWrittenIsRead) {
   const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers{1, 2, 3, 4, 5, 6};
   write_gguf(path, some_metadata(),
-             {{"m", 0, {2, 3}, numbers.data()}, {"v", 0, {1}, numbers.data()}});
+             {{"m", 0, {2, 3}, at(numbers.data())}, {"v", 0, {1}, at(numbers.data())}});
   const GgufFile file = read_gguf(path);
   EXPECT_EQ(file.header.version, 3u);
   const auto expected = some_metadata();
@@ -71,12 +77,35 @@ TEST_F(GgufTest, WhatIsWrittenIsRead) {
   EXPECT_EQ(file.header.tensors[1].begin % 32, 0);
 }
 
+TEST_F(GgufTest, ATensorIsMadeWhenItsTurnHasCome) {
+  const auto path = directory_ / "a.gguf";
+  std::vector<float> room(8);
+  const auto filled = [&room](float value) {
+    return [&room, value] {
+      std::fill(room.begin(), room.end(), value);
+      return room.data();
+    };
+  };
+  write_gguf(path, {}, {{"a", 0, {8}, filled(1)}, {"b", 0, {8}, filled(2)}});
+  const GgufFile file = read_gguf(path);
+  for (std::size_t i = 0; i < 2; ++i) {
+    float first = 0;
+    std::memcpy(&first, file.mapping->data() + file.header.tensors[i].begin, sizeof(first));
+    EXPECT_EQ(first, static_cast<float>(i + 1));
+  }
+  std::filesystem::remove(path);
+  const auto broken = []() -> const void* { throw DataError("broken"); };
+  EXPECT_THROW(write_gguf(path, {}, {{"a", 0, {8}, filled(1)}, {"b", 0, {8}, broken}}), DataError);
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+}
+
 TEST_F(GgufTest, WhatCannotBeWrittenIsRefused) {
   const float number = 1;
   const auto path = directory_ / "a.gguf";
-  EXPECT_THROW(write_gguf(path, {}, {{"v", 77, {1}, &number}}), DataError);
-  EXPECT_THROW(write_gguf(path, {}, {{"v", 8, {31}, &number}}), DataError);
-  EXPECT_THROW(write_gguf(path, {}, {{"v", 0, {1}, &number}, {"v", 0, {1}, &number}}), DataError);
+  EXPECT_THROW(write_gguf(path, {}, {{"v", 77, {1}, at(&number)}}), DataError);
+  EXPECT_THROW(write_gguf(path, {}, {{"v", 8, {31}, at(&number)}}), DataError);
+  EXPECT_THROW(write_gguf(path, {}, {{"v", 0, {1}, at(&number)}, {"v", 0, {1}, at(&number)}}),
+               DataError);
   GgufValue text;
   text.type = GgufType::kString;
   text.value = GgufValue::Scalar(std::string("\xff"));
@@ -87,7 +116,7 @@ TEST_F(GgufTest, WhatCannotBeWrittenIsRefused) {
 TEST_F(GgufTest, EveryCutIsAnError) {
   const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers(8, 1.0f);
-  write_gguf(path, some_metadata(), {{"v", 0, {8}, numbers.data()}});
+  write_gguf(path, some_metadata(), {{"v", 0, {8}, at(numbers.data())}});
   std::ifstream in(path, std::ios::binary);
   const std::string whole((std::istreambuf_iterator<char>(in)), {});
   EXPECT_NO_THROW(parse_gguf(whole, "whole"));
@@ -100,7 +129,7 @@ TEST_F(GgufTest, EveryCutIsAnError) {
 TEST_F(GgufTest, EveryChangedByteIsAnErrorOrAFile) {
   const auto path = directory_ / "a.gguf";
   const std::vector<float> numbers(8, 1.0f);
-  write_gguf(path, some_metadata(), {{"v", 0, {8}, numbers.data()}});
+  write_gguf(path, some_metadata(), {{"v", 0, {8}, at(numbers.data())}});
   std::ifstream in(path, std::ios::binary);
   const std::string whole((std::istreambuf_iterator<char>(in)), {});
   int errors = 0;
