@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 _WHOLE_FLOPS = 60e9
 _ENOUGH = 0.4  # seconds of passes after which a median is known well enough
 _LEAST, _MOST = 2, 9  # passes behind the first
+_LONG = 2.0  # seconds of a warm-up and a pass behind which one more pass has to do
 # Blocks between two stand-ins: from one to the next the noise of both would count for each block.
 _APART = 3
 _STREAM_BYTES = 32 << 20
 # A sample of writing is so much of a checkpoint, within bounds.
-_SHARE_OF_FILE, _LEAST_FILE, _MOST_FILE = 8, 8 << 20, 128 << 20
+_SHARE_OF_FILE, _LEAST_FILE, _MOST_FILE = 6, 8 << 20, 256 << 20
 _SAVED_BYTES = 4  # of weights, beside the optimizer's state
 # A larger model is not measured whole: making it would take too long.
 _LARGE_PARAMETERS = 256 << 20
@@ -176,7 +177,7 @@ def _measure(job: Job, depth: int, rows: int, decoder: Any) -> tuple[float, floa
     if spent < _ENOUGH:
         best = step.time_pass(ids, ids, max(_LEAST, min(_MOST, int(_ENOUGH / max(best, 1e-9)))))
     else:
-        best = min(best, step.time_pass(ids, ids, _LEAST))
+        best = min(best, step.time_pass(ids, ids, _LEAST if spent < _LONG else 1))
     start = time.perf_counter()
     step.evaluate_batches([(ids, ids)])
     return best, time.perf_counter() - start

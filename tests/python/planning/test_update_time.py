@@ -118,7 +118,7 @@ def test_another_machines_disk_is_not_looked_for_here(monkeypatch: pytest.Monkey
         plan(job, here=here)
 
 
-@pytest.mark.parametrize("wanted, size", [(1 << 20, 8), (512 << 20, 64), (9 << 30, 128)])
+@pytest.mark.parametrize("wanted, size", [(1 << 20, 8), (600 << 20, 100), (9 << 30, 256)])
 def test_writing_is_measured_on_a_sample_of_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, size: int
 ) -> None:
