@@ -18,8 +18,8 @@ namespace omnima::generate {
 namespace {
 
 // A buffer only grows: its contents are written before they are read.
-template <class T>
-void grow(std::vector<T>& buffer, std::int64_t size) {
+template <class Vector>
+void grow(Vector& buffer, std::int64_t size) {
   if (static_cast<std::int64_t>(buffer.size()) < size)
     buffer.resize(static_cast<std::size_t>(size));
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "omnima/core/buffer.h"
+#include "omnima/core/lines.h"
 #include "omnima/generate/decode_state.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/team.h"
@@ -128,14 +129,15 @@ class Runner final : public ModelRunner {
   std::vector<float> slopes_;  // ALiBi, of each query head; empty: none
   std::vector<float> scores_;  // [threads, heads that share keys, score_stride_]
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
-  std::vector<float> x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
-  std::vector<float> routed_, gathered_, made_;  // the routers' logits, and one expert's rows
-  std::vector<std::vector<Sent>> sent_;          // to each expert
-  std::vector<std::int64_t> chosen_;             // experts of one row
-  std::vector<float> chosen_weights_;            // and their weights
-  std::vector<float> rstd_;                      // scratch of normalise_heads, of each thread
-  std::vector<float> change_;  // of attention, while the mlp beside it reads the stream
-  core::Buffer part_;          // of a matrix that is stored otherwise, in float32
+  using Floats = core::LineVector<float>;
+  Floats x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
+  Floats routed_, gathered_, made_;      // the routers' logits, and one expert's rows
+  std::vector<std::vector<Sent>> sent_;  // to each expert
+  std::vector<std::int64_t> chosen_;     // experts of one row
+  std::vector<float> chosen_weights_;    // and their weights
+  std::vector<float> rstd_;              // scratch of normalise_heads, of each thread
+  Floats change_;                        // of attention, while the mlp beside it reads the stream
+  core::Buffer part_;                    // of a matrix that is stored otherwise, in float32
   // Of a prompt: rows, a part of a matrix and a product in bfloat16; queries, keys and values side
   // by side; a tile of each thread.
   core::Buffer half_rows_, half_part_, half_product_, tokens_, tiles_;

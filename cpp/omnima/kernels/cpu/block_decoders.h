@@ -1,6 +1,8 @@
 // The numbers of stored blocks in registers, for level files alone. A decoder is made of what
 // stands in memory at `kBytes` bytes and gives `kNumbers` numbers, V::kWidth at a time: at(i), as
-// quant/formats/ computes them, rounding by rounding.
+// quant/formats/ computes them, rounding by rounding. Where a block begins with its scale, or with
+// scale and least number, the decoder is given the first two halves of the block as floats: those
+// of many blocks are widened together.
 #pragma once
 
 #include <immintrin.h>
@@ -18,18 +20,6 @@ inline std::uint16_t u16_at(const std::uint8_t* p) {
 }
 inline float half_at(const std::uint8_t* p) { return _cvtsh_ss(u16_at(p)); }
 
-// Two halves side by side, such as a scale and a least number.
-struct HalfPair {
-  float first, second;
-  explicit HalfPair(const std::uint8_t* p) {
-    std::int32_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    const __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
-    first = _mm_cvtss_f32(both);
-    second = _mm_cvtss_f32(_mm_movehdup_ps(both));
-  }
-};
-
 // 32 levels of 4 bits: byte i holds number i in its low bits and number i + 16.
 template <class V>
 inline typename V::Ints nibbles(const std::uint8_t* p, int i) {
@@ -43,7 +33,7 @@ struct Q8_0 {
   static constexpr int kNumbers = 32, kBytes = 34;
   typename V::Type scale;
   const std::uint8_t* levels;
-  explicit Q8_0(const std::uint8_t* p) : scale(V::set(half_at(p))), levels(p + 2) {}
+  Q8_0(const std::uint8_t* p, const float* halves) : scale(V::set(*halves)), levels(p + 2) {}
   typename V::Type at(int i) const {
     return V::multiply(V::floats(V::signed_bytes(levels + i * V::kWidth)), scale);
   }
@@ -54,8 +44,8 @@ struct Q4_0 {
   static constexpr int kNumbers = 32, kBytes = 18;
   typename V::Levels table;
   const std::uint8_t* levels;
-  explicit Q4_0(const std::uint8_t* p)
-      : table(V::template levels<false>(half_at(p), -8, 0)), levels(p + 2) {}
+  Q4_0(const std::uint8_t* p, const float* halves)
+      : table(V::template levels<false>(*halves, -8, 0)), levels(p + 2) {}
   typename V::Type at(int i) const { return V::template look<false>(table, nibbles<V>(levels, i)); }
 };
 
@@ -64,10 +54,8 @@ struct Q4_1 {
   static constexpr int kNumbers = 32, kBytes = 20;
   typename V::Levels table;
   const std::uint8_t* levels;
-  explicit Q4_1(const std::uint8_t* p) : levels(p + 4) {
-    const HalfPair pair(p);
-    table = V::template levels<true>(pair.first, 0, pair.second);
-  }
+  Q4_1(const std::uint8_t* p, const float* halves)
+      : table(V::template levels<true>(halves[0], 0, halves[1])), levels(p + 4) {}
   typename V::Type at(int i) const { return V::template look<true>(table, nibbles<V>(levels, i)); }
 };
 
@@ -83,7 +71,7 @@ struct Q5_0 {
   typename V::Type scale;
   std::uint32_t fifth;
   const std::uint8_t* levels;
-  explicit Q5_0(const std::uint8_t* p) : scale(V::set(half_at(p))), levels(p + 6) {
+  Q5_0(const std::uint8_t* p, const float* halves) : scale(V::set(*halves)), levels(p + 6) {
     std::memcpy(&fifth, p + 2, sizeof(fifth));
   }
   typename V::Type at(int i) const {
@@ -97,10 +85,8 @@ struct Q5_1 {
   typename V::Type scale, least;
   std::uint32_t fifth;
   const std::uint8_t* levels;
-  explicit Q5_1(const std::uint8_t* p) : levels(p + 8) {
-    const HalfPair pair(p);
-    scale = V::set(pair.first);
-    least = V::set(pair.second);
+  Q5_1(const std::uint8_t* p, const float* halves)
+      : scale(V::set(halves[0])), least(V::set(halves[1])), levels(p + 8) {
     std::memcpy(&fifth, p + 4, sizeof(fifth));
   }
   typename V::Type at(int i) const {
@@ -115,14 +101,14 @@ struct Q4K {
   typename V::Levels table[8];
   const std::uint8_t* levels;
   explicit Q4K(const std::uint8_t* p) : levels(p + 16) {
-    const HalfPair pair(p);
+    const float scale_of_all = half_at(p), least_of_all = half_at(p + 2);
     const std::uint8_t* six = p + 4;
     for (int j = 0; j < 8; ++j) {
       const int scale = j < 4 ? six[j] & 63 : (six[4 + j] & 15) | (six[j - 4] >> 6) << 4;
       const int least = j < 4 ? six[4 + j] & 63 : six[4 + j] >> 4 | (six[j] >> 6) << 4;
       // Below by a number is above by its opposite, to the bit.
-      table[j] = V::template levels<true>(pair.first * static_cast<float>(scale), 0,
-                                          -(pair.second * static_cast<float>(least)));
+      table[j] = V::template levels<true>(scale_of_all * static_cast<float>(scale), 0,
+                                          -(least_of_all * static_cast<float>(least)));
     }
   }
   typename V::Type at(int i) const {

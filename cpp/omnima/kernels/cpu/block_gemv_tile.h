@@ -2,6 +2,9 @@
 // level's file.
 #pragma once
 
+#include <algorithm>
+#include <utility>
+
 #include "omnima/kernels/cpu/block_decoders.h"
 #include "omnima/kernels/cpu/block_gemv.h"
 
@@ -24,7 +27,12 @@ struct Sums {
       for (auto& sum : output) sum = V::zero();
     }
   }
+  void add(int output, typename V::Type weights, const typename V::Type (&x)[R]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) at[output][r] = V::multiply_add(weights, x[r], at[output][r]);
+  }
   void add(int output, typename V::Type weights, const BlockGemv& g, std::int64_t k) {
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       at[output][r] = V::multiply_add(weights, V::load(g.x + r * g.x_stride + k), at[output][r]);
     }
@@ -37,16 +45,20 @@ struct Sums {
     }
   }
   void write(const BlockGemv& g, std::int64_t o) const {
+#pragma GCC unroll 8
     for (int i = 0; i < O; ++i) {
       const float bias = g.bias ? g.bias[o + i] : 0.0f;
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) g.y[r * g.y_stride + o + i] = V::sum(at[i][r]) + bias;
     }
   }
 };
 
-// Outputs o..o+O of blocks that D decodes.
+// Outputs o..o+O of super-blocks that D decodes.
 template <class V, template <class> class D>
-struct BlockTile {
+struct SuperBlockTile {
+  static constexpr int outputs_of(int rows) { return rows <= 2 ? 2 : 1; }
+
   template <int O, int R>
   static void run(const BlockGemv& g, std::int64_t o) {
     using Decoder = D<V>;
@@ -67,9 +79,80 @@ struct BlockTile {
   }
 };
 
+// The two halves that each of `count` blocks, at most kBlocksAtOnce, begins with: a vector of them
+// becomes floats in one step, and a product takes those from memory, without a turn through its
+// registers. `out` has room for whole vectors.
+constexpr std::int64_t kBlocksAtOnce = 48;
+
+template <class V>
+inline void read_halves(const std::uint8_t* blocks, std::int64_t bytes, std::int64_t count,
+                        float* out) {
+  for (std::int64_t i = 0; i < count; i += V::kWidth, out += 2 * V::kWidth) {
+    V::write_halves(blocks + i * bytes, static_cast<int>(bytes), static_cast<int>(count - i), out);
+  }
+}
+
+// Outputs o..o+O of blocks that D decodes from their halves.
+template <class V, template <class> class D>
+struct BlockTile {
+  using Decoder = D<V>;
+  static constexpr int kNumbers = Decoder::kNumbers, kVectors = kNumbers / V::kWidth;
+  static_assert(kBlocksAtOnce % V::kWidth == 0);
+  // As many sums and inputs as there are registers: 32 of 16 lanes, else 16.
+  static constexpr int outputs_of(int rows) {
+    if (V::kWidth < 16) return rows <= 2 ? 2 : 1;
+    return rows <= 4 ? 4 : rows <= 6 ? 3 : 2;
+  }
+
+  template <int O, int R>
+  static void run(const BlockGemv& g, std::int64_t o) {
+    const std::int64_t blocks = g.inputs / kNumbers, row = blocks * Decoder::kBytes;
+    const std::uint8_t* weight = g.weight + o * row;
+    ask_for(weight, O * row);
+    Sums<V, O, R> sums;
+    for (std::int64_t first = 0; first < blocks; first += kBlocksAtOnce) {
+      const std::int64_t count = std::min(kBlocksAtOnce, blocks - first);
+      alignas(64) float halves[O][2 * kBlocksAtOnce];
+      for (int i = 0; i < O; ++i) {
+        read_halves<V>(weight + i * row + first * Decoder::kBytes, Decoder::kBytes, count,
+                       halves[i]);
+      }
+      add<R>(sums, g, weight + first * Decoder::kBytes, first * kNumbers, count, halves,
+             std::make_integer_sequence<int, O>());
+    }
+    sums.write(g, o);
+  }
+
+ private:
+  // Adds the products of `count` blocks of each output, of which the first is that of input k.
+  template <int R, int... kOutputs>
+  static void add(Sums<V, sizeof...(kOutputs), R>& sums, const BlockGemv& g,
+                  const std::uint8_t* weight, std::int64_t k, std::int64_t count,
+                  const float (&halves)[sizeof...(kOutputs)][2 * kBlocksAtOnce],
+                  std::integer_sequence<int, kOutputs...>) {
+    const std::int64_t row = g.inputs / kNumbers * Decoder::kBytes;
+    for (std::int64_t b = 0; b < count; ++b, k += kNumbers, weight += Decoder::kBytes) {
+      const Decoder blocks[] = {Decoder(weight + kOutputs * row, halves[kOutputs] + 2 * b)...};
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        typename V::Type x[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          x[r] = V::load(g.x + r * g.x_stride + k + v * V::kWidth);
+          // Loaded once: compilers would rather load it again for each output.
+          if constexpr (R > 2) asm("" : "+v"(x[r]));
+        }
+        (sums.add(kOutputs, blocks[kOutputs].at(v), x), ...);
+      }
+    }
+  }
+};
+
 // The same with numbers of 16 bits, which kLoad widens; their rows may end within a vector.
 template <class V, auto kLoad>
 struct ShortTile {
+  static constexpr int outputs_of(int rows) { return rows <= 2 ? 2 : 1; }
+
   template <int O, int R>
   static void run(const BlockGemv& g, std::int64_t o) {
     const std::uint8_t* weight = g.weight + 2 * o * g.inputs;
@@ -90,7 +173,8 @@ struct ShortTile {
   }
 };
 
-// With one row several outputs side by side, so that a sum need not wait for itself.
+// Several outputs side by side, so that a sum need not wait for itself, and inputs that were loaded
+// serve them all.
 template <class Tile, int O, int R>
 inline void outputs(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
   for (; begin + O <= end; begin += O) Tile::template run<O, R>(g, begin);
@@ -101,34 +185,51 @@ template <class Tile>
 void block_range(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
   switch (g.rows) {
     case 1:
-      return outputs<Tile, 2, 1>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(1), 1>(g, begin, end);
     case 2:
-      return outputs<Tile, 2, 2>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(2), 2>(g, begin, end);
     case 3:
-      return outputs<Tile, 1, 3>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(3), 3>(g, begin, end);
     case 4:
-      return outputs<Tile, 1, 4>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(4), 4>(g, begin, end);
     case 5:
-      return outputs<Tile, 1, 5>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(5), 5>(g, begin, end);
     case 6:
-      return outputs<Tile, 1, 6>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(6), 6>(g, begin, end);
     case 7:
-      return outputs<Tile, 1, 7>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(7), 7>(g, begin, end);
     case 8:
-      return outputs<Tile, 1, 8>(g, begin, end);
+      return outputs<Tile, Tile::outputs_of(8), 8>(g, begin, end);
     default:
       return;
   }
 }
 
 template <class V, template <class> class D>
-void write_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
+void write_super_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
   using Decoder = D<V>;
   for (; count > 0; --count, blocks += Decoder::kBytes, out += Decoder::kNumbers) {
     const Decoder block(blocks);
 #pragma GCC unroll 32
     for (int v = 0; v < Decoder::kNumbers / V::kWidth; ++v) {
       V::store(out + v * V::kWidth, block.at(v));
+    }
+  }
+}
+
+template <class V, template <class> class D>
+void write_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
+  using Decoder = D<V>;
+  alignas(64) float halves[2 * kBlocksAtOnce];
+  for (; count > 0; count -= kBlocksAtOnce) {
+    const std::int64_t here = std::min(kBlocksAtOnce, count);
+    read_halves<V>(blocks, Decoder::kBytes, here, halves);
+    for (std::int64_t b = 0; b < here; ++b, blocks += Decoder::kBytes, out += Decoder::kNumbers) {
+      const Decoder block(blocks, halves + 2 * b);
+#pragma GCC unroll 4
+      for (int v = 0; v < Decoder::kNumbers / V::kWidth; ++v) {
+        V::store(out + v * V::kWidth, block.at(v));
+      }
     }
   }
 }
@@ -148,6 +249,11 @@ void write_short(const std::uint8_t* numbers, std::int64_t count, float* out) {
 template <class V, template <class> class D>
 BlockKernels of_blocks() {
   return {block_range<BlockTile<V, D>>, write_blocks<V, D>};
+}
+
+template <class V, template <class> class D>
+BlockKernels of_super_blocks() {
+  return {block_range<SuperBlockTile<V, D>>, write_super_blocks<V, D>};
 }
 
 template <class V, auto kLoad>
@@ -173,9 +279,9 @@ BlockKernels block_kernels(BlockLayout layout) {
     case BlockLayout::kQ5_1:
       return of_blocks<V, Q5_1>();
     case BlockLayout::kQ4K:
-      return of_blocks<V, Q4K>();
+      return of_super_blocks<V, Q4K>();
     case BlockLayout::kQ6K:
-      return of_blocks<V, Q6K>();
+      return of_super_blocks<V, Q6K>();
     case BlockLayout::kF32:
     case BlockLayout::kInt8:
     case BlockLayout::kInt4:

@@ -54,6 +54,17 @@ struct Avx2 {
   static Type halves(const std::uint8_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  // The two halves at p and at each of the places that follow `stride` bytes apart, as floats: of
+  // the first `count`, and no byte beyond theirs is read; `out` has room for 8 pairs.
+  static void write_halves(const std::uint8_t* p, int stride, int count, float* out) {
+    const Ints lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const Ints places = _mm256_mullo_epi32(lane, set(stride));
+    const Ints wanted = _mm256_cmpgt_epi32(set(count), lane);
+    const Ints both = _mm256_mask_i32gather_epi32(
+        _mm256_setzero_si256(), reinterpret_cast<const int*>(p), places, wanted, 1);
+    store(out, _mm256_cvtph_ps(_mm256_castsi256_si128(both)));
+    store(out + kWidth, _mm256_cvtph_ps(_mm256_extracti128_si256(both, 1)));
+  }
   static Type brain_floats(const std::uint8_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));

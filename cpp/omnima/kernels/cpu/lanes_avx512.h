@@ -52,6 +52,16 @@ struct Avx512 {
   static Type halves(const std::uint8_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  // The two halves at p and at each of the places that follow `stride` bytes apart, as floats: of
+  // the first `count`, and no byte beyond theirs is read; `out` has room for 16 pairs.
+  static void write_halves(const std::uint8_t* p, int stride, int count, float* out) {
+    const Ints lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Ints places = _mm512_mullo_epi32(lane, set(stride));
+    const auto wanted = static_cast<__mmask16>(count >= kWidth ? 0xFFFF : (1u << count) - 1);
+    const Ints both = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), wanted, places, p, 1);
+    store(out, _mm512_cvtph_ps(_mm512_castsi512_si256(both)));
+    store(out + kWidth, _mm512_cvtph_ps(_mm512_extracti64x4_epi64(both, 1)));
+  }
   static Type brain_floats(const std::uint8_t* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
