@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'merges_of_lines', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -66,13 +66,33 @@ class Tokenizer:
         """
         Ids drawn from all cuts of one text by the power alpha of their probability; equal keys give equal ids.
         """
+    def merges(self) -> numpy.typing.NDArray[numpy.uint32]:
+        """
+        Rows of left, right and result, in the order of their rank.
+        """
     def piece(self, id: typing.SupportsInt | typing.SupportsIndex) -> str:
         """
         The token as the vocabulary spells it.
         """
+    def pieces(self) -> TextList:
+        """
+        All of them, in the order of their ids.
+        """
     def recut(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], amount: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
         Ids of the same text, cut again by chance: amount is the dropout of BPE or the alpha of unigram.
+        """
+class TokenizerBuild:
+    """
+    A byte-level tokenizer that a thread of its own builds, beside what else is done.
+    """
+    def __init__(self, *, pieces: TextList, roles: bytes, merge_lines: TextList, bos: typing.SupportsInt | typing.SupportsIndex | None, eos: typing.SupportsInt | typing.SupportsIndex | None, pad: typing.SupportsInt | typing.SupportsIndex | None, pattern: str, whole_first: bool) -> None:
+        """
+        Begins with pieces, none of which may stand twice, a byte a piece that is its role, and lines such as 'a b' for the merge of the pieces a and b to ab.
+        """
+    def tokenizer(self) -> Tokenizer:
+        """
+        Waits for the tokenizer; DataError where the lists make none.
         """
 class StreamDecoder:
     """
@@ -616,15 +636,33 @@ class LayerNorms:
         """
         Keep a copy of the weights.
         """
+class FiniteLook:
+    """
+    Looks for NaN and infinity in a thread of its own, beside what else is done.
+    """
+    def __init__(self, tensors: collections.abc.Sequence[tuple[str, torch.Tensor, str]]) -> None:
+        """
+        Begins with tensors (name, numbers as a file holds them, format).
+        """
+    def found(self) -> list[str]:
+        """
+        Helps to the end: the names of those in which there is such a number.
+        """
 class GgufFile:
     """
     A GGUF file: checked when opened, its tensors read when asked for. A malformed file raises DataError before anything is allocated.
     """
-    def __init__(self, path: os.PathLike | str | bytes) -> None:
-        ...
-    def metadata(self, lists_of_text: bool = True) -> dict:
+    def __init__(self, path: os.PathLike | str | bytes, beside: bool = False) -> None:
         """
-        Keys and their values. Without lists_of_text an array of texts is a TextList.
+        With `beside` a thread brings all of it into memory from now on.
+        """
+    def look(self) -> FiniteLook:
+        """
+        Begins to look for NaN and infinity in all tensors, beside what else is done.
+        """
+    def metadata(self, lists: bool = True) -> dict:
+        """
+        Keys and their values. Without lists an array of texts is a TextList, one of whole numbers of up to 63 bits is an array.
         """
     def raw(self, name: str) -> torch.Tensor:
         """
@@ -649,18 +687,6 @@ class GgufFile:
     @property
     def version(self) -> int:
         ...
-class FiniteLook:
-    """
-    Looks for NaN and infinity in a thread of its own, beside what else is done.
-    """
-    def __init__(self, tensors: collections.abc.Sequence[tuple[str, torch.Tensor, str]]) -> None:
-        """
-        Begins with tensors (name, numbers as a file holds them, format).
-        """
-    def found(self) -> list[str]:
-        """
-        Helps to the end: the names of those in which there is such a number.
-        """
 class Span:
     """
     A recorded scope; times in nanoseconds.
@@ -748,10 +774,6 @@ def generate_option_fields() -> list[dict]:
 def has_gpu_kernels() -> bool:
     """
     Whether this build has kernels of its own for GPUs.
-    """
-def merges_of_lines(pieces: TextList, lines: TextList) -> numpy.typing.NDArray[numpy.uint32]:
-    """
-    From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of them is no piece.
     """
 def nearest_name(name: str, names: collections.abc.Sequence[str]) -> str:
     """

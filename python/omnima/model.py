@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,22 +181,25 @@ class Model(Shared):
         path = find_model(directory, revision)
         if path.is_file():
             stored = hub.open_gguf(path, look=dtype != "float32")
-            tokenizer, beside = stored.tokenizer, None
         else:
             stored = hub.open_pretrained(path)
-            tokenizer, beside = hub.tokenizer_beside(path), path
-        if tokenizer is not None:
-            hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
+            stored = replace(stored, finish_tokenizer=lambda: hub.tokenizer_beside(path))
         config = ModelConfig.from_dict(stored.config)
         if dtype == "float32":
             # No weights are drawn: all of them are filled.
-            model = cls(config, seed=None, tokenizer=tokenizer, device=device)
+            model = cls(config, seed=None, device=device)
             stored.fill(model.named_parameters(), strict)
         else:
             model = cls.__new__(cls)
-            model.config, model.tokenizer, model._decoder = config, tokenizer, None
+            model.config, model.tokenizer, model._decoder = config, None, None
             model._stored = stored.engine(dtype, strict, activations, device)
             model._stored_device = device
+        # That of a GGUF file was built beside all this.
+        tokenizer = stored.tokenizer
+        if tokenizer is not None:
+            beside = path if path.is_dir() else None
+            hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
+        model.tokenizer = tokenizer
         model.quantization = stored.quantization
         named = hub_name(directory, revision)
         base = named.repo if named else None

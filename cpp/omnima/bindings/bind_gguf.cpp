@@ -1,10 +1,14 @@
 // GGUF files for Python: what they hold, tensors as float32, and writing.
 #include <ATen/ops/from_blob.h>
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
 #include <array>
+#include <deque>
 #include <optional>
+#include <system_error>
+#include <thread>
 #include <unordered_map>
 
 #include "omnima/bindings/bindings.h"
@@ -21,33 +25,86 @@ namespace {
 using core::DataError;
 using core::require;
 using Path = std::filesystem::path;
-using Texts = std::vector<std::string>;
+using Texts = std::vector<std::string_view>;
 
 // Names of the types of values; an array's is its elements' in brackets.
 constexpr std::array<const char*, 13> kTypes{"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
                                              "bool", "str", "array", "u64", "i64", "f64"};
+
+// Names and matrices of what a look goes over.
+class Look {
+ public:
+  using Stored = std::tuple<std::string, at::Tensor, const quant::Format*>;
+
+  explicit Look(const std::vector<Stored>& tensors) {
+    std::vector<quant::Matrix> matrices;
+    for (const auto& [name, stored, format] : tensors) {
+      if (stored.numel() == 0) continue;
+      const at::Tensor bytes = stored.detach().reshape({-1}).view(at::kByte);
+      const std::int64_t row = stored.size(-1) * stored.element_size();
+      matrices.push_back(quant::matrix_of(*format, bytes, bytes.numel() / row,
+                                          row / format->bytes * format->numbers));
+      names_.push_back(name);
+    }
+    look_.emplace(std::move(matrices));
+  }
+
+  std::vector<std::string> found() {
+    std::vector<std::string> names;
+    for (const std::size_t i : look_->found()) names.push_back(names_[i]);
+    return names;
+  }
+
+ private:
+  std::vector<std::string> names_;
+  std::optional<quant::FiniteLook> look_;
+};
+
+using GivenStored = std::tuple<std::string, at::Tensor, std::string>;
+
+std::unique_ptr<Look> look_at(const std::vector<GivenStored>& tensors) {
+  std::vector<Look::Stored> all;
+  for (const auto& [name, stored, format] : tensors) {
+    all.emplace_back(name, stored, &quant::format_named(format));
+  }
+  return std::make_unique<Look>(all);
+}
 
 // Null: the value is no array of texts.
 const Texts* texts_of(const io::GgufValue& value) {
   return value.is_array() ? std::get_if<Texts>(&std::get<1>(value.value)) : nullptr;
 }
 
+// Null: the value is no array of whole numbers of up to 63 bits.
+const std::vector<std::int64_t>* wholes_of(const io::GgufValue& value) {
+  return value.is_array() ? std::get_if<std::vector<std::int64_t>>(&std::get<1>(value.value))
+                          : nullptr;
+}
+
 class Gguf {
  public:
-  explicit Gguf(const Path& path)
-      : where_(path.string()), file_(std::make_shared<io::GgufFile>(io::read_gguf(path))) {
+  Gguf(const Path& path, bool beside) : where_(path.string()) {
+    const auto file = std::make_shared<io::GgufFile>();
+    file_ = file;
+    file->mapping = io::Mapping::open(path);
+    if (beside) read_beside();
+    file->header = io::parse_gguf(file->mapping->bytes(), where_);
     const auto& tensors = file_->header.tensors;
     for (std::size_t i = 0; i < tensors.size(); ++i) places_.emplace(tensors[i].name, i);
   }
 
   std::uint32_t version() const { return file_->header.version; }
 
-  py::dict metadata(bool lists_of_text) const {
+  py::dict metadata(bool lists) const {
     py::dict all;
     for (const auto& [key, value] : file_->header.metadata) {
-      const auto* texts = texts_of(value);
-      if (texts != nullptr && !lists_of_text) {
+      if (const auto* texts = texts_of(value); texts != nullptr && !lists) {
         all[py::str(key)] = TextList(std::shared_ptr<const Texts>(file_, texts));
+        continue;
+      }
+      if (const auto* wholes = wholes_of(value); wholes != nullptr && !lists) {
+        all[py::str(key)] =
+            py::array_t<std::int64_t>(static_cast<py::ssize_t>(wholes->size()), wholes->data());
         continue;
       }
       all[py::str(key)] = std::visit(
@@ -91,16 +148,43 @@ class Gguf {
 
   at::Tensor raw(const std::string& name) const {
     const io::GgufTensor& found = find(name);
-    const quant::Format& format = format_of(found);
-    const auto mapping = file_->mapping;
-    std::vector<std::int64_t> sizes = found.shape;
-    sizes.back() = sizes.back() / format.numbers * format.bytes;
-    return at::from_blob(mapping->data() + found.begin, sizes, [mapping](void*) {}, at::kByte);
+    return bytes_of(found, format_of(found));
+  }
+
+  // Of a type that Omnima does not read there is nothing to say: it is refused when it is read.
+  std::unique_ptr<Look> look() const {
+    std::vector<Look::Stored> all;
+    for (const auto& tensor : file_->header.tensors) {
+      const quant::Format* format = quant::format_of_gguf_type(tensor.type);
+      if (format != nullptr) all.emplace_back(tensor.name, bytes_of(tensor, *format), format);
+    }
+    return std::make_unique<Look>(all);
   }
 
   void read_ahead() const { file_->mapping->read_ahead(); }
 
  private:
+  // Its bytes come into the process's pages beside the caller, as long as this file is there.
+  void read_beside() {
+    try {
+      reading_ = std::jthread([mapping = file_->mapping](const std::stop_token& stop) {
+        constexpr std::size_t kPart = 4 << 20;
+        for (std::size_t at = 0; at < mapping->size() && !stop.stop_requested(); at += kPart) {
+          mapping->read_now(at, kPart);
+        }
+      });
+    } catch (const std::system_error&) {
+      // A system that has no thread to spare: what is touched is read then.
+    }
+  }
+
+  at::Tensor bytes_of(const io::GgufTensor& tensor, const quant::Format& format) const {
+    const auto mapping = file_->mapping;
+    std::vector<std::int64_t> sizes = tensor.shape;
+    sizes.back() = sizes.back() / format.numbers * format.bytes;
+    return at::from_blob(mapping->data() + tensor.begin, sizes, [mapping](void*) {}, at::kByte);
+  }
+
   const io::GgufTensor& find(const std::string& name) const {
     if (const auto found = places_.find(name); found != places_.end()) {
       return file_->header.tensors[found->second];
@@ -123,6 +207,7 @@ class Gguf {
   std::string where_;
   std::shared_ptr<const io::GgufFile> file_;
   std::unordered_map<std::string_view, std::size_t> places_;  // of tensors, by name
+  std::jthread reading_;
 };
 
 io::GgufType type_named(const std::string& name) {
@@ -148,7 +233,9 @@ io::GgufValue::Scalar scalar_of(io::GgufType type, py::handle value) {
   }
 }
 
-io::GgufValue value_of(const std::string& type, py::handle value) {
+// Texts of a list are put into `texts`, which outlives the value.
+io::GgufValue value_of(const std::string& type, py::handle value,
+                       std::deque<std::vector<std::string>>& texts) {
   io::GgufValue made;
   if (type.front() != '[') {
     made.type = type_named(type);
@@ -158,7 +245,8 @@ io::GgufValue value_of(const std::string& type, py::handle value) {
   made.type = type_named(type.substr(1, type.size() - 2));
   switch (made.type) {
     case io::GgufType::kString:
-      made.value = io::GgufValue::Array(value.cast<std::vector<std::string>>());
+      texts.push_back(value.cast<std::vector<std::string>>());
+      made.value = io::GgufValue::Array(Texts(texts.back().begin(), texts.back().end()));
       break;
     case io::GgufType::kBool:
       made.value = io::GgufValue::Array(value.cast<std::vector<bool>>());
@@ -177,13 +265,15 @@ io::GgufValue value_of(const std::string& type, py::handle value) {
 }
 
 using GivenPair = std::tuple<std::string, std::string, py::object>;
-using GivenStored = std::tuple<std::string, at::Tensor, std::string>;
 using GivenTensor = std::tuple<std::string, std::string, at::Tensor>;
 
 void write(const Path& path, const std::vector<GivenPair>& metadata,
            const std::vector<GivenTensor>& tensors) {
+  std::deque<std::vector<std::string>> texts;
   io::GgufMetadata pairs;
-  for (const auto& [key, type, value] : metadata) pairs.emplace_back(key, value_of(type, value));
+  for (const auto& [key, type, value] : metadata) {
+    pairs.emplace_back(key, value_of(type, value, texts));
+  }
   const py::gil_scoped_release release;
   at::Tensor now;  // one tensor is in the file's format at a time
   std::vector<io::GgufBytes> all;
@@ -209,44 +299,24 @@ void write(const Path& path, const std::vector<GivenPair>& metadata,
   io::write_gguf(path, pairs, all);
 }
 
-// Names and matrices of what a look goes over.
-class Look {
- public:
-  explicit Look(const std::vector<GivenStored>& tensors) {
-    std::vector<quant::Matrix> matrices;
-    for (const auto& [name, stored, format_name] : tensors) {
-      if (stored.numel() == 0) continue;
-      const quant::Format& format = quant::format_named(format_name);
-      const at::Tensor bytes = stored.detach().reshape({-1}).view(at::kByte);
-      const std::int64_t row = stored.size(-1) * stored.element_size();
-      matrices.push_back(quant::matrix_of(format, bytes, bytes.numel() / row,
-                                          row / format.bytes * format.numbers));
-      names_.push_back(name);
-    }
-    look_.emplace(std::move(matrices));
-  }
-
-  std::vector<std::string> found() {
-    std::vector<std::string> names;
-    for (const std::size_t i : look_->found()) names.push_back(names_[i]);
-    return names;
-  }
-
- private:
-  std::vector<std::string> names_;
-  std::optional<quant::FiniteLook> look_;
-};
-
 }  // namespace
 
 void bind_gguf(py::module_& module) {
+  py::class_<Look>(module, "FiniteLook",
+                   "Looks for NaN and infinity in a thread of its own, beside what else is done.")
+      .def(py::init(&look_at), py::arg("tensors"), py::call_guard<py::gil_scoped_release>(),
+           "Begins with tensors (name, numbers as a file holds them, format).")
+      .def("found", &Look::found, py::call_guard<py::gil_scoped_release>(),
+           "Helps to the end: the names of those in which there is such a number.");
   py::class_<Gguf>(module, "GgufFile",
                    "A GGUF file: checked when opened, its tensors read when asked for. A malformed "
                    "file raises DataError before anything is allocated.")
-      .def(py::init<const Path&>(), py::arg("path"))
+      .def(py::init<const Path&, bool>(), py::arg("path"), py::arg("beside") = false,
+           "With `beside` a thread brings all of it into memory from now on.")
       .def_property_readonly("version", &Gguf::version)
-      .def("metadata", &Gguf::metadata, py::arg("lists_of_text") = true,
-           "Keys and their values. Without lists_of_text an array of texts is a TextList.")
+      .def("metadata", &Gguf::metadata, py::arg("lists") = true,
+           "Keys and their values. Without lists an array of texts is a TextList, one of whole "
+           "numbers of up to 63 bits is an array.")
       .def("types", &Gguf::types, "The type of every value: u32, str, …; [str] for an array.")
       .def("tensors", &Gguf::tensors,
            "Name, type (such as Q4_1) and shape, as torch has it, of every tensor.")
@@ -254,6 +324,8 @@ void bind_gguf(py::module_& module) {
            "A tensor in float32; one that is stored so shares the file's copy-on-write mapping.")
       .def("raw", &Gguf::raw, py::arg("name"),
            "The bytes of a tensor, as they are stored: its shape, but that rows are bytes.")
+      .def("look", &Gguf::look, py::call_guard<py::gil_scoped_release>(),
+           "Begins to look for NaN and infinity in all tensors, beside what else is done.")
       .def("read_ahead", &Gguf::read_ahead, "Says that all tensors will be read soon.");
   module.def(
       "write_gguf", &write, py::arg("path"), py::arg("metadata"), py::arg("tensors"),
@@ -275,13 +347,6 @@ void bind_gguf(py::module_& module) {
         return std::pair(format.numbers, format.bytes);
       },
       py::arg("format"), "How many numbers lie in a block of a format, and in how many bytes.");
-  py::class_<Look>(module, "FiniteLook",
-                   "Looks for NaN and infinity in a thread of its own, beside what else is done.")
-      .def(py::init<const std::vector<GivenStored>&>(), py::arg("tensors"),
-           py::call_guard<py::gil_scoped_release>(),
-           "Begins with tensors (name, numbers as a file holds them, format).")
-      .def("found", &Look::found, py::call_guard<py::gil_scoped_release>(),
-           "Helps to the end: the names of those in which there is such a number.");
 }
 
 }  // namespace omnima::bindings

@@ -10,9 +10,9 @@
 #include "omnima/bindings/text_list.h"
 #include "omnima/core/error.h"
 #include "omnima/text/character_map.h"
-#include "omnima/text/merge_lines.h"
 #include "omnima/text/stream_decoder.h"
 #include "omnima/text/tokenizer.h"
+#include "omnima/text/tokenizer_build.h"
 
 namespace omnima::bindings {
 namespace {
@@ -52,6 +52,13 @@ text::Marking make_marking(const std::string& prefix, const std::string& opening
   return marking;
 }
 
+text::Role role_of(int role) {
+  core::require<core::ConfigError>(
+      role >= 0 && role <= 4, "role ", role,
+      " is unknown; expected 0 (text), 1 (byte), 2 (special), 3 (added) or 4 (user)");
+  return static_cast<text::Role>(role);
+}
+
 std::shared_ptr<Tokenizer> make_tokenizer(
     const std::string& algorithm, const TextList& pieces, const std::vector<int>& roles,
     const Table& merges, std::vector<double> scores, std::optional<Id> unknown,
@@ -69,12 +76,7 @@ std::shared_ptr<Tokenizer> make_tokenizer(
                          : algorithm == "unigram" ? text::Algorithm::kUnigram
                                                   : text::Algorithm::kWord;
   vocabulary.pieces = pieces.texts();
-  for (const int role : roles) {
-    core::require<core::ConfigError>(
-        role >= 0 && role <= 4, "role ", role,
-        " is unknown; expected 0 (text), 1 (byte), 2 (special), 3 (added) or 4 (user)");
-    vocabulary.roles.push_back(static_cast<text::Role>(role));
-  }
+  for (const int role : roles) vocabulary.roles.push_back(role_of(role));
   vocabulary.scores = std::move(scores);
   const std::uint32_t* row = merges.data();
   for (py::ssize_t i = 0; i < merges.size() / 3; ++i, row += 3) {
@@ -140,30 +142,69 @@ py::list encode_batch(const Tokenizer& self, const py::list& strings, bool add_b
   return arrays;
 }
 
-Table merges_of_lines(const TextList& pieces, const TextList& lines) {
-  const auto merges = text::merges_of_lines(pieces.index(), lines.views());
-  Table table({static_cast<py::ssize_t>(merges.size()), py::ssize_t{3}});
-  std::uint32_t* row = table.mutable_data();
-  for (const text::Merge& merge : merges) {
-    for (const Id id : {merge.left, merge.right, merge.result}) *row++ = id;
-  }
+// The merges of a tokenizer, in its own memory.
+py::array_t<std::uint32_t> merges_of(const std::shared_ptr<Tokenizer>& self) {
+  static_assert(sizeof(text::Merge) == 3 * sizeof(Id) && sizeof(Id) == sizeof(std::uint32_t));
+  const auto& merges = self->vocabulary().merges;
+  const auto rows = static_cast<py::ssize_t>(merges.size());
+  py::array_t<std::uint32_t> table({rows, py::ssize_t{3}},
+                                   reinterpret_cast<const std::uint32_t*>(merges.data()),
+                                   py::cast(self));
+  table.attr("flags").attr("writeable") = false;
   return table;
+}
+
+TextList pieces_of(const std::shared_ptr<Tokenizer>& self) {
+  struct Held {
+    std::shared_ptr<const Tokenizer> tokenizer;
+    TextList::Views views;
+  };
+  const auto& pieces = self->vocabulary().pieces;
+  const auto held =
+      std::make_shared<const Held>(Held{self, TextList::Views(pieces.begin(), pieces.end())});
+  return TextList(std::shared_ptr<const TextList::Views>(held, &held->views));
+}
+
+std::unique_ptr<text::TokenizerBuild> begin_tokenizer(
+    const TextList& pieces, const py::bytes& roles, const TextList& merge_lines,
+    std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad, const std::string& pattern,
+    bool whole_first) {
+  text::Vocabulary vocabulary;
+  for (const char role : std::string_view(roles)) vocabulary.roles.push_back(role_of(role));
+  vocabulary.bos = bos;
+  vocabulary.eos = eos;
+  vocabulary.pad = pad;
+  vocabulary.pattern = text::pattern_of(pattern);
+  vocabulary.whole_first = whole_first;
+  return std::make_unique<text::TokenizerBuild>(
+      [vocabulary, pieces = pieces.views(), lines = merge_lines.views()] {
+        return text::tokenizer_of_lists(vocabulary, *pieces, *lines);
+      });
+}
+
+void bind_tokenizer_build(py::module_& module) {
+  using text::TokenizerBuild;
+  py::class_<TokenizerBuild>(module, "TokenizerBuild",
+                             "A byte-level tokenizer that a thread of its own builds, beside what "
+                             "else is done.")
+      .def(py::init(&begin_tokenizer), py::kw_only(), py::arg("pieces"), py::arg("roles"),
+           py::arg("merge_lines"), py::arg("bos"), py::arg("eos"), py::arg("pad"),
+           py::arg("pattern"), py::arg("whole_first"),
+           "Begins with pieces, none of which may stand twice, a byte a piece that is its role, "
+           "and lines such as 'a b' for the merge of the pieces a and b to ab.")
+      .def("tokenizer", &TokenizerBuild::get, py::call_guard<py::gil_scoped_release>(),
+           "Waits for the tokenizer; DataError where the lists make none.");
 }
 
 void bind_tokenizer(py::module_& module) {
   py::class_<TextList>(module, "TextList",
                        "Texts as the core holds them: none of them is a Python object.")
       .def(py::init<std::vector<std::string>>(), py::arg("texts"))
-      .def("__len__", [](const TextList& self) { return self.texts().size(); })
+      .def("__len__", [](const TextList& self) { return self.views()->size(); })
       .def("__repr__", [](const TextList& self) { return py::repr(py::cast(self.texts())); })
       .def("tolist", &TextList::texts, "The texts.")
-      .def(
-          "holds_twice", [](const TextList& self) { return self.index().holds_twice(); },
-          "Whether two of them are equal.");
+      .def("holds_twice", &TextList::holds_twice, "Whether two of them are equal.");
   py::implicitly_convertible<py::list, TextList>();
-  module.def("merges_of_lines", &merges_of_lines, py::arg("pieces"), py::arg("lines"),
-             "From lines such as 'a b' to rows of the ids of a, b and ab; DataError where one of "
-             "them is no piece.");
   py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
       module, "Tokenizer", "Text to ids and back; the core behind omnima.Tokenizer.")
       .def(py::init(&make_tokenizer), py::kw_only(), py::arg("algorithm"), py::arg("pieces"),
@@ -227,6 +268,8 @@ void bind_tokenizer(py::module_& module) {
           },
           py::arg("ids"), py::arg("skip_special") = true, py::arg("after") = std::vector<Id>{},
           "Text of ids that come after others; broken UTF-8 is U+FFFD.")
+      .def("pieces", &pieces_of, "All of them, in the order of their ids.")
+      .def("merges", &merges_of, "Rows of left, right and result, in the order of their rank.")
       .def("piece", &Tokenizer::piece, py::arg("id"), "The token as the vocabulary spells it.")
       .def("__len__", &Tokenizer::size);
 }
@@ -280,6 +323,7 @@ void bind_text(py::module_& module) {
            "opening: what a decoded text loses (nothing, space, mark, marks, piece). characters: "
            "the bytes of SentencePiece's map of characters.");
   bind_tokenizer(module);
+  bind_tokenizer_build(module);
   bind_stream_decoder(module);
 }
 

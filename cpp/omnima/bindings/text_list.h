@@ -2,9 +2,9 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "omnima/text/piece_index.h"
@@ -13,24 +13,26 @@ namespace omnima::bindings {
 
 class TextList {
  public:
-  explicit TextList(std::vector<std::string> texts)
-      : TextList(std::make_shared<const std::vector<std::string>>(std::move(texts))) {}
-  // Of texts that somebody else holds, too, such as a file's header.
-  explicit TextList(std::shared_ptr<const std::vector<std::string>> texts)
-      : texts_(std::move(texts)), views_(texts_->begin(), texts_->end()) {}
+  using Views = std::vector<std::string_view>;
 
-  const std::vector<std::string>& texts() const { return *texts_; }
-  const std::vector<std::string_view>& views() const { return views_; }
-  // Made at the first call.
-  const text::PieceIndex& index() const {
-    if (!index_) index_ = std::make_unique<text::PieceIndex>(views_);
-    return *index_;
+  // Of texts that the same owner holds, such as a file's header.
+  explicit TextList(std::shared_ptr<const Views> views) : views_(std::move(views)) {}
+  explicit TextList(std::vector<std::string> texts) {
+    struct Held {
+      std::vector<std::string> texts;
+      Views views;
+    };
+    auto held = std::make_shared<Held>(Held{std::move(texts), {}});
+    held->views.assign(held->texts.begin(), held->texts.end());
+    views_ = std::shared_ptr<const Views>(held, &held->views);
   }
 
+  const std::shared_ptr<const Views>& views() const { return views_; }
+  std::vector<std::string> texts() const { return {views_->begin(), views_->end()}; }
+  bool holds_twice() const { return text::PieceIndex(*views_).holds_twice(); }
+
  private:
-  std::shared_ptr<const std::vector<std::string>> texts_;
-  std::vector<std::string_view> views_;
-  mutable std::unique_ptr<text::PieceIndex> index_;
+  std::shared_ptr<const Views> views_;
 };
 
 }  // namespace omnima::bindings

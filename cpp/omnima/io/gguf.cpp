@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <ostream>
 #include <set>
 
 #include "omnima/core/error.h"
@@ -37,6 +39,16 @@ constexpr std::array<GgufBlock, 33> kBlocks{{
     {"TQ2_0", 35, 256, 66},   {"MXFP4", 39, 32, 17},    {"NVFP4", 40, 64, 36},
 }};
 
+constexpr const char* kCutShort = ": it was cut short, or it is damaged. Fetch or save it again";
+
+// Quoted only where an error is written.
+struct Quoted {
+  const std::string& name;
+  friend std::ostream& operator<<(std::ostream& out, const Quoted& self) {
+    return out << quote_json(self.name);
+  }
+};
+
 // Takes little-endian values one by one; every failure names the file and what was being read.
 class Reader {
  public:
@@ -44,10 +56,21 @@ class Reader {
 
   std::size_t place() const { return at_; }
   std::size_t left() const { return file_.size() - at_; }
-  void set_subject(std::string subject) { subject_ = std::move(subject); }
+  // What is being read: "key", "tensor" or nothing, by its number as long as it has no name.
+  void set_subject(const char* kind, std::uint64_t number = 0) {
+    kind_ = kind;
+    number_ = number;
+    name_.reset();
+  }
+  void set_name(std::string_view name) { name_ = name; }
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(message(where_, subject_.empty() ? "" : ", ", subject_, ": ", what, "."));
+    std::string subject;
+    if (kind_ != nullptr) {
+      subject = name_ ? message(", ", kind_, " ", quote_json(*name_))
+                      : message(", ", kind_, " number ", number_);
+    }
+    throw DataError(message(where_, subject, ": ", what, "."));
   }
   void expect(bool holds, const char* what) const {
     if (!holds) fail(what);
@@ -55,28 +78,33 @@ class Reader {
 
   template <class T>
   T number() {
-    if (left() < sizeof(T)) fail(message("the file ends at byte ", file_.size(), ", too early"));
+    if (left() < sizeof(T)) {
+      fail(message("the file ends at byte ", file_.size(), ", too early", kCutShort));
+    }
     T value;
     std::memcpy(&value, file_.data() + at_, sizeof(T));
     at_ += sizeof(T);
     return value;
   }
 
-  std::string string() {
+  // A view into the file.
+  std::string_view text() {
     const auto length = number<std::uint64_t>();
     if (length > left()) {
-      fail(message("a text claims ", length, " bytes, but only ", left(), " follow"));
+      fail(message("a text claims ", length, " bytes, but only ", left(), " follow", kCutShort));
     }
     const std::string_view text = file_.substr(at_, static_cast<std::size_t>(length));
     expect(is_utf8(text), "a text is not valid UTF-8");
     at_ += text.size();
-    return std::string(text);
+    return text;
   }
 
  private:
   std::string_view file_;
   const std::string& where_;
-  std::string subject_;
+  const char* kind_ = nullptr;
+  std::uint64_t number_ = 0;
+  std::optional<std::string_view> name_;
   std::size_t at_ = 0;
 };
 
@@ -137,7 +165,7 @@ GgufValue::Scalar scalar(Reader& reader, GgufType type) {
     case GgufType::kBool:
       return boolean(reader);
     default:
-      return reader.string();
+      return std::string(reader.text());
   }
 }
 
@@ -155,10 +183,10 @@ std::vector<bool> booleans(Reader& reader, std::size_t count) {
   return all;
 }
 
-std::vector<std::string> strings(Reader& reader, std::size_t count) {
-  std::vector<std::string> all;
+std::vector<std::string_view> texts(Reader& reader, std::size_t count) {
+  std::vector<std::string_view> all;
   all.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) all.push_back(reader.string());
+  for (std::size_t i = 0; i < count; ++i) all.push_back(reader.text());
   return all;
 }
 
@@ -167,7 +195,7 @@ GgufValue::Array array(Reader& reader, GgufType type) {
   const auto count = reader.number<std::uint64_t>();
   if (count > reader.left() / least_bytes(type)) {
     reader.fail(message("its array claims ", count, " elements, but only ", reader.left(),
-                        " bytes follow"));
+                        " bytes follow", kCutShort));
   }
   const auto size = static_cast<std::size_t>(count);
   switch (type) {
@@ -194,7 +222,7 @@ GgufValue::Array array(Reader& reader, GgufType type) {
     case GgufType::kBool:
       return booleans(reader, size);
     default:
-      return strings(reader, size);
+      return texts(reader, size);
   }
 }
 
@@ -223,16 +251,16 @@ std::int64_t alignment_of(const GgufValue& value, const Reader& reader) {
 }
 
 void read_metadata(Reader& reader, std::uint64_t count, GgufHeader& header) {
-  std::set<std::string> seen;
+  std::set<std::string_view> seen;
   for (std::uint64_t i = 0; i < count; ++i) {
-    reader.set_subject(message("key number ", i));
-    std::string key = reader.string();
+    reader.set_subject("key", i);
+    const std::string_view key = reader.text();
     reader.expect(!key.empty() && key.size() <= kLongestKey, "its name is empty or too long");
-    reader.set_subject(message("key ", quote_json(key)));
+    reader.set_name(key);
     reader.expect(seen.insert(key).second, "it stands twice");
     GgufValue value = value_of(reader);
     if (key == "general.alignment") header.alignment = alignment_of(value, reader);
-    header.metadata.emplace_back(std::move(key), std::move(value));
+    header.metadata.emplace_back(std::string(key), std::move(value));
   }
 }
 
@@ -258,9 +286,10 @@ std::int64_t bytes_of(const Reader& reader, const GgufBlock& block,
 
 GgufTensor tensor_of(Reader& reader, std::uint64_t index) {
   GgufTensor tensor;
-  reader.set_subject(message("tensor number ", index));
-  tensor.name = reader.string();
-  reader.set_subject(message("tensor ", quote_json(tensor.name)));
+  reader.set_subject("tensor", index);
+  const std::string_view name = reader.text();
+  reader.set_name(name);
+  tensor.name = name;
   reader.expect(!tensor.name.empty(), "its name is empty");
   const auto dimensions = reader.number<std::uint32_t>();
   if (dimensions < 1 || dimensions > kMostDimensions) {
@@ -296,7 +325,7 @@ void check_cover(GgufHeader& header, std::int64_t available, const std::string& 
                    [](const auto& a, const auto& b) { return a.begin < b.begin; });
   std::int64_t end = 0;
   for (const auto& tensor : tensors) {
-    const std::string name = quote_json(tensor.name);
+    const Quoted name{tensor.name};
     const std::int64_t expected = aligned(end, header.alignment);
     require<DataError>(tensor.begin % header.alignment == 0, where, ", tensor ", name,
                        ": its offset ", tensor.begin, " is no multiple of the alignment ",
@@ -340,13 +369,14 @@ GgufHeader parse_gguf(std::string_view file, const std::string& where) {
   }
   const auto tensors = reader.number<std::uint64_t>(), pairs = reader.number<std::uint64_t>();
   if (pairs > reader.left() / kLeastPair) {
-    reader.fail(message("it claims ", pairs, " keys, but only ", reader.left(), " bytes follow"));
+    reader.fail(message("it claims ", pairs, " keys, but only ", reader.left(), " bytes follow",
+                        kCutShort));
   }
   read_metadata(reader, pairs, header);
-  reader.set_subject("");
+  reader.set_subject(nullptr);
   if (tensors > reader.left() / kLeastTensor) {
-    reader.fail(
-        message("it claims ", tensors, " tensors, but only ", reader.left(), " bytes follow"));
+    reader.fail(message("it claims ", tensors, " tensors, but only ", reader.left(),
+                        " bytes follow", kCutShort));
   }
   std::set<std::string> names;
   for (std::uint64_t i = 0; i < tensors; ++i) {

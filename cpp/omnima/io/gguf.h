@@ -35,11 +35,11 @@ enum class GgufType : std::uint32_t {
 };
 
 // Whole numbers and floats of a file are widened; `type` says what it holds (of an array: of its
-// elements).
+// elements). Texts of an array lie elsewhere: in the file that was read, or with whoever writes.
 struct GgufValue {
   using Scalar = std::variant<std::int64_t, std::uint64_t, double, bool, std::string>;
   using Array = std::variant<std::vector<std::int64_t>, std::vector<std::uint64_t>,
-                             std::vector<double>, std::vector<bool>, std::vector<std::string>>;
+                             std::vector<double>, std::vector<bool>, std::vector<std::string_view>>;
   GgufType type = GgufType::kU32;
   std::variant<Scalar, Array> value;
 
@@ -72,11 +72,12 @@ struct GgufBlock {
 const GgufBlock* gguf_block(std::uint32_t type);  // null: unknown
 
 // Reads and checks a whole file's bytes but for those of the tensors; `where` names it in errors.
+// Texts of arrays are views into `file`.
 GgufHeader parse_gguf(std::string_view file, const std::string& where);
 
 struct GgufFile {
-  GgufHeader header;
   std::shared_ptr<Mapping> mapping;
+  GgufHeader header;  // with views into the mapping
 };
 GgufFile read_gguf(const std::filesystem::path& path);
 

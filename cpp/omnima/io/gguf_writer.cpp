@@ -1,6 +1,7 @@
 // Writing of gguf.h: the header as one piece, then the tensors.
 #include <cstring>
 #include <set>
+#include <type_traits>
 
 #include "omnima/core/error.h"
 #include "omnima/io/durable_file.h"
@@ -23,7 +24,7 @@ void put(std::string& out, T value) {
   out.append(bytes, sizeof(T));
 }
 
-void put_string(std::string& out, const std::string& text) {
+void put_string(std::string& out, std::string_view text) {
   require<DataError>(is_utf8(text), "A text for a GGUF file is not valid UTF-8.");
   put(out, static_cast<std::uint64_t>(text.size()));
   out += text;
@@ -72,7 +73,11 @@ void put_value(std::string& out, const GgufValue& value) {
         put(out, static_cast<std::uint64_t>(all.size()));
         for (const auto& each : all) {
           using T = typename std::decay_t<decltype(all)>::value_type;
-          put_scalar(out, value.type, GgufValue::Scalar(T(each)));
+          if constexpr (std::is_same_v<T, std::string_view>) {
+            put_string(out, each);
+          } else {
+            put_scalar(out, value.type, GgufValue::Scalar(T(each)));
+          }
         }
       },
       std::get<1>(value.value));

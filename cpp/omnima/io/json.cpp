@@ -1,5 +1,7 @@
 #include "omnima/io/json.h"
 
+#include <cstdint>
+#include <cstring>
 #include <set>
 
 #include "omnima/core/error.h"
@@ -40,8 +42,20 @@ std::size_t utf8_length(unsigned char lead) {
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
+    if (i + 8 <= text.size()) {
+      std::uint64_t eight;
+      std::memcpy(&eight, text.data() + i, 8);
+      if ((eight & 0x8080808080808080ULL) == 0) {
+        i += 8;
+        continue;
+      }
+    }
     if (byte(0) < 0x80) {
       ++i;
+      continue;
+    }
+    if (byte(0) >= 0xC2 && byte(0) < 0xE0 && i + 2 <= text.size() && (byte(1) & 0xC0) == 0x80) {
+      i += 2;
       continue;
     }
     const std::size_t length = utf8_length(byte(0));

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -61,6 +62,15 @@ Mapping::~Mapping() {
 
 // Advice: a system that does not take it reads when the memory is touched, and keeps it.
 void Mapping::read_ahead() const { static_cast<void>(::madvise(data_, size_, MADV_WILLNEED)); }
+
+void Mapping::read_now(std::size_t begin, std::size_t bytes) const {
+#ifdef MADV_POPULATE_READ
+  bytes = std::min(bytes, size_ - std::min(begin, size_));
+  static_cast<void>(::madvise(data_ + begin, bytes, MADV_POPULATE_READ));
+#else
+  static_cast<void>(begin), static_cast<void>(bytes);
+#endif
+}
 
 void Mapping::forget(const void* memory, std::size_t bytes) {
   const auto* from = static_cast<const char*>(memory);

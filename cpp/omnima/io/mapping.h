@@ -23,6 +23,8 @@ class Mapping {
 
   // The file will be read soon: it is on its way into memory from now on.
   void read_ahead() const;
+  // The same for these bytes, which are there, in the process's own pages, when it returns.
+  void read_now(std::size_t begin, std::size_t bytes) const;
   // Of any mapping that holds this memory: it has been read and leaves the process; used once more
   // it is read from the file, and what was written into it is lost. Other memory is left alone.
   static void forget(const void* memory, std::size_t bytes);

@@ -9,6 +9,8 @@ namespace omnima::quant {
 namespace {
 
 constexpr std::int64_t kPieceBytes = 1 << 18;
+// Blocks up to a cache line: all lines are read anyway.
+constexpr std::int64_t kMaskedBytes = 64;
 
 // Whether the halves at `first` of all blocks have a bit of their exponent that is not set.
 bool halves_are_finite(const std::uint8_t* first, std::int64_t stride, std::int64_t count) {
@@ -20,23 +22,36 @@ bool halves_are_finite(const std::uint8_t* first, std::int64_t stride, std::int6
   return (special & 0x8000u) == 0;
 }
 
-// The same for two halves side by side, such as a scale and a least number.
-bool pairs_are_finite(const std::uint8_t* first, std::int64_t stride, std::int64_t count) {
-  std::uint32_t special = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, first + i * stride, sizeof(bits));
-    special |= (bits & 0x7c007c00u) + 0x04000400u;
+// The same for all halves of small blocks, by all of their bytes: as fast as memory is read.
+bool masked_are_finite(const Format& format, const std::uint8_t* blocks, std::int64_t count) {
+  constexpr std::int64_t kAtOnce = 32;  // blocks, so that a round is many whole vectors
+  const std::int64_t numbers = format.bytes / 2;
+  std::uint16_t masks[kAtOnce * kMaskedBytes / 2] = {};
+  for (std::int64_t i = 0; i < kAtOnce; ++i) {
+    for (const std::int64_t half : format.halves) masks[i * numbers + half / 2] = 0x7c00u;
   }
-  return (special & 0x80008000u) == 0;
+  unsigned special = 0;
+  for (std::int64_t first = 0; first < count; first += kAtOnce, blocks += kAtOnce * format.bytes) {
+    const std::int64_t here = std::min(kAtOnce, count - first) * numbers;
+    std::uint16_t all = 0;
+    for (std::int64_t i = 0; i < here; ++i) {
+      std::uint16_t bits;
+      std::memcpy(&bits, blocks + 2 * i, sizeof(bits));
+      all = static_cast<std::uint16_t>(all | ((bits & masks[i]) + 0x0400u));
+    }
+    special |= all;
+  }
+  return (special & 0x8000u) == 0;
 }
 
 bool rows_are_finite(const Matrix& matrix, std::int64_t first, std::int64_t count) {
   const Format& format = *matrix.format;
   const std::int64_t blocks = matrix.inputs / format.numbers;
   const std::vector<std::int64_t>& halves = format.halves;
-  if (halves.size() == 2 && halves[1] == halves[0] + 2) {
-    return pairs_are_finite(matrix.row(first) + halves[0], format.bytes, count * blocks);
+  const auto odd = [](std::int64_t place) { return place % 2 != 0; };
+  if (!halves.empty() && format.bytes <= kMaskedBytes && !odd(format.bytes) &&
+      std::none_of(halves.begin(), halves.end(), odd)) {
+    return masked_are_finite(format, matrix.row(first), count * blocks);
   }
   if (!halves.empty()) {
     return std::all_of(halves.begin(), halves.end(), [&](std::int64_t half) {

@@ -12,7 +12,6 @@
 #include "omnima/core/error.h"
 #include "omnima/core/mix.h"
 #include "omnima/core/random.h"
-#include "omnima/text/decoded_pieces.h"
 #include "omnima/text/unicode.h"
 #include "omnima/text/utf8.h"
 
@@ -91,7 +90,7 @@ Tokenizer::Tokenizer(Vocabulary vocabulary)
 
 Tokenizer::Tokenizer(Vocabulary&& vocabulary, const std::optional<Vocabulary>& marked)
     : vocabulary_(std::move(vocabulary)),
-      bytes_(decoded_pieces(marked ? *marked : vocabulary_)),
+      bytes_(marked ? *marked : vocabulary_),
       model_(make_model(marked ? *marked : vocabulary_)),
       finder_(vocabulary_, false),
       second_finder_(vocabulary_, true) {

@@ -12,6 +12,7 @@
 
 #include "omnima/text/cache.h"
 #include "omnima/text/chunker.h"
+#include "omnima/text/decoded_pieces.h"
 #include "omnima/text/model.h"
 #include "omnima/text/specials.h"
 #include "omnima/text/vocabulary.h"
@@ -97,7 +98,7 @@ class Tokenizer {
   void check_id(Id id) const;
 
   Vocabulary vocabulary_;
-  std::vector<std::string> bytes_;  // what each id decodes to
+  DecodedPieces bytes_;  // what each id decodes to
   std::unique_ptr<Model> model_;
   std::optional<Chunker> chunker_;
   std::optional<Splitter> splitter_;  // takes the chunker's place where there is a pattern

@@ -1,5 +1,6 @@
 // Ids back to text: what each token says, where a text begins, and what broken UTF-8 becomes.
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "omnima/core/error.h"
@@ -12,38 +13,55 @@ namespace {
 
 constexpr char kUnknownSurface[] = " \xE2\x81\x87 ";  // U+2047: the unknown with SentencePiece
 
-}  // namespace
-
-std::vector<std::string> decoded_pieces(const Vocabulary& vocabulary) {
-  std::vector<std::string> decoded;
-  if (vocabulary.byte_level()) {
-    decoded.reserve(vocabulary.pieces.size());
-    for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-      const std::string& piece = vocabulary.pieces[id];
-      decoded.push_back(vocabulary.roles[id] == Role::kText ? *spelled_bytes(piece) : piece);
-    }
-  } else {
-    decoded = vocabulary.pieces;
+// The tokens that decode to something else than their piece.
+std::map<std::size_t, std::string> exceptions(const Vocabulary& vocabulary) {
+  std::map<std::size_t, std::string> all;
+  if (!vocabulary.byte_level()) {
     const auto bytes = byte_ids(vocabulary);
     for (int byte = 0; bytes && byte < 256; ++byte) {
       const Id id = (*bytes)[byte];
-      if (id != kNoId) decoded[id] = std::string(1, static_cast<char>(byte));
+      if (id != kNoId) all[id] = std::string(1, static_cast<char>(byte));
     }
   }
   if (vocabulary.marking && vocabulary.marking->in_normalizer &&
       !vocabulary.marking->sentencepiece) {
     // Found in normalized text, such a token has the mark before it in itself.
     for (const Found& each : vocabulary.found) {
-      if (each.after_normalizer) decoded[each.id] = unmarked(each.text);
+      if (each.after_normalizer) all[each.id] = unmarked(each.text);
     }
   }
   if (vocabulary.unknown) {
-    if (!vocabulary.marking) decoded[*vocabulary.unknown] = kReplacement;
+    if (!vocabulary.marking) all[*vocabulary.unknown] = kReplacement;
     if (vocabulary.marking && vocabulary.marking->sentencepiece) {
-      decoded[*vocabulary.unknown] = kUnknownSurface;
+      all[*vocabulary.unknown] = kUnknownSurface;
     }
   }
-  return decoded;
+  return all;
+}
+
+}  // namespace
+
+DecodedPieces::DecodedPieces(const Vocabulary& vocabulary) {
+  const auto others = exceptions(vocabulary);
+  auto other = others.begin();
+  std::size_t most = 0;
+  for (const std::string& piece : vocabulary.pieces) most += piece.size();
+  for (const auto& [id, text] : others) most += text.size();
+  bytes_.reserve(most);
+  begins_.reserve(vocabulary.pieces.size() + 1);
+  begins_.push_back(0);
+  for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
+    if (other != others.end() && other->first == id) {
+      bytes_ += (other++)->second;
+    } else if (vocabulary.byte_level() && vocabulary.roles[id] == Role::kText) {
+      core::require<core::DataError>(append_spelled(vocabulary.pieces[id], bytes_), "piece ", id,
+                                     " of the byte-level vocabulary is '", vocabulary.pieces[id],
+                                     "', which has a character that stands for no byte");
+    } else {
+      bytes_ += vocabulary.pieces[id];
+    }
+    begins_.push_back(bytes_.size());
+  }
 }
 
 void Tokenizer::check_id(Id id) const {

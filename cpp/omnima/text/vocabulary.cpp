@@ -36,15 +36,21 @@ void check_merges(const Vocabulary& vocabulary) {
   }
 }
 
-// Calls back with each byte that a piece spells; false where a character spells none.
-template <class Each>
-bool for_each_spelled(std::string_view piece, const Each& each) {
+// By the alphabet's characters: the byte of each, or -1.
+const std::array<int, 0x144>& spelled_byte() {
   static const auto byte_of = [] {
     std::array<int, 0x144> bytes{};
     bytes.fill(-1);
     for (int byte = 0; byte < 256; ++byte) bytes[byte_alphabet()[byte]] = byte;
     return bytes;
   }();
+  return byte_of;
+}
+
+// Calls back with each byte that a piece spells; false where a character spells none.
+template <class Each>
+bool for_each_spelled(std::string_view piece, const Each& each) {
+  const auto& byte_of = spelled_byte();
   for (std::size_t at = 0; at < piece.size(); ++at) {
     // The alphabet's characters have two bytes at most.
     auto point = static_cast<std::uint32_t>(static_cast<unsigned char>(piece[at]));
@@ -63,15 +69,15 @@ std::array<Id, 256> byte_level_ids(const Vocabulary& vocabulary) {
   std::array<Id, 256> ids{};
   ids.fill(kNoId);
   for (std::size_t id = 0; id < vocabulary.pieces.size(); ++id) {
-    if (vocabulary.roles[id] != Role::kText) continue;
+    const std::string& piece = vocabulary.pieces[id];
+    // The alphabet's characters have two bytes at most.
+    if (vocabulary.roles[id] != Role::kText || piece.size() > 2) continue;
     int last = 0;
     std::size_t count = 0;
-    const bool spells = for_each_spelled(vocabulary.pieces[id], [&](int byte) {
+    for_each_spelled(piece, [&](int byte) {
       last = byte;
       ++count;
     });
-    require<DataError>(spells, "piece ", id, " of the byte-level vocabulary is '",
-                       vocabulary.pieces[id], "', which has a character that stands for no byte");
     if (count == 1) ids[static_cast<std::size_t>(last)] = static_cast<Id>(id);
   }
   // What every text needs; rarer bytes may be missing where a vocabulary was learnt without them.
@@ -96,8 +102,9 @@ void check(const Vocabulary& vocabulary) {
                      vocabulary.roles.size(), " roles; give one role a piece");
   for (std::size_t id = 0; id < size; ++id) {
     require<DataError>(!vocabulary.pieces[id].empty(), "piece ", id, " of the vocabulary is empty");
-    require<DataError>(find_invalid_utf8(vocabulary.pieces[id]) == std::string_view::npos, "piece ",
-                       id, " of the vocabulary is not valid UTF-8");
+    require<DataError>(vocabulary.spelled_well ||
+                           find_invalid_utf8(vocabulary.pieces[id]) == std::string_view::npos,
+                       "piece ", id, " of the vocabulary is not valid UTF-8");
   }
   if (vocabulary.algorithm == Algorithm::kUnigram || !vocabulary.scores.empty()) {
     require<DataError>(vocabulary.scores.size() == size, "the vocabulary has ", size,
@@ -120,7 +127,7 @@ void check(const Vocabulary& vocabulary) {
   check_id(vocabulary, vocabulary.bos, "begin");
   check_id(vocabulary, vocabulary.eos, "end");
   check_id(vocabulary, vocabulary.pad, "padding");
-  check_merges(vocabulary);
+  if (!vocabulary.spelled_well) check_merges(vocabulary);
 }
 
 std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary) {
@@ -157,10 +164,13 @@ const std::array<std::uint32_t, 256>& byte_alphabet() {
   return alphabet;
 }
 
+bool append_spelled(std::string_view piece, std::string& out) {
+  return for_each_spelled(piece, [&](int byte) { out += static_cast<char>(byte); });
+}
+
 std::optional<std::string> spelled_bytes(std::string_view piece) {
   std::string bytes;
-  const bool spells = for_each_spelled(piece, [&](int byte) { bytes += static_cast<char>(byte); });
-  if (!spells) return std::nullopt;
+  if (!append_spelled(piece, bytes)) return std::nullopt;
   return bytes;
 }
 

@@ -58,6 +58,8 @@ struct Vocabulary {
   bool nfc = false;          // text is brought to normalization form C first
   bool fuse_unknown = false;  // neighbouring unknown characters are one unknown token
   std::optional<Marking> marking;
+  // Pieces are valid UTF-8 and merges give the pieces that they name: known where they come from.
+  bool spelled_well = false;
 
   bool byte_level() const { return pattern.has_value() && algorithm == Algorithm::kBpe; }
 };
@@ -75,7 +77,10 @@ std::optional<std::array<Id, 256>> byte_ids(const Vocabulary& vocabulary);
 // where it has one in Latin-1, else the next from U+0100 on.
 const std::array<std::uint32_t, 256>& byte_alphabet();
 
-// The bytes that a piece of a byte-level vocabulary spells; empty where it spells none.
+// Appends the bytes that a piece of a byte-level vocabulary spells; false where a character spells
+// none.
+bool append_spelled(std::string_view piece, std::string& out);
+// The same by itself; empty where it spells none.
 std::optional<std::string> spelled_bytes(std::string_view piece);
 
 }  // namespace omnima::text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,25 @@ class StoredModel:
     read: Callable[[str, bool], Tensor]
     #: The formats of tensors that are read as bytes.
     formats: Mapping[str, str]
-    #: The tokenizer in the same file, if there is one.
-    tokenizer: Tokenizer | None = None
+    #: Waits for the tokenizer in the same file, if there is one.
+    finish_tokenizer: Callable[[], Tokenizer | None] = lambda: None
     #: The license that the same file names.
     license: str | None = None
     #: Of a model that we quantized.
     quantization: Quantization | None = None
     #: A look for NaN and infinity that goes on already.
     looking: _core.FiniteLook | None = None
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer in the same file, if there is one.
+
+        Raises
+        ------
+        DataError
+            For damaged lists.
+        """
+        return self.finish_tokenizer()
 
     def look(self) -> _core.FiniteLook:
         """Begin to look for NaN and infinity in all tensors as they are stored."""
@@ -132,6 +144,7 @@ class StoredModel:
             self.names.head_order(self.config),
             device,
         )
+        _ = self.tokenizer  # its thread needs the core with which this one would help the look
         names.report_nonfinite(look.found(), self.where, strict)
         return engine
 

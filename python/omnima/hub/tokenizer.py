@@ -40,7 +40,7 @@ def open_tokenizer(given: str | os.PathLike[str]) -> Tokenizer:
     from omnima import _core
     from omnima.hub.gguf.tokenizer import read_tokenizer
 
-    found = read_tokenizer(_core.GgufFile(path).metadata(lists_of_text=False), str(given))
+    found = read_tokenizer(_core.GgufFile(path).metadata(lists=False), str(given))
     if found is None:
         raise DataError(f"{given} holds no tokenizer.")
     return found

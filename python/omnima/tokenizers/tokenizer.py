@@ -42,7 +42,12 @@ class Tokenizer(ChatTemplates):
     'héllo'
     """
 
-    def __init__(self, description: Description, templates: Templates | None = None) -> None:
+    def __init__(
+        self,
+        description: Description,
+        templates: Templates | None = None,
+        core: _core.Tokenizer | None = None,
+    ) -> None:
         if description.pad is not None and description.pad == description.eos:
             raise ConfigError(
                 "padding and end are the same token; a model would never learn to stop"
@@ -50,28 +55,8 @@ class Tokenizer(ChatTemplates):
         self.description = description
         self._templates = dict(templates or {})
         self._fingerprint: str | None = None
-        pieces = description.pieces
-        self.core = _core.Tokenizer(
-            algorithm=description.algorithm,
-            pieces=pieces.stored
-            if isinstance(pieces, StoredTexts)
-            else _core.TextList(list(pieces)),
-            roles=list(description.roles),
-            merges=description.merges,
-            scores=list(description.scores),
-            unknown=description.unknown,
-            bos=description.bos,
-            eos=description.eos,
-            pad=description.pad,
-            pattern=description.pattern,
-            whole_first=description.whole_first,
-            nfc=description.nfc,
-            fuse_unknown=description.fuse_unknown,
-            marking=None
-            if description.marking is None
-            else _core.Marking(**asdict(description.marking)),
-            found=[astuple(each) for each in description.found],
-        )
+        # A core that is given was made of this description already.
+        self.core = _core_of(description) if core is None else core
 
     @classmethod
     def train(
@@ -407,6 +392,27 @@ class Tokenizer(ChatTemplates):
 
     def __repr__(self) -> str:
         return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def _core_of(description: Description) -> _core.Tokenizer:
+    pieces, marking = description.pieces, description.marking
+    return _core.Tokenizer(
+        algorithm=description.algorithm,
+        pieces=pieces.stored if isinstance(pieces, StoredTexts) else _core.TextList(list(pieces)),
+        roles=list(description.roles),
+        merges=description.merges,
+        scores=list(description.scores),
+        unknown=description.unknown,
+        bos=description.bos,
+        eos=description.eos,
+        pad=description.pad,
+        pattern=description.pattern,
+        whole_first=description.whole_first,
+        nfc=description.nfc,
+        fuse_unknown=description.fuse_unknown,
+        marking=None if marking is None else _core.Marking(**asdict(marking)),
+        found=[astuple(each) for each in description.found],
+    )
 
 
 def built(

@@ -45,7 +45,7 @@ GgufMetadata some_metadata() {
           {"f32", scalar(GgufType::kF32, 0.5)},
           {"f64", scalar(GgufType::kF64, 1e300)},
           {"bool", scalar(GgufType::kBool, true)},
-          {"texts", array(GgufType::kString, std::vector<std::string>{"a", ""})},
+          {"texts", array(GgufType::kString, std::vector<std::string_view>{"a", ""})},
           {"numbers", array(GgufType::kI32, std::vector<std::int64_t>{1, -2})},
           {"naturals", array(GgufType::kU64, std::vector<std::uint64_t>{7})},
           {"floats", array(GgufType::kF32, std::vector<double>{1.5})},

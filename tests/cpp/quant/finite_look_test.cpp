@@ -52,6 +52,26 @@ TEST(FiniteLooks, AgreeWithTheNumbersOfRandomBytes) {
   }
 }
 
+// Many blocks are looked at together: each of them counts, the last ones as well.
+TEST(FiniteLooks, SeeEveryHalfOfEveryBlock) {
+  for (const Format* format : formats()) {
+    const std::int64_t blocks = 70;
+    const at::Tensor bytes = at::zeros({1, blocks * format->bytes}, at::kByte);
+    const Matrix matrix = matrix_of(*format, bytes, 1, blocks * format->numbers);
+    EXPECT_TRUE(found({matrix}).empty()) << format->name;
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      for (const std::int64_t half : format->halves) {
+        auto* at = bytes.mutable_data_ptr<std::uint8_t>() + i * format->bytes + half;
+        store_u16(at, 0xfc00);
+        EXPECT_FALSE(found({matrix}).empty()) << format->name << ' ' << i << ' ' << half;
+        store_u16(at, 0xfbff);
+        EXPECT_TRUE(found({matrix}).empty()) << format->name << ' ' << i << ' ' << half;
+        store_u16(at, 0);
+      }
+    }
+  }
+}
+
 TEST(FiniteLooks, MayBeLeftBeforeTheirEnd) {
   const FiniteLook look({matrix_of(at::randn({2000, 500}))});
 }

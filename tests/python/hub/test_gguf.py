@@ -17,7 +17,7 @@ import omnima
 from omnima import _core
 from omnima.config import ModelConfig
 from omnima.errors import ConfigError, DataError
-from omnima.hub import load_gguf, save_gguf
+from omnima.hub import load_gguf, open_gguf, save_gguf
 from omnima.hub.architectures import REGISTRY
 from omnima.hub.gguf.metadata import ramp_of
 from omnima.hub.names import expected_shapes
@@ -344,6 +344,32 @@ def test_damaged_tokenizers_are_refused(
     save_gguf(config, parameters(config), path, tokenizer, dtype="f32")
     with pytest.raises(DataError, match=message):
         load_gguf(rewritten(path, **changes))
+
+
+def test_a_tokenizer_is_built_beside_the_load(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path / "tokenizer")
+    config = complete({"vocab_size": 260})
+    path = tmp_path / "model.gguf"
+    save_gguf(config, parameters(config), path, tokenizer, dtype="f32")
+    found = open_gguf(path).tokenizer  # used at once
+    assert found is not None
+    assert found.description.merges.tolist() == tokenizer.description.merges.tolist()
+    assert found.description.pieces == tokenizer.description.pieces
+    assert found.fingerprint == tokenizer.fingerprint
+    with pytest.raises(ValueError, match="read-only"):
+        found.description.merges[0, 0] = 1
+    # What is wrong with it is said when it is asked for, every time, and not before.
+    damaged = rewritten(path, tokenizer__ggml__merges=["t zz"])
+    stored = open_gguf(damaged)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"gguf: the merge 't zz' .* that are there\.$"):
+            _ = stored.tokenizer
+    with pytest.raises(DataError, match="the merge 't zz'"):
+        omnima.Model.from_pretrained(damaged, dtype="auto")
+    # Nobody asks for it: another error comes first, and the thread is waited for.
+    with pytest.raises(DataError, match="block_count claims 99 layers"):
+        open_gguf(rewritten(path, llama__block_count=99))
+    del stored
 
 
 def test_padding_by_the_end_is_no_padding(tmp_path: Path) -> None:

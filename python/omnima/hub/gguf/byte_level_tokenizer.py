@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from omnima.hub.gguf.token_lists import (
 
 if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
+    from omnima.tokenizers import Tokenizer
+    from omnima.tokenizers.chat_files import Templates
     from omnima.tokenizers.description import Description
 
 #: The value of the key KIND.
@@ -47,22 +49,21 @@ _PRE = {
 }
 
 
-def read(metadata: Mapping[str, Any], where: str) -> Description:
-    """The tokenizer, by llama.cpp's rules.
+def begin(metadata: Mapping[str, Any], where: str) -> Callable[[Templates], Tokenizer]:
+    """Begin to build the tokenizer, by llama.cpp's rules, beside what the caller does.
+
+    Returns
+    -------
+    callable
+        Waits for the tokenizer and gives it those chat templates. DataError for damaged lists.
 
     Raises
     ------
     DataError
-        For a way to cut text that Omnima does not have, and for damaged lists.
+        For a way to cut text that Omnima does not have, and for lists that are missing.
     """
     from omnima import _core
-    from omnima.tokenizers.description import (
-        ROLE_ADDED,
-        ROLE_SPECIAL,
-        ROLE_TEXT,
-        Description,
-        own_padding,
-    )
+    from omnima.tokenizers.description import ROLE_ADDED, ROLE_SPECIAL, ROLE_TEXT, own_padding
 
     pieces, types = pieces_and_types(metadata, where)
     pre = metadata.get(f"{PREFIX}pre", "gpt-2")
@@ -72,26 +73,47 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
             f"it knows {', '.join(_PRE)}."
         )
     pattern, whole = _PRE[pre]
-    roles = {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_ADDED}
-    try:
-        merges = _core.merges_of_lines(pieces.stored, texts(metadata, "merges", where).stored)
-    except DataError as error:
-        raise DataError(f"{where}: {error}.") from None
+    roles = roles_of(
+        types, {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_ADDED}, ROLE_TEXT
+    )
     bos, eos, pad = ends(metadata, len(pieces), where)
-    return Description(
-        kind="bpe",
-        pieces=pieces,
-        roles=roles_of(types, roles, ROLE_TEXT),
-        merges=merges,
-        scores=(),
+    build = _core.TokenizerBuild(
+        pieces=pieces.stored,
+        roles=roles,
+        merge_lines=texts(metadata, "merges", where).stored,
         bos=bos,
         eos=eos,
         pad=own_padding(pad, eos),
         pattern=pattern,
         whole_first=whole,
-        adds_bos=adds(metadata, "bos", bos, default=False),
-        adds_eos=adds(metadata, "eos", eos, default=False),
     )
+
+    def finish(templates: Templates) -> Tokenizer:
+        from omnima.tokenizers.description import Description
+        from omnima.tokenizers.stored_texts import StoredTexts
+        from omnima.tokenizers.tokenizer import Tokenizer
+
+        try:
+            core = build.tokenizer()
+        except DataError as error:
+            raise DataError(f"{where}: {error}.") from None
+        description = Description(
+            kind="bpe",
+            pieces=StoredTexts(core.pieces()),
+            roles=roles,
+            merges=core.merges(),
+            scores=(),
+            bos=bos,
+            eos=eos,
+            pad=own_padding(pad, eos),
+            pattern=pattern,
+            whole_first=whole,
+            adds_bos=adds(metadata, "bos", bos, default=False),
+            adds_eos=adds(metadata, "eos", eos, default=False),
+        )
+        return Tokenizer(description, templates, core)
+
+    return finish
 
 
 def write(found: Description, vocab_size: int) -> list[Pair]:

@@ -17,6 +17,7 @@ from omnima.hub.gguf.token_lists import (
     UNKNOWN,
     USER,
     adds,
+    check_once,
     ends,
     named,
     pieces_and_types,
@@ -59,6 +60,7 @@ def read(metadata: Mapping[str, Any], where: str) -> Description:
     )
 
     pieces, types = pieces_and_types(metadata, where)
+    check_once(pieces, where)
     names = {UNKNOWN: ROLE_SPECIAL, CONTROL: ROLE_SPECIAL, USER: ROLE_USER, BYTE: ROLE_BYTE}
     roles = roles_of(types, names, ROLE_TEXT)
     for piece, role in zip(pieces, roles, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from omnima.hub.architectures import REGISTRY
 from omnima.hub.config_reader import ConfigReader
 from omnima.hub.gguf.form import GgufForm
 from omnima.hub.gguf.metadata import RAMP, read_shape
-from omnima.hub.gguf.tokenizer import read_tokenizer
+from omnima.hub.gguf.tokenizer import begin_tokenizer
 from omnima.hub.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -66,11 +65,13 @@ def open_gguf(path: str | Path, look: bool = False) -> StoredModel:
     from omnima import _core
 
     where = str(path)
-    file = _core.GgufFile(Path(path))
+    file = _core.GgufFile(Path(path), beside=look)
     file.read_ahead()
-    metadata = file.metadata(lists_of_text=False)
+    metadata = file.metadata(lists=False)
     form = _form_of(metadata, where)
     _check_whole(metadata, where)
+    finish_tokenizer = begin_tokenizer(metadata, where)
+    looking = file.look() if look else None
     formats = {name: kind.lower() for name, kind, _ in file.tensors()}
     shapes = {name: tuple(shape) for name, _, shape in file.tensors()}
     ramp = file.tensor(RAMP) if RAMP in shapes else None
@@ -97,10 +98,16 @@ def open_gguf(path: str | Path, look: bool = False) -> StoredModel:
 
     named = metadata.get("general.license")
     terms = named if isinstance(named, str) and named else None
-    stored = StoredModel(config, where, form.names, read, formats, license=terms)
-    looking = stored.look() if look else None
-    tokenizer = read_tokenizer(metadata, where)
-    return replace(stored, tokenizer=tokenizer, looking=looking)
+    return StoredModel(
+        config,
+        where,
+        form.names,
+        read,
+        formats,
+        finish_tokenizer,
+        license=terms,
+        looking=looking,
+    )
 
 
 def _check_whole(metadata: Mapping[str, Any], where: str) -> None:

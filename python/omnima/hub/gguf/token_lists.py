@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from omnima.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,29 +36,41 @@ def texts(metadata: Mapping[str, Any], name: str, where: str) -> StoredTexts:
 
 
 def pieces_and_types(metadata: Mapping[str, Any], where: str) -> tuple[StoredTexts, bytes]:
-    """The tokens, none of them twice, and the type of each."""
+    """The tokens and the type of each."""
     pieces = texts(metadata, "tokens", where)
-    types = metadata.get(f"{PREFIX}token_type", [NORMAL] * len(pieces))
-    try:
-        types = bytes(types) if isinstance(types, list) else b""
-    except (TypeError, ValueError):  # texts, fractions, numbers that are no type
-        types = b""
-    if len(types) != len(pieces):
+    types = metadata.get(f"{PREFIX}token_type")
+    found = bytes([NORMAL] * len(pieces)) if types is None else _bytes(types)
+    if found is None or len(found) != len(pieces):
         raise DataError(
             f"{where}: {PREFIX}token_type does not have one whole number a token, from 0 to 255."
         )
+    return pieces, found
+
+
+def _bytes(numbers: object) -> bytes | None:
+    """Whole numbers from 0 to 255 in a byte each; None where there is anything else."""
+    if isinstance(numbers, np.ndarray):
+        narrow = numbers.astype(np.uint8)
+        return narrow.tobytes() if np.array_equal(narrow, numbers) else None
+    try:
+        return bytes(numbers) if isinstance(numbers, list) else None
+    except (TypeError, ValueError):  # texts, fractions, numbers that are no byte
+        return None
+
+
+def check_once(pieces: StoredTexts, where: str) -> None:
+    """Refuse tokens of which one stands twice."""
     if pieces.stored.holds_twice():
         raise DataError(f"{where}: {PREFIX}tokens holds a token twice.")
-    return pieces, types
 
 
-def roles_of(types: bytes, roles: Mapping[int, int], otherwise: int) -> list[int]:
+def roles_of(types: bytes, roles: Mapping[int, int], otherwise: int) -> bytes:
     """The role of each token by its type.
 
-    >>> roles_of(bytes([1, 3, 1]), {CONTROL: 2}, otherwise=0)
+    >>> list(roles_of(bytes([1, 3, 1]), {CONTROL: 2}, otherwise=0))
     [0, 2, 0]
     """
-    return list(types.translate(bytes(roles.get(kind, otherwise) for kind in range(256))))
+    return types.translate(bytes(roles.get(kind, otherwise) for kind in range(256)))
 
 
 def named(

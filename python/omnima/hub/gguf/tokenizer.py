@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import DataError
@@ -13,16 +14,18 @@ from omnima.hub.gguf.token_lists import KIND
 if TYPE_CHECKING:
     from omnima.hub.gguf.metadata import Pair
     from omnima.tokenizers import Tokenizer
+    from omnima.tokenizers.chat_files import Templates
 
 _NONE = "no_vocab"
-_READERS = {
-    byte_level_tokenizer.NAME: byte_level_tokenizer.read,
-    marked_tokenizer.NAME: marked_tokenizer.read,
-}
 
 
-def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
-    """The tokenizer of a file's metadata; None where there is none.
+def begin_tokenizer(metadata: Mapping[str, Any], where: str) -> Callable[[], Tokenizer | None]:
+    """Begin to read the tokenizer of a file's metadata, beside what the caller does.
+
+    Returns
+    -------
+    callable
+        Waits for the tokenizer; None where there is none. DataError for damaged lists.
 
     Raises
     ------
@@ -33,14 +36,24 @@ def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
 
     kind = metadata.get(KIND)
     if kind is None or kind == _NONE:
-        return None
-    if not isinstance(kind, str) or kind not in _READERS:
+        return lambda: None
+    finish: Callable[[Templates], Tokenizer]
+    if kind == byte_level_tokenizer.NAME:
+        finish = byte_level_tokenizer.begin(metadata, where)
+    elif kind == marked_tokenizer.NAME:
+        finish = functools.partial(built, marked_tokenizer.read(metadata, where), where)
+    else:
         raise DataError(
             f"{where}: a tokenizer of the kind {kind!r} ({KIND}) is not supported; Omnima "
             f"reads byte-level BPE ({byte_level_tokenizer.NAME!r}) and BPE by scores "
             f"({marked_tokenizer.NAME!r})."
         )
-    return built(_READERS[kind](metadata, where), where, read_templates(metadata, where))
+    return functools.partial(finish, read_templates(metadata, where))
+
+
+def read_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer | None:
+    """The tokenizer of a file's metadata; None where there is none. Raises as `begin_tokenizer`."""
+    return begin_tokenizer(metadata, where)()
 
 
 def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> list[Pair]:
