@@ -1,10 +1,13 @@
-"""What quantization costs: size, perplexity and seconds of every format and method on one model.
+"""What quantization costs: size, perplexity, seconds and memory of every format and method.
 
-    python benchmarks/quantization.py MODEL --data DIRECTORY [--reads N] [--rows N] [--only NAME …]
+    python benchmarks/quantization.py MODEL --data DIRECTORY [--reads N] [--rows N] [--time N]
+                                      [--only NAME …] [--peers PYTHON [--peers-path FOLDERS]]
 
-Calibration text is English prose and documentation; the perplexity is that of other books and other
-pages, which no method has read. Beside our formats stand llama.cpp's own q4_0, q4_1 and q8_0 by its
-rule for rounding. Prints a JSON line a row, then the table in Markdown.
+Calibration text is English prose and documentation; the perplexity is that of another book and
+other pages, which no method has read. Each row is made in a process of its own. With --peers, an
+interpreter that has llama.cpp's package (its PYTHONPATH is --peers-path), llama.cpp's own quantizer
+makes files of the same float32 numbers, and we evaluate them with the same code on the same
+text: only the weights differ. Prints a JSON line a row, then the table in Markdown.
 """
 
 from __future__ import annotations
@@ -12,7 +15,11 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import resource
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,17 +27,16 @@ from typing import Any
 import torch
 
 import omnima
-from omnima import _core
+from omnima.benchmarking.formats import bytes_of
 from omnima.quantization.text import perplexity
 
-TIME = 512
-# Name: what model.quantize is told; "gguf" names a format that every matrix is rounded to.
+READ = 512  # tokens of a row to calibrate on
+# Name: what model.quantize is told.
 CASES: dict[str, dict[str, Any]] = {
-    "int8 row": {"to": "int8"},
+    "float32": {},
+    "bf16": {},
+    "int8 row": {"to": "int8", "group_size": 0},
     "int8 g64": {"to": "int8", "group_size": 64},
-    "q8_0": {"gguf": "q8_0"},
-    "q4_0": {"gguf": "q4_0"},
-    "q4_1": {"gguf": "q4_1"},
     **{
         f"{name} {method}": {"method": method, **told}
         for name, told in {
@@ -45,6 +51,19 @@ CASES: dict[str, dict[str, Any]] = {
         for method in ("rtn", "awq", "gptq")
     },
 }
+# llama.cpp's types of files, by their numbers in llama.h (llama_ftype).
+PEERS = {"Q8_0": 7, "Q4_0": 2, "Q4_1": 3, "Q4_K_S": 14, "Q4_K_M": 15}
+QUANTIZE = """
+import ctypes, sys, llama_cpp
+silent = llama_cpp.llama_log_callback(lambda *told: None)
+llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+options = llama_cpp.llama_model_quantize_default_params()
+options.ftype = int(sys.argv[3])
+made = llama_cpp.llama_model_quantize(
+    sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(options))
+sys.exit(made)
+"""
 
 
 def prose(path: Path, tokenizer: Any, skip: float = 0.1, most: int = 400_000) -> list[int]:
@@ -54,121 +73,134 @@ def prose(path: Path, tokenizer: Any, skip: float = 0.1, most: int = 400_000) ->
     return list(tokenizer.encode(text[begin : begin + most]))
 
 
-def pages(path: Path, tokenizer: Any, odd: bool, most: int = 400_000) -> list[int]:
-    """Ids of every other page of a file of documentation, taken from all of it."""
+def pages(path: Path, tokenizer: Any, which: int, most: int = 100_000) -> list[int]:
+    """Ids of an eighth of the pages of a file of documentation, taken from all of it."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line in file][int(odd) :: 8]
+        texts = [json.loads(line)["text"] for line in file][which::8]
     ids: list[int] = []
     for text in texts:
         ids += tokenizer.encode(text[1000:5000])
-        if len(ids) > most // 4:
+        if len(ids) > most:
             break
     return ids
 
 
-def spread(ids: list[int], rows: int) -> torch.Tensor:
-    """`rows` stretches of TIME ids, evenly from all."""
-    gap = (len(ids) - TIME) / max(1, rows - 1)
-    return torch.tensor([ids[int(i * gap) : int(i * gap) + TIME] for i in range(rows)])
+def spread(ids: list[int], rows: int, time: int) -> torch.Tensor:
+    """`rows` stretches of `time` ids, evenly from all."""
+    gap = (len(ids) - time) / max(1, rows - 1)
+    return torch.tensor([ids[int(i * gap) : int(i * gap) + time] for i in range(rows)])
 
 
-def texts_of(
-    data: Path, tokenizer: Any, reads: int, rows: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to calibrate on, and rows of other books and pages to measure on."""
-    technical = data / "text" / "en_technical.jsonl.gz"
+def texts_of(given: argparse.Namespace, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to calibrate on, and rows of another book and other pages to measure on."""
+    technical = given.data / "text" / "en_technical.jsonl.gz"
     read = [
-        prose(data / "stories" / "red_fairy_book.txt", tokenizer),
-        pages(technical, tokenizer, odd=False),
+        prose(given.data / "stories" / "red_fairy_book.txt", tokenizer),
+        pages(technical, tokenizer, 0),
     ]
-    measured = [
-        prose(data / "stories" / "blue_fairy_book.txt", tokenizer),
-        pages(technical, tokenizer, odd=True),
-    ]
+    measured = [prose(given.data / given.book, tokenizer)]
+    if not given.prose:
+        measured.append(pages(technical, tokenizer, 3))
     return (
-        torch.cat([spread(ids, reads // 2) for ids in read]),
-        torch.cat([spread(ids, rows // 2) for ids in measured]),
+        torch.cat([spread(ids, given.reads // 2, READ) for ids in read]),
+        torch.cat([spread(ids, given.rows // len(measured), given.time) for ids in measured]),
     )
 
 
-def rounded_as(model: Any, name: str) -> tuple[float, int]:
-    """Round every matrix by llama.cpp's plain rule, embedding and head as q8_0, which is what its
-    files have where rows are no multiple of 256; bits a weight, and bytes.
-    """
-    size = 0
-    with torch.no_grad():
-        for parameter, each in model.named_parameters():
-            if each.dim() == 2:
-                ends = "embed" in parameter or "lm_head" in parameter
-                chosen = "q8_0" if ends else name
-                blocks = q4_1(each) if chosen == "q4_1" else _core.quantized(chosen, each)
-                each.copy_(_core.dequantized(chosen, blocks, list(each.shape)))
-                size += blocks.numel()
-            else:
-                size += each.numel() * 4
-    return 8 * size / model.num_parameters, size
-
-
-def q4_1(numbers: torch.Tensor) -> torch.Tensor:
-    """Its blocks hold the same numbers as ours with groups of 32."""
-    return _core.quantized("int4z_g32", numbers)
-
-
-def measured(path: str, name: str, texts: tuple[torch.Tensor, torch.Tensor]) -> dict[str, Any]:
-    """One row."""
-    model = omnima.Model.from_pretrained(path)
-    told = dict(CASES[name])
-    began = time.perf_counter()
-    if "gguf" in told:
-        bits, size = rounded_as(model, told["gguf"])
-    else:
-        report = model.quantize(calibration=texts[0], **told)
-        bits, size = report.bits_per_weight, report.bytes
-    seconds = time.perf_counter() - began
-    after = perplexity(model, texts[1])
-    model.close()
+def row(name: str, size: int, model: Any, measured: torch.Tensor) -> dict[str, Any]:
+    """What there is to say of any model."""
     return {
         "name": name,
-        "bits_per_weight": bits,
+        "bits_per_weight": 8 * size / model.num_parameters,
         "bytes": size,
-        "perplexity": after,
-        "seconds": seconds,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "perplexity": perplexity(model, measured),
     }
+
+
+def ours(given: argparse.Namespace, name: str) -> dict[str, Any]:
+    """A row of our own, in this process."""
+    model = omnima.Model.from_pretrained(given.model)
+    read, measured = texts_of(given, model.tokenizer)
+    told = CASES[name]
+    if not told:
+        with torch.no_grad():
+            for _, each in model.named_parameters():
+                each.copy_(each.bfloat16() if name == "bf16" else each)
+        return row(name, model.num_parameters * (2 if name == "bf16" else 4), model, measured)
+    began = time.perf_counter()
+    report = model.quantize(calibration=read, **told)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    made = row(name, report.bytes, model, measured)
+    return made | {"seconds": seconds, "peak_bytes": peak}
+
+
+def theirs(given: argparse.Namespace, name: str) -> dict[str, Any]:
+    """A row of llama.cpp: its own file of our float32 numbers, read and evaluated by us."""
+    model = omnima.Model.from_pretrained(given.model)
+    _, measured = texts_of(given, model.tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, small = (str(Path(folder) / f"{each}.gguf") for each in ("whole", "small"))
+        model.save_gguf(whole, dtype="f32")
+        model.close()
+        began = time.perf_counter()
+        subprocess.run(
+            [given.peers, "-c", QUANTIZE, whole, small, str(PEERS[name])],
+            env={**os.environ, "PYTHONPATH": given.peers_path}, check=True,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        made = row(
+            f"llama.cpp {name}", bytes_of(small), omnima.Model.from_pretrained(small), measured
+        )
+    return made | {"seconds": seconds}
+
+
+def in_its_own_process(name: str) -> dict[str, Any]:
+    """The row `name` by this script with the same arguments."""
+    done = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--one", name], stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{name} failed")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def cell(value: float | None, scale: float, digits: int) -> str:
+    return "" if value is None else f"{value / scale:.{digits}f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True, help="the directory with texts")
-    parser.add_argument("--reads", type=int, default=64, help="rows of 512 tokens to calibrate on")
-    parser.add_argument("--rows", type=int, default=32, help="rows of 512 tokens that measure")
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--book", default="text/en_moby_dick.txt", help="the one that measures")
+    parser.add_argument("--prose", action="store_true", help="measure on the book alone")
+    parser.add_argument("--reads", type=int, default=48, help="rows of 512 tokens to calibrate on")
+    parser.add_argument("--rows", type=int, default=16, help="rows that measure")
+    parser.add_argument("--time", type=int, default=1024, help="tokens of a row that measures")
+    parser.add_argument("--only", nargs="+", choices=[*CASES, *PEERS], default=[*CASES, *PEERS])
+    parser.add_argument("--peers", help="the interpreter that has llama.cpp's package")
+    parser.add_argument("--peers-path", default="", help="its PYTHONPATH")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    model = omnima.Model.from_pretrained(given.model)
-    texts = texts_of(given.data, model.tokenizer, given.reads, given.rows)
-    texts = tuple(each[:, : model.config.max_position_embeddings] for each in texts)
-    before = perplexity(model, texts[1])
-    rows = [{"name": "float32", "bits_per_weight": 32.0, "perplexity": before, "seconds": 0.0}]
-    with torch.no_grad():
-        for _, each in model.named_parameters():
-            each.copy_(each.bfloat16())
-    after = perplexity(model, texts[1])
-    rows.append({"name": "bf16", "bits_per_weight": 16.0, "perplexity": after})
-    model.close()
-    for row in rows:
-        print(json.dumps(row), flush=True)
-    for name in given.only:
-        rows.append(measured(given.model, name, texts))
+    if given.one:
+        print(json.dumps((theirs if given.one in PEERS else ours)(given, given.one)))
+        return
+    rows = []
+    for name in dict.fromkeys(["bf16", *given.only]):
+        if name in PEERS and not given.peers:
+            print(f"llama.cpp {name}: not measured, there is no --peers", flush=True)
+            continue
+        rows.append(in_its_own_process(name))
         print(json.dumps(rows[-1]), flush=True)
-    base = rows[1]["perplexity"]
-    print("\n| format, method | bits a weight | MB | perplexity | over bf16 | seconds |")
-    print("|---|---|---|---|---|---|")
-    for row in rows:
-        size = f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else "-"
+    base = rows[0]["perplexity"]
+    print("\n| format, method | bits a weight | MB | perplexity | over bf16 | seconds | peak MB |")
+    print("|---|---|---|---|---|---|---|")
+    for each in rows:
         print(
-            f"| {row['name']} | {row['bits_per_weight']:.2f} | {size} | {row['perplexity']:.3f} | "
-            f"{100 * (row['perplexity'] / base - 1):+.2f}% | {row.get('seconds', 0):.0f} |"
+            f"| {each['name']} | {each['bits_per_weight']:.2f} | {each['bytes'] / 1e6:.1f} | "
+            f"{each['perplexity']:.3f} | {100 * (each['perplexity'] / base - 1):+.2f}% | "
+            f"{cell(each.get('seconds'), 1, 0)} | {cell(each.get('peak_bytes'), 1e6, 0)} |"
         )
 
 

@@ -3,14 +3,18 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/outer.h>
 #include <c10/core/GradMode.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
+#include <optional>
+#include <set>
 
 #include "omnima/core/error.h"
+#include "omnima/models/calibration.h"
 #include "omnima/models/foldable.h"
-#include "omnima/ops/product.h"
 #include "omnima/quant/methods/method.h"
 
 namespace omnima::models {
@@ -21,7 +25,8 @@ using core::require;
 
 namespace {
 
-constexpr std::int64_t kTokensAtOnce = 512;
+using Names = std::vector<std::string>;
+
 constexpr std::int64_t kNumbersAtOnce = 1 << 20;  // of a matrix whose rows stand alone
 
 bool is_finite(const at::Tensor& numbers) {
@@ -31,46 +36,26 @@ bool is_finite(const at::Tensor& numbers) {
   return true;
 }
 
-// The second moments of what the linear layers of a block multiply with, by their first parameter.
-class Moments : public nn::InputObserver {
- public:
-  void see(nn::Slot weight, const at::Tensor& x) override {
-    const at::Tensor rows = x.reshape({-1, x.size(-1)});
-    Sum& sum = sums_[weight.first];
-    const at::Tensor more = ops::symmetric_product(rows.t(), rows, at::kFloat);
-    sum.count = weight.count;
-    sum.rows += rows.size(0);
-    sum.sum = sum.sum.defined() ? sum.sum.add_(more) : more;
-  }
+// Freed memory goes back to the system: a block's matrices and moments come in many sizes, and the
+// holes that they leave would add up.
+void give_memory_back() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
-  // Of the parameter with this index: the mean of x x^T, or undefined where none came by.
-  at::Tensor of(std::int64_t parameter) {
-    Sum* sum = find(parameter);
-    if (sum == nullptr) return {};
-    if (!sum->mean.defined()) sum->mean = sum->sum.div_(static_cast<double>(sum->rows));
-    return sum->mean;
-  }
+// The matrices of a block in the order in which it reaches them, those that read the same inputs
+// together: each stage is quantized before the next one sees the text.
+const std::vector<std::vector<std::string>> kStages{
+    {".q_proj.weight", ".k_proj.weight", ".v_proj.weight"},
+    {".o_proj.weight"},
+    {".gate_proj.weight", ".up_proj.weight"},
+    {".down_proj.weight"}};
 
-  // The inputs were divided by s.
-  void divide(std::int64_t parameter, const at::Tensor& s) {
-    if (Sum* sum = find(parameter)) sum->mean = of(parameter).div(at::outer(s, s));
-  }
-
- private:
-  struct Sum {
-    std::int64_t count = 0, rows = 0;
-    at::Tensor sum, mean;
-  };
-
-  Sum* find(std::int64_t parameter) {
-    auto after = sums_.upper_bound(parameter);
-    if (after == sums_.begin()) return nullptr;
-    --after;
-    return parameter < after->first + after->second.count ? &after->second : nullptr;
-  }
-
-  std::map<std::int64_t, Sum> sums_;
-};
+bool ends_in_one(const std::string& name, const std::vector<std::string>& ends) {
+  return std::any_of(ends.begin(), ends.end(),
+                     [&](const std::string& end) { return name.ends_with(end); });
+}
 
 class Quantizer {
  public:
@@ -83,12 +68,43 @@ class Quantizer {
     check();
   }
 
-  // The blocks of the model's layers by their parameters' names: "model.layers.3."; "" for the
-  // rest.
-  void matrices_of(const std::string& prefix, Moments& moments) {
+  // The matrices of a block by their parameters' names, in stages: scales move between the matrices
+  // of a block, so that a method with scales quantizes all of it at once.
+  std::vector<Names> stages(const std::string& prefix) const {
+    Names all;
     for (const auto& [name, format] : options_.formats) {
-      if (prefix.empty() ? name.starts_with(kLayers) : !name.starts_with(prefix)) continue;
+      if (name.starts_with(prefix)) all.push_back(name);
+    }
+    if (method_.scales != nullptr || !method_.reads_text) return {all};
+    std::vector<Names> found;
+    for (const auto& ends : kStages) {
+      const auto rest = std::stable_partition(
+          all.begin(), all.end(), [&](const auto& name) { return ends_in_one(name, ends); });
+      if (rest != all.begin()) found.emplace_back(all.begin(), rest);
+      all.erase(all.begin(), rest);
+    }
+    if (!all.empty()) found.push_back(all);
+    return found;
+  }
+
+  Names outside_blocks() const {
+    Names all;
+    for (const auto& [name, format] : options_.formats) {
+      if (!name.starts_with(kLayers)) all.push_back(name);
+    }
+    return all;
+  }
+
+  std::set<std::int64_t> places_of(const Names& names) const {
+    std::set<std::int64_t> found;
+    for (const auto& name : names) found.insert(places_.at(name));
+    return found;
+  }
+
+  void make(const Names& names, Moments& moments) {
+    for (const auto& name : names) {
       const std::int64_t place = places_.at(name);
+      const std::string& format = options_.formats.at(name);
       const at::Tensor weight = model_.arena().leaf(place).detach();
       made_.push_back({name, format, quantized(weight, format, moments.of(place))});
     }
@@ -99,11 +115,15 @@ class Quantizer {
     if (method_.scales == nullptr) return;
     for (const Foldable& fold : foldables(prefix, places_)) {
       const std::int64_t first = places_.at(fold.readers.front());
-      if (!moments.of(first).defined() || !alike(fold.readers)) continue;
-      std::vector<at::Tensor> weights;
-      for (const auto& name : fold.readers) weights.push_back(leaf(name));
-      const auto& format = quant::format_named(options_.formats.at(fold.readers.front()));
-      const at::Tensor s = method_.scales(format, weights, moments.of(first));
+      if (!moments.of(first).defined() || !all_quantized(fold.readers)) continue;
+      // The scales are chosen for those in the format of the first: others have finer ones.
+      const std::string& format = options_.formats.at(fold.readers.front());
+      std::vector<at::Tensor> weights, deciding;
+      for (const auto& name : fold.readers) {
+        weights.push_back(leaf(name));
+        if (options_.formats.at(name) == format) deciding.push_back(weights.back());
+      }
+      const at::Tensor s = method_.scales(quant::format_named(format), deciding, moments.of(first));
       if (!s.defined()) continue;
       for (const at::Tensor& weight : weights) weight.mul_(s);
       for (const auto& name : fold.writers) {
@@ -143,14 +163,9 @@ class Quantizer {
     return model_.arena().leaf(places_.at(name)).detach();
   }
 
-  // Whether all are to be quantized, in the same format.
-  bool alike(const std::vector<std::string>& names) const {
-    const auto first = options_.formats.find(names.front());
-    return first != options_.formats.end() &&
-           std::all_of(names.begin(), names.end(), [&](const auto& name) {
-             const auto found = options_.formats.find(name);
-             return found != options_.formats.end() && found->second == first->second;
-           });
+  bool all_quantized(const Names& names) const {
+    return std::all_of(names.begin(), names.end(),
+                       [&](const auto& name) { return options_.formats.contains(name); });
   }
 
   void check() const {
@@ -182,39 +197,6 @@ class Quantizer {
   std::vector<QuantizedParameter> made_;
 };
 
-// The calibration text on its way through the blocks, a few rows at a time.
-class Text {
- public:
-  Text(const Decoder& model, const at::Tensor& ids) : model_(model) {
-    const std::int64_t rows = std::max<std::int64_t>(1, kTokensAtOnce / ids.size(1));
-    for (std::int64_t row = 0; row < ids.size(0); row += rows) {
-      parts_.push_back(ids.narrow(0, row, std::min(rows, ids.size(0) - row)));
-      nn::Pass pass = model.begin(parts_.back(), {});
-      streams_.push_back(model.embed(parts_.back(), pass).x);
-    }
-  }
-
-  // Only looks: the text stays before the block.
-  void show(std::int64_t layer, nn::InputObserver& observer) const {
-    for (std::size_t i = 0; i < streams_.size(); ++i) run(layer, i, &observer);
-  }
-
-  void pass_on(std::int64_t layer) {
-    for (std::size_t i = 0; i < streams_.size(); ++i) streams_[i] = run(layer, i, nullptr);
-  }
-
- private:
-  at::Tensor run(std::int64_t layer, std::size_t part, nn::InputObserver* observer) const {
-    nn::Pass pass = model_.begin(parts_[part], {});
-    pass.observer = observer;
-    nn::Stream stream = model_.run_block(layer, {streams_[part]}, pass);
-    return stream.settle();
-  }
-
-  const Decoder& model_;
-  std::vector<at::Tensor> parts_, streams_;  // ids; [rows, time, hidden]
-};
-
 }  // namespace
 
 std::vector<QuantizedParameter> quantize(
@@ -222,7 +204,7 @@ std::vector<QuantizedParameter> quantize(
     const std::function<void(std::int64_t, std::int64_t)>& progress) {
   const c10::NoGradGuard no_grad;
   Quantizer quantizer(model, options);
-  std::optional<Text> text;
+  std::optional<CalibrationText> text;
   if (quantizer.reads_text()) {
     require<ConfigError>(ids.defined(), "The method ", options.method,
                          " reads calibration text, but none was given.");
@@ -233,15 +215,18 @@ std::vector<QuantizedParameter> quantize(
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     progress(layer, layers);
     const std::string prefix = Quantizer::kLayers + std::to_string(layer) + ".";
-    Moments moments;
-    if (text) text->show(layer, moments);
-    quantizer.scale(prefix, moments);
-    quantizer.matrices_of(prefix, moments);
+    for (const Names& stage : quantizer.stages(prefix)) {
+      Moments moments(quantizer.places_of(stage));
+      if (text) text->show(layer, moments);
+      quantizer.scale(prefix, moments);
+      quantizer.make(stage, moments);
+    }
+    give_memory_back();
     if (text && layer + 1 < layers) text->pass_on(layer);
   }
   text.reset();
-  Moments none;
-  quantizer.matrices_of("", none);
+  Moments none({});
+  quantizer.make(quantizer.outside_blocks(), none);
   progress(layers, layers);
   return quantizer.take();
 }

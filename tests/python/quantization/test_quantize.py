@@ -110,6 +110,37 @@ def test_text_makes_four_bits_better(kind):
     assert found["gptq"] < 0.8 * found["rtn"] and found["awq"] < most * found["rtn"], found
 
 
+def test_a_matrix_sees_what_those_before_it_made_quantized():
+    """The last matrix of a block in one go, and alone when the others are quantized already."""
+    name = "model.layers.0.mlp.down_proj.weight"
+    model, twice = made(), made()
+    model.quantize("int4", "gptq", calibration=ids(), ends="none")
+    twice.quantize("int4", "gptq", calibration=ids(), ends="none", keep=[name])
+    twice.quantization = None
+    others = [each for each, _ in twice.named_parameters() if each != name]
+    twice.quantize("int4", "gptq", calibration=ids(), ends="none", keep=others)
+    assert torch.equal(model.quantization.blocks[name], twice.quantization.blocks[name])
+    alone = made()
+    alone.quantize("int4", "gptq", calibration=ids(), ends="none", keep=others)
+    assert not torch.equal(model.quantization.blocks[name], alone.quantization.blocks[name])
+
+
+def test_values_that_heads_share_have_eight_bits():
+    name = "model.layers.0.self_attn.v_proj.weight"
+    shape = ModelConfig(**SHAPE, vocab_size=90).to_dict()
+    for to in ("int4", "nf4"):
+        assert plan(shape, to).formats[name] == "int8_g64"
+    one_each = shape | {"num_key_value_heads": 4}
+    assert plan(one_each, "int4").formats[name] == "int4z_g64"
+    assert plan(shape, "int4", ends="same").formats[name] == "int4z_g64"
+    before, found = made(), {}
+    for ends in ("int8", "same"):
+        model = made()
+        model.quantize("int4", "gptq", calibration=ids(32), ends=ends, keep=["model.embed*"])
+        found[ends] = apart(before, model)
+    assert found["int8"] < 0.95 * found["same"], found
+
+
 def test_moved_scales_leave_the_model_as_it_is():
     """AWQ without rounding worth speaking of: what it multiplies here it divides there."""
     before, model = made(), made()

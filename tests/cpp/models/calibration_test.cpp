@@ -1,0 +1,86 @@
+// What calibration sees of a block, beside plain sums over everything that its layers read.
+#include "omnima/models/calibration.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <gtest/gtest.h>
+
+#include "families.h"
+
+namespace omnima::models {
+namespace {
+
+DecoderConfig small() {
+  return DecoderConfig::from_values({{"vocab_size", std::int64_t{61}},
+                                     {"hidden_size", std::int64_t{32}},
+                                     {"num_hidden_layers", std::int64_t{2}},
+                                     {"num_attention_heads", std::int64_t{4}},
+                                     {"max_position_embeddings", std::int64_t{24}}});
+}
+
+// Keeps what every layer of a pass reads, in the order in which they are reached.
+struct Recorder : nn::InputObserver {
+  std::vector<std::pair<nn::Slot, at::Tensor>> seen;
+  void see(nn::Slot weight, const at::Tensor& x) override {
+    seen.emplace_back(weight, x.reshape({-1, x.size(-1)}).clone());
+  }
+};
+
+Recorder recorded(const Decoder& model, const at::Tensor& ids, std::int64_t layer) {
+  Recorder recorder;
+  nn::Pass pass = model.begin(ids, {});
+  nn::Stream stream = model.embed(ids, pass);
+  for (std::int64_t i = 0; i < layer; ++i) stream = model.run_block(i, stream, pass);
+  pass.observer = &recorder;
+  model.run_block(layer, {stream.settle()}, pass);
+  return recorder;
+}
+
+TEST(Calibration, MomentsAreTheMeanOverAllTokens) {
+  const c10::NoGradGuard no_grad;
+  const Decoder model(small(), 3);
+  const at::Tensor ids = at::randint(61, {50, 24}, at::kLong);  // more than one part
+  CalibrationText text(model, ids);
+  text.pass_on(0);
+  const Recorder plain = recorded(model, ids, 1);
+  ASSERT_GE(plain.seen.size(), 4);
+  for (const auto& [slot, x] : plain.seen) {
+    Moments moments({slot.first + slot.count - 1});  // any parameter of a layer stands for it
+    text.show(1, moments);
+    const at::Tensor expected = x.t().mm(x).div(x.size(0));
+    for (std::int64_t i = 0; i < slot.count; ++i) {
+      EXPECT_TRUE(moments.of(slot.first + i).allclose(expected, 1e-4, 1e-5));
+    }
+    EXPECT_FALSE(moments.of(slot.first + slot.count).defined());
+  }
+}
+
+TEST(Calibration, APassEndsWhereAllWasSeen) {
+  const c10::NoGradGuard no_grad;
+  const Decoder model(small(), 3);
+  const at::Tensor ids = at::randint(61, {2, 24}, at::kLong);
+  const Recorder plain = recorded(model, ids, 0);
+  const nn::Slot first = plain.seen[0].first, second = plain.seen[1].first;
+  Moments moments({first.first, second.first});
+  moments.begin_pass();
+  EXPECT_NO_THROW(moments.see(first, plain.seen[0].second));
+  EXPECT_NO_THROW(moments.see(plain.seen[2].first, plain.seen[2].second));  // not asked for
+  EXPECT_THROW(moments.see(second, plain.seen[1].second), Moments::Enough);
+  EXPECT_FALSE(moments.of(plain.seen[2].first.first).defined());
+}
+
+TEST(Calibration, DividedInputsHaveDividedMoments) {
+  const c10::NoGradGuard no_grad;
+  const Decoder model(small(), 3);
+  const at::Tensor ids = at::randint(61, {2, 24}, at::kLong);
+  const auto [slot, x] = recorded(model, ids, 0).seen[0];
+  Moments moments({slot.first});
+  CalibrationText(model, ids).show(0, moments);
+  const at::Tensor s = at::rand({x.size(1)}).add(0.5);
+  moments.divide(slot.first, s);
+  const at::Tensor y = x.div(s);
+  EXPECT_TRUE(moments.of(slot.first).allclose(y.t().mm(y).div(y.size(0)), 1e-4, 1e-5));
+}
+
+}  // namespace
+}  // namespace omnima::models
