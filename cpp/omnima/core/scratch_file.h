@@ -24,8 +24,6 @@ class ScratchFile {
  private:
   friend void read_ahead(const void* memory, std::size_t bytes);
   friend void let_go(const void* memory, std::size_t bytes);
-  friend void copy_out(const void* memory, std::size_t bytes, void* to);
-  friend void copy_in(void* memory, std::size_t bytes, const void* from);
   ScratchFile(int file, char* data, std::size_t size);
 
   int file_;
@@ -39,12 +37,6 @@ void read_ahead(const void* memory, std::size_t bytes);
 // The memory will not be used for a while: it no longer counts as the process's own, and the system
 // may write it to the disk and take its place.
 void let_go(const void* memory, std::size_t bytes);
-
-// Copies memory out, and back into it; a ScratchFile's without mapping its pages into the process:
-// of data that lies in the system's cache that takes half the time of touching the pages and
-// letting them go. Throws Error where the disk fails.
-void copy_out(const void* memory, std::size_t bytes, void* to);
-void copy_in(void* memory, std::size_t bytes, const void* from);
 
 // Memory of any kind has been read and is not used again soon, so it may leave the process; what
 // comes from a file is read from there if it is used once more. It changes no contents.

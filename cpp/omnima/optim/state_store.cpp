@@ -1,7 +1,5 @@
 #include "omnima/optim/state_store.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,8 +10,6 @@
 
 namespace omnima::optim {
 namespace {
-
-constexpr int64_t kGrainBytes = int64_t{1} << 18;
 
 class Beside final : public StateStore {
  public:
@@ -33,15 +29,9 @@ class Beside final : public StateStore {
   const at::Device device_;
 };
 
-// Calls copy(memory, bytes, first) for parts of a buffer, on all threads.
-template <class Copy>
-void over_bytes(const at::Tensor& part, const Copy& copy) {
-  auto* memory = static_cast<char*>(part.data_ptr());
-  at::parallel_for(0, static_cast<int64_t>(part.nbytes()), kGrainBytes,
-                   [&](int64_t begin, int64_t end) { copy(memory + begin, end - begin, begin); });
-}
+void let_go(const at::Tensor& part) { core::let_go(part.const_data_ptr(), part.nbytes()); }
 
-// Slices are copied out of the files, updated and copied back.
+// The kernels work on the files' memory itself; behind them slices are let go.
 class InFiles final : public StateStore {
  public:
   InFiles(std::string directory, int64_t slice) : directory_(std::move(directory)), slice_(slice) {}
@@ -53,32 +43,17 @@ class InFiles final : public StateStore {
   }
 
   void over(const Tensors& buffers, const Update& update, bool whole) override {
-    const int64_t total = buffers.front().numel();
-    const int64_t most = std::min(total, whole ? total : slice_);
-    Tensors staged;
-    for (const auto& buffer : buffers) staged.push_back(at::empty({most}, buffer.options()));
+    const int64_t total = buffers.front().numel(), most = whole ? total : slice_;
+    Tensors parts(buffers.size());
     for (int64_t first = 0; first < total; first += most) {
-      const int64_t count = std::min(most, total - first);
-      Tensors parts, there;
+      const int64_t count = std::min(most, total - first), after = first + count;
       for (std::size_t i = 0; i < buffers.size(); ++i) {
-        parts.push_back(staged[i].narrow(0, 0, count));
-        there.push_back(buffers[i].narrow(0, first, count));
-        const int64_t after = first + count;
+        parts[i] = buffers[i].narrow(0, first, count);
         const at::Tensor next = buffers[i].narrow(0, after, std::min(most, total - after));
         core::read_ahead(next.const_data_ptr(), next.nbytes());
-        auto* to = static_cast<char*>(parts[i].data_ptr());
-        over_bytes(there[i], [&](char* memory, int64_t bytes, int64_t offset) {
-          core::copy_out(memory, static_cast<std::size_t>(bytes), to + offset);
-        });
       }
       update(first, count, parts);
-      for (std::size_t i = 0; i < buffers.size(); ++i) {
-        const auto* from = static_cast<const char*>(parts[i].const_data_ptr());
-        over_bytes(there[i], [&](char* memory, int64_t bytes, int64_t offset) {
-          core::copy_in(memory, static_cast<std::size_t>(bytes), from + offset);
-        });
-        core::let_go(there[i].const_data_ptr(), there[i].nbytes());  // what a checkpoint read
-      }
+      for (const auto& part : parts) let_go(part);
     }
   }
 

@@ -78,28 +78,6 @@ TEST_F(ScratchFileTest, WhatIsLetGoIsNoLongerTheProcesss) {
   EXPECT_EQ(file->data()[kBytes - 1], 3);
 }
 
-TEST_F(ScratchFileTest, IsCopiedOutAndInWithoutBeingMapped) {
-  constexpr std::size_t kBytes = std::size_t{32} << 20;
-  const auto file = ScratchFile::create(directory_, kBytes);
-  std::vector<char> values(kBytes - 777), back(kBytes - 777);
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<char>(i * i % 251);
-  copy_in(file->data() + 777, values.size(), values.data());
-  copy_out(file->data() + 777, back.size(), back.data());
-  EXPECT_EQ(values, back);
-#ifdef __linux__
-  EXPECT_LT(resident_bytes(file->data()), kBytes / 8);
-#endif
-  EXPECT_EQ(file->data()[776], 0);
-  EXPECT_TRUE(std::equal(values.begin(), values.end(), file->data() + 777));
-  file->data()[777] = 9;  // both ways see the same bytes
-  copy_out(file->data() + 777, 1, back.data());
-  EXPECT_EQ(back[0], 9);
-  copy_in(back.data() + 100, 50, values.data());  // memory of another kind
-  EXPECT_TRUE(std::equal(values.begin(), values.begin() + 50, back.begin() + 100));
-  copy_out(values.data(), 50, back.data());
-  EXPECT_TRUE(std::equal(values.begin(), values.begin() + 50, back.begin()));
-}
-
 TEST_F(ScratchFileTest, OtherMemoryIsLeftAlone) {
   std::vector<int> values(1 << 16, 5);
   let_go(values.data(), values.size() * sizeof(int));
