@@ -109,12 +109,9 @@ def test_a_batch_gives_each_sequence_its_own_text(values: dict[str, Any]) -> Non
 
 def test_replayed_steps_give_the_bits_of_launched_ones() -> None:
     engine = engines(LLAMA)["cuda"]
-    prompt = ids(40)
-    # Token by token the third step of a call is replayed; a call of two tokens only launches.
-    replayed = engine.logits(prompt, True)
-    for count in (1, 2):
-        assert torch.equal(engine.logits(prompt[:count], True), replayed[:count])
-    assert torch.equal(engine.logits(prompt, True), replayed)
+    prompt = ids(20)
+    # A prompt of fewer than 32 tokens is launched as the rows of one step; steps are replayed.
+    assert torch.equal(engine.logits(prompt, True), engine.logits(prompt, False))
 
 
 def test_guessing_ahead_changes_nothing() -> None:
