@@ -192,6 +192,22 @@ TEST(DeviceEngine, RowsOfHeadsMayLieInAnotherOrder) {
   EXPECT_LT(most_apart(pair, random_ids(9, 20), true), 1e-4f);
 }
 
+TEST(DeviceEngine, APromptOfFewTokensGivesTheBitsOfSteps) {
+  for (const Changes& changes : models::families()) {
+    if (!runs_there(changes)) continue;
+    // ATen's own functions of single numbers depend on their place in a vector on the CPU.
+    const auto model = model_of(changes);
+    const auto& c = model.config();
+    if (c.logit_softcap > 0 || c.activation == "relu2" || c.activation.starts_with("geglu"))
+      continue;
+    const Pair pair(model);
+    const Ids ids = random_ids(9, 20);
+    const AsDevice device;
+    EXPECT_TRUE(at::equal(pair.device->logits(ids, true), pair.device->logits(ids, false)))
+        << c.activation << ' ' << c.positions << ' ' << c.norm << ' ' << c.rope_scaling;
+  }
+}
+
 TEST(DeviceEngine, FollowsTheModelsTraining) {
   const auto model = model_of();
   const Pair pair(model);
