@@ -75,7 +75,7 @@ TEST_P(PackedProducts, AreTheSameAtEveryLevelAndThoseOfTheNumbers) {
       ASSERT_NE(packing, nullptr);
       const at::Tensor numbers = dequantized_rows(matrix, 0, outputs);
       const float* weight = numbers.const_data_ptr<float>();
-      for (const std::int64_t rows : {1, 2, 3, 4, 7}) {
+      for (const std::int64_t rows : {1, 2, 3, 4, 7, 8, 16, 27}) {
         const std::int64_t stride = inputs + 3;
         const auto x = draw(rows * stride, 2), bias = draw(outputs, 3);
         Bytes bytes(x, rows, inputs, stride);

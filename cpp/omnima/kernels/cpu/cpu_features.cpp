@@ -25,7 +25,7 @@ std::vector<Feature> probe() {
           OMNIMA_FEATURE("fma"),        OMNIMA_FEATURE("f16c"),       OMNIMA_FEATURE("avx512f"),
           OMNIMA_FEATURE("avx512bw"),   OMNIMA_FEATURE("avx512dq"),   OMNIMA_FEATURE("avx512vl"),
           OMNIMA_FEATURE("avx512vnni"), OMNIMA_FEATURE("avx512bf16"), OMNIMA_FEATURE("amx-tile"),
-          OMNIMA_FEATURE("amx-bf16")};
+          OMNIMA_FEATURE("amx-int8"),   OMNIMA_FEATURE("amx-bf16")};
 #undef OMNIMA_FEATURE
 #elif defined(__aarch64__)
   return {{"neon", true}};  // part of every 64-bit ARM: what the generic level is compiled to
@@ -49,7 +49,7 @@ Level probe_level() {
   if (!has(all, {"avx512f", "avx512bw", "avx512dq", "avx512vl"})) return Level::kAvx2;
   if (!has(all, {"avx512vnni"})) return Level::kAvx512;
   if (!has(all, {"avx512bf16"})) return Level::kAvx512Vnni;
-  return has(all, {"amx-tile", "amx-bf16"}) ? Level::kAmx : Level::kAvx512Bf16;
+  return has(all, {"amx-tile", "amx-int8", "amx-bf16"}) ? Level::kAmx : Level::kAvx512Bf16;
 }
 
 Level choose_level() {

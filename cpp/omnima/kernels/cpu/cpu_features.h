@@ -21,7 +21,7 @@ Level detected_level();
 // an unknown name or a level that this CPU lacks.
 Level active_level();
 // "generic", "avx2", "avx512", "avx512vnni" or "avx512bf16": the suffix of the level's files; or
-// "amx", where bfloat16 products go to the tiles through ATen and all else runs as at avx512bf16.
+// "amx", where bfloat16 products go to the tiles through ATen.
 const char* level_name(Level level);
 // The level called `name`, if a CPU whose highest level is `highest` has it; else ConfigError.
 Level level_from_name(const std::string& name, Level highest);

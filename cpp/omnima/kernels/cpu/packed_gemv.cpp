@@ -7,6 +7,7 @@ PackedKernels packed_kernels_generic();
 #ifdef OMNIMA_X86
 PackedKernels packed_kernels_avx2();
 PackedKernels packed_kernels_avx512vnni();
+PackedKernels packed_kernels_amx();
 #endif
 
 namespace {
@@ -18,6 +19,7 @@ const PackedKernels& kernels_of(Level level) {
 #ifdef OMNIMA_X86
       {Level::kAvx2, packed_kernels_avx2},
       {Level::kAvx512Vnni, packed_kernels_avx512vnni},
+      {Level::kAmx, packed_kernels_amx},
 #endif
   };
   static const auto made = [] {
