@@ -726,9 +726,9 @@ class Engine:
         """
         Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any.
         """
-    def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False) -> torch.Tensor:
+    def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False, cache_precision: str = 'fp32') -> torch.Tensor:
         """
-        Logits after every token, [time, vocab]: by one prefill, or token by token. bf16_prompts: as with prompt_precision "bf16".
+        Logits after every token, [time, vocab]: by one prefill, or token by token. bf16_prompts: as with prompt_precision "bf16". cache_precision: as the option.
         """
     @property
     def vocab_size(self) -> int:

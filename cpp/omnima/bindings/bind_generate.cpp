@@ -120,9 +120,10 @@ void bind_generate(py::module_& module) {
           "any.")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
-           py::arg("bf16_prompts") = false, py::call_guard<py::gil_scoped_release>(),
+           py::arg("bf16_prompts") = false, py::arg("cache_precision") = "fp32",
+           py::call_guard<py::gil_scoped_release>(),
            "Logits after every token, [time, vocab]: by one prefill, or token by token. "
-           "bf16_prompts: as with prompt_precision \"bf16\".");
+           "bf16_prompts: as with prompt_precision \"bf16\". cache_precision: as the option.");
   module.def("process_logits", &process_logits, py::arg("logits"), py::arg("seen"),
              py::arg("options"),
              "The logits after repetition penalty, temperature, top-k, top-p and min-p.");

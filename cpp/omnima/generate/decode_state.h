@@ -3,25 +3,42 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "omnima/generate/sequence_state.h"
+#include "omnima/kernels/cpu/cached_heads.h"
 #include "omnima/models/decoder_config.h"
 
 namespace omnima::generate {
 
+// "fp32", "bf16" or "int8"; else a ConfigError.
+kernels::CacheFormat cache_format_named(const std::string& name);
+
 class DecodeState final : public SequenceState {
  public:
   // Room for `capacity` tokens.
-  DecodeState(const models::DecoderConfig& config, std::int64_t capacity);
+  DecodeState(const models::DecoderConfig& config, std::int64_t capacity,
+              kernels::CacheFormat format = kernels::CacheFormat::kFloat32);
 
+  kernels::CacheFormat format() const { return format_; }
+
+  // In float32:
   float* keys(std::int64_t layer, std::int64_t head);    // [capacity, head_dim]
   float* values(std::int64_t layer, std::int64_t head);  // [head_dim, stride()]: time runs inside
   std::int64_t stride() const { return stride_; }
+  // In other formats:
+  kernels::CachedHead head(std::int64_t layer, std::int64_t head) const;
 
  private:
+  struct Free {
+    void operator()(std::uint8_t* memory) const;
+  };
+
   std::int64_t heads_, head_dim_, stride_;
-  std::int64_t block_;              // floats of one head's keys, and of its values
-  std::unique_ptr<float[]> cache_;  // [layers, heads, keys | values]; left unwritten until used
+  kernels::CacheFormat format_;
+  std::int64_t key_bytes_, value_bytes_, head_bytes_;  // of one head
+  // [layers, heads, keys | values | scales]; left unwritten until used.
+  std::unique_ptr<std::uint8_t, Free> cache_;
 };
 
 }  // namespace omnima::generate

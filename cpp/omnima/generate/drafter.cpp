@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <span>
 
+#include "omnima/generate/decode_state.h"
+
 namespace omnima::generate {
 
 Drafter::Drafter(const models::DecoderConfig& config, const RunnableModel& model,
@@ -13,8 +15,9 @@ Drafter::Drafter(const models::DecoderConfig& config, const RunnableModel& model
       options_(options),
       known_(known),
       runner_(model.runner(
-          config, {std::min(longest, config.max_position_embeddings),
-                   static_cast<std::int64_t>(places), options.prompt_precision == "bf16"})),
+          config,
+          {std::min(longest, config.max_position_embeddings), static_cast<std::int64_t>(places),
+           options.prompt_precision == "bf16", cache_format_named(options.cache_precision)})),
       logits_(places * static_cast<std::size_t>(config.vocab_size)) {}
 
 std::unique_ptr<Draft> Drafter::begin(std::int64_t capacity, std::uint64_t seed) {

@@ -35,7 +35,7 @@ class CpuModel final : public RunnableModel {
   explicit CpuModel(Weights weights) : weights_(std::move(weights)) {}
   std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                       const RunnerOptions& options) const override {
-    return std::make_unique<Runner>(config, weights_, options.longest, options.bf16_prompts);
+    return std::make_unique<Runner>(config, weights_, options);
   }
 
  private:
@@ -52,7 +52,8 @@ class Run {
         options_(options),
         hooks_(hooks),
         runner_(model.runner(config, {longest(), static_cast<std::int64_t>(rows()),
-                                      options.prompt_precision == "bf16"})),
+                                      options.prompt_precision == "bf16",
+                                      cache_format_named(options.cache_precision)})),
         known_(static_cast<std::size_t>(options.known_ids > 0 ? options.known_ids
                                                               : config.vocab_size)),
         logits_(rows() * static_cast<std::size_t>(config.vocab_size)),
@@ -306,13 +307,15 @@ void Engine::check_draft(const GenerateOptions& options, const Engine* draft) co
                        ": a draft model must have the same vocabulary.");
 }
 
-at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts) const {
+at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
+                          const std::string& cache_precision) const {
   check_prompt(ids, 0);
   const auto count = static_cast<std::int64_t>(ids.size());
   require<ConfigError>(count <= config_.max_position_embeddings, "There are ", count,
                        " tokens, but the model's context holds ", config_.max_position_embeddings,
                        ".");
-  const auto runner = model_->runner(config_, {count, 1, bf16_prompts});
+  const auto runner =
+      model_->runner(config_, {count, 1, bf16_prompts, cache_format_named(cache_precision)});
   const auto state = runner->begin(count);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);
   float* data = out.mutable_data_ptr<float>();

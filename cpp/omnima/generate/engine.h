@@ -49,8 +49,9 @@ class Engine {
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
                                 const Hooks& hooks, const Engine* draft = nullptr) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token. `bf16_prompts`:
-  // as prompt_precision "bf16".
-  at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false) const;
+  // as prompt_precision "bf16". `cache_precision`: as in the options.
+  at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false,
+                    const std::string& cache_precision = "fp32") const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "omnima/generate/sequence_state.h"
 #include "omnima/generate/team.h"
+#include "omnima/kernels/cpu/cached_heads.h"
 #include "omnima/models/decoder_config.h"
 
 namespace omnima::generate {
@@ -20,6 +21,7 @@ struct RunnerOptions {
   std::int64_t longest = 1;   // the most tokens that any sequence will hold
   std::int64_t rows = 1;      // the most rows of one append()
   bool bf16_prompts = false;  // the products of a long prompt take bfloat16, with float32 sums
+  kernels::CacheFormat cache = kernels::CacheFormat::kFloat32;  // of keys and values
 };
 
 class ModelRunner {

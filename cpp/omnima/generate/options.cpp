@@ -35,6 +35,13 @@ void each_member(GenerateOptions& o, Visit visit) {
               0,
               {"fp32", "bf16"}},
         o.prompt_precision);
+  visit(Field{"cache_precision",
+              o.cache_precision,
+              "number format of the keys and values that a sequence remembers",
+              0,
+              0,
+              {"fp32", "bf16", "int8"}},
+        o.cache_precision);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct GenerateOptions {
   double repetition_penalty = 1.0;        // 1: off
   std::int64_t speculative_tokens = 0;    // checked together with the next one; 0: off
   std::string prompt_precision = "fp32";  // of a long prompt's products: "fp32" or "bf16"
+  std::string cache_precision = "fp32";   // of keys and values: "fp32", "bf16" or "int8"
   Ids stop_ids{};                         // a sequence ends after any of these
   std::vector<std::uint64_t> seeds{};     // one a sequence
   std::int64_t known_ids = 0;             // only ids below are drawn; 0: any that the model has

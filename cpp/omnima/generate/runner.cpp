@@ -31,13 +31,15 @@ void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
 
 }  // namespace
 
-Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest,
-               bool bf16_prompts)
+Runner::Runner(const models::DecoderConfig& config, const Weights& weights,
+               const RunnerOptions& options)
     : config_(config),
       weights_(weights),
       team_(at::get_num_threads()),
-      bf16_prompts_(bf16_prompts),
-      score_stride_((longest + 15) / 16 * 16) {
+      bf16_prompts_(options.bf16_prompts),
+      cache_(options.cache),
+      score_stride_((options.longest + 15) / 16 * 16) {
+  const std::int64_t longest = options.longest;
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
   grow(scores_, team_.size() * shared * score_stride_);
   grow(rstd_, team_.size() * config.num_attention_heads);
@@ -52,7 +54,7 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights, std:
 }
 
 std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity) {
-  return std::make_unique<DecodeState>(config_, capacity);
+  return std::make_unique<DecodeState>(config_, capacity, cache_);
 }
 
 Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {

@@ -25,10 +25,7 @@ inline constexpr std::int64_t kWideRows = 32;
 
 class Runner final : public ModelRunner {
  public:
-  // `longest` is the most tokens that any sequence will hold. `bf16_prompts`: the products of a
-  // long prompt take bfloat16, with float32 sums.
-  Runner(const models::DecoderConfig& config, const Weights& weights, std::int64_t longest,
-         bool bf16_prompts = false);
+  Runner(const models::DecoderConfig& config, const Weights& weights, const RunnerOptions& options);
 
   std::unique_ptr<SequenceState> begin(std::int64_t capacity) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
@@ -65,6 +62,21 @@ class Runner final : public ModelRunner {
   void share(std::int64_t count, const F& body);
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
   void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
+  // Of states in other formats than float32.
+  void attend_to_cache(std::int64_t layer);
+  // What the query heads of one head of keys have seen: of each the largest score, the sum of the
+  // weights relative to it, and the sums of the weighted values [whole_tiles(head_dim)].
+  struct Seen {
+    float *tops, *totals, *sums;
+  };
+  std::int64_t seen_size() const;
+  Seen seen_at(float* memory) const;
+  void forget(const Seen& seen) const;
+  void see_stretch(std::int64_t layer, std::int64_t row, std::int64_t head, std::int64_t stretch,
+                   float* scores, const Seen& seen);
+  void weigh(float* scores, std::int64_t count, float& top, float& total) const;
+  void join(const Seen& part, const Seen& all) const;
+  void write_seen(const Seen& seen, std::int64_t row, std::int64_t head);
   void remember(std::int64_t layer, const Layer& weights);
   void reorder(float* heads, std::int64_t count, int thread);
   // The norm of each query or key head of a row.
@@ -120,6 +132,7 @@ class Runner final : public ModelRunner {
   std::vector<Row> rows_;
   bool wide_ = false;
   bool bf16_prompts_;
+  kernels::CacheFormat cache_;
   std::int64_t score_stride_;
   models::RotaryTables rotary_, local_rotary_;  // of layers with a window, where those have others
   // Of sequences that have tables of their own, by the number of tokens they have room for: what is
@@ -128,6 +141,7 @@ class Runner final : public ModelRunner {
   at::Tensor buckets_;         // of distances, with relative positions
   std::vector<float> slopes_;  // ALiBi, of each query head; empty: none
   std::vector<float> scores_;  // [threads, heads that share keys, score_stride_]
+  std::vector<float> seen_;    // what attend_to_cache has seen, seen_size() each
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   using Floats = core::LineVector<float>;
   Floats x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;

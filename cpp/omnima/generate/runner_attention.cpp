@@ -5,12 +5,16 @@
 #include "omnima/core/scope.h"
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/activation.h"
+#include "omnima/kernels/cpu/cached_heads.h"
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/kernels/cpu/logits.h"
 #include "omnima/kernels/cpu/norm.h"
 
 namespace omnima::generate {
 namespace {
+
+// From this many rows on, threads share their keys and values: each lies in memory of its own.
+constexpr std::int64_t kSharedRows = 4;
 
 void softmax(float* scores, std::int64_t count, float scale) {
   const auto& table = kernels::logit_kernels();
@@ -38,6 +42,8 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
     const core::Scope scope("attention", work.flops, work.bytes);
     if (has_tiles()) {
       attend_in_tiles(layer);
+    } else if (rows_.front().state->format() != kernels::CacheFormat::kFloat32) {
+      attend_to_cache(layer);
     } else {
       share(rows * heads, [&](std::int64_t begin, std::int64_t end, int thread) {
         for (std::int64_t i = begin; i < end; ++i) {
@@ -70,7 +76,7 @@ void Runner::remember(std::int64_t layer, const Layer& weights) {
     for (std::int64_t row = begin; row < end; ++row) remember(layer, weights, row, thread);
   };
   const auto rows = static_cast<std::int64_t>(rows_.size());
-  if (wide_) {
+  if (rows >= kSharedRows) {
     share(rows, some);
   } else {
     some(0, rows, 0);
@@ -93,9 +99,14 @@ void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row
     rotate(queries, shared, position, *tables);
     rotate(keys, heads, position, *tables);
   }
+  const bool exact = state->format() == kernels::CacheFormat::kFloat32;
   for (std::int64_t head = 0; head < heads; ++head) {
     const float* key = keys + head * width;
     const float* value = &v_[(row * heads + head) * width];
+    if (!exact) {
+      kernels::cached_head_kernels().write(state->head(layer, head), position, key, value);
+      continue;
+    }
     std::copy(key, key + width, state->keys(layer, head) + position * width);
     float* values = state->values(layer, head) + position;
     for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
@@ -180,11 +191,14 @@ void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t
 Runner::Work Runner::attention_work(std::int64_t layer) const {
   const core::BlockPattern blocks = config_.blocks_of(layer);
   const std::int64_t window = config_.window_of(layer);
+  const std::int64_t number = kernels::CachedHead::number_bytes(rows_.front().state->format());
+  const bool scaled = rows_.front().state->format() == kernels::CacheFormat::kInt8;
   Work work;
   const auto add = [&](std::int64_t queries, std::int64_t reads, std::int64_t seen) {
     const auto products = static_cast<double>(2 * seen * config_.head_dim);  // scores and sums
     work.flops += 2.0 * static_cast<double>(queries) * products;
-    work.bytes += sizeof(float) * static_cast<double>(reads) * products;
+    work.bytes += static_cast<double>(number * reads) * products;
+    if (scaled) work.bytes += 2 * sizeof(float) * static_cast<double>(reads * seen);
   };
   for (const Row& row : rows_) {
     const std::int64_t all = row.position + 1;

@@ -12,6 +12,7 @@ from omnima.errors import ConfigError
 TASKS = ("train", "evaluate", "tokenize")
 PRECISIONS = ("bf16", "fp32")
 ACTIVATIONS = ("float32", "int8")
+CACHES = ("fp32", "bf16", "int8")
 
 
 def check_precisions(given: str | Sequence[str]) -> list[str]:
@@ -40,6 +41,17 @@ def check_activations(given: str) -> str:
     """
     if given not in ACTIVATIONS:
         raise ConfigError(f'activations is "{given}"; the choices are {" and ".join(ACTIVATIONS)}.')
+    return given
+
+
+def check_cache(given: str) -> str:
+    """Return the number format of keys and values; ConfigError for an unknown one.
+
+    >>> check_cache("bf16")
+    'bf16'
+    """
+    if given not in CACHES:
+        raise ConfigError(f'cache_precision is "{given}"; the choices are {", ".join(CACHES)}.')
     return given
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omnima.benchmarking import formats
-from omnima.benchmarking.choices import check_activations, check_formats, check_peers
+from omnima.benchmarking.choices import check_activations, check_cache, check_formats, check_peers
 from omnima.benchmarking.copies import Copies
 from omnima.benchmarking.formats import copy_of
 from omnima.benchmarking.process import SystemFailed, WorkerProcess
@@ -28,6 +28,7 @@ def benchmark_generation(
     *,
     format: str | Sequence[str] = "f32",
     activations: str = "float32",
+    cache_precision: str = "fp32",
     sequences: int | None = None,
     prompt_tokens: int | None = None,
     new_tokens: int | None = None,
@@ -56,6 +57,8 @@ def benchmark_generation(
         the GGUF file of llama.cpp (Q8_0, Q4_0), other peers from their own nearest kind.
     activations
         What we multiply matrices of 8 and 4 bits with: "float32" or "int8".
+    cache_precision
+        Of our keys and values: "fp32", "bf16" or "int8".
     sequences, prompt_tokens, new_tokens
         In place of the task's. What is not given is made smaller where the model's context is too
         small for it.
@@ -81,8 +84,8 @@ def benchmark_generation(
     Raises
     ------
     ConfigError
-        An unknown task, format, kind of activations or peer, sizes that do not fit the context, no
-        such model.
+        An unknown task, format, kind of activations or of cache, or peer, sizes that do not fit the
+        context, no such model.
 
     Examples
     --------
@@ -106,6 +109,7 @@ def benchmark_generation(
         place = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="omnima-bench-"))
         job = {"model": str(path), "prompts": work.prompts(), "new_tokens": work.new_tokens}
         job["activations"] = check_activations(activations)
+        job["cache_precision"] = check_cache(cache_precision)
         jobs = [(each, {**job, "precision": each}) for each in names]
         return _Writing(work, Copies(path, Path(place)), turns).run(systems, jobs)
 

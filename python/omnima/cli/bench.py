@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import ACTIVATIONS, MODEL
+from omnima.cli.model_options import ACTIVATIONS, CACHE, MODEL
 from omnima.cli.output import Json, print_json
 from omnima.cli.shape_options import Markdown, given, refuse, with_shape
 from omnima.errors import ConfigError
@@ -30,6 +30,7 @@ def bench(
         "(quantize: int8, int4, nf4; int8,int4 by default)",
     ),
     activations: str | None = typer.Option(None, help="int8, int4: " + ACTIVATIONS),
+    cache_precision: str | None = typer.Option(None, help="ours, " + CACHE),
     sequences: int | None = typer.Option(None, help="written together; batch: 16, else 1"),
     prompt_tokens: int | None = typer.Option(None, help="prefill: 512, else 64"),
     new_tokens: int | None = typer.Option(None, help="tokens to write; decode: 128, batch: 64"),
@@ -67,6 +68,7 @@ def bench(
         model={"model": model, "format": format, "cache": cache},
         writing={
             "activations": activations,
+            "cache_precision": cache_precision,
             "sequences": sequences,
             "prompt_tokens": prompt_tokens,
             "new_tokens": new_tokens,

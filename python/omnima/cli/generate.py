@@ -8,6 +8,7 @@ import typer
 
 from omnima.cli.model_options import (
     activations_option,
+    cache_option,
     device_option,
     model_argument,
     strict_option,
@@ -48,6 +49,7 @@ def generate(
     prompt_precision: str = typer.Option(
         "fp32", help="of a long prompt's products: fp32, or bf16 where the CPU has it"
     ),
+    cache_precision: str = cache_option(),
     strict: bool = strict_option(),
     json: bool = typer.Option(False, "--json", help="print the result as one JSON object"),
 ) -> None:
@@ -64,6 +66,7 @@ def generate(
         "stop": tuple(stop or ()),
         "seed": seed,
         "prompt_precision": prompt_precision,
+        "cache_precision": cache_precision,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
     model, tokenizer = writing.open_model(directory, strict, activations, device)

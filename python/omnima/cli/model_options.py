@@ -8,6 +8,7 @@ import typer
 
 MODEL = "a directory, a GGUF file or a name on the Hugging Face hub: owner/name[@revision]"
 TOKENIZER = "of a tokenizer or a model: " + MODEL
+CACHE = "of keys and values: fp32, bf16 or int8 (half and a quarter of the memory, rounded)"
 ACTIVATIONS = "what quantized matrices are multiplied with: float32, or int8 (faster, rounded)"
 
 
@@ -29,6 +30,11 @@ def activations_option() -> Any:
 def device_option() -> Any:
     """Where a model computes."""
     return typer.Option("cpu", help="where to compute: cpu, cuda or one GPU: cuda:1")
+
+
+def cache_option() -> Any:
+    """The number format of a sequence's keys and values."""
+    return typer.Option("fp32", help=CACHE)
 
 
 def strict_option() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from omnima.cli.model_options import ACTIVATIONS, MODEL
+from omnima.cli.model_options import ACTIVATIONS, CACHE, MODEL
 from omnima.cli.output import Json, print_json
 from omnima.cli.shape_options import Markdown, given, refuse, with_shape
 
@@ -19,6 +19,7 @@ def profile(
     ),
     format: str | None = typer.Option(None, help="generate: of the weights; f32 by default"),
     activations: str | None = typer.Option(None, help="generate: " + ACTIVATIONS),
+    cache_precision: str | None = typer.Option(None, help="generate: " + CACHE),
     sequences: int | None = typer.Option(None, help="generate: written together; 1 by default"),
     prompt_tokens: int | None = typer.Option(None, help="generate: 64 by default"),
     new_tokens: int | None = typer.Option(None, help="generate: tokens to write; 128 by default"),
@@ -41,6 +42,7 @@ def profile(
         "model": model,
         "format": format,
         "activations": activations,
+        "cache_precision": cache_precision,
         "sequences": sequences,
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,

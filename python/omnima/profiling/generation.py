@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omnima._machine import threads_in_use
-from omnima.benchmarking.choices import check_activations, check_formats
+from omnima.benchmarking.choices import check_activations, check_cache, check_formats
 from omnima.benchmarking.formats import open_in
 from omnima.benchmarking.limits import describe_machine, measure_reading
 from omnima.benchmarking.rounds import check_threads, measured_limits
@@ -23,12 +23,15 @@ from omnima.profiling.memory import forget_peak, resident_memory
 from omnima.profiling.parts import bytes_of, part_rows, seconds_of
 from omnima.profiling.trace import check_trace_path, write_trace
 
+_CACHE_TILE = 16  # a rounded value is stored in whole vectors of so many numbers
+
 
 def profile_generation(
     model: str | Path | None = None,
     *,
     format: str = "f32",
     activations: str = "float32",
+    cache_precision: str = "fp32",
     preset: str | None = None,
     params: int | None = None,
     vocab_size: int | None = None,
@@ -51,6 +54,8 @@ def profile_generation(
         Of its weights, as for :func:`omnima.benchmarking.benchmark_generation`.
     activations
         What matrices of 8 and 4 bits are multiplied with: "float32" or "int8".
+    cache_precision
+        Of keys and values: "fp32", "bf16" or "int8".
     preset, params, vocab_size, context
         In place of a model: a shape with random weights, as for :func:`omnima.benchmark`.
     sequences, prompt_tokens, new_tokens
@@ -90,7 +95,7 @@ def profile_generation(
     forget_peak()
     made, name, weight_bytes = _model_of(model, format, check_activations(activations), shape)
     work = work_of("decode", name, made.config, sequences, prompt_tokens, new_tokens)
-    run = _record(made, work, threads)
+    run = _record(made, work, threads, check_cache(cache_precision))
     peak = max(before, peak_memory())
     moved = bytes_of(run.spans, "token")
     limits = measured_limits(threads)
@@ -114,7 +119,7 @@ def profile_generation(
         "operators": [dataclasses.asdict(row) for row in rows],
         "memory": {
             "weights": weight_bytes,
-            "keys_and_values": _cache_bytes(made.config, work),
+            "keys_and_values": _cache_bytes(made.config, work, cache_precision),
             "process": before,
             "peak": peak,
         },
@@ -157,9 +162,15 @@ def _parameters(fields: dict[str, Any]) -> int:
     return int(ModelConfig.from_dict(fields).num_parameters)
 
 
-def _cache_bytes(config: Any, work: Work) -> int:
-    heads = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return int(4 * heads * work.sequences * (work.prompt_tokens + work.new_tokens))
+def _cache_bytes(config: Any, work: Work, precision: str) -> int:
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    values = config.head_dim
+    if precision != "fp32":
+        values = -(-values // _CACHE_TILE) * _CACHE_TILE
+    number = {"fp32": 4, "bf16": 2, "int8": 1}[precision]
+    scales = 2 * 4 if precision == "int8" else 0
+    token = heads * (number * (config.head_dim + values) + scales)
+    return int(token * work.sequences * (work.prompt_tokens + work.new_tokens))
 
 
 @dataclasses.dataclass
@@ -168,14 +179,21 @@ class _Recording:
     plain_token: float  # seconds of a step of all sequences, without the recording
 
 
-def _record(model: Any, work: Work, threads: int) -> _Recording:
+def _record(model: Any, work: Work, threads: int, cache_precision: str) -> _Recording:
     from omnima import _core, generation
 
     prompts = work.prompts()
 
     def write(count: int) -> float:
         start = time.perf_counter()
-        generation.generate(model, None, prompts, max_new_tokens=count, temperature=0.0)
+        generation.generate(
+            model,
+            None,
+            prompts,
+            max_new_tokens=count,
+            temperature=0.0,
+            cache_precision=cache_precision,
+        )
         return time.perf_counter() - start
 
     with threads_in_use(threads):

@@ -101,6 +101,18 @@ TEST_P(Allocation, NoTokenOfAnyFamilyNeedsOne) {
   }
 }
 
+TEST_P(Allocation, NoPrecisionOfTheCacheNeedsOne) {
+  for (const auto& changes : models::families()) {
+    const Engine engine = engine_of(changes);
+    for (const char* precision : {"bf16", "int8"}) {
+      GenerateOptions options;
+      options.cache_precision = precision;
+      EXPECT_EQ(allocations_of(engine, {{1}}, options), 0) << precision;
+      EXPECT_EQ(allocations_of(engine, {{1}, {2}, {3, 4}, {5}, {6}}, options), 0) << precision;
+    }
+  }
+}
+
 TEST_P(Allocation, NoWayOfDrawingNeedsOne) {
   const Engine engine = engine_of({});
   GenerateOptions options;

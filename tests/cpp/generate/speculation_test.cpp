@@ -158,7 +158,7 @@ TEST(Speculation, RowsTogetherGiveTheLogitsOfRowsOneByOne) {
       }
       const Weights weights(model.config(), stored, formats);
       const Ids ids = random_ids(8, 30);
-      Runner runner(model.config(), weights, 40);
+      Runner runner(model.config(), weights, {40});
       DecodeState one(model.config(), 40), many(model.config(), 40);
       std::vector<float> wanted(ids.size() * kVocab), got(ids.size() * kVocab);
       SequenceState* const single[] = {&one};

@@ -103,16 +103,20 @@ def test_profile_generate_keeps_its_contract(tmp_path):
 
 
 def test_a_token_reads_the_weights_and_its_keys_and_values(quick):
-    found = profile_generation(**TINY, threads=1)
     model = Model.from_preset("nima", vocab_size=300, max_position_embeddings=64)
     c = model.config
-    cache = 8.0 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
+    heads = c.num_hidden_layers * c.num_key_value_heads
     mean = sum(range(41, 49)) / 8  # keys that each of the eight steps sees
     norms = 4 * c.hidden_size * (2 * c.num_hidden_layers + 1)  # too small to be counted
     row = 4 * c.hidden_size  # of the embedding
-    expected = 4 * model.num_parameters - norms + row + cache * mean
-    assert found["bytes_per_token"] == pytest.approx(expected)
-    assert found["read_limit_gb_per_s"] == 20.0
+    weights = 4 * model.num_parameters - norms + row
+    assert c.head_dim % 16 == 0  # else rounded values take more than their numbers
+    for precision, number, scale in (("fp32", 4, 0), ("bf16", 2, 0), ("int8", 1, 4)):
+        found = profile_generation(**TINY, threads=1, cache_precision=precision)
+        token = 2 * heads * (number * c.head_dim + scale)
+        assert found["bytes_per_token"] == pytest.approx(weights + token * mean)
+        assert found["memory"]["keys_and_values"] == token * 49
+        assert found["read_limit_gb_per_s"] == 20.0
 
 
 @pytest.mark.parametrize("threads", [1, 2])

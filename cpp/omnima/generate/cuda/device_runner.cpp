@@ -183,6 +183,9 @@ class DeviceModel final : public RunnableModel {
       : weights_(config, weights, device) {}
   std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                       const RunnerOptions& options) const override {
+    core::require<core::ConfigError>(
+        options.cache == kernels::CacheFormat::kFloat32,
+        "cache_precision is of the CPU's keys and values: leave it at fp32 on a device.");
     return std::make_unique<DeviceRunner>(config, weights_, options);
   }
 

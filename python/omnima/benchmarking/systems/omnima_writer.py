@@ -28,6 +28,7 @@ def build(job: dict[str, Any]) -> tuple[Writer, dict[str, Any]]:
             max_new_tokens=new_tokens,
             temperature=0.0,
             prompt_precision="fp32" if job["precision"] == "f32" else "bf16",
+            cache_precision=job.get("cache_precision", "fp32"),
         )
         return written[0].ids
 
