@@ -12,7 +12,8 @@ namespace omnima::kernels {
 
 // Layouts that have code of their own, as quant/formats/ describes them; kOther: any that a
 // function turns into float32.
-// kInt8, kInt4, kInt4Z: kQ8_0, kQ4_0, kQ4_1 with groups of another size.
+// kInt8, kInt4, kInt4Z: kQ8_0, kQ4_0, kQ4_1 with groups of another size, and kNf4, whose groups
+// share a half: what a block holds gives their sizes.
 enum class BlockLayout {
   kOther,
   kF32,
@@ -23,11 +24,15 @@ enum class BlockLayout {
   kQ4_1,
   kQ5_0,
   kQ5_1,
+  kQ2K,
+  kQ3K,
   kQ4K,
+  kQ5K,
   kQ6K,
   kInt8,
   kInt4,
-  kInt4Z
+  kInt4Z,
+  kNf4
 };
 
 struct Blocks {
@@ -56,11 +61,12 @@ void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end,
 void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
                        float* out, Level level = active_level());
 
-// What a level has for a layout; null: nothing of its own.
+// What a level has for a format; null: nothing of its own.
 struct BlockKernels {
   // At most kBlockRows rows.
   void (*gemv)(const BlockGemv&, std::int64_t begin, std::int64_t end) = nullptr;
-  void (*dequantize)(const std::uint8_t* blocks, std::int64_t count, float* out) = nullptr;
+  void (*dequantize)(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
+                     float* out) = nullptr;
 };
 inline constexpr std::int64_t kBlockRows = 8;
 

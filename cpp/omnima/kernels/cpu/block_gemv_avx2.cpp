@@ -5,7 +5,7 @@
 
 namespace omnima::kernels {
 
-BlockKernels block_kernels_avx2(BlockLayout layout) { return block_kernels<Avx2>(layout); }
+BlockKernels block_kernels_avx2(const Blocks& format) { return block_kernels<Avx2>(format); }
 
 }  // namespace omnima::kernels
 #endif

@@ -5,7 +5,7 @@
 
 namespace omnima::kernels {
 
-BlockKernels block_kernels_avx512(BlockLayout layout) { return block_kernels<Avx512>(layout); }
+BlockKernels block_kernels_avx512(const Blocks& format) { return block_kernels<Avx512>(format); }
 
 }  // namespace omnima::kernels
 #endif

@@ -148,6 +148,48 @@ struct BlockTile {
   }
 };
 
+// The same with groups of a size that the format gives.
+template <class V, template <class> class D>
+struct GroupTile {
+  using Decoder = D<V>;
+  static constexpr int outputs_of(int rows) { return BlockTile<V, Q8_0>::outputs_of(rows); }
+
+  template <int O, int R>
+  static void run(const BlockGemv& g, std::int64_t o) {
+    const GroupSizes sizes = Decoder::sizes(g.format);
+    const std::int64_t row = g.inputs / g.format.numbers * g.format.bytes;
+    const std::uint8_t* weight = g.weight + o * row;
+    ask_for(weight, O * row);
+    Sums<V, O, R> sums;
+    for (std::int64_t k = 0; k < g.inputs; weight += g.format.bytes) {
+      for (std::int64_t group = 0; group < sizes.groups; ++group, k += sizes.numbers) {
+        add<R>(sums, g, sizes, weight, row, group, k, std::make_integer_sequence<int, O>());
+      }
+    }
+    sums.write(g, o);
+  }
+
+ private:
+  // Adds the products of a group of each output, which begins with input k.
+  template <int R, int... kOutputs>
+  static void add(Sums<V, sizeof...(kOutputs), R>& sums, const BlockGemv& g,
+                  const GroupSizes& sizes, const std::uint8_t* weight, std::int64_t row,
+                  std::int64_t group, std::int64_t k, std::integer_sequence<int, kOutputs...>) {
+    const Decoder of[] = {Decoder(sizes, weight + kOutputs * row, group)...};
+    for (std::int64_t first = 0; first < sizes.numbers; first += Decoder::kStep) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Decoder::kStep / V::kWidth; ++v) {
+        typename V::Type x[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          x[r] = V::load(g.x + r * g.x_stride + k + first + v * V::kWidth);
+        }
+        (sums.add(kOutputs, of[kOutputs].at(first, v), x), ...);
+      }
+    }
+  }
+};
+
 // The same with numbers of 16 bits, which kLoad widens; their rows may end within a vector.
 template <class V, auto kLoad>
 struct ShortTile {
@@ -206,7 +248,7 @@ void block_range(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
 }
 
 template <class V, template <class> class D>
-void write_super_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
+void write_super_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, float* out) {
   using Decoder = D<V>;
   for (; count > 0; --count, blocks += Decoder::kBytes, out += Decoder::kNumbers) {
     const Decoder block(blocks);
@@ -218,7 +260,7 @@ void write_super_blocks(const std::uint8_t* blocks, std::int64_t count, float* o
 }
 
 template <class V, template <class> class D>
-void write_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
+void write_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, float* out) {
   using Decoder = D<V>;
   alignas(64) float halves[2 * kBlocksAtOnce];
   for (; count > 0; count -= kBlocksAtOnce) {
@@ -234,8 +276,25 @@ void write_blocks(const std::uint8_t* blocks, std::int64_t count, float* out) {
   }
 }
 
+template <class V, template <class> class D>
+void write_groups(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
+                  float* out) {
+  using Decoder = D<V>;
+  const GroupSizes sizes = Decoder::sizes(format);
+  for (; count > 0; --count, blocks += format.bytes) {
+    for (std::int64_t group = 0; group < sizes.groups; ++group) {
+      const Decoder of(sizes, blocks, group);
+      for (std::int64_t first = 0; first < sizes.numbers; first += Decoder::kStep) {
+        for (int v = 0; v < Decoder::kStep / V::kWidth; ++v, out += V::kWidth) {
+          V::store(out, of.at(first, v));
+        }
+      }
+    }
+  }
+}
+
 template <class V, auto kLoad>
-void write_short(const std::uint8_t* numbers, std::int64_t count, float* out) {
+void write_short(const Blocks&, const std::uint8_t* numbers, std::int64_t count, float* out) {
   std::int64_t i = 0;
   for (; i + V::kWidth <= count; i += V::kWidth) V::store(out + i, kLoad(numbers + 2 * i));
   if (i == count) return;
@@ -256,14 +315,21 @@ BlockKernels of_super_blocks() {
   return {block_range<SuperBlockTile<V, D>>, write_super_blocks<V, D>};
 }
 
+// Nothing where a group does not end with a step.
+template <class V, template <class> class D>
+BlockKernels of_groups(const Blocks& format) {
+  if (D<V>::sizes(format).numbers % D<V>::kStep != 0) return {};
+  return {block_range<GroupTile<V, D>>, write_groups<V, D>};
+}
+
 template <class V, auto kLoad>
 BlockKernels of_short() {
   return {block_range<ShortTile<V, kLoad>>, write_short<V, kLoad>};
 }
 
 template <class V>
-BlockKernels block_kernels(BlockLayout layout) {
-  switch (layout) {
+BlockKernels block_kernels(const Blocks& format) {
+  switch (format.layout) {
     case BlockLayout::kF16:
       return of_short<V, V::halves>();
     case BlockLayout::kBf16:
@@ -278,14 +344,25 @@ BlockKernels block_kernels(BlockLayout layout) {
       return of_blocks<V, Q5_0>();
     case BlockLayout::kQ5_1:
       return of_blocks<V, Q5_1>();
+    case BlockLayout::kQ2K:
+      return of_super_blocks<V, Q2K>();
+    case BlockLayout::kQ3K:
+      return of_super_blocks<V, Q3K>();
     case BlockLayout::kQ4K:
       return of_super_blocks<V, Q4K>();
+    case BlockLayout::kQ5K:
+      return of_super_blocks<V, Q5K>();
     case BlockLayout::kQ6K:
       return of_super_blocks<V, Q6K>();
-    case BlockLayout::kF32:
     case BlockLayout::kInt8:
+      return of_groups<V, Int8Group>(format);
     case BlockLayout::kInt4:
+      return of_groups<V, Int4>(format);
     case BlockLayout::kInt4Z:
+      return of_groups<V, Int4Z>(format);
+    case BlockLayout::kNf4:
+      return of_groups<V, Nf4>(format);
+    case BlockLayout::kF32:
     case BlockLayout::kOther:
       break;
   }

@@ -85,6 +85,16 @@ struct Avx2 {
     const Type scaled = multiply(number, levels.scale);
     return kLeast ? add(scaled, levels.least) : scaled;
   }
+  // One of 16 numbers by the lowest four bits.
+  struct Table {
+    Type low, high;
+  };
+  static Table table(const float (&numbers)[16]) { return {load(numbers), load(numbers + 8)}; }
+  static Type pick(const Table& numbers, Ints which) {
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(numbers.low, which),
+                            _mm256_permutevar8x32_ps(numbers.high, which),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(which, 28)));
+  }
 };
 
 }  // namespace

@@ -79,6 +79,10 @@ struct Avx512 {
   static Type look(const Levels& levels, Ints level) {
     return _mm512_permutexvar_ps(level, levels);
   }
+  // One of 16 numbers by the lowest four bits.
+  using Table = Type;
+  static Table table(const float (&numbers)[16]) { return load(numbers); }
+  static Type pick(Table numbers, Ints which) { return _mm512_permutexvar_ps(which, numbers); }
 };
 
 }  // namespace

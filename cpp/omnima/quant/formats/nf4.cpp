@@ -1,11 +1,11 @@
-// nf4_g<N>x<M>: M groups of N numbers of 4 bits, the 16 quantiles of a normal distribution (QLoRA:
-// Dettmers et al. 2023, appendix E). A group's scale is a byte of 1/255ths of a half that the block
-// begins with (their double quantization, with a whole row for a block of scales):
-// 4 + 8 / N + 16 / (N M) bits a number.
+// nf4_g<N>x<M>: M groups of N numbers of 4 bits, the values of kernels/cpu/normal_floats.h. A
+// group's scale is a byte of 1/255ths of a half that the block begins with (their double
+// quantization, with a whole row for a block of scales): 4 + 8 / N + 16 / (N M) bits a number.
 #include <algorithm>
 #include <cmath>
 
 #include "omnima/core/error.h"
+#include "omnima/kernels/cpu/normal_floats.h"
 #include "omnima/quant/formats/bits.h"
 #include "omnima/quant/formats/formats.h"
 #include "omnima/quant/formats/nibbles.h"
@@ -14,22 +14,8 @@
 namespace omnima::quant {
 namespace {
 
-constexpr float kValues[16]{-1.0f,
-                            -0.6961928009986877f,
-                            -0.5250730514526367f,
-                            -0.39491748809814453f,
-                            -0.28444138169288635f,
-                            -0.18477343022823334f,
-                            -0.09105003625154495f,
-                            0.0f,
-                            0.07958029955625534f,
-                            0.16093020141124725f,
-                            0.24611230194568634f,
-                            0.33791524171829224f,
-                            0.44070982933044434f,
-                            0.5626170039176941f,
-                            0.7229568362236023f,
-                            1.0f};
+using kernels::kNormalFloats;
+
 constexpr float kSteps = 255;
 
 struct Layout {
@@ -47,7 +33,7 @@ struct Layout {
         const std::uint8_t* bytes = block + head() + g * group / 2;
         for (std::int64_t at = 0; at < group; at += kPieceOfNibbles, out += kPieceOfNibbles) {
           const HalfBytes levels(bytes + at / 2);
-          for (int i = 0; i < kPieceOfNibbles; ++i) out[i] = scale * kValues[levels.at[i]];
+          for (int i = 0; i < kPieceOfNibbles; ++i) out[i] = scale * kNormalFloats[levels.at[i]];
         }
       }
     }
@@ -118,13 +104,12 @@ Format make_nf4(const std::string& name, std::int64_t group, std::int64_t groups
   auto grid = std::make_shared<Grid>();
   grid->group = group;
   grid->has_least = false;
-  grid->values.assign(std::begin(kValues), std::end(kValues));
+  grid->values.assign(std::begin(kNormalFloats), std::end(kNormalFloats));
   grid->settle = [](float* scales, float*, std::int64_t count) { Layout::settle(scales, count); };
   grid->pack = [layout](const float* scales, const float*, const std::uint8_t* levels,
                         std::uint8_t* block) { layout.pack(scales, levels, block); };
-  Format made{
-      name, std::nullopt, layout.numbers(), layout.bytes(), {}, {}, kernels::BlockLayout::kOther,
-      grid};
+  Format made{name, std::nullopt, layout.numbers(),           layout.bytes(),
+              {},   {},           kernels::BlockLayout::kNf4, grid};
   made.dequantize = [layout](const std::uint8_t* blocks, std::int64_t count, float* out) {
     layout.read(blocks, count, out);
   };

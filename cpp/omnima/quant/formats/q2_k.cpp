@@ -27,7 +27,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 }  // namespace
 
 const Format kQ2K{
-    "q2_k",          10, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther, nullptr,
+    "q2_k",          10, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ2K, nullptr,
     {kScale, kLeast}};
 
 }  // namespace omnima::quant

@@ -33,7 +33,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 
 }  // namespace
 
-const Format kQ3K{"q3_k",  11,      kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther,
+const Format kQ3K{"q3_k",  11,      kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ3K,
                   nullptr, {kScale}};
 
 }  // namespace omnima::quant

@@ -27,7 +27,7 @@ void read(const std::uint8_t* block, std::int64_t count, float* out) {
 }  // namespace
 
 const Format kQ5K{
-    "q5_k",          13, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kOther, nullptr,
+    "q5_k",          13, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ5K, nullptr,
     {kScale, kLeast}};
 
 }  // namespace omnima::quant
