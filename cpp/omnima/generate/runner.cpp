@@ -319,13 +319,13 @@ kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64
   const std::int64_t pieces = (inputs + kernels::kPieceInputs - 1) / kernels::kPieceInputs;
   grow(byte_levels_, rows * pieces * kernels::kPieceInputs);
   grow(byte_scales_, rows * pieces);
-  grow(byte_totals_, rows * pieces);
+  grow(byte_totals_, 2 * rows * pieces);
   const kernels::ByteRows out{byte_levels_.data(), byte_scales_.data(), byte_totals_.data()};
   constexpr std::int64_t kRowsOfAThread = 8;
   team_.run(rows, kRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
     kernels::quantize_rows(x + begin * inputs, inputs, end - begin, inputs,
                            {out.levels + begin * pieces * kernels::kPieceInputs,
-                            out.scales + begin * pieces, out.totals + begin * pieces});
+                            out.scales + begin * pieces, out.totals + 2 * begin * pieces});
   });
   return out;
 }

@@ -15,6 +15,21 @@ namespace omnima::quant {
 
 struct Grid;
 
+// A block of 256 numbers taken apart: number i is scale * scales[g] * levels[i] + least * leasts[g]
+// where g is its group.
+inline constexpr int kSuper = 256;
+struct SuperBlock {
+  std::uint16_t scale = 0, least = 0;  // halves
+  std::int8_t scales[16]{};
+  std::uint8_t leasts[16]{};
+  std::int8_t levels[kSuper]{};
+};
+struct SuperLayout {
+  int group;       // numbers: 16 or 32
+  bool has_least;  // else leasts stay zero
+  void (*read)(const std::uint8_t* block, SuperBlock& out);
+};
+
 struct Format {
   std::string name;                        // "q4_0"
   std::optional<std::uint32_t> gguf_type;  // its number in GGUF files; none: it is not one of GGUF
@@ -30,6 +45,8 @@ struct Format {
   // Where the halves lie by which all numbers of a block are scaled and moved: those are finite
   // exactly where these are. Empty: the numbers have to be looked at.
   std::vector<std::int64_t> halves{};
+  // The k formats of llama.cpp.
+  std::optional<SuperLayout> super{};
 
   // Of a matrix' row of so many numbers, which are whole blocks.
   std::int64_t row_bytes(std::int64_t inputs) const { return inputs / numbers * bytes; }

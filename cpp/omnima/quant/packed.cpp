@@ -65,7 +65,19 @@ void read_group(BlockLayout layout, std::int64_t numbers, const std::uint8_t* bl
 std::optional<Packed> layout_of(const Matrix& matrix) {
   const std::int64_t group = matrix.format->numbers;
   Packed out{8, false, matrix.outputs, matrix.inputs, group, nullptr};
+  if (const auto& super = matrix.format->super) {
+    out.has_least = super->has_least;
+    out.part = super->group;
+  }
   switch (matrix.format->layout) {
+    case BlockLayout::kQ5K:
+    case BlockLayout::kQ6K:
+      break;
+    case BlockLayout::kQ2K:
+    case BlockLayout::kQ3K:
+    case BlockLayout::kQ4K:
+      out.bits = 4;
+      break;
     case BlockLayout::kQ8_0:
     case BlockLayout::kInt8:
     case BlockLayout::kQ5_0:
@@ -88,20 +100,51 @@ std::optional<Packed> layout_of(const Matrix& matrix) {
   return out;
 }
 
-// Output `lane` of a tile's group that begins at `to`.
-void write_group(const Packed& layout, const Group& group, std::int64_t lane, std::uint8_t* to) {
-  store_u16(to + 2 * lane, group.scale);
-  if (layout.has_least) store_u16(to + 2 * (kPackedOutputs + lane), group.least);
-  to += layout.scale_bytes();
-  for (std::size_t i = 0; i < group.levels.size(); ++i) {
-    const std::size_t quad = i / 4;  // a line each, or a half of its bits
-    const std::size_t place = 4 * static_cast<std::size_t>(lane) + i % 4;
+void write_scales(const Packed& layout, std::uint16_t scale, std::uint16_t least, std::int64_t lane,
+                  std::uint8_t* to) {
+  store_u16(to + 2 * lane, scale);
+  if (layout.has_least) store_u16(to + 2 * (kPackedOutputs + lane), least);
+}
+
+// Levels from 0 on of pieces without parts.
+void write_levels(const Packed& layout, const std::uint8_t* levels, std::int64_t count,
+                  std::int64_t lane, std::uint8_t* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t quad = i / 4;  // a line each, or a half of its bits
+    const std::int64_t place = 4 * lane + i % 4;
     if (layout.bits == 8) {
-      to[quad * kPackedLine + place] = group.levels[i];
+      to[quad * kPackedLine + place] = levels[i];
     } else {
       std::uint8_t& both = to[quad / 2 * kPackedLine + place];
-      both = static_cast<std::uint8_t>(both | group.levels[i] << 4 * (quad % 2));
+      both = static_cast<std::uint8_t>(both | levels[i] << 4 * (quad % 2));
     }
+  }
+}
+
+// Output `lane` of a tile's group that begins at `to`.
+void write_group(const Packed& layout, const Group& group, std::int64_t lane, std::uint8_t* to) {
+  write_scales(layout, group.scale, group.least, lane, to);
+  write_levels(layout, group.levels.data(), std::ssize(group.levels), lane,
+               to + layout.scale_bytes());
+}
+
+// The same of a group of parts.
+void write_super(const Packed& layout, const SuperBlock& block, std::int64_t lane,
+                 std::uint8_t* to) {
+  write_scales(layout, block.scale, block.least, lane, to);
+  to += layout.scale_bytes();
+  const std::int64_t parts = kPieceInputs / layout.part;  // of a piece
+  for (std::int64_t piece = 0; piece < layout.group_pieces(); ++piece) {
+    for (std::int64_t part = 0; part < parts; ++part, to += layout.part_bytes()) {
+      to[lane] = static_cast<std::uint8_t>(block.scales[piece * parts + part]);
+      if (layout.has_least) to[kPackedOutputs + lane] = block.leasts[piece * parts + part];
+    }
+    std::uint8_t levels[kPieceInputs];
+    for (std::int64_t i = 0; i < kPieceInputs; ++i) {
+      levels[i] = static_cast<std::uint8_t>(block.levels[piece * kPieceInputs + i] + layout.zero());
+    }
+    write_levels(layout, levels, kPieceInputs, lane, to);
+    to += layout.level_bytes();
   }
 }
 
@@ -132,20 +175,25 @@ std::shared_ptr<const PackedMatrix> packed(const Matrix& matrix, PackedMemory& m
   layout->data = part.data;
   std::uint8_t* data = part.data;
   const std::int64_t tiles = (matrix.outputs + kPackedOutputs - 1) / kPackedOutputs;
-  const std::int64_t of_group =
-      layout->scale_bytes() + layout->group_pieces() * layout->piece_bytes();
   at::parallel_for(0, tiles, 4, [&](std::int64_t begin, std::int64_t end) {
     Group group;
     group.levels.resize(static_cast<std::size_t>(layout->group));
+    SuperBlock super;
     std::fill(data + begin * layout->tile_bytes(), data + end * layout->tile_bytes(),
               std::uint8_t{0});
     const std::int64_t last = std::min(end * kPackedOutputs, matrix.outputs);
     for (std::int64_t output = begin * kPackedOutputs; output < last; ++output) {
       std::uint8_t* to = data + output / kPackedOutputs * layout->tile_bytes();
-      for (std::int64_t i = 0; i < layout->groups(); ++i, to += of_group) {
-        read_group(matrix.format->layout, layout->group,
-                   matrix.row(output) + i * matrix.format->bytes, group);
-        write_group(*layout, group, output % kPackedOutputs, to);
+      const std::int64_t lane = output % kPackedOutputs;
+      for (std::int64_t i = 0; i < layout->groups(); ++i, to += layout->group_bytes()) {
+        const std::uint8_t* block = matrix.row(output) + i * matrix.format->bytes;
+        if (layout->part != 0) {
+          matrix.format->super->read(block, super);
+          write_super(*layout, super, lane, to);
+        } else {
+          read_group(matrix.format->layout, layout->group, block, group);
+          write_group(*layout, group, lane, to);
+        }
       }
     }
   });

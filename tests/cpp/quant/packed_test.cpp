@@ -31,7 +31,7 @@ struct Bytes {
       : pieces((inputs + kPieceInputs - 1) / kPieceInputs),
         levels(rows * pieces * kPieceInputs),
         scales(rows * pieces),
-        totals(rows * pieces) {
+        totals(2 * rows * pieces) {
     kernels::quantize_rows(x.data(), stride, rows, inputs, view(), level);
   }
   ByteRows view() { return {levels.data(), scales.data(), totals.data()}; }
@@ -119,7 +119,10 @@ INSTANTIATE_TEST_SUITE_P(Formats, PackedProducts,
                                          Case{"int8_g128", {256}}, Case{"int8_g576", {576, 1152}},
                                          Case{"int8_g45", {45}}, Case{"int8_g7", {7}},
                                          Case{"int4_g64", {64, 192}}, Case{"int4_g128", {256}},
-                                         Case{"int4z_g64", {64, 192}}, Case{"int4z_g128", {256}}),
+                                         Case{"int4z_g64", {64, 192}}, Case{"int4z_g128", {256}},
+                                         Case{"q2_k", {256, 768}}, Case{"q3_k", {256, 768}},
+                                         Case{"q4_k", {256, 768}}, Case{"q5_k", {256, 768}},
+                                         Case{"q6_k", {256, 768}}),
                          [](const auto& tested) { return tested.param.format; });
 
 TEST(PackedProducts, WithSmallNumbersAreCloseToThoseInFloat32) {
@@ -192,9 +195,11 @@ TEST(ByteRows, AreTheNearestOf255Levels) {
     EXPECT_LE(std::abs(bytes.levels[i]), 127);
   }
   for (std::int64_t piece = 0; piece < 3; ++piece) {
-    std::int32_t total = 0;
-    for (std::int64_t i = 0; i < 32; ++i) total += bytes.levels[piece * 32 + i];
-    EXPECT_EQ(bytes.totals[piece], total);
+    for (std::int64_t half = 0; half < 2; ++half) {
+      std::int32_t total = 0;
+      for (std::int64_t i = 0; i < 16; ++i) total += bytes.levels[piece * 32 + half * 16 + i];
+      EXPECT_EQ(bytes.totals[2 * piece + half], total);
+    }
   }
 }
 

@@ -36,6 +36,15 @@ struct Avx2Tile {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
             _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16)))};
   }
+  static __m128i eight(const std::uint8_t* from) {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  }
+  static Floats bytes(const std::uint8_t* from) {
+    return floats(_mm256_cvtepu8_epi32(eight(from)), _mm256_cvtepu8_epi32(eight(from + 8)));
+  }
+  static Floats signed_bytes(const std::uint8_t* from) {
+    return floats(_mm256_cvtepi8_epi32(eight(from)), _mm256_cvtepi8_epi32(eight(from + 8)));
+  }
   static Floats times(Floats x, float y) {
     const __m256 all = _mm256_set1_ps(y);
     return {_mm256_mul_ps(x.a, all), _mm256_mul_ps(x.b, all)};

@@ -42,6 +42,15 @@ struct VnniTile {
   static Floats halves(const std::uint8_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   }
+  static __m128i sixteen(const std::uint8_t* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  }
+  static Floats bytes(const std::uint8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(from)));
+  }
+  static Floats signed_bytes(const std::uint8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(from)));
+  }
   static Floats times(Floats x, float y) { return _mm512_mul_ps(x, _mm512_set1_ps(y)); }
   static Floats times(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
   static Floats add(Floats x, Floats y) { return _mm512_add_ps(x, y); }

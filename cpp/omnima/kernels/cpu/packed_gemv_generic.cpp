@@ -64,6 +64,18 @@ struct PlainTile {
     }
     return out;
   }
+  static Floats bytes(const std::uint8_t* from) {
+    Floats out;
+    for (int lane = 0; lane < kPackedOutputs; ++lane) out.at[lane] = from[lane];
+    return out;
+  }
+  static Floats signed_bytes(const std::uint8_t* from) {
+    Floats out;
+    for (int lane = 0; lane < kPackedOutputs; ++lane) {
+      out.at[lane] = static_cast<std::int8_t>(from[lane]);
+    }
+    return out;
+  }
   static Floats times(Floats a, float b) {
     for (auto& lane : a.at) lane *= b;
     return a;

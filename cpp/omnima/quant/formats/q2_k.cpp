@@ -7,27 +7,25 @@ namespace {
 
 constexpr int kScales = 0, kLevels = 16, kScale = 80, kLeast = 82, kBytes = 84;
 
-void read(const std::uint8_t* block, std::int64_t count, float* out) {
-  for (; count > 0; --count, block += kBytes, out += kSuper) {
-    const float scale = half_at(block + kScale), least = half_at(block + kLeast);
-    for (int group = 0; group < 16; ++group) {
-      const int packed = block[kScales + group];
-      const float by = scale * static_cast<float>(packed & 15);
-      const float below = least * static_cast<float>(packed >> 4);
-      // Four groups of 32 share bytes, two bits each.
-      const std::uint8_t* levels = block + kLevels + group / 8 * 32 + group % 2 * 16;
-      const int shift = group % 8 / 2 * 2;
-      for (int i = 0; i < 16; ++i) {
-        out[group * 16 + i] = by * static_cast<float>(levels[i] >> shift & 3) - below;
-      }
+void read(const std::uint8_t* block, SuperBlock& out) {
+  out.scale = load_u16(block + kScale);
+  out.least = negative_half_at(block + kLeast);
+  for (int group = 0; group < 16; ++group) {
+    const int both = block[kScales + group];
+    out.scales[group] = static_cast<std::int8_t>(both & 15);
+    out.leasts[group] = static_cast<std::uint8_t>(both >> 4);
+    // Four groups of 32 share bytes, two bits each.
+    const std::uint8_t* levels = block + kLevels + group / 8 * 32 + group % 2 * 16;
+    const int shift = group % 8 / 2 * 2;
+    for (int i = 0; i < 16; ++i) {
+      out.levels[group * 16 + i] = static_cast<std::int8_t>(levels[i] >> shift & 3);
     }
   }
 }
 
 }  // namespace
 
-const Format kQ2K{
-    "q2_k",          10, kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ2K, nullptr,
-    {kScale, kLeast}};
+const Format kQ2K =
+    make_super<16, true, read>("q2_k", 10, kBytes, kernels::BlockLayout::kQ2K, {kScale, kLeast});
 
 }  // namespace omnima::quant

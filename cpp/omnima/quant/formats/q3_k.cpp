@@ -15,25 +15,23 @@ int scale_of(const std::uint8_t* scales, int group) {
   return (low | high << 4) - 32;
 }
 
-void read(const std::uint8_t* block, std::int64_t count, float* out) {
-  for (; count > 0; --count, block += kBytes, out += kSuper) {
-    const float scale = half_at(block + kScale);
-    for (int group = 0; group < 16; ++group) {
-      const float by = scale * static_cast<float>(scale_of(block + kScales, group));
-      const std::uint8_t* levels = block + kLevels + group / 8 * 32 + group % 2 * 16;
-      const std::uint8_t* third = block + kThird + group % 2 * 16;
-      const int shift = group % 8 / 2 * 2, bit = group / 2;
-      for (int i = 0; i < 16; ++i) {
-        const int offset = (third[i] >> bit & 1) != 0 ? 0 : 4;
-        out[group * 16 + i] = by * static_cast<float>((levels[i] >> shift & 3) - offset);
-      }
+void read(const std::uint8_t* block, SuperBlock& out) {
+  out.scale = load_u16(block + kScale);
+  for (int group = 0; group < 16; ++group) {
+    out.scales[group] = static_cast<std::int8_t>(scale_of(block + kScales, group));
+    const std::uint8_t* levels = block + kLevels + group / 8 * 32 + group % 2 * 16;
+    const std::uint8_t* third = block + kThird + group % 2 * 16;
+    const int shift = group % 8 / 2 * 2, bit = group / 2;
+    for (int i = 0; i < 16; ++i) {
+      const int offset = (third[i] >> bit & 1) != 0 ? 0 : 4;
+      out.levels[group * 16 + i] = static_cast<std::int8_t>((levels[i] >> shift & 3) - offset);
     }
   }
 }
 
 }  // namespace
 
-const Format kQ3K{"q3_k",  11,      kSuper, kBytes, read, nullptr, kernels::BlockLayout::kQ3K,
-                  nullptr, {kScale}};
+const Format kQ3K =
+    make_super<16, false, read>("q3_k", 11, kBytes, kernels::BlockLayout::kQ3K, {kScale});
 
 }  // namespace omnima::quant
