@@ -1,5 +1,6 @@
 // packed_gemv where many rows meet a tile of outputs: a tile register takes a piece of 16 or 8 rows
-// at once. Fewer rows, and a system that does not grant the registers, take avx512vnni.
+// at once. Fewer rows, weights in parts, and a system that does not grant the registers, take
+// avx512vnni.
 #ifdef OMNIMA_X86
 // GCC 12 warns of its own header's deliberately undefined vectors (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -95,7 +96,7 @@ inline void amx_tile(const PackedGemv& g, std::int64_t tile, std::int64_t row, s
   const std::int64_t pieces = w.pieces(), of_group = w.group_pieces();
   const std::int8_t* x = g.x.levels + row * pieces * kPieceInputs;
   const float* scales = g.x.scales + row * pieces;
-  const std::int32_t* totals = g.x.totals + row * pieces;
+  const std::int32_t* totals = g.x.totals + 2 * row * pieces;
   const std::uint8_t* at = w.data + tile * w.tile_bytes();
   alignas(64) std::uint8_t lines[kAtOnce][kQuads * kPackedLine];
   alignas(64) std::int32_t products[kAtOnce][R * kPackedOutputs];
@@ -121,7 +122,7 @@ inline void amx_tile(const PackedGemv& g, std::int64_t tile, std::int64_t row, s
       multiply_piece<R>(lines[i], x + (first + i) * kPieceInputs, pieces * kPieceInputs,
                         products[i]);
     }
-    for (std::int64_t i = 0; i < count; ++i, ++scales, ++totals) {
+    for (std::int64_t i = 0; i < count; ++i, ++scales, totals += 2) {
       if (in_group == 0) {
         scale = halves_at(at);
         if (kLeast) least = halves_at(at + 2 * kPackedOutputs);
@@ -135,7 +136,8 @@ inline void amx_tile(const PackedGemv& g, std::int64_t tile, std::int64_t row, s
         const __m512i whole = _mm512_load_si512(products[i] + r * kPackedOutputs);
         const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(by));
         sums[r] = _mm512_add_ps(sums[r], kPieces ? scaled : _mm512_mul_ps(scaled, scale));
-        if (kLeast) passed[r] += by * static_cast<float>(totals[r * pieces]);
+        const std::int32_t* halves = totals + 2 * r * pieces;
+        if (kLeast) passed[r] += by * static_cast<float>(halves[0] + halves[1]);
       }
       if (++in_group < of_group) continue;
       in_group = 0;
@@ -189,7 +191,8 @@ auto amx_any(const Packed& weight) {
 
 void amx_gemv(const PackedGemv& g, std::int64_t begin, std::int64_t end) {
   static const auto below = packed_kernels_avx512vnni().gemv;
-  const std::int64_t first = g.rows / 8 * 8, pieces = g.weight.pieces();
+  const std::int64_t first = g.weight.part != 0 ? 0 : g.rows / 8 * 8;
+  const std::int64_t pieces = g.weight.pieces();
   if (first > 0) {
     const auto range = g.weight.bits == 8 ? amx_any<8>(g.weight) : amx_any<4>(g.weight);
     range(g, begin, end);
@@ -199,7 +202,7 @@ void amx_gemv(const PackedGemv& g, std::int64_t begin, std::int64_t end) {
   rest.rows = g.rows - first;
   rest.y = g.y + first * g.y_stride;
   rest.x = {g.x.levels + first * pieces * kPieceInputs, g.x.scales + first * pieces,
-            g.x.totals + first * pieces};
+            g.x.totals + 2 * first * pieces};
   below(rest, begin, end);
 }
 
