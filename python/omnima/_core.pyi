@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -770,6 +770,10 @@ def formats() -> list[str]:
 def generate_option_fields() -> list[dict]:
     """
     Name, default, meaning and bounds of every generation option.
+    """
+def give_memory_back() -> None:
+    """
+    Give memory that was freed, and that the allocator keeps, back to the system.
     """
 def has_gpu_kernels() -> bool:
     """

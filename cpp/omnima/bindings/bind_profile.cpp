@@ -1,7 +1,8 @@
-// omnima._core: the recorder of scopes, for omnima.profiling.
+// omnima._core: the recorder of scopes, and freed memory, for omnima.profiling.
 #include <pybind11/stl.h>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/core/free_memory.h"
 #include "omnima/core/scope.h"
 
 namespace omnima::bindings {
@@ -19,6 +20,8 @@ void bind_profile(py::module_& module) {
   module.def("start_recording", &core::start_recording, "Record scopes from now on.");
   module.def("stop_recording", &core::stop_recording,
              "Stop, and return the spans since start_recording().");
+  module.def("give_memory_back", &core::give_memory_back,
+             "Give memory that was freed, and that the allocator keeps, back to the system.");
 }
 
 }  // namespace omnima::bindings

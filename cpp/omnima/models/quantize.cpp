@@ -4,15 +4,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <c10/core/GradMode.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <algorithm>
 #include <optional>
 #include <set>
 
 #include "omnima/core/error.h"
+#include "omnima/core/free_memory.h"
 #include "omnima/models/calibration.h"
 #include "omnima/models/foldable.h"
 #include "omnima/quant/methods/method.h"
@@ -34,14 +32,6 @@ bool is_finite(const at::Tensor& numbers) {
     if (!at::isfinite(part).all().item<bool>()) return false;
   }
   return true;
-}
-
-// Freed memory goes back to the system: a block's matrices and moments come in many sizes, and the
-// holes that they leave would add up.
-void give_memory_back() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
 }
 
 // The matrices of a block in the order in which it reaches them, those that read the same inputs
@@ -221,7 +211,7 @@ std::vector<QuantizedParameter> quantize(
       quantizer.scale(prefix, moments);
       quantizer.make(stage, moments);
     }
-    give_memory_back();
+    core::give_memory_back();  // a block's matrices and moments come in many sizes
     if (text && layer + 1 < layers) text->pass_on(layer);
   }
   text.reset();

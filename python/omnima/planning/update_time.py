@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from omnima.config import ModelConfig
     from omnima.planning.job import Job
 
-_REPEATS = 3
+_ENOUGH = 0.5  # seconds of updates after which a median is known well enough
+_LEAST, _MOST = 3, 15  # updates behind the first, which makes the state
 # Of a stand-in: 29M parameters, more than caches hold.
 _FLAT = {"vocab_size": 16384, "hidden_size": 1024, "num_hidden_layers": 1}
 _SMALL_VOCABULARY = 1024
@@ -95,4 +96,6 @@ def _measured(job: Job, model: ModelConfig, optimizer: str, decoder: Any = None)
     step = _core.TrainStep(decoder if own else _core.Decoder(model.core(), 0), options)
     if not own:  # the job's own has the gradient of a pass, and its weights may not change
         step.apply_gradient(torch.full((model.num_parameters,), 1e-3))
-    return float(step.time_update(_REPEATS))
+    first = float(step.time_update(1))
+    repeats = min(_MOST, max(_LEAST, round(_ENOUGH / max(first, 1e-6))))
+    return float(step.time_update(repeats))

@@ -18,7 +18,13 @@ def resident_memory(status: Path = STATUS) -> int:
 
 
 def forget_peak(clear: Path = CLEAR) -> None:
-    """Let the system count the peak of this process anew, where it lets us."""
+    """Let the system count the peak of this process anew, where it lets us.
+
+    What was freed before is given back: it is not of what comes.
+    """
+    from omnima import _core
+
+    _core.give_memory_back()
     if clear.is_file():
         try:
             clear.write_text("5", encoding="utf-8")
