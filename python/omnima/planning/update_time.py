@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from omnima._device import check_offload
-from omnima.errors import ConfigError
+from omnima.errors import ConfigError, NonFiniteError
 from omnima.planning.core_facts import PACKED_PARAMETERS
 from omnima.planning.job import stand_in
 from omnima.planning.memory import offloaded_bytes
@@ -96,6 +96,11 @@ def _measured(job: Job, model: ModelConfig, optimizer: str, decoder: Any = None)
     step = _core.TrainStep(decoder if own else _core.Decoder(model.core(), 0), options)
     if not own:  # the job's own has the gradient of a pass, and its weights may not change
         step.apply_gradient(torch.full((model.num_parameters,), 1e-3))
-    first = float(step.time_update(1))
+    try:
+        first = float(step.time_update(1))
+    except NonFiniteError:  # the run says it, with its batch: a plan needs finite weights alone
+        if not own:
+            raise
+        return _measured(job, model, optimizer)
     repeats = min(_MOST, max(_LEAST, round(_ENOUGH / max(first, 1e-6))))
     return float(step.time_update(repeats))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from omnima import _core
 from omnima.config import ModelConfig, model_preset
-from omnima.errors import ConfigError
+from omnima.errors import ConfigError, NonFiniteError
 from omnima.planning import Job, Machine, calibrate, plan, this_machine
 from omnima.planning import calibration as calibrating
 from omnima.planning import update_time as module
@@ -33,6 +34,18 @@ def test_every_optimizer_is_measured_and_the_weights_stay(optimizer: str) -> Non
     assert 0 < module.update_seconds(job, decoder) < 10
     now = [each.detach() for _, each in decoder.named_parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_does_not_stop_the_plan() -> None:
+    import torch
+
+    decoder = _core.Decoder(SMALL.model.core(), 3)
+    step = _core.TrainStep(decoder, _core.StepOptions())
+    with contextlib.suppress(NonFiniteError):
+        step.apply_gradient(torch.full((SMALL.model.num_parameters,), float("nan")))
+    with pytest.raises(NonFiniteError):
+        step.time_update(1)
+    assert 0 < module.update_seconds(SMALL, decoder) < 10
 
 
 def test_a_state_in_files_is_measured_there_and_leaves_nothing(
