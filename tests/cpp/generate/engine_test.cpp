@@ -19,6 +19,7 @@
 #include "omnima/kernels/cpu/gemv.h"
 #include "omnima/models/decoder.h"
 #include "omnima/quant/convert.h"
+#include "tiny_models.h"
 
 namespace omnima::generate {
 namespace {
@@ -28,28 +29,11 @@ using models::families;
 constexpr std::int64_t kVocab = 61, kContext = 48;
 
 models::DecoderConfig tiny(const Changes& changes = {}) {
-  Changes values{{"vocab_size", kVocab},
-                 {"hidden_size", std::int64_t{32}},
-                 {"num_hidden_layers", std::int64_t{2}},
-                 {"num_attention_heads", std::int64_t{4}},
-                 {"max_position_embeddings", kContext},
-                 {"initializer_range", 0.1}};
-  for (const auto& [name, value] : changes) values[name] = value;
-  return models::DecoderConfig::from_values(values);
-}
-
-Parameters parameters_of(const models::Decoder& model) {
-  const auto named = model.named_parameters();
-  return {named.begin(), named.end()};
+  return tiny_config(changes, kVocab, kContext);
 }
 
 Ids random_ids(std::uint64_t seed, std::int64_t count) {
-  Ids ids;
-  for (std::int64_t i = 0; i < count; ++i) {
-    ids.push_back(static_cast<std::int64_t>(uniform(seed, static_cast<std::uint64_t>(i)) *
-                                            static_cast<double>(kVocab)));
-  }
-  return ids;
+  return generate::random_ids(seed, count, kVocab);
 }
 
 struct Tiny {

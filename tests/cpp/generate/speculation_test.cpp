@@ -14,25 +14,15 @@
 #include "omnima/generate/sampler.h"
 #include "omnima/models/decoder.h"
 #include "omnima/quant/convert.h"
+#include "tiny_models.h"
 
 namespace omnima::generate {
 namespace {
 
 constexpr std::int64_t kVocab = 23, kContext = 64;
 
-models::Decoder model_of(models::Changes values, std::uint64_t seed = 3) {
-  values.insert({"vocab_size", kVocab});
-  values.insert({"hidden_size", std::int64_t{32}});
-  values.insert({"num_hidden_layers", std::int64_t{2}});
-  values.insert({"num_attention_heads", std::int64_t{4}});
-  values.insert({"max_position_embeddings", kContext});
-  values.insert({"initializer_range", 0.1});
-  return models::Decoder(models::DecoderConfig::from_values(values), seed);
-}
-
-Parameters parameters_of(const models::Decoder& model) {
-  const auto named = model.named_parameters();
-  return {named.begin(), named.end()};
+models::Decoder model_of(const models::Changes& values, std::uint64_t seed = 3) {
+  return models::Decoder(tiny_config(values, kVocab, kContext), seed);
 }
 
 Engine engine_of(const models::Changes& values, std::uint64_t seed = 3) {
@@ -41,12 +31,7 @@ Engine engine_of(const models::Changes& values, std::uint64_t seed = 3) {
 }
 
 Ids random_ids(std::uint64_t seed, std::int64_t count) {
-  Ids ids;
-  for (std::int64_t i = 0; i < count; ++i) {
-    ids.push_back(static_cast<std::int64_t>(uniform(seed, static_cast<std::uint64_t>(i)) *
-                                            static_cast<double>(kVocab)));
-  }
-  return ids;
+  return generate::random_ids(seed, count, kVocab);
 }
 
 // Of several lengths; the last ones repeat themselves.

@@ -14,15 +14,6 @@ from omnima.errors import DataError, NonFiniteError
 from omnima.training.launch import train
 from omnima.training.recipe import Recipe
 
-WHY_NOT = (
-    "there is no GPU that torch can use"
-    if not torch.cuda.is_available()
-    else ""
-    if _core.has_gpu_kernels()
-    else "the extension was built without OMNIMA_CUDA"
-)
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
-
 VOCAB, TIME = 211, 48
 LLAMA: dict[str, Any] = {
     "vocab_size": VOCAB,

@@ -12,15 +12,6 @@ import omnima
 from omnima import _core
 from omnima.errors import ConfigError
 
-WHY_NOT = (
-    "there is no GPU that torch can use"
-    if not torch.cuda.is_available()
-    else ""
-    if _core.has_gpu_kernels()
-    else "the extension was built without OMNIMA_CUDA"
-)
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
-
 VOCAB, CONTEXT = 211, 640
 LLAMA: dict[str, Any] = {
     "vocab_size": VOCAB,

@@ -32,8 +32,6 @@ class DeviceRunner final : public ModelRunner {
   class State;
 
   kernels::cuda::DecodeRow row_of(const State& state, std::int64_t position, std::int64_t token);
-  // `rows_` into the workspace; those up to `count` stand for no token.
-  void send(const Workspace& work, std::int64_t count);
   void run_step(std::int64_t rows);
 
   const models::DecoderConfig& config_;

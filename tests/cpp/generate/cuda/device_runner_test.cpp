@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "../../models/families.h"
+#include "../tiny_models.h"
 #include "emulated_cuda/seams.h"
 #include "omnima/core/error.h"
 #include "omnima/generate/engine.h"
@@ -24,28 +25,11 @@ using ops::cuda::AsDevice;
 constexpr std::int64_t kVocab = 61, kContext = 48;
 
 models::Decoder model_of(const Changes& changes = {}, std::uint64_t seed = 3) {
-  Changes values{{"vocab_size", kVocab},
-                 {"hidden_size", std::int64_t{32}},
-                 {"num_hidden_layers", std::int64_t{2}},
-                 {"num_attention_heads", std::int64_t{4}},
-                 {"max_position_embeddings", kContext},
-                 {"initializer_range", 0.1}};
-  for (const auto& [name, value] : changes) values[name] = value;
-  return models::Decoder(models::DecoderConfig::from_values(values), seed);
-}
-
-Parameters parameters_of(const models::Decoder& model) {
-  const auto named = model.named_parameters();
-  return {named.begin(), named.end()};
+  return models::Decoder(tiny_config(changes, kVocab, kContext), seed);
 }
 
 Ids random_ids(std::uint64_t seed, std::int64_t count) {
-  Ids ids;
-  for (std::int64_t i = 0; i < count; ++i) {
-    ids.push_back(static_cast<std::int64_t>(uniform(seed, static_cast<std::uint64_t>(i)) *
-                                            static_cast<double>(kVocab)));
-  }
-  return ids;
+  return generate::random_ids(seed, count, kVocab);
 }
 
 // The same parameters for both: what lies on the "device" is read where it lies.
