@@ -31,6 +31,7 @@ _EXPORTS = {
     "exporting": "",
     "generation": "",
     "hub": "",
+    "inspect": "omnima.data.conversations",
     "planning": "",
     "profile": "omnima.profiling",
     "profiling": "",

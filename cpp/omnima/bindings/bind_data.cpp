@@ -1,4 +1,4 @@
-// omnima._core.Loader: batches of token ids as tensors.
+// omnima._core.Loader and SampleLoader: batches of token ids as tensors.
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/data/loader.h"
+#include "omnima/data/samples.h"
 #include "omnima/text/tokenizer.h"
 
 namespace omnima::bindings {
@@ -86,6 +87,53 @@ std::unique_ptr<data::Loader> make_loader(
   return std::make_unique<data::Loader>(std::move(options));
 }
 
+template <class Number>
+std::vector<Number> numbers_of(const at::Tensor& x, at::ScalarType type) {
+  const at::Tensor flat = x.to(at::kCPU, type).contiguous();
+  const auto* first = static_cast<const Number*>(flat.const_data_ptr());
+  return {first, first + flat.numel()};
+}
+
+data::SampleLoader make_sample_loader(const at::Tensor& ids, const at::Tensor& supervised,
+                                      const at::Tensor& ends, std::int64_t rows, std::int64_t time,
+                                      std::uint64_t seed, bool packed, bool sequential,
+                                      std::int64_t pad_id) {
+  return data::SampleLoader(
+      {numbers_of<std::int32_t>(ids, at::kInt), numbers_of<std::uint8_t>(supervised, at::kByte),
+       numbers_of<std::uint64_t>(ends, at::kLong), rows, time, seed, packed, sequential, pad_id});
+}
+
+void bind_samples(py::module_& module) {
+  py::class_<data::SampleLoader, data::BatchSource>(
+      module, "SampleLoader",
+      "Batches of samples of which only some tokens are labels, in an order that (seed, position) "
+      "fix.")
+      .def(py::init(&make_sample_loader), py::kw_only(), py::arg("ids"), py::arg("supervised"),
+           py::arg("ends"), py::arg("rows"), py::arg("time"), py::arg("seed") = 0,
+           py::arg("packed") = true, py::arg("sequential") = false, py::arg("pad_id") = 0,
+           py::call_guard<py::gil_scoped_release>(),
+           "ids of all samples one behind the other, supervised: 1 where an id is a label, ends: "
+           "of each sample, of at most time + 1 tokens. packed: several samples a row with "
+           "segment numbers that attention does not cross; else one, as long as the batch's "
+           "longest.")
+      .def("next", &next_batch,
+           "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
+      .def(
+          "samples_of_row",
+          [](const data::SampleLoader& loader, std::int64_t row) {
+            return loader.plan().samples_of_row(row);
+          },
+          py::arg("row"), "Numbers of the samples that lie in a row of the plan, in its order.")
+      .def_property_readonly(
+          "batches_per_epoch",
+          [](const data::SampleLoader& loader) { return loader.plan().batches_per_epoch(); },
+          "Batches that visit every row once (the last one may hold rows of the next epoch).")
+      .def_property_readonly(
+          "rows_per_epoch",
+          [](const data::SampleLoader& loader) { return loader.plan().rows_per_epoch(); },
+          "Rows that visit the data once.");
+}
+
 }  // namespace
 
 void bind_data(py::module_& module) {
@@ -150,6 +198,7 @@ void bind_data(py::module_& module) {
           "curriculum_rows",
           [](const data::Loader& loader) { return loader.plan().curriculum_rows(); },
           "Rows from the beginning that a curriculum orders; plain epochs follow.");
+  bind_samples(module);
 }
 
 }  // namespace omnima::bindings

@@ -19,6 +19,7 @@ from omnima.cli import (
     export,
     generate,
     info,
+    inspect,
     plan,
     profile,
     push,
@@ -32,6 +33,7 @@ from omnima.errors import OmnimaError
 _INTERRUPTED = 130
 # Options that take every value up to the next option: --data a.txt b.txt.
 _GREEDY = {"train": ("--data",), "plan": ("--data", "--from-runs"), "eval": ("--data",)}
+_GREEDY |= {"inspect": ("--data",)}
 
 app = typer.Typer(
     name="omnima",
@@ -45,6 +47,7 @@ app.command("train")(train.train)
 app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(export.import_model)
 app.command("verify")(export.verify)

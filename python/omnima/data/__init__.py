@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from omnima.data.base import Piece, Source
+from omnima.data.conversations import open_conversations, read_examples
 from omnima.data.mixture import language_token, languages_of
 from omnima.data.prepare import PrepareProgress, prepare
 from omnima.data.sources import open_mixture, open_source
@@ -17,7 +18,9 @@ __all__ = [
     "TokenData",
     "language_token",
     "languages_of",
+    "open_conversations",
     "open_mixture",
     "open_source",
     "prepare",
+    "read_examples",
 ]

@@ -6,10 +6,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers import chat_files, chat_mask, chat_render
+from omnima.tokenizers import chat_files, chat_mask, chat_render, chat_turns
 from omnima.tokenizers.chat_files import DEFAULT, Templates
 from omnima.tokenizers.chat_render import ChatTemplate, RenderedChat
 from omnima.tokenizers.description import (
@@ -42,6 +43,9 @@ class ChatTemplates(ABC):
 
     description: Description
     _templates: Templates
+    # What finds control tokens, by template, for one description.
+    _control: tuple[Description | None, dict[ChatTemplate, re.Pattern[str]]] = (None, {})
+    _control_ids: Mapping[re.Pattern[str], frozenset[int]] = MappingProxyType({})
 
     @abstractmethod
     def encode(
@@ -136,38 +140,60 @@ class ChatTemplates(ABC):
         *,
         documents: Sequence[Mapping[str, Any]] | None = None,
         sanitize_control_tokens: bool = False,
+        last_turn_only: bool = False,
         **variables: Any,
     ) -> EncodedChat:
         """Return a conversation's text, ids and the mask of what the assistant wrote.
 
         That is what stands between ``{% generation %}`` and ``{% endgeneration %}`` in the
-        template; a token that is partly inside counts as written. Parameters as in
-        :meth:`apply_chat_template`.
+        template. A template without such a block is asked for the conversation up to each of the
+        assistant's turns, with and without the turn: what the turn adds is what was written, up to
+        its last control token. A token that is partly inside counts as written.
+
+        Parameters
+        ----------
+        messages, tools, template, documents, sanitize_control_tokens, **variables
+            As in :meth:`apply_chat_template`.
+        last_turn_only
+            Of several turns mask the last one alone.
 
         Raises
         ------
-        ConfigError
-            Also for a template without such a block.
         DataError
-            Also for a tokenizer that does not give its text back exactly.
+            Also for a tokenizer that does not give its text back exactly, and for a template
+            without such a block that writes earlier turns otherwise once others follow them.
         """
         chosen = self._chosen(template, tools is not None)
-        if not re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", chosen.text):
-            raise ConfigError(
-                f"{chosen.source} does not say what the assistant writes: put its words between"
-                " {% generation %} and {% endgeneration %}"
+        given = (tools, documents, variables, sanitize_control_tokens)
+        rendered, control = self._render(chosen, messages, False, *given)
+        spans = rendered.spans[-1:] if last_turn_only else rendered.spans
+        if not chat_turns.GENERATION.search(chosen.text):
+            spans = chat_turns.spans(
+                lambda part, opens: self._render(chosen, part, opens, *given)[0].text,
+                messages,
+                rendered.text,
+                self._control_tokens(chosen),
+                last_turn_only,
             )
-        rendered, control = self._render(
-            chosen, messages, False, tools, documents, variables, sanitize_control_tokens
-        )
         text, ids = rendered.text, self._encode_rendered(rendered.text, control)
-        places = sorted({place for span in rendered.spans for place in span})
+        places = sorted({place for span in spans for place in span})
         moved = dict(zip(places, places))
         if control is not None:
             text = _unmarked(text)
             moved = chat_mask.lengths(rendered.text, places, lambda part: len(_unmarked(part)))
-        spans = [(moved[start], moved[end]) for start, end in rendered.spans]
-        return EncodedChat(text, ids, chat_mask.written(self.description, text, ids, spans))
+        plain_spans = [(moved[start], moved[end]) for start, end in spans]
+        return EncodedChat(text, ids, chat_mask.written(self.description, text, ids, plain_spans))
+
+    def control_token_ids(self, template: str | None = None) -> frozenset[int]:
+        """Return the ids that give a conversation its form: special ones, and others that the
+        template writes.
+        """
+        control = self._control_tokens(self._chosen(template, False))
+        if control not in self._control_ids:
+            pieces = enumerate(self.description.pieces)
+            found = frozenset(id for id, piece in pieces if control.fullmatch(piece))
+            self._control_ids = {control: found}
+        return self._control_ids[control]
 
     def _chosen(self, template: str | None, with_tools: bool) -> ChatTemplate:
         known = self._templates
@@ -222,6 +248,14 @@ class ChatTemplates(ABC):
 
     def _control_tokens(self, template: ChatTemplate) -> re.Pattern[str]:
         """Special tokens, and the added ones that the template writes (but spaces are text)."""
+        if self._control[0] is not self.description:
+            self._control = (self.description, {})
+        known = self._control[1]
+        if template not in known:
+            known[template] = self._found_control_tokens(template)
+        return known[template]
+
+    def _found_control_tokens(self, template: ChatTemplate) -> re.Pattern[str]:
         literals = chat_render.literals(template)
         tokens = [
             piece

@@ -50,7 +50,7 @@ def _ends(description: Description, text: bytes, ids: Sequence[int]) -> list[int
     ends, at = [], 0
     for token in ids:
         if token not in spelled:
-            spelled[token] = _bytes_of(description, token)
+            spelled[token] = token_bytes(description, token)
         piece = spelled[token]
         if description.marking is not None and not text.startswith(piece, at):
             piece = piece.removeprefix(b" ")
@@ -67,7 +67,8 @@ def _ends(description: Description, text: bytes, ids: Sequence[int]) -> list[int
     return ends
 
 
-def _bytes_of(description: Description, token: int) -> bytes:
+def token_bytes(description: Description, token: int) -> bytes:
+    """Return the UTF-8 that a token stands for; that may be a part of a character."""
     piece, role = description.pieces[token], description.roles[token]
     if role == ROLE_BYTE:
         return bytes.fromhex(piece[3:5])
