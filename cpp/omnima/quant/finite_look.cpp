@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <system_error>
 
+#include "omnima/kernels/cpu/finite_halves.h"
 #include "omnima/quant/formats/bits.h"
 
 namespace omnima::quant {
@@ -22,28 +23,6 @@ bool halves_are_finite(const std::uint8_t* first, std::int64_t stride, std::int6
   return (special & 0x8000u) == 0;
 }
 
-// The same for all halves of small blocks, by all of their bytes: as fast as memory is read.
-bool masked_are_finite(const Format& format, const std::uint8_t* blocks, std::int64_t count) {
-  constexpr std::int64_t kAtOnce = 32;  // blocks, so that a round is many whole vectors
-  const std::int64_t numbers = format.bytes / 2;
-  std::uint16_t masks[kAtOnce * kMaskedBytes / 2] = {};
-  for (std::int64_t i = 0; i < kAtOnce; ++i) {
-    for (const std::int64_t half : format.halves) masks[i * numbers + half / 2] = 0x7c00u;
-  }
-  unsigned special = 0;
-  for (std::int64_t first = 0; first < count; first += kAtOnce, blocks += kAtOnce * format.bytes) {
-    const std::int64_t here = std::min(kAtOnce, count - first) * numbers;
-    std::uint16_t all = 0;
-    for (std::int64_t i = 0; i < here; ++i) {
-      std::uint16_t bits;
-      std::memcpy(&bits, blocks + 2 * i, sizeof(bits));
-      all = static_cast<std::uint16_t>(all | ((bits & masks[i]) + 0x0400u));
-    }
-    special |= all;
-  }
-  return (special & 0x8000u) == 0;
-}
-
 bool rows_are_finite(const Matrix& matrix, std::int64_t first, std::int64_t count) {
   const Format& format = *matrix.format;
   const std::int64_t blocks = matrix.inputs / format.numbers;
@@ -51,7 +30,9 @@ bool rows_are_finite(const Matrix& matrix, std::int64_t first, std::int64_t coun
   const auto odd = [](std::int64_t place) { return place % 2 != 0; };
   if (!halves.empty() && format.bytes <= kMaskedBytes && !odd(format.bytes) &&
       std::none_of(halves.begin(), halves.end(), odd)) {
-    return masked_are_finite(format, matrix.row(first), count * blocks);
+    const kernels::ExponentPattern pattern(format.bytes, halves, format.exponent);
+    return kernels::halves_are_finite()(matrix.row(first), count * blocks * format.bytes / 2,
+                                        pattern);
   }
   if (!halves.empty()) {
     return std::all_of(halves.begin(), halves.end(), [&](std::int64_t half) {

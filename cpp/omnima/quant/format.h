@@ -42,9 +42,11 @@ struct Format {
   kernels::BlockLayout layout = kernels::BlockLayout::kOther;
   // How its numbers are made of levels, for the methods that choose them; null where none does.
   std::shared_ptr<const Grid> grid{};
-  // Where the halves lie by which all numbers of a block are scaled and moved: those are finite
-  // exactly where these are. Empty: the numbers have to be looked at.
+  // Where the 16 bits lie that hold the exponents of a block's numbers, or of what they are all
+  // scaled and moved by: the numbers are finite exactly where these are. Empty: the numbers have
+  // to be looked at.
   std::vector<std::int64_t> halves{};
+  std::uint16_t exponent = 0x7c00;  // its bits among those 16: IEEE half's
   // The k formats of llama.cpp.
   std::optional<SuperLayout> super{};
 

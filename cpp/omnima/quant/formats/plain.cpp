@@ -37,10 +37,15 @@ void to_bf16(const float* numbers, std::int64_t count, std::uint8_t* out) {
   }
 }
 
+// The exponent of a float32 is in its upper half, as in a bfloat16.
+constexpr std::uint16_t kWideExponent = 0x7f80;
+
 }  // namespace
 
-const Format kF32{"f32", 0, 1, 4, copy_in, copy_out, kernels::BlockLayout::kF32};
+const Format kF32{
+    "f32", 0, 1, 4, copy_in, copy_out, kernels::BlockLayout::kF32, nullptr, {2}, kWideExponent};
 const Format kF16{"f16", 1, 1, 2, from_half, to_half, kernels::BlockLayout::kF16, nullptr, {0}};
-const Format kBf16{"bf16", 30, 1, 2, from_bf16, to_bf16, kernels::BlockLayout::kBf16};
+const Format kBf16{
+    "bf16", 30, 1, 2, from_bf16, to_bf16, kernels::BlockLayout::kBf16, nullptr, {0}, kWideExponent};
 
 }  // namespace omnima::quant

@@ -1,0 +1,5 @@
+// The look at exponents for the instruction-set level avx2.
+#ifdef OMNIMA_X86
+#define OMNIMA_LEVEL avx2
+#include "omnima/kernels/cpu/finite_halves_body.h"
+#endif
