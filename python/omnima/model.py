@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omnima import _core
+from omnima._collector import paused
 from omnima._device import check_device
 from omnima._growth import grown, rows_of
 from omnima._sharing import Shared
@@ -179,21 +180,22 @@ class Model(Shared):
         check_device(device)
         _check_dtype(dtype, device, activations)
         path = find_model(directory, revision)
-        if path.is_file():
-            stored = hub.open_gguf(path, look=dtype != "float32")
-        else:
-            stored = hub.open_pretrained(path)
-            stored = replace(stored, finish_tokenizer=lambda: hub.tokenizer_beside(path))
-        config = ModelConfig.from_dict(stored.config)
-        if dtype == "float32":
-            # No weights are drawn: all of them are filled.
-            model = cls(config, seed=None, device=device)
-            stored.fill(model.named_parameters(), strict)
-        else:
-            model = cls.__new__(cls)
-            model.config, model.tokenizer, model._decoder = config, None, None
-            model._stored = stored.engine(dtype, strict, activations, device)
-            model._stored_device = device
+        with paused():
+            if path.is_file():
+                stored = hub.open_gguf(path, look=dtype != "float32")
+            else:
+                stored = hub.open_pretrained(path)
+                stored = replace(stored, finish_tokenizer=lambda: hub.tokenizer_beside(path))
+            config = ModelConfig.from_dict(stored.config)
+            if dtype == "float32":
+                # No weights are drawn: all of them are filled.
+                model = cls(config, seed=None, device=device)
+                stored.fill(model.named_parameters(), strict)
+            else:
+                model = cls.__new__(cls)
+                model.config, model.tokenizer, model._decoder = config, None, None
+                model._stored = stored.engine(dtype, strict, activations, device)
+                model._stored_device = device
         # That of a GGUF file was built beside all this.
         tokenizer = stored.tokenizer
         if tokenizer is not None:

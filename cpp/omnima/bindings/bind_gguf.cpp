@@ -168,7 +168,8 @@ class Gguf {
   void read_beside() {
     try {
       reading_ = std::jthread([mapping = file_->mapping](const std::stop_token& stop) {
-        constexpr std::size_t kPart = 4 << 20;
+        // Small parts: each holds the process's map of memory, and the caller allocates.
+        constexpr std::size_t kPart = 128 << 10;
         for (std::size_t at = 0; at < mapping->size() && !stop.stop_requested(); at += kPart) {
           mapping->read_now(at, kPart);
         }

@@ -1,5 +1,6 @@
 #include "omnima/io/json.h"
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <set>
@@ -37,23 +38,34 @@ std::size_t utf8_length(unsigned char lead) {
   return 0;
 }
 
+// The eight bytes at `at`, the first lowest; zeros stand for those behind the end.
+std::uint64_t next_eight(std::string_view text, std::size_t at) {
+  const auto load = [&](std::size_t place, auto value) {
+    std::memcpy(&value, text.data() + place, sizeof(value));
+    return static_cast<std::uint64_t>(value);
+  };
+  const std::size_t size = text.size(), left = size - at;
+  if (left >= 8) return load(at, std::uint64_t{});
+  if (size >= 8) return load(size - 8, std::uint64_t{}) >> 8 * (8 - left);
+  if (left >= 4) {
+    return load(at, std::uint32_t{}) | load(size - 4, std::uint32_t{}) << 8 * (left - 4);
+  }
+  std::uint64_t eight = 0;
+  for (std::size_t i = 0; i < left; ++i) eight |= load(at + i, std::uint8_t{}) << 8 * i;
+  return eight;
+}
+
 }  // namespace
 
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
-    if (i + 8 <= text.size()) {
-      std::uint64_t eight;
-      std::memcpy(&eight, text.data() + i, 8);
-      if ((eight & 0x8080808080808080ULL) == 0) {
-        i += 8;
-        continue;
-      }
-    }
-    if (byte(0) < 0x80) {
-      ++i;
+    const std::uint64_t beyond_ascii = next_eight(text, i) & 0x8080808080808080ULL;
+    if (beyond_ascii == 0) {
+      i += 8;
       continue;
     }
+    i += static_cast<std::size_t>(std::countr_zero(beyond_ascii)) / 8;
+    const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
     if (byte(0) >= 0xC2 && byte(0) < 0xE0 && i + 2 <= text.size() && (byte(1) & 0xC0) == 0x80) {
       i += 2;
       continue;

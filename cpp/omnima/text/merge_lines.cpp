@@ -5,6 +5,14 @@
 #include "omnima/core/error.h"
 
 namespace omnima::text {
+namespace {
+
+bool joins(std::string_view left, std::string_view right, std::string_view both) {
+  return both.size() == left.size() + right.size() && both.starts_with(left) &&
+         both.ends_with(right);
+}
+
+}  // namespace
 
 std::vector<Merge> merges_of_lines(const PieceIndex& pieces,
                                    std::span<const std::string_view> lines) {
@@ -18,10 +26,9 @@ std::vector<Merge> merges_of_lines(const PieceIndex& pieces,
     const std::string_view left = line.substr(0, space);
     const std::string_view right = space < line.size() ? line.substr(space + 1) : "";
     const Id first = pieces.find(left), second = pieces.find(right);
-    both.assign(left).append(right);
     Id result = expected;
-    if (result >= all.size() || all[result] != both || pieces.holds_twice()) {
-      result = pieces.find(both);
+    if (result >= all.size() || !joins(left, right, all[result]) || pieces.holds_twice()) {
+      result = pieces.find(both.assign(left).append(right));
     }
     core::require<core::DataError>(first != kNoId && second != kNoId && result != kNoId,
                                    "the merge '", line, "' is not of tokens that are there");

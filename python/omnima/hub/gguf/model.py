@@ -72,8 +72,9 @@ def open_gguf(path: str | Path, look: bool = False) -> StoredModel:
     _check_whole(metadata, where)
     finish_tokenizer = begin_tokenizer(metadata, where)
     looking = file.look() if look else None
-    formats = {name: kind.lower() for name, kind, _ in file.tensors()}
-    shapes = {name: tuple(shape) for name, _, shape in file.tensors()}
+    tensors = file.tensors()
+    formats = {name: kind.lower() for name, kind, _ in tensors}
+    shapes = {name: tuple(shape) for name, _, shape in tensors}
     ramp = file.tensor(RAMP) if RAMP in shapes else None
     keys = ConfigReader(metadata, Path(path), prefix=f"{form.arch}.")
     config = read_shape(keys, form, shapes, ramp)
