@@ -29,6 +29,7 @@ _EXPORTS = {
     "evaluation": "",
     "export": "omnima.exporting",
     "exporting": "",
+    "finetune": "omnima.training.finetune",
     "generation": "",
     "hub": "",
     "inspect": "omnima.data.conversations",

@@ -17,6 +17,7 @@ from omnima.cli import (
     doctor,
     evaluate,
     export,
+    finetune,
     generate,
     info,
     inspect,
@@ -33,7 +34,7 @@ from omnima.errors import OmnimaError
 _INTERRUPTED = 130
 # Options that take every value up to the next option: --data a.txt b.txt.
 _GREEDY = {"train": ("--data",), "plan": ("--data", "--from-runs"), "eval": ("--data",)}
-_GREEDY |= {"inspect": ("--data",)}
+_GREEDY |= {"inspect": ("--data",), "finetune": ("--data",)}
 
 app = typer.Typer(
     name="omnima",
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("finetune")(finetune.finetune)
 app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -41,14 +43,28 @@ def own_flag(name: str, kind: Any, default: Any, meaning: str) -> inspect.Parame
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Leave with 130 where a run was interrupted, and say how it goes on."""
+    from omnima.training.signals import RunInterrupted
+
+    try:
+        yield
+    except RunInterrupted as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(130) from stopped
+    except KeyboardInterrupt as stopped:  # while preparing, or a second one while saving
+        typer.echo(_AT_ONCE, err=True)
+        raise typer.Exit(130) from stopped
+
+
 def train(**flags: Any) -> None:
     """Train a model on your text: tokenizer, model, training, samples, all in one directory."""
     from omnima.training.launch import train as launch
-    from omnima.training.signals import RunInterrupted
     from omnima.training.verify import verdict, verify_resume
 
     own = {name: flags.pop(name) for name in _OWN}
-    try:
+    with stopping():
         if own["repeat"]:
             _repeat(flags, own)
             return
@@ -61,12 +77,6 @@ def train(**flags: Any) -> None:
             _find_lr(recipe, own["json"])
             return
         run = launch(recipe, resume=own["resume"], overwrite=own["overwrite"])
-    except RunInterrupted as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(130) from stopped
-    except KeyboardInterrupt as stopped:  # while preparing, or a second one while saving
-        typer.echo(_AT_ONCE, err=True)
-        raise typer.Exit(130) from stopped
     if own["json"]:
         print_json(run.summary)
         return

@@ -90,6 +90,7 @@ class Loop:
         self.records: Records | None = None
         self.elapsed = 0.0
         self.tokens = 0
+        self.targets = 0  # tokens that were learned
         self.floor: float | None = data.entropy_floor if self.objective is None else None
         self.val_loss: float | None = None
         self.evaluated_at = -1
@@ -119,6 +120,7 @@ class Loop:
             number, position = int(state["step"]), int(state["position"])
             self.elapsed, self.tokens = float(state["elapsed"]), int(state["tokens"])
             self.budget = Budget(**state["budget"])
+            self.targets = int(state.get("targets", 0))
             rows = int(state.get("batch_size", self.config.batch_size))
             accumulate = int(state.get("accumulate", self.config.accumulate))
             self.early_stop.load(state.get("early_stop"))
@@ -192,6 +194,7 @@ class Loop:
         self.observers.step_begin(self._epoch())
         result, seconds = self._update()
         self.tokens += result.input_tokens
+        self.targets += result.tokens
         self.observers.step_end(
             self.step, float(result.loss), self.tokens, self.elapsed, self._planned()
         )
@@ -379,6 +382,7 @@ class Loop:
             "batch_size": self.config.batch_size,
             "accumulate": self.config.accumulate,
             "tokens": self.tokens,
+            "targets": self.targets,
             "elapsed": self.elapsed,
             "val_loss": self.val_loss,
             "precision": self.precision,

@@ -225,10 +225,11 @@ class RunDirectory:
 def _defaults(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of those facts that are fields of a recipe or of a model."""
     from omnima._core import DecoderConfig
+    from omnima.training.finetune_recipe import FineTuneRecipe
     from omnima.training.recipe import Recipe
     from omnima.training.schema import fields_of
 
-    fields = {**fields_of(Recipe), **fields_of(TrainConfig)}
+    fields = {**fields_of(FineTuneRecipe), **fields_of(Recipe), **fields_of(TrainConfig)}
     known = {name: field.default for name, field in fields.items()}
     known |= {f"model.{field.name}": field.default for field in DecoderConfig.fields()}
     return {name: value for name, value in known.items() if name in facts}

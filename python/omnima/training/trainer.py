@@ -208,6 +208,7 @@ class Trainer:
                 self.display.note(_order(config, loop))
             if resume:
                 loop.restore()
+            self._begin(loop, directory)
             record_provenance(directory, config, self.model, self.tokenizer, data, loop.step)
             try:
                 loop.run(interrupts, stop_after)
@@ -222,6 +223,9 @@ class Trainer:
                 raise
             finally:
                 observers.close()
+
+    def _begin(self, loop: Loop, directory: RunDirectory) -> None:
+        """What is to be done before the first step of this session, the run being restored."""
 
     def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
         """What must be the same when a run goes on, or is repeated."""

@@ -1,0 +1,274 @@
+"""`finetune(model, data, …)`: a model and conversations to a model that answers so, measured before
+and after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omnima._device import check_device, check_offload
+from omnima.errors import ConfigError
+from omnima.training.callbacks.handler import named
+from omnima.training.callbacks.trackers import make_trackers
+from omnima.training.curriculum import Scores
+from omnima.training.display import Display
+from omnima.training.finetune_recipe import LONGEST_CONTEXT, FineTuneRecipe
+from omnima.training.loop import Loop
+from omnima.training.run import Run
+from omnima.training.rundir import RunDirectory
+from omnima.training.trainer import Trainer, out_of
+
+if TYPE_CHECKING:
+    from omnima.model import Model
+
+_BEFORE = "before"  # what a run's directory remembers of the model it began with
+
+
+class FineTuner(Trainer):
+    """A trainer that begins with a trained model, and measures it before and after."""
+
+    def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
+        return {**super()._facts(data, scores), "base": fingerprint_of(self.model)}
+
+    def _begin(self, loop: Loop, directory: RunDirectory) -> None:
+        if directory.recall(_BEFORE) is None or loop.step == 0:
+            score = loop.final_score()
+            loss = None if score is None else score.loss
+            directory.remember(_BEFORE, {"loss": loss})
+        loss = (directory.recall(_BEFORE) or {})["loss"]
+        if loss is not None:
+            self.display.note(f"Held-out loss before: {loss:.4f}.")
+
+    def _summary(self, loop: Loop, directory: RunDirectory) -> dict[str, Any]:
+        summary = super()._summary(loop, directory)
+        return {
+            **summary,
+            "trainable_parameters": int(self.model.core.num_parameters()),
+            "supervised_tokens": loop.targets,
+            "loss_before": (directory.recall(_BEFORE) or {}).get("loss"),
+            "loss_after": summary["val_loss"],
+        }
+
+
+def finetune(
+    model: Model | str | Path,
+    data: Any,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> Run:
+    """Train a model on: to answer as conversations do, or to know a text.
+
+    Parameters
+    ----------
+    model
+        An `omnima.Model` with a tokenizer, whose weights are changed in place, or what
+        `Model.from_pretrained` takes.
+    data
+        Files of conversations, as `omnima.data.read_examples` takes them; with objective ``"lm"``
+        what `omnima.data.open_source` takes.
+    out
+        The directory of the run; in the end it holds the model.
+    resume, overwrite
+        Continue, or replace, a run that is already there.
+    display, callbacks
+        As for `omnima.Trainer`.
+    **options
+        Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``), ``method``, ``context``, ``packed``,
+        ``val_fraction``, one of ``steps``, ``minutes`` and ``epochs``, ``batch_size``, ``lr``,
+        ``seed`` and the others that ``omnima finetune --help`` shows.
+
+    Returns
+    -------
+    Run
+        Its summary has, beyond those of training, ``trainable_parameters``, ``supervised_tokens``
+        (that were learned from), ``loss_before`` and ``loss_after``: on held-out samples, in nats a
+        supervised token.
+
+    Raises
+    ------
+    ConfigError
+        Options that contradict each other or a model that cannot be trained so.
+    DataError
+        Names file and line of what is broken or cannot be learned.
+
+    Examples
+    --------
+    >>> import json, pathlib, omnima
+    >>> from omnima.training.display import Display
+    >>> lines = [json.dumps({"prompt": f"{n}+1=", "completion": str(n + 1)}) for n in range(40)]
+    >>> written = pathlib.Path("sums.jsonl").write_text("\\n".join(lines))
+    >>> model = omnima.Model.from_preset("nima", vocab_size=259, max_position_embeddings=64)
+    >>> model.tokenizer = omnima.Tokenizer.train(["1+1=2"], "byte")
+    >>> run = finetune(model, "sums.jsonl", "run", steps=4, lr=1e-3, display=Display(silent=True))
+    >>> run.summary["loss_after"] < run.summary["loss_before"]
+    True
+    """
+    paths = [data] if isinstance(data, (str, Path)) else list(data)
+    given: Mapping[str, Any] = {
+        **options,
+        "data": [str(each) for each in paths],
+        "out": str(out),
+        "model": str(model) if isinstance(model, (str, Path)) else None,
+    }
+    recipe = FineTuneRecipe.from_layers(given)
+    opened = None if isinstance(model, (str, Path)) else model
+    return run_recipe(
+        recipe,
+        opened,
+        resume=resume,
+        overwrite=overwrite,
+        display=display,
+        callbacks=callbacks,
+    )
+
+
+def run_recipe(
+    recipe: FineTuneRecipe,
+    model: Model | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    callbacks: Sequence[Any] = (),
+    stop_after: int | None = None,
+) -> Run:
+    """Do everything a recipe says; parameters as for :func:`finetune` and `Trainer.fit`."""
+    check_device(recipe.device)
+    check_offload(recipe.train.offload_optimizer, recipe.device)
+    display = display if display is not None else Display()
+    named([*callbacks, *make_trackers(recipe.train.track)])
+    directory = RunDirectory(out_of(recipe.train))
+    directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
+    try:
+        if resume and directory.summary.exists():
+            display.note(f"The run in {directory.path} is already finished.")
+            return Run.load(directory.path)
+        if model is None:
+            model = _open(recipe)
+        trainer = assemble(recipe, model, directory, display, callbacks)
+        return trainer.fit(resume=resume, stop_after=stop_after)
+    finally:
+        directory.release()
+
+
+def _open(recipe: FineTuneRecipe) -> Model:
+    from omnima.model import Model
+
+    if recipe.model is None:
+        raise ConfigError("No model: say which one to start from.")
+    return Model.from_pretrained(recipe.model, recipe.device)
+
+
+def assemble(
+    recipe: FineTuneRecipe,
+    model: Model,
+    directory: RunDirectory,
+    display: Display,
+    callbacks: Sequence[Any] = (),
+) -> FineTuner:
+    """Read the data for a model, up to a trainer that is ready to fit."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ConfigError("The model has no tokenizer: set model.tokenizer, or copy its files.")
+    if not model.config.causal:
+        raise ConfigError(
+            "A model with causal false sees the tokens it would have to predict: it cannot learn "
+            "to answer."
+        )
+    if model.quantization is not None:
+        raise ConfigError(
+            "The model's matrices are quantized, and small steps would be lost in rounding: start "
+            "from the model that was quantized."
+        )
+    limit = model.config.max_position_embeddings
+    context = recipe.train.context or min(limit, LONGEST_CONTEXT)
+    config = dataclasses.replace(recipe.train, context=context)
+    if context > limit:
+        raise ConfigError(
+            f"context is {context}, but the model's context is {limit} (max_position_embeddings): "
+            "train on shorter rows."
+        )
+    read = _conversations if recipe.objective == "sft" else _texts
+    data = read(recipe, tokenizer, context, directory, display)
+    return FineTuner(
+        model,
+        tokenizer,
+        data,
+        config,
+        recipe=recipe.values(),
+        directory=directory,
+        display=display,
+        callbacks=callbacks,
+    )
+
+
+def _conversations(
+    recipe: FineTuneRecipe,
+    tokenizer: Any,
+    context: int,
+    directory: RunDirectory,
+    display: Display,
+) -> Any:
+    from omnima import data
+    from omnima.tokenizers.chat_default import ensure_template
+
+    if said := ensure_template(tokenizer):
+        display.note(said)
+    found = data.open_conversations(
+        recipe.data,
+        tokenizer,
+        context,
+        val_fraction=recipe.val_fraction,
+        seed=recipe.train.seed,
+        packed=recipe.packed,
+        too_long=recipe.too_long,
+        on_error=cast(Any, recipe.on_error),
+    )
+    for sentence in found.notes:
+        display.note(sentence)
+    display.note(
+        f"{found.train_samples:,} training and {found.val_samples:,} held-out samples; "
+        f"{found.train_supervised:,} of {found.train_tokens:,} training tokens are supervised."
+    )
+    return found
+
+
+def _texts(
+    recipe: FineTuneRecipe,
+    tokenizer: Any,
+    context: int,
+    directory: RunDirectory,
+    display: Display,
+) -> Any:
+    from omnima import data
+
+    source = data.open_source(
+        list(recipe.data), field=recipe.field, on_error=cast(Any, recipe.on_error)
+    )
+    with display:
+        return data.prepare(
+            source,
+            tokenizer,
+            directory.data,
+            recipe.val_fraction,
+            recipe.train.seed,
+            display.preparing,
+        )
+
+
+def fingerprint_of(model: Any) -> str:
+    """Return a hash of a model's weights, from two sums of each; to tell one model from another."""
+    digest = hashlib.sha256()
+    for name, each in model.named_parameters():
+        values = each.detach().double()
+        digest.update(f"{name} {values.sum().item()!r} {values.square().sum().item()!r}".encode())
+    return digest.hexdigest()

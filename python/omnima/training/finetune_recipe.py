@@ -1,0 +1,158 @@
+"""A recipe of fine-tuning: the model, the conversations, the method and the training; read from
+flags and YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omnima.errors import ConfigError
+from omnima.training.config import TrainConfig
+from omnima.training.schema import Field, check_bounds, fields_of, option, read_value, unknown_key
+
+METHODS = ("full",)
+OBJECTIVES = ("sft", "lm")
+LONGEST_CONTEXT = 1024  # unless another is asked for: conversations are short, memory is not
+
+# Fields of the training that conversations have no use for, or that this recipe says otherwise.
+_ELSEWHERE = {
+    *("packing", "objective", "corruption_rate", "span_length", "train_rows_from"),
+    *("bpe_dropout", "subword_sampling"),
+    *("curriculum", "curriculum_pacing", "curriculum_start", "curriculum_steps"),
+}
+_BUDGETS = ("steps", "minutes", "epochs")
+_FULL_RATE = 5e-5
+_DEFAULTS: dict[str, Any] = {"batch_size": 4, "lr": None, "weight_decay": 0.01, "samples": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneRecipe:
+    """Everything `omnima finetune` knows.
+
+    >>> FineTuneRecipe.from_layers({"model": "base", "data": ["a.jsonl"], "steps": 10}).train.lr
+    5e-05
+    """
+
+    train: TrainConfig
+    model: str | None = option(None, "the model to start from", group="Model")
+    data: tuple[str, ...] = option(
+        (),
+        "conversations, instructions or prompts with answers (.json, .jsonl, .gz), globs, folders; "
+        "objective lm: any text",
+        group="Data",
+    )
+    objective: str = option(
+        "sft",
+        "what is learned: the answers of conversations (sft), or every token of a text (lm)",
+        choices=OBJECTIVES,
+    )
+    method: str = option("full", "which parameters learn: all of the model (full)", choices=METHODS)
+    packed: bool = option(True, "sft: several samples a row, which cannot see each other")
+    too_long: str = option(
+        "cut", "sft: what becomes of samples longer than the context", choices=("cut", "drop")
+    )
+    field: str | None = option(None, "lm: the field of JSON records that holds the text")
+    on_error: str = option("raise", "what to do with a bad record", choices=("raise", "skip"))
+    val_fraction: float = option(
+        0.05, "share of the samples held out for evaluation", minimum=0.0, maximum=0.9
+    )
+    device: str = option(
+        "cpu", "where to train: cpu, cuda or one GPU: cuda:1", identity=False, group="Run"
+    )
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        if not self.data:
+            raise ConfigError("No data: say what to learn, for example --data conversations.jsonl.")
+        if self.objective != "lm" and self.field is not None:
+            raise ConfigError(
+                f"field={self.field} names the text of objective lm; objective {self.objective} "
+                "knows the fields of its formats: leave it out."
+            )
+
+    @staticmethod
+    def schema() -> dict[str, Field]:
+        """Return every key of a recipe, the training's keys included."""
+        training = {
+            name: dataclasses.replace(field, default=_DEFAULTS.get(name, field.default))
+            for name, field in fields_of(TrainConfig).items()
+            if name not in _ELSEWHERE
+        }
+        training["lr"] = dataclasses.replace(
+            training["lr"], meaning=f"highest learning rate; default: {_FULL_RATE:g}"
+        )
+        training["context"] = dataclasses.replace(
+            training["context"],
+            meaning=f"tokens in a row; default: the model's context, at most {LONGEST_CONTEXT}",
+        )
+        return {**fields_of(FineTuneRecipe), **training}
+
+    @classmethod
+    def from_layers(
+        cls, flags: Mapping[str, Any], config: str | Path | None = None
+    ) -> FineTuneRecipe:
+        """Merge flags over a YAML file over the defaults.
+
+        Parameters
+        ----------
+        flags
+            Values by key; None means not given.
+        config
+            A YAML file with the same keys, or a run's directory, which holds one.
+
+        Raises
+        ------
+        ConfigError
+            Unknown key (names the nearest), unreadable value, or values that contradict each other.
+        """
+        from omnima.data.described import read_description
+
+        layers = []
+        if config is not None:
+            path = Path(config) / "config.yaml" if Path(config).is_dir() else Path(config)
+            layers.append(_read(read_description(path, "recipe"), f"the recipe {path}"))
+        given = {key: value for key, value in flags.items() if value is not None}
+        layers.append(_read(given, "the flags"))
+        merged = dict(_DEFAULTS)
+        for layer in layers:
+            if any(layer.get(key) is not None for key in _BUDGETS):
+                for key in _BUDGETS:
+                    merged.pop(key, None)
+            merged.update(layer)
+        if merged["lr"] is None:
+            merged["lr"] = _FULL_RATE
+        known = fields_of(TrainConfig).keys() - _ELSEWHERE
+        training = {key: merged.pop(key) for key in known & merged.keys()}
+        return cls(train=TrainConfig(**training), **merged)
+
+    def values(self) -> dict[str, Any]:
+        """Return every key with its value, ready for YAML."""
+        own = {name: getattr(self, name) for name in fields_of(FineTuneRecipe)}
+        return {**own, "data": list(self.data), **_ours(self.train.values())}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the keys a resumed run must keep."""
+        own = {
+            name: getattr(self, name)
+            for name, field in fields_of(FineTuneRecipe).items()
+            if field.identity
+        }
+        return {**own, "data": list(self.data), **_ours(self.train.identity())}
+
+
+def _ours(training: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in training.items() if name not in _ELSEWHERE}
+
+
+def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = FineTuneRecipe.schema()
+    read = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise unknown_key(key, known, where)
+        read[name] = read_value(known[name], value, where)
+    return read
