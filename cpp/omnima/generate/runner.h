@@ -15,6 +15,7 @@
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
+#include "omnima/kernels/cpu/number_types.h"
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/rotary.h"
 
@@ -124,6 +125,8 @@ class Runner final : public ModelRunner {
   // One of them, for many rows: y [rows, outputs] = x [rows, inputs] weight^T + bias.
   void wide_product(const Output& output, const float* x, std::int64_t rows);
   void half_product(const Output& output, const at::Tensor& x);
+  void write_half(const quant::Matrix& matrix, std::int64_t first, std::int64_t count,
+                  kernels::bfloat16* out);
   at::Tensor half_rows(const float* x, std::int64_t rows, std::int64_t width);
 
   const models::DecoderConfig& config_;
@@ -152,9 +155,9 @@ class Runner final : public ModelRunner {
   std::vector<float> rstd_;              // scratch of normalise_heads, of each thread
   Floats change_;                        // of attention, while the mlp beside it reads the stream
   core::Buffer part_;                    // of a matrix that is stored otherwise, in float32
-  // Of a prompt: rows, a part of a matrix and a product in bfloat16; queries, keys and values side
-  // by side; a tile of each thread.
-  core::Buffer half_rows_, half_part_, half_product_, tokens_, tiles_;
+  // Of a prompt: rows and a part of a matrix in bfloat16; queries, keys and values side by side; a
+  // tile of each thread.
+  core::Buffer half_rows_, half_part_, tokens_, tiles_;
   std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
   std::vector<float> byte_scales_;

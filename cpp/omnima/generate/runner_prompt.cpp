@@ -21,7 +21,8 @@ using kernels::bfloat16;
 // What is not of the product's type is turned into it a part at a time: a part stays in the last
 // cache between its making and its product.
 constexpr std::int64_t kPartBytes = 4 << 20;
-constexpr std::int64_t kGrain = 1 << 14;  // numbers: fewer are not worth a thread
+constexpr std::int64_t kGrain = 1 << 14;        // numbers: fewer are not worth a thread
+constexpr std::int64_t kHalfNumbers = 1 << 13;  // of weights, on their way to bfloat16
 
 // Rounds `count` numbers, on all threads.
 void round(const float* from, std::int64_t count, bfloat16* to) {
@@ -37,19 +38,13 @@ at::Tensor view(const void* numbers, std::int64_t rows, std::int64_t columns, at
 
 float widened(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
-// y, rows `stride` apart, = x + bias.
-void widen(const std::uint16_t* x, std::int64_t rows, std::int64_t columns, const float* bias,
-           float* y, std::int64_t stride) {
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrain / columns),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t row = begin; row < end; ++row) {
-                       const std::uint16_t* from = x + row * columns;
-                       float* to = y + row * stride;
-                       for (std::int64_t i = 0; i < columns; ++i) to[i] = widened(from[i]);
-                       if (bias == nullptr) continue;
-                       for (std::int64_t i = 0; i < columns; ++i) to[i] += bias[i];
-                     }
-                   });
+// y [rows, linear's outputs] += bias.
+void add_bias(const Linear& linear, std::int64_t rows, float* y, std::int64_t stride) {
+  const float* bias = linear.bias.data();
+  if (bias == nullptr) return;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * stride + i] += bias[i];
+  }
 }
 
 }  // namespace
@@ -75,12 +70,7 @@ void Runner::wide_product(const Output& output, const float* x, std::int64_t row
     at::Tensor out = at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
     at::mm_out(out, in, weight.t());
   }
-  const float* bias = linear.bias.data();
-  if (!bias) return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    float* y = output.y + row * output.stride;
-    for (std::int64_t i = 0; i < linear.outputs; ++i) y[i] += bias[i];
-  }
+  add_bias(linear, rows, output.y, output.stride);
 }
 
 // Rows in bfloat16, kept until the next call.
@@ -89,6 +79,24 @@ at::Tensor Runner::half_rows(const float* x, std::int64_t rows, std::int64_t wid
       half_rows_.get(static_cast<std::size_t>(rows * width) * sizeof(bfloat16)));
   round(x, rows * width, to);
   return view(to, rows, width, at::kBFloat16);
+}
+
+// Rows of a matrix in bfloat16, each thread's by way of a few rows in float32.
+void Runner::write_half(const quant::Matrix& matrix, std::int64_t first, std::int64_t count,
+                        bfloat16* out) {
+  const auto& table = kernels::gemm_kernels<bfloat16>();
+  const std::int64_t rows = std::max<std::int64_t>(1, kHalfNumbers / matrix.inputs);
+  const auto threads = static_cast<std::int64_t>(team_.size());
+  auto* floats = static_cast<float*>(
+      part_.get(static_cast<std::size_t>(threads * rows * matrix.inputs) * sizeof(float)));
+  at::parallel_for(0, count, rows, [&](std::int64_t begin, std::int64_t end) {
+    float* here = floats + at::get_thread_num() * rows * matrix.inputs;
+    for (std::int64_t row = begin; row < end; row += rows) {
+      const std::int64_t some = std::min(rows, end - row);
+      quant::dequantize_rows(matrix, first + row, some, here);
+      table.convert(here, some * matrix.inputs, out + row * matrix.inputs);
+    }
+  });
 }
 
 // wide_product in bfloat16: weights that are stored so meet the rows where they lie.
@@ -104,25 +112,16 @@ void Runner::half_product(const Output& output, const at::Tensor& x) {
     const std::int64_t count = std::min(part, matrix.outputs - first);
     const void* weights = matrix.row(first);
     if (!as_stored) {
-      const std::int64_t numbers = count * matrix.inputs;
-      const float* floats = reinterpret_cast<const float*>(weights);
-      if (matrix.format->layout != kernels::BlockLayout::kF32) {
-        auto* here =
-            static_cast<float*>(part_.get(static_cast<std::size_t>(numbers) * sizeof(float)));
-        quant::dequantize_rows(matrix, first, count, here);
-        floats = here;
-      }
-      auto* half = static_cast<bfloat16*>(half_part_.get(static_cast<std::size_t>(numbers * size)));
-      round(floats, numbers, half);
+      auto* half = static_cast<bfloat16*>(
+          half_part_.get(static_cast<std::size_t>(count * matrix.inputs * size)));
+      write_half(matrix, first, count, half);
       weights = half;
     }
-    void* made = half_product_.get(static_cast<std::size_t>(rows * count * size));
-    ops::product_out(view(made, rows, count, at::kBFloat16), x,
-                     view(weights, count, matrix.inputs, at::kBFloat16).t());
-    const float* bias = linear.bias.data();
-    widen(static_cast<const std::uint16_t*>(made), rows, count, bias ? bias + first : nullptr,
-          output.y + first, output.stride);
+    const at::Tensor out =
+        at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
+    ops::float_product_out(out, x, view(weights, count, matrix.inputs, at::kBFloat16).t());
   }
+  add_bias(linear, rows, output.y, output.stride);
 }
 
 // All rows are one sequence's, from its first token on.

@@ -20,7 +20,6 @@ constexpr int64_t kPanelsBytes = 192 << 10;  // of these, what goes through the 
 constexpr int64_t kStripsAtOnce = 8;         // packed together: whole cache lines of A are read
 constexpr int64_t kSpareBytes = 64;          // packing writes whole vectors
 constexpr int64_t kRowAlias = 4096;          // rows so far apart share the places of a cache
-constexpr int64_t kAddedAtOnce = 1 << 20;    // numbers of a product by ATen, before they are added
 constexpr int64_t kSerialNumbers = 1 << 19;  // of multiplications: fewer are not worth a thread
 
 // Workspaces of a thread, kept between products.
@@ -75,20 +74,13 @@ struct Block {
           const int64_t wanted = left_of < 0 ? cols : std::min(cols, s * rows + count - left_of);
           if (wanted <= j) continue;
           const kernels::GemmStrip strip =
-              in_place ? kernels::GemmStrip{a.data + s * rows * a.row,
-                                            a.row * static_cast<int64_t>(sizeof(T)),
-                                            kernels.group * static_cast<int64_t>(sizeof(T)), count}
-                       : packed_strip(packed + (s - begin) * bytes, count);
+              in_place ? kernels.strip_in_place(a.from(s * rows, 0), count)
+                       : kernels.packed_strip(packed + (s - begin) * bytes, count);
           kernels.multiply(strip, panels + j / width * panel_bytes, std::min(columns, wanted - j),
                            depth, target.from(s * rows, j));
         }
       }
     }
-  }
-
-  kernels::GemmStrip packed_strip(const char* at, int64_t count) const {
-    const int64_t number = kernels.group * kernels.packed_bytes;
-    return {at, number, number * kernels.strip_rows, count};
   }
 };
 
@@ -186,8 +178,10 @@ void run(const Product<T>& p) {
   if (p.k == 0) std::fill(sums, sums + p.m * p.n, 0.0f);
   run_blocks(p, whole);
   at::parallel_for(0, p.m, row_grain(p.n), [&](int64_t begin, int64_t end) {
-    kernels::gemm_kernels<T>().convert(sums + begin * p.n, (end - begin) * p.n,
-                                       p.target.store + begin * p.n);
+    for (int64_t row = begin; row < end; ++row) {
+      kernels::gemm_kernels<T>().convert(sums + row * p.n, p.n,
+                                         p.target.store + row * p.target.stride);
+    }
   });
 }
 
@@ -203,21 +197,10 @@ bool in_order(const at::Tensor& x) {
 
 at::Tensor ordered(const at::Tensor& x) { return in_order(x) ? x : x.contiguous(); }
 
-// Tiles multiply several times as many bfloat16 as our kernels do, and ATen has kernels for them. A
-// depth that ends within a tile stays here: there the next row's numbers meet zeros, and infinity
-// times zero would reach the row before (torch 2.13).
-bool on_tiles(at::ScalarType type, int64_t depth) {
-  constexpr int64_t kTileDepth = 32;
-  return type == at::kBFloat16 && depth % kTileDepth == 0 &&
-         kernels::active_level() == kernels::Level::kAmx;
-}
-
-bool on_tiles(const at::Tensor& a) { return on_tiles(a.scalar_type(), a.size(1)); }
-
 void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   core::require(a.dim() == 2 && b.dim() == 2 && out.dim() == 2 && a.size(1) == b.size(0) &&
-                    out.size(0) == a.size(0) && out.size(1) == b.size(1) && out.is_contiguous() &&
-                    a.scalar_type() == b.scalar_type(),
+                    out.size(0) == a.size(0) && out.size(1) == b.size(1) &&
+                    (out.stride(1) == 1 || out.size(1) == 1) && a.scalar_type() == b.scalar_type(),
                 "product takes [m, k] and [k, n] of one type into [m, n], not ", a.sizes(), " and ",
                 b.sizes(), " into ", out.sizes(), ".");
 }
@@ -228,7 +211,7 @@ void store_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor&
   by_dtype(out, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
     target.store = data<T>(out);
-    target.stride = out.size(1);
+    target.stride = out.stride(0);
     run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, packed});
   });
 }
@@ -255,7 +238,6 @@ void mirror(T* x, int64_t n) {
 
 void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   check(out, a, b);
-  if (on_tiles(a)) return product_by_aten(out, a, b);
   store_product(out, a, b, nullptr);
 }
 
@@ -267,7 +249,6 @@ void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Te
 }
 
 int64_t packed_size(const at::Tensor& b) {
-  if (on_tiles(b.scalar_type(), b.size(0))) return 0;
   int64_t bytes = kSpareBytes;
   by_dtype(b, "packed_size", [&]<class T>(T*) {
     const auto& kernels = kernels::gemm_kernels<T>();
@@ -292,30 +273,29 @@ void pack_right(const at::Tensor& packed, const at::Tensor& b) {
   });
 }
 
-void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+namespace {
+
+void sum_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, bool add) {
   check(sum, a, b);
-  if (on_tiles(a)) return add_product_by_aten(sum, a, b);
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(a, "product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;
     target.sum = sum.data_ptr<float>();
-    target.add = true;
-    target.stride = sum.size(1);
+    target.add = add;
+    target.stride = sum.stride(0);
     run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target, nullptr});
   });
 }
 
-void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
-  at::Tensor c = out;
-  at::mm_out(c, a, b);
+}  // namespace
+
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  sum_product(sum, a, b, true);
 }
 
-void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  const int64_t rows = std::max<int64_t>(1, kAddedAtOnce / std::max<int64_t>(1, sum.size(1)));
-  for (int64_t first = 0; first < sum.size(0); first += rows) {
-    const int64_t count = std::min(rows, sum.size(0) - first);
-    sum.narrow(0, first, count).add_(at::mm(a.narrow(0, first, count), b));
-  }
+void float_product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  if (a.size(1) == 0) out.zero_();
+  sum_product(out, a, b, false);
 }
 
 at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
@@ -325,7 +305,6 @@ at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::Scala
   const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options().dtype(type));
   check(out, a, b);
   core::require(a.size(0) == b.size(1), "A symmetric product is square, not ", out.sizes(), ".");
-  if (on_tiles(a)) return at::mm(a, b).to(type);
   const at::Tensor left = ordered(a), right = ordered(b);
   by_dtype(a, "symmetric_product", [&]<class T>(T*) {
     kernels::GemmTarget<T> target;

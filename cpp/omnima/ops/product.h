@@ -7,20 +7,20 @@
 namespace omnima::ops {
 
 // out = a b: a [m, k], b [k, n], out [m, n], all float32 or all bfloat16. a and b are rows or
-// columns that lie in order (a transposed view will do); out is contiguous. float32 sums.
+// columns that lie in order (a transposed view will do); the rows of out may lie apart. float32
+// sums.
 void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
-// sum += a b, where sum [m, n] is float32 and contiguous.
+// sum += a b, where sum [m, n] is float32; its rows may lie apart.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// out = a b likewise.
+void float_product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 // A right factor b [k, n] packed once for many products: bytes [packed_size(b)] that only these
-// functions understand; packed_size is a multiple of a cache line, and 0 where b is not packed.
+// functions understand; packed_size is a multiple of a cache line.
 int64_t packed_size(const at::Tensor& b);
 void pack_right(const at::Tensor& packed, const at::Tensor& b);
 // product_out where `packed` holds b; undefined or empty: b is packed on the way.
 void product_out_packed(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
                         const at::Tensor& packed);
-// The first two by ATen's product: how bfloat16 reaches the tiles of a CPU with AMX.
-void product_by_aten(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
-void add_product_by_aten(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 // A new tensor a b, of the type of a; with plain ATen on other devices than the CPU.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 // The same where a b [n, n] is known to be symmetric, as x x^T is: half of it is computed, the

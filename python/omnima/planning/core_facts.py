@@ -70,4 +70,4 @@ def packed_number_bytes(precision: str, level: str) -> int:
         return 4
     if precision == "fp16":
         return 0
-    return {"amx": 0, "avx512bf16": 2}.get(level, 4)
+    return {"amx": 2, "avx512bf16": 2}.get(level, 4)

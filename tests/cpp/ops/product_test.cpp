@@ -45,10 +45,8 @@ TEST_P(ProductOf, IsTheProductOfAnyShape) {
         << s.m << " " << s.n << " " << s.k;
     const at::Tensor sum = at::randn({s.m, s.n}), before = sum.clone();
     add_product(sum, a, b);
-    // On tiles, what is added has been rounded.
-    const bool rounds = packed_size(b) == 0;
     EXPECT_LT((sum.to(at::kDouble) - before - expected).abs().max().item<double>(),
-              rounds ? close : tolerance(s, at::kFloat))
+              tolerance(s, at::kFloat))
         << s.m << " " << s.n << " " << s.k;
   }
 }
@@ -112,17 +110,23 @@ TEST(ProductOf, APackedFactorGivesTheSameBits) {
   }
 }
 
-// What a CPU with AMX runs for bfloat16, here on whatever ATen has.
-TEST(ProductOf, ByAtenIsTheSame) {
-  const at::Tensor a = at::randn({37, 65}).to(at::kBFloat16);
-  const at::Tensor b = at::randn({29, 65}).to(at::kBFloat16).t();
-  const at::Tensor out = at::empty({37, 29}, at::kBFloat16);
-  product_by_aten(out, a, b);
-  EXPECT_LT((out - product(a, b)).abs().max().item<double>(), 0.3);  // roundings near 20
-  const at::Tensor sum = at::ones({37, 29}), same = sum.clone();
-  add_product_by_aten(sum, a, b);
-  add_product(same, a, b);
-  EXPECT_LT((sum - same).abs().max().item<double>(), 0.3);
+TEST(ProductOf, Float32OfBfloat16WithRowsThatLieApart) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t depth : {0, 37, 1100}) {
+      const at::Tensor a = random(45, depth, type, false), b = random(depth, 70, type, true);
+      const at::Tensor memory = at::full({45, 100}, 7.0), out = memory.narrow(1, 20, 70);
+      float_product_out(out, a, b);
+      const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+      EXPECT_LT((out.to(at::kDouble) - expected).abs().max().item<double>(),
+                tolerance({45, 70, depth}, at::kFloat));
+      EXPECT_TRUE(memory.narrow(1, 0, 20).eq(7).all().item<bool>());
+      EXPECT_TRUE(memory.narrow(1, 90, 10).eq(7).all().item<bool>());
+      const at::Tensor stored = at::full({45, 100}, 7.0, type), part = stored.narrow(1, 20, 70);
+      product_out(part, a, b);
+      EXPECT_TRUE(part.equal(product(a, b)));
+      EXPECT_TRUE(stored.narrow(1, 90, 10).eq(7).all().item<bool>());
+    }
+  }
 }
 
 TEST(ProductOf, AnEmptyDepthIsZero) {

@@ -20,6 +20,10 @@ namespace avx512bf16 {
 template <class T>
 const AttentionKernels<T>& attention_table();
 }
+namespace amx {
+template <class T>
+const AttentionKernels<T>& attention_table();
+}
 #endif
 
 template <class T>
@@ -30,6 +34,7 @@ const AttentionKernels<T>& attention_kernels(Level level) {
       {Level::kAvx2, avx2::attention_table<T>},
       {Level::kAvx512, avx512::attention_table<T>},
       {Level::kAvx512Bf16, avx512bf16::attention_table<T>},
+      {Level::kAmx, amx::attention_table<T>},
 #endif
   };
   return variants.at(level)();

@@ -66,7 +66,8 @@ void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
   for (std::int64_t first = 0; first < task.time; first += kKeys) {
     const KeyBlock block{first, std::min(kKeys, task.time - first)};
     if (head == 0 || task.time > kKeys) pack(block);
-    for (std::int64_t start = first / kQueries * kQueries; start < task.time; start += kQueries) {
+    for (std::int64_t start = first / kQueries<T> * kQueries<T>; start < task.time;
+         start += kQueries<T>) {
       const Tile tile = tile_of(task, block, start);
       if (tile.width == 0) continue;
       for_parts(task, head, block, tile, [&](const Tile& part) { f(block, part); });

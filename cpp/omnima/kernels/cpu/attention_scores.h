@@ -14,15 +14,13 @@ void for_strips(const MatrixView<T>& a, std::int64_t rows, std::int64_t depth, c
   const auto& gemm = gemm_table<T>();
   const bool in_place = gemm.reads_rows && a.col == 1 && depth % gemm.group == 0;
   if (!in_place) gemm.pack_left(a, rows, depth, packed);
-  const std::int64_t size = sizeof(T), number = gemm.group * gemm.packed_bytes;
   const std::int64_t bytes = gemm.strip_bytes(depth);
   for (std::int64_t i = 0; i < rows; i += gemm.strip_rows) {
     const std::int64_t count = std::min(gemm.strip_rows, rows - i);
     if (in_place) {
-      f(GemmStrip{a.data + i * a.row, a.row * size, gemm.group * size, count}, i);
+      f(gemm.strip_in_place(a.from(i, 0), count), i);
     } else {
-      f(GemmStrip{packed + i / gemm.strip_rows * bytes, number, number * gemm.strip_rows, count},
-        i);
+      f(gemm.packed_strip(packed + i / gemm.strip_rows * bytes, count), i);
     }
   }
 }

@@ -15,8 +15,14 @@ namespace omnima::kernels::OMNIMA_LEVEL {
 template <class T>
 const GemmKernels<T>& gemm_table();
 
-constexpr std::int64_t kQueries = 48;  // of a tile: whole strips at every level
-constexpr std::int64_t kKeys = 256;    // of a block: what is packed of it stays in the second cache
+// Of a tile: whole strips of every kernel.
+template <class T>
+constexpr std::int64_t kQueries = 48;
+#ifdef __AMX_BF16__
+template <>
+constexpr std::int64_t kQueries<bfloat16> = 64;
+#endif
+constexpr std::int64_t kKeys = 256;  // of a block: what is packed of it stays in the second cache
 // A power of two: scaled it is exact, so where a row is masked as a whole, the scaled score less
 // its largest is 0 also when the compiler fuses the two.
 constexpr float kMasked = -0x1p100f;
@@ -33,10 +39,10 @@ struct Scratch {
     const std::int64_t columns = keys / gemm.panel_cols * gemm.panel_bytes(dim) + kSpare;
     const std::int64_t wide = round_up(dim, gemm.panel_cols) / gemm.panel_cols;
     const std::int64_t rows = wide * gemm.panel_bytes(keys) + kSpare;
-    const std::int64_t tile_rows = wide * gemm.panel_bytes(kQueries) + kSpare;
+    const std::int64_t tile_rows = wide * gemm.panel_bytes(kQueries<T>) + kSpare;
     const std::int64_t strips = std::max(
-        round_up(keys, gemm.strip_rows) / gemm.strip_rows * gemm.strip_bytes(kQueries),
-        kQueries / gemm.strip_rows * std::max(gemm.strip_bytes(dim), gemm.strip_bytes(keys)));
+        round_up(keys, gemm.strip_rows) / gemm.strip_rows * gemm.strip_bytes(kQueries<T>),
+        kQueries<T> / gemm.strip_rows * std::max(gemm.strip_bytes(dim), gemm.strip_bytes(keys)));
     take(queries, time * dim);
     take(keys_turned, keys * dim);
     take(key_columns, columns);
@@ -46,10 +52,10 @@ struct Scratch {
     take(query_rows, tile_rows);
     take(dout_rows, tile_rows);
     take(strip, strips + kSpare);
-    take(scores, kQueries * keys);
-    take(dscores, kQueries * keys);
-    take(weights, kQueries * keys);
-    take(dweights, kQueries * keys);
+    take(scores, kQueries<T> * keys);
+    take(dscores, kQueries<T> * keys);
+    take(weights, kQueries<T> * keys);
+    take(dweights, kQueries<T> * keys);
     take(sums, time * dim);
     take(dkeys, time * dim);
     take(dvalues, time * dim);
@@ -138,7 +144,7 @@ struct KeyBlock {
 template <class T>
 Tile tile_of(const AttentionTask<T>& task, const KeyBlock& block, std::int64_t start) {
   const std::int64_t panel = gemm_table<T>().panel_cols;
-  Tile tile{start, std::min(kQueries, task.time - start), block.count, 0, 0};
+  Tile tile{start, std::min(kQueries<T>, task.time - start), block.count, 0, 0};
   for (std::int64_t i = start; i < start + tile.queries; ++i) {
     tile.begin = std::min(tile.begin, first_seen(task, i) - block.first);
   }

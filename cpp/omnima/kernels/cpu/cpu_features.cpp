@@ -3,6 +3,11 @@
 
 #include <cstdlib>
 
+#if defined(OMNIMA_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "omnima/core/error.h"
 
 namespace omnima::kernels {
@@ -43,13 +48,24 @@ bool has(const std::vector<Feature>& all, std::initializer_list<const char*> nam
   return true;
 }
 
+// Linux gives a process the tile registers when it asks for them.
+bool tiles_granted() {
+#if defined(OMNIMA_X86) && defined(__linux__)
+  constexpr long kAskForState = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 Level probe_level() {
   const auto all = probe();
   if (!has(all, {"avx2", "fma", "f16c"})) return Level::kGeneric;
   if (!has(all, {"avx512f", "avx512bw", "avx512dq", "avx512vl"})) return Level::kAvx2;
   if (!has(all, {"avx512vnni"})) return Level::kAvx512;
   if (!has(all, {"avx512bf16"})) return Level::kAvx512Vnni;
-  return has(all, {"amx-tile", "amx-int8", "amx-bf16"}) ? Level::kAmx : Level::kAvx512Bf16;
+  const bool tiles = has(all, {"amx-tile", "amx-int8", "amx-bf16"}) && tiles_granted();
+  return tiles ? Level::kAmx : Level::kAvx512Bf16;
 }
 
 Level choose_level() {

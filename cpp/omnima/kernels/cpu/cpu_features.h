@@ -20,8 +20,8 @@ Level detected_level();
 // The level in use: detected_level(), or what OMNIMA_CPU_ISA names. Throws ConfigError when that is
 // an unknown name or a level that this CPU lacks.
 Level active_level();
-// "generic", "avx2", "avx512", "avx512vnni" or "avx512bf16": the suffix of the level's files; or
-// "amx", where bfloat16 products go to the tiles through ATen.
+// "generic", "avx2", "avx512", "avx512vnni", "avx512bf16" or "amx": the suffix of the level's
+// files.
 const char* level_name(Level level);
 // The level called `name`, if a CPU whose highest level is `highest` has it; else ConfigError.
 Level level_from_name(const std::string& name, Level highest);

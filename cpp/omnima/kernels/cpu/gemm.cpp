@@ -20,6 +20,10 @@ namespace avx512bf16 {
 template <class T>
 const GemmKernels<T>& gemm_table();
 }
+namespace amx {
+template <class T>
+const GemmKernels<T>& gemm_table();
+}
 #endif
 
 template <class T>
@@ -30,6 +34,7 @@ const GemmKernels<T>& gemm_kernels(Level level) {
       {Level::kAvx2, avx2::gemm_table<T>},
       {Level::kAvx512, avx512::gemm_table<T>},
       {Level::kAvx512Bf16, avx512bf16::gemm_table<T>},
+      {Level::kAmx, amx::gemm_table<T>},
 #endif
   };
   return variants.at(level)();

@@ -24,7 +24,8 @@ struct MatrixView {
   }
 };
 
-// Some rows of A: element group (i, g) lies at data + i * row_bytes + g * group_bytes.
+// Some rows of A: element group (i, g) lies at data + i * row_bytes + g * group_bytes; where the
+// kernel reads tiles, groups 16 g to 16 g + 15 lie side by side there.
 struct GemmStrip {
   const void* data;
   std::int64_t row_bytes;
@@ -53,8 +54,9 @@ struct GemmKernels {
   std::int64_t group;         // numbers of neighbouring depth that lie side by side when packed
   std::int64_t packed_bytes;  // of one packed number
   bool reads_rows;            // a strip may be rows of A themselves, if the depth is whole groups
+  std::int64_t tile_groups;   // of a row that lie side by side in a packed strip
   // Packs rows of A over `depth` into strips one after another, each of strip_bytes(depth); may
-  // write up to 64 bytes behind them. The last strip is filled up with zeros.
+  // write up to 64 bytes behind them. What a strip lacks of rows and depth is zeros.
   void (*pack_left)(MatrixView<T> a, std::int64_t rows, std::int64_t depth, void* strips);
   // Packs columns of B into panels one after another, each of panel_bytes(depth), likewise.
   void (*pack_right)(MatrixView<T> b, std::int64_t depth, std::int64_t cols, void* panels);
@@ -68,7 +70,19 @@ struct GemmKernels {
     return (depth + group - 1) / group;
   }
   OMNIMA_INLINE std::int64_t strip_bytes(std::int64_t depth) const {
-    return groups(depth) * group * strip_rows * packed_bytes;
+    const std::int64_t tiles = (groups(depth) + tile_groups - 1) / tile_groups;
+    return tiles * tile_groups * group * strip_rows * packed_bytes;
+  }
+  // `rows` of a strip that pack_left left at `data`.
+  OMNIMA_INLINE GemmStrip packed_strip(const void* data, std::int64_t rows) const {
+    const std::int64_t number = group * packed_bytes;
+    return {data, number * tile_groups, number * strip_rows, rows};
+  }
+  // `rows` of A themselves.
+  template <class View>
+  OMNIMA_INLINE GemmStrip strip_in_place(const View& a, std::int64_t rows) const {
+    constexpr std::int64_t kSize = sizeof(T);
+    return {a.data, a.row * kSize, group * kSize, rows};
   }
   OMNIMA_INLINE std::int64_t panel_bytes(std::int64_t depth) const {
     return groups(depth) * group * panel_cols * packed_bytes;

@@ -102,18 +102,20 @@ inline void finish_whole(const Vector* sums, const GemmTarget<T>& target) {
   }
 }
 
+template <class T>
+inline void finish_row(const Vector* sums, std::int64_t cols, const GemmTarget<T>& target) {
+  if (cols < kPanelCols) {
+    finish_part(sums, cols, target);
+  } else {
+    finish_whole(sums, target);
+  }
+}
+
 template <int Rows, class T>
 inline __attribute__((always_inline)) void finish(const Block<Rows>& sum, std::int64_t first,
-                                                  std::int64_t cols, const GemmTarget<T>& whole) {
+                                                  std::int64_t cols, const GemmTarget<T>& target) {
 #pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
-    const GemmTarget<T> target = whole.from(first + i, 0);
-    if (cols < kPanelCols) {
-      finish_part(sum[i], cols, target);
-    } else {
-      finish_whole(sum[i], target);
-    }
-  }
+  for (int i = 0; i < Rows; ++i) finish_row(sum[i], cols, target.from(first + i, 0));
 }
 
 template <int Rows, class T, class P>
@@ -323,19 +325,31 @@ void convert(const float* sums, std::int64_t count, T* out) {
   for_vectors(count, [&](std::int64_t i, auto part) { part.store(out + i, part.load(sums + i)); });
 }
 
+}  // namespace omnima::kernels::OMNIMA_LEVEL
+
+#ifdef __AMX_BF16__
+#include "omnima/kernels/cpu/gemm_tiles.h"
+#endif
+
+namespace omnima::kernels::OMNIMA_LEVEL {
+
 template <class T>
 const GemmKernels<T>& gemm_table() {
   using P = typename Packed<T>::Number;
+  constexpr std::int64_t kBytes = static_cast<std::int64_t>(sizeof(P)) / kGroup<P>;
   // Rows are read in place where they hold packed numbers already.
-  static const GemmKernels<T> table{kStripRows,
-                                    kPanelCols,
-                                    kGroup<P>,
-                                    static_cast<std::int64_t>(sizeof(P)) / kGroup<P>,
-                                    sizeof(P) == sizeof(T) * kGroup<P>,
-                                    pack_left<T>,
-                                    pack_right<T>,
-                                    multiply<T>,
-                                    convert<T>};
+  constexpr bool kReadsRows = sizeof(P) == sizeof(T) * kGroup<P>;
+#ifdef __AMX_BF16__
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    static const GemmKernels<T> tiles{kTileStrip,        kPanelCols,  kGroup<P>,  kBytes,
+                                      kReadsRows,        kTileGroups, pack_tiles, pack_right<T>,
+                                      multiply_on_tiles, convert<T>};
+    return tiles;
+  }
+#endif
+  static const GemmKernels<T> table{kStripRows,  kPanelCols, kGroup<P>,    kBytes,
+                                    kReadsRows,  1,          pack_left<T>, pack_right<T>,
+                                    multiply<T>, convert<T>};
   return table;
 }
 template const GemmKernels<float>& gemm_table<float>();

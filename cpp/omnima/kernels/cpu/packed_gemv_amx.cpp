@@ -1,6 +1,5 @@
 // packed_gemv where many rows meet a tile of outputs: a tile register takes a piece of 16 or 8 rows
-// at once. Fewer rows, weights in parts, and a system that does not grant the registers, take
-// avx512vnni.
+// at once. Fewer rows and weights in parts take avx512vnni.
 #ifdef OMNIMA_X86
 // GCC 12 warns of its own header's deliberately undefined vectors (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -8,10 +7,6 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #include <atomic>
 
@@ -206,21 +201,11 @@ void amx_gemv(const PackedGemv& g, std::int64_t begin, std::int64_t end) {
   below(rest, begin, end);
 }
 
-// Linux gives a process the tile registers when it asks for them.
-bool tiles_granted() {
-#ifdef __linux__
-  constexpr long kAskForState = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
 }  // namespace
 
 PackedKernels packed_kernels_amx() {
   PackedKernels kernels = packed_kernels_avx512vnni();
-  if (tiles_granted()) kernels.gemv = amx_gemv;
+  kernels.gemv = amx_gemv;
   return kernels;
 }
 

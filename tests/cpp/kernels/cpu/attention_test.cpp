@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::int64_t kKvHeads = 2, kKvHead = 1;  // the task reads the second of two heads
 constexpr float kUntouched = -77.0f;
-constexpr std::initializer_list<Level> kLevelsOfAttention{Level::kGeneric, Level::kAvx2,
-                                                          Level::kAvx512, Level::kAvx512Bf16};
+constexpr std::initializer_list<Level> kLevelsOfAttention{
+    Level::kGeneric, Level::kAvx2, Level::kAvx512, Level::kAvx512Bf16, Level::kAmx};
 
 double wide(float x) { return x; }
 double wide(bfloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }

@@ -45,12 +45,6 @@ struct Shape {
   std::int64_t m, n, k;
 };
 
-template <class T>
-GemmStrip packed_strip(const GemmKernels<T>& kernels, const char* at, std::int64_t rows) {
-  const std::int64_t number = kernels.group * kernels.packed_bytes;
-  return {at, number, number * kernels.strip_rows, rows};
-}
-
 // All strips times all panels; strips are rows of A themselves where asked and possible.
 template <class T>
 void multiply(const GemmKernels<T>& kernels, const Matrix<T>& a, const Matrix<T>& b, Shape s,
@@ -63,12 +57,8 @@ void multiply(const GemmKernels<T>& kernels, const Matrix<T>& a, const Matrix<T>
   kernels.pack_right(b.view(), s.k, s.n, right.get());
   for (std::int64_t i = 0; i < s.m; i += rows) {
     const std::int64_t count = std::min(rows, s.m - i);
-    GemmStrip strip =
-        packed_strip(kernels, left.get() + i / rows * kernels.strip_bytes(s.k), count);
-    if (in_place) {
-      strip = {a.view().from(i, 0).data, a.stride * std::int64_t{sizeof(T)},
-               kernels.group * std::int64_t{sizeof(T)}, count};
-    }
+    GemmStrip strip = kernels.packed_strip(left.get() + i / rows * kernels.strip_bytes(s.k), count);
+    if (in_place) strip = kernels.strip_in_place(a.view().from(i, 0), count);
     kernels.multiply(strip, right.get(), s.n, s.k, target.from(i, 0));
   }
 }
@@ -111,10 +101,10 @@ using Formats = testing::Types<float, bfloat16>;
 TYPED_TEST_SUITE(GemmLevels, Formats);
 
 TYPED_TEST(GemmLevels, OddShapesInEveryLayoutEqualPlainSums) {
-  const std::vector<Shape> shapes = {{1, 1, 1},    {1, 33, 2},   {2, 16, 3},   {5, 7, 31},
-                                     {6, 8, 16},   {7, 17, 33},  {12, 32, 64}, {13, 31, 1},
-                                     {25, 65, 37}, {48, 64, 32}, {97, 3, 101}, {3, 131, 5},
-                                     {24, 96, 16}, {36, 48, 47}, {11, 1, 257}};
+  const std::vector<Shape> shapes = {
+      {1, 1, 1},    {1, 33, 2},  {2, 16, 3},   {5, 7, 31},   {6, 8, 16},   {7, 17, 33},
+      {12, 32, 64}, {13, 31, 1}, {25, 65, 37}, {48, 64, 32}, {65, 96, 64}, {31, 70, 129},
+      {97, 3, 101}, {3, 131, 5}, {24, 96, 16}, {36, 48, 47}, {11, 1, 257}};
   for (const Shape& shape : shapes) {
     for (const bool a_across : {false, true}) {
       for (const bool b_across : {false, true}) {
