@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "omnima/core/flush_denormals.h"
 #include "omnima/core/scope.h"
@@ -148,17 +149,26 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
   const std::int64_t inner = mlp.up.outputs;
   const auto most = static_cast<std::int64_t>(rows_.size());  // any expert may be sent all rows
   grow(inner_, 2 * most * inner);
-  grow(activated_, most * inner);
+  grow(activated_, std::max<std::int64_t>(most, team_.size()) * inner);
   if (config_.gated()) {
     products({{&mlp.gate, inner_.data(), 2 * inner}, {&mlp.up, &inner_[inner], 2 * inner}}, x,
              rows);
   } else {
     products({{&mlp.up, inner_.data(), inner}}, x, rows);
   }
+  const std::int64_t stride = (config_.gated() ? 2 : 1) * inner;
+  if (in_halves()) halves_.begin(rows, inner);
   {
     const core::Scope scope("activation");
-    share(rows, [&](std::int64_t begin, std::int64_t end, int) { activate(inner, begin, end); });
+    share(rows, [&](std::int64_t begin, std::int64_t end, int thread) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        float* made = &activated_[(in_halves() ? thread : row) * inner];
+        activate(&inner_[row * stride], inner, made);
+        if (in_halves()) halves_.put(row, made);
+      }
+    });
   }
+  if (in_halves()) halves_of_ = activated_.data();
   products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
 }
 
@@ -207,21 +217,17 @@ void Runner::pass_experts(const Layer& weights) {
   }
 }
 
-void Runner::activate(std::int64_t inner, std::int64_t begin, std::int64_t end) {
+void Runner::activate(const float* x, std::int64_t inner, float* y) {
   const auto& table = kernels::activation_kernels<float>();
   const std::string& name = config_.activation;
-  for (std::int64_t row = begin; row < end; ++row) {
-    float* y = &activated_[row * inner];
-    const float* x = &inner_[row * (config_.gated() ? 2 : 1) * inner];
-    if (name == "swiglu") {
-      table.swiglu_forward(x, y, 1, inner);
-    } else if (name == "relu2") {
-      table.relu2_forward(x, y, inner);
-    } else if (config_.gated()) {
-      table.geglu_forward(x, y, 1, inner, name == "geglu_tanh");
-    } else {
-      table.gelu_forward(x, y, inner, name == "gelu_tanh");
-    }
+  if (name == "swiglu") {
+    table.swiglu_forward(x, y, 1, inner);
+  } else if (name == "relu2") {
+    table.relu2_forward(x, y, inner);
+  } else if (config_.gated()) {
+    table.geglu_forward(x, y, 1, inner, name == "geglu_tanh");
+  } else {
+    table.gelu_forward(x, y, inner, name == "gelu_tanh");
   }
 }
 
@@ -279,12 +285,18 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
     bytes += static_cast<double>(linear->weight.bytes() + linear->bias.bytes());
   }
   const core::Scope scope(part, flops, bytes);
-  if (wide_) {
-    const bool half = bf16_prompts_ && rows >= kWideRows;
-    const at::Tensor in = half ? half_rows(x, rows, outputs.begin()->linear->inputs) : at::Tensor();
-    for (const Output& output : outputs) {
-      half ? half_product(output, in) : wide_product(output, x, rows);
+  if (in_halves()) {
+    const std::int64_t inputs = outputs.begin()->linear->inputs;
+    if (std::exchange(halves_of_, nullptr) != x) {
+      halves_.begin(rows, inputs);
+      share(rows, [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t row = begin; row < end; ++row) halves_.put(row, x + row * inputs);
+      });
     }
+    return halves_.run(outputs);
+  }
+  if (wide_) {
+    for (const Output& output : outputs) wide_product(output, x, rows);
     return;
   }
   std::int64_t total = 0;

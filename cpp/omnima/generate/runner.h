@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <map>
@@ -12,10 +13,10 @@
 #include "omnima/core/buffer.h"
 #include "omnima/core/lines.h"
 #include "omnima/generate/decode_state.h"
+#include "omnima/generate/half_products.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
-#include "omnima/kernels/cpu/number_types.h"
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/rotary.h"
 
@@ -42,12 +43,6 @@ class Runner final : public ModelRunner {
     std::int64_t position;
     const models::RotaryTables* rotary;
   };
-  // Where a product goes: rows `stride` apart.
-  struct Output {
-    const Linear* linear;
-    float* y;
-    std::int64_t stride;
-  };
 
   void forward(std::span<const std::int64_t> tokens);
   void embed(std::span<const std::int64_t> tokens);
@@ -56,9 +51,9 @@ class Runner final : public ModelRunner {
   bool has_tiles() const;
   void attend_in_tiles(std::int64_t layer);
   template <class T>
-  void attend_to_tiles(std::int64_t layer, void* memory);
+  void attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int64_t out_stride);
   // Runs body(begin, end, thread) over 0..count on all threads: those of the team, or, between wide
-  // products, those that run the products.
+  // products in float32, those that run the products.
   template <class F>
   void share(std::int64_t count, const F& body);
   void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
@@ -102,7 +97,8 @@ class Runner final : public ModelRunner {
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y);
-  void activate(std::int64_t inner, std::int64_t begin, std::int64_t end);
+  // y [inner] = what the activation makes of a row of gate and up, or of up alone.
+  void activate(const float* x, std::int64_t inner, float* y);
   // Adds to projected_ what the experts make of the rows that the router sends to them.
   void pass_experts(const Layer& weights);
   // Which rows, and at which weight, come to each expert.
@@ -122,13 +118,10 @@ class Runner final : public ModelRunner {
                 const char* part = "products");
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
-  // One of them, for many rows: y [rows, outputs] = x [rows, inputs] weight^T + bias.
+  // The products of a prompt in bfloat16.
+  bool in_halves() const { return wide_ && bf16_prompts_; }
+  // One product of many rows in float32: y [rows, outputs] = x [rows, inputs] weight^T + bias.
   void wide_product(const Output& output, const float* x, std::int64_t rows);
-  void half_product(const Output& output, const at::Tensor& x);
-  void write_half(const quant::Matrix& matrix, std::int64_t first, std::int64_t count,
-                  kernels::bfloat16* out);
-  at::Tensor half_rows(const float* x, std::int64_t rows, std::int64_t width);
-
   const models::DecoderConfig& config_;
   const Weights& weights_;
   Team team_;
@@ -155,9 +148,10 @@ class Runner final : public ModelRunner {
   std::vector<float> rstd_;              // scratch of normalise_heads, of each thread
   Floats change_;                        // of attention, while the mlp beside it reads the stream
   core::Buffer part_;                    // of a matrix that is stored otherwise, in float32
-  // Of a prompt: rows and a part of a matrix in bfloat16; queries, keys and values side by side; a
-  // tile of each thread.
-  core::Buffer half_rows_, half_part_, tokens_, tiles_;
+  // Of a prompt: queries, keys and values side by side; a tile of each thread.
+  core::Buffer tokens_, tiles_;
+  HalfProducts halves_{team_};
+  const float* halves_of_ = nullptr;      // whose rows halves_ holds for the next products, if any
   std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
   std::vector<float> byte_scales_;
@@ -166,6 +160,8 @@ class Runner final : public ModelRunner {
 
 template <class F>
 void Runner::share(std::int64_t count, const F& body) {
+  if (in_halves())
+    return team_.run(count, std::max<std::int64_t>(1, count / (16 * team_.size())), body);
   if (!wide_) return team_.run(count, 1, body);
   at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
     body(begin, end, at::get_thread_num());

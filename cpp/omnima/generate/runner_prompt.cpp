@@ -1,42 +1,22 @@
 // The wide products and the attention of runner.h: how a prompt is read.
-#include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/t.h>
 
 #include <algorithm>
-#include <bit>
-#include <type_traits>
 
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/attention.h"
 #include "omnima/kernels/cpu/gemm.h"
-#include "omnima/ops/product.h"
 
 namespace omnima::generate {
 namespace {
 
 using kernels::bfloat16;
 
-// What is not of the product's type is turned into it a part at a time: a part stays in the last
-// cache between its making and its product.
+// What is not float32 is turned into it a part at a time: a part stays in the last cache between
+// its making and its product.
 constexpr std::int64_t kPartBytes = 4 << 20;
-constexpr std::int64_t kGrain = 1 << 14;        // numbers: fewer are not worth a thread
-constexpr std::int64_t kHalfNumbers = 1 << 13;  // of weights, on their way to bfloat16
-
-// Rounds `count` numbers, on all threads.
-void round(const float* from, std::int64_t count, bfloat16* to) {
-  const auto& table = kernels::gemm_kernels<bfloat16>();
-  at::parallel_for(0, count, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    table.convert(from + begin, end - begin, to + begin);
-  });
-}
-
-at::Tensor view(const void* numbers, std::int64_t rows, std::int64_t columns, at::ScalarType type) {
-  return at::from_blob(const_cast<void*>(numbers), {rows, columns}, type);
-}
-
-float widened(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
 // y [rows, linear's outputs] += bias.
 void add_bias(const Linear& linear, std::int64_t rows, float* y, std::int64_t stride) {
@@ -73,57 +53,6 @@ void Runner::wide_product(const Output& output, const float* x, std::int64_t row
   add_bias(linear, rows, output.y, output.stride);
 }
 
-// Rows in bfloat16, kept until the next call.
-at::Tensor Runner::half_rows(const float* x, std::int64_t rows, std::int64_t width) {
-  auto* to = static_cast<bfloat16*>(
-      half_rows_.get(static_cast<std::size_t>(rows * width) * sizeof(bfloat16)));
-  round(x, rows * width, to);
-  return view(to, rows, width, at::kBFloat16);
-}
-
-// Rows of a matrix in bfloat16, each thread's by way of a few rows in float32.
-void Runner::write_half(const quant::Matrix& matrix, std::int64_t first, std::int64_t count,
-                        bfloat16* out) {
-  const auto& table = kernels::gemm_kernels<bfloat16>();
-  const std::int64_t rows = std::max<std::int64_t>(1, kHalfNumbers / matrix.inputs);
-  const auto threads = static_cast<std::int64_t>(team_.size());
-  auto* floats = static_cast<float*>(
-      part_.get(static_cast<std::size_t>(threads * rows * matrix.inputs) * sizeof(float)));
-  at::parallel_for(0, count, rows, [&](std::int64_t begin, std::int64_t end) {
-    float* here = floats + at::get_thread_num() * rows * matrix.inputs;
-    for (std::int64_t row = begin; row < end; row += rows) {
-      const std::int64_t some = std::min(rows, end - row);
-      quant::dequantize_rows(matrix, first + row, some, here);
-      table.convert(here, some * matrix.inputs, out + row * matrix.inputs);
-    }
-  });
-}
-
-// wide_product in bfloat16: weights that are stored so meet the rows where they lie.
-void Runner::half_product(const Output& output, const at::Tensor& x) {
-  const Linear& linear = *output.linear;
-  const quant::Matrix& matrix = linear.weight;
-  const auto size = static_cast<std::int64_t>(sizeof(bfloat16));
-  const std::int64_t rows = x.size(0);
-  const bool as_stored = matrix.format->layout == kernels::BlockLayout::kBf16;
-  const std::int64_t part =
-      as_stored ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * size));
-  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
-    const std::int64_t count = std::min(part, matrix.outputs - first);
-    const void* weights = matrix.row(first);
-    if (!as_stored) {
-      auto* half = static_cast<bfloat16*>(
-          half_part_.get(static_cast<std::size_t>(count * matrix.inputs * size)));
-      write_half(matrix, first, count, half);
-      weights = half;
-    }
-    const at::Tensor out =
-        at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
-    ops::float_product_out(out, x, view(weights, count, matrix.inputs, at::kBFloat16).t());
-  }
-  add_bias(linear, rows, output.y, output.stride);
-}
-
 // All rows are one sequence's, from its first token on.
 bool Runner::has_tiles() const {
   return wide_ && rows_.front().position == 0 && !buckets_.defined();
@@ -135,15 +64,19 @@ void Runner::attend_in_tiles(std::int64_t layer) {
       (config_.num_attention_heads + 2 * config_.num_key_value_heads) * config_.head_dim;
   const std::size_t number = bf16_prompts_ ? sizeof(bfloat16) : sizeof(float);
   void* memory = tokens_.get(static_cast<std::size_t>(rows * width) * number);
+  const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
   if (bf16_prompts_) {
-    attend_to_tiles<bfloat16>(layer, memory);
+    halves_.begin(rows, queries);
+    attend_to_tiles<bfloat16>(layer, memory, halves_.row(0), halves_.stride());
+    halves_of_ = attended_.data();
   } else {
-    attend_to_tiles<float>(layer, memory);
+    attend_to_tiles<float>(layer, memory, attended_.data(), queries);
   }
 }
 
+// Writes the rows `out_stride` apart.
 template <class T>
-void Runner::attend_to_tiles(std::int64_t layer, void* memory) {
+void Runner::attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int64_t out_stride) {
   const auto& table = kernels::attention_kernels<T>();
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const std::int64_t heads = config_.num_attention_heads, shared_by = config_.num_key_value_heads;
@@ -160,15 +93,13 @@ void Runner::attend_to_tiles(std::int64_t layer, void* memory) {
       put(&v_[row * shared_by * width], shared_by * width, to);
     }
   });
-  // Scratch of a thread: what the kernel asks for, a head's output, and the sums of its softmax.
+  // Scratch of a thread: what the kernel asks for, and the sums of its softmax.
   const auto lines = [](std::int64_t bytes) { return (bytes + 63) / 64 * 64; };
   const std::int64_t kernel = lines(table.scratch_bytes(rows, width));
-  const std::int64_t made = lines(rows * width * static_cast<std::int64_t>(sizeof(T)));
-  const std::int64_t each = kernel + made + lines(rows * static_cast<std::int64_t>(sizeof(float)));
+  const std::int64_t each = kernel + lines(rows * static_cast<std::int64_t>(sizeof(float)));
   char* tiles = static_cast<char*>(tiles_.get(static_cast<std::size_t>(team_.size() * each)));
   share(heads, [&](std::int64_t begin, std::int64_t end, int thread) {
     char* scratch = tiles + thread * each;
-    T* out = reinterpret_cast<T*>(scratch + kernel);
     for (std::int64_t head = begin; head < end; ++head) {
       const std::int64_t keys = head / (heads / shared_by);
       kernels::AttentionTask<T> task{};
@@ -176,12 +107,12 @@ void Runner::attend_to_tiles(std::int64_t layer, void* memory) {
       task.head_dim = width;
       task.group = 1;
       task.stride = stride;
-      task.out_stride = width;
+      task.out_stride = out_stride;
       task.q = tokens + head * width;
       task.k = tokens + (heads + keys) * width;
       task.v = tokens + (heads + shared_by + keys) * width;
-      task.out = out;
-      task.logsumexp = reinterpret_cast<float*>(scratch + kernel + made);
+      task.out = out + head * width;
+      task.logsumexp = reinterpret_cast<float*>(scratch + kernel);
       task.scale = static_cast<float>(config_.scale_of_scores());
       task.window = config_.window_of(layer);
       task.softcap = static_cast<float>(config_.attention_softcap);
@@ -189,17 +120,6 @@ void Runner::attend_to_tiles(std::int64_t layer, void* memory) {
       task.blocks = config_.blocks_of(layer);
       task.first_head = head;
       table.forward(task, scratch);
-      for (std::int64_t row = 0; row < rows; ++row) {
-        const T* from = out + row * width;
-        float* to = &attended_[(row * heads + head) * width];
-        for (std::int64_t i = 0; i < width; ++i) {
-          if constexpr (std::is_same_v<T, float>) {
-            to[i] = from[i];
-          } else {
-            to[i] = widened(from[i].bits);
-          }
-        }
-      }
     }
   });
 }

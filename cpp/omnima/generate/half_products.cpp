@@ -1,0 +1,167 @@
+#include "omnima/generate/half_products.h"
+
+#include <algorithm>
+
+#include "omnima/kernels/cpu/block_gemv.h"
+
+namespace omnima::generate {
+namespace {
+
+using kernels::bfloat16;
+using kernels::MatrixView;
+
+constexpr std::int64_t kDepth = 1024;             // of a block, in numbers
+constexpr std::int64_t kPanelsBytes = 384 << 10;  // packed weights that stay in the second cache
+constexpr std::int64_t kMostPanels = 64;
+constexpr std::int64_t kFloats = 1 << 13;  // of weights, on their way to bfloat16
+constexpr std::int64_t kLine = 64;
+constexpr std::int64_t kHalf = sizeof(bfloat16), kFloat = sizeof(float);
+
+std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
+
+// Panels of a piece, at most `most`: such that the busiest thread has the least of them.
+std::int64_t grain_of(std::int64_t panels, std::int64_t threads, std::int64_t most) {
+  std::int64_t best = 1, least = panels;
+  for (std::int64_t grain = 1; grain <= most; ++grain) {
+    const std::int64_t pieces = (panels + grain - 1) / grain;
+    const std::int64_t busiest = std::min((pieces + threads - 1) / threads * grain, panels);
+    if (busiest <= least) best = grain, least = busiest;
+  }
+  return best;
+}
+
+}  // namespace
+
+struct HalfProducts::Columns {
+  const Output& output;
+  std::int64_t first, count;
+  const quant::Matrix& weight() const { return output.linear->weight; }
+};
+
+// Rows lie a line further apart than they are long: so far apart as a cache's places repeat, they
+// would drive each other out.
+void HalfProducts::begin(std::int64_t rows, std::int64_t width) {
+  count_ = rows;
+  width_ = width;
+  stride_ = round_up(width, kLine / kHalf) + kLine / kHalf;
+  rows_of_x_ = static_cast<bfloat16*>(x_.get(static_cast<std::size_t>(rows * stride_ * kHalf)));
+  if (width % table_.group == 0) return;
+  for (std::int64_t i = 0; i < rows; ++i) row(i)[width] = {};
+}
+
+void HalfProducts::put(std::int64_t index, const float* x) {
+  table_.convert(x, width_, row(index));
+}
+
+std::int64_t HalfProducts::panels_of(std::int64_t outputs) const {
+  return (outputs + table_.panel_cols - 1) / table_.panel_cols;
+}
+
+std::int64_t HalfProducts::panels_at_once() const {
+  const std::int64_t fit = kPanelsBytes / table_.panel_bytes(std::min(width_, kDepth));
+  return std::clamp<std::int64_t>(fit, 1, kMostPanels);
+}
+
+// Of a thread: columns in float32 and in bfloat16, and packed.
+std::int64_t HalfProducts::thread_bytes() const {
+  const std::int64_t columns = panels_at_once() * table_.panel_cols;
+  const std::int64_t packed = panels_at_once() * table_.panel_bytes(std::min(width_, kDepth));
+  return round_up(std::max(kFloats, width_) * kFloat, kLine) +
+         round_up(columns * width_ * kHalf, kLine) + round_up(packed, kLine) + kLine;
+}
+
+void HalfProducts::run(std::span<const Output> outputs) {
+  std::int64_t panels = 0;
+  for (const Output& output : outputs) panels += panels_of(output.linear->outputs);
+  of_threads_.get(static_cast<std::size_t>(team_.size() * thread_bytes()));
+  if (!table_.reads_rows) pack_rows();
+  team_.run(panels, grain_of(panels, team_.size(), panels_at_once()),
+            [&](std::int64_t begin, std::int64_t end, int thread) {
+              std::int64_t start = 0;  // of this output within all panels
+              for (const Output& output : outputs) {
+                const std::int64_t all = output.linear->outputs, own = panels_of(all);
+                const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
+                const std::int64_t to = std::min(end - start, own);
+                start += own;
+                if (from >= to) continue;
+                const std::int64_t first = from * table_.panel_cols;
+                multiply({output, first, std::min(to * table_.panel_cols, all) - first}, thread);
+              }
+            });
+}
+
+// The strips of each block of depth, one block after another.
+void HalfProducts::pack_rows() {
+  const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
+  std::int64_t bytes = 0;
+  for (std::int64_t k = 0; k < width_; k += kDepth) {
+    bytes += strips * table_.strip_bytes(std::min(kDepth, width_ - k));
+  }
+  char* to = static_cast<char*>(packed_x_.get(static_cast<std::size_t>(bytes + kLine)));
+  packed_rows_ = to;
+  for (std::int64_t k = 0; k < width_; k += kDepth) {
+    const std::int64_t depth = std::min(kDepth, width_ - k);
+    table_.pack_left(MatrixView<bfloat16>{rows_of_x_ + k, stride_, 1}, count_, depth, to);
+    to += strips * table_.strip_bytes(depth);
+  }
+}
+
+kernels::GemmStrip HalfProducts::strip(std::int64_t row, std::int64_t depth_begin,
+                                       std::int64_t depth) const {
+  const std::int64_t rows = std::min(table_.strip_rows, count_ - row);
+  if (table_.reads_rows) {
+    const MatrixView<bfloat16> x{rows_of_x_, stride_, 1};
+    return table_.strip_in_place(x.from(row, depth_begin), rows);
+  }
+  const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
+  const char* block = packed_rows_ + depth_begin / kDepth * strips * table_.strip_bytes(kDepth);
+  return table_.packed_strip(block + row / table_.strip_rows * table_.strip_bytes(depth), rows);
+}
+
+// The columns' weights as a right factor [inputs, columns]: where they lie if they are stored so.
+MatrixView<bfloat16> HalfProducts::weights_of(const Columns& columns, char* memory) const {
+  const quant::Matrix& matrix = columns.weight();
+  if (matrix.format->layout == kernels::BlockLayout::kBf16) {
+    return {reinterpret_cast<const bfloat16*>(matrix.row(columns.first)), 1, width_};
+  }
+  auto* floats = reinterpret_cast<float*>(memory);
+  auto* halves =
+      reinterpret_cast<bfloat16*>(memory + round_up(std::max(kFloats, width_) * kFloat, kLine));
+  const std::int64_t some = std::max<std::int64_t>(1, kFloats / width_);
+  for (std::int64_t i = 0; i < columns.count; i += some) {
+    const std::int64_t rows = std::min(some, columns.count - i);
+    kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(columns.first + i),
+                               rows * (width_ / matrix.format->numbers), floats);
+    table_.convert(floats, rows * width_, halves + i * width_);
+  }
+  return {halves, 1, width_};
+}
+
+void HalfProducts::multiply(const Columns& columns, int thread) {
+  char* memory = static_cast<char*>(of_threads_.get(0)) + thread * thread_bytes();
+  char* packed = memory + round_up(std::max(kFloats, width_) * kFloat, kLine) +
+                 round_up(panels_at_once() * table_.panel_cols * width_ * kHalf, kLine);
+  const MatrixView<bfloat16> weights = weights_of(columns, memory);
+  const std::int64_t stride = columns.output.stride;
+  float* y = columns.output.y + columns.first;
+  for (std::int64_t k = 0; k < width_; k += kDepth) {
+    const std::int64_t depth = std::min(kDepth, width_ - k);
+    table_.pack_right(weights.from(k, 0), depth, columns.count, packed);
+    for (std::int64_t row = 0; row < count_; row += table_.strip_rows) {
+      kernels::GemmTarget<bfloat16> target;
+      target.sum = y + row * stride;
+      target.add = k > 0;
+      target.stride = stride;
+      table_.multiply(strip(row, k, depth), packed, columns.count, depth, target);
+    }
+  }
+  const float* bias = columns.output.linear->bias.data();
+  if (bias == nullptr) return;
+  for (std::int64_t row = 0; row < count_; ++row) {
+    for (std::int64_t i = 0; i < columns.count; ++i) {
+      y[row * stride + i] += bias[columns.first + i];
+    }
+  }
+}
+
+}  // namespace omnima::generate

@@ -1,0 +1,57 @@
+// Products of many rows with weights in bfloat16, summed in float32: how a prompt is read when it
+// is asked for (RunnerOptions::bf16_prompts). Each thread takes columns of its own from the weights
+// as they are stored to their sums.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "omnima/core/buffer.h"
+#include "omnima/generate/team.h"
+#include "omnima/generate/weights.h"
+#include "omnima/kernels/cpu/gemm.h"
+#include "omnima/kernels/cpu/number_types.h"
+
+namespace omnima::generate {
+
+// Where a product goes: rows `stride` apart.
+struct Output {
+  const Linear* linear;
+  float* y;
+  std::int64_t stride;
+};
+
+class HalfProducts {
+ public:
+  explicit HalfProducts(Team& team, kernels::Level level = kernels::active_level())
+      : team_(team), table_(kernels::gemm_kernels<kernels::bfloat16>(level)) {}
+
+  // Room for rows of `width` numbers, which are written next: by put(), or at row().
+  void begin(std::int64_t rows, std::int64_t width);
+  kernels::bfloat16* row(std::int64_t index) { return rows_of_x_ + index * stride_; }
+  std::int64_t stride() const { return stride_; }  // from row to row
+  // Rounds a row. Threads may put different rows at once.
+  void put(std::int64_t index, const float* x);
+  // y = rows weight^T + bias of each output.
+  void run(std::span<const Output> outputs);
+
+ private:
+  struct Columns;  // of one output
+
+  void pack_rows();
+  void multiply(const Columns& columns, int thread);
+  kernels::MatrixView<kernels::bfloat16> weights_of(const Columns& columns, char* memory) const;
+  kernels::GemmStrip strip(std::int64_t row, std::int64_t depth_begin, std::int64_t depth) const;
+  std::int64_t panels_of(std::int64_t outputs) const;
+  std::int64_t panels_at_once() const;
+  std::int64_t thread_bytes() const;
+
+  Team& team_;
+  const kernels::GemmKernels<kernels::bfloat16>& table_;
+  std::int64_t count_ = 0, width_ = 0, stride_ = 0;
+  kernels::bfloat16* rows_of_x_ = nullptr;
+  const char* packed_rows_ = nullptr;  // where the kernel does not take rows as they are
+  core::Buffer x_, packed_x_, of_threads_;
+};
+
+}  // namespace omnima::generate

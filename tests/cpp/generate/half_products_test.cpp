@@ -1,0 +1,72 @@
+// Products of a prompt in bfloat16 at every level, against sums in double of the rounded numbers.
+#include "omnima/generate/half_products.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "omnima/quant/format.h"
+
+namespace omnima::generate {
+namespace {
+
+struct Shape {
+  std::int64_t rows, inputs, outputs, others;
+};
+
+// Two products of the same rows, as one call makes them; the second has a bias.
+void check(const Shape& s, const std::string& format, kernels::Level level) {
+  SCOPED_TRACE(testing::Message() << kernels::level_name(level) << " " << format << " " << s.rows
+                                  << " x " << s.inputs << " x " << s.outputs);
+  at::manual_seed(5);
+  const at::Tensor x = at::randn({s.rows, s.inputs});
+  std::vector<at::Tensor> weights{at::randn({s.outputs, s.inputs}),
+                                  at::randn({s.others, s.inputs})};
+  const at::Tensor bias = at::randn({s.others});
+  Team team(3);
+  HalfProducts halves(team, level);
+  halves.begin(s.rows, s.inputs);
+  for (std::int64_t i = 0; i < s.rows; ++i) {
+    halves.put(i, x.const_data_ptr<float>() + i * s.inputs);
+  }
+  const std::int64_t stride = s.outputs + s.others + 3;
+  at::Tensor y = at::full({s.rows, stride}, 7.0);
+  std::vector<Linear> linears(2);
+  for (int i = 0; i < 2; ++i) {
+    if (format == "bf16") weights[i] = weights[i].to(at::kBFloat16);
+    linears[i].weight = quant::matrix_of(weights[i]);
+    linears[i].outputs = weights[i].size(0);
+    linears[i].inputs = s.inputs;
+  }
+  linears[1].bias.tensor = bias;
+  const std::vector<Output> outputs{{&linears[0], y.data_ptr<float>(), stride},
+                                    {&linears[1], y.data_ptr<float>() + s.outputs, stride}};
+  halves.run(outputs);
+  const auto rounded = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };
+  const auto off = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a.to(at::kDouble) - b).abs().max().item<double>();
+  };
+  const double near = 1e-5 * std::sqrt(static_cast<double>(s.inputs)) + 1e-5;
+  EXPECT_LT(off(y.narrow(1, 0, s.outputs), at::mm(rounded(x), rounded(weights[0]).t())), near);
+  EXPECT_LT(off(y.narrow(1, s.outputs, s.others),
+                at::mm(rounded(x), rounded(weights[1]).t()) + bias.to(at::kDouble)),
+            near);
+  EXPECT_TRUE(y.narrow(1, s.outputs + s.others, 3).eq(7).all().item<bool>());
+}
+
+TEST(HalfProductsOf, OddShapesAtEveryLevel) {
+  for (const Shape& shape : std::vector<Shape>{{1, 1, 1, 2},
+                                               {33, 576, 192, 31},
+                                               {47, 37, 65, 7},
+                                               {32, 64, 300, 32},
+                                               {70, 1025, 33, 5},
+                                               {13, 2100, 40, 70}}) {
+    for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
+      for (const std::string format : {"f32", "bf16"}) {
+        check(shape, format, static_cast<kernels::Level>(level));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace omnima::generate
