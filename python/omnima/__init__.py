@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it ("" where the name is the module itself).
 _EXPORTS = {
+    "ChatSession": "omnima.generation",
     "Model": "omnima.model",
     "ModelConfig": "omnima.config",
     "PRESETS": "omnima.config",

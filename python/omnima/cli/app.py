@@ -13,6 +13,7 @@ import typer
 
 from omnima.cli import (
     bench,
+    chat,
     data,
     doctor,
     evaluate,
@@ -49,6 +50,7 @@ app.command("finetune")(finetune.finetune)
 app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(export.import_model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from omnima.generation.chat import ChatSession
 from omnima.generation.generate import Generation, generate
 from omnima.generation.streaming import stream
 
-__all__ = ["Generation", "generate", "stream"]
+__all__ = ["ChatSession", "Generation", "generate", "stream"]

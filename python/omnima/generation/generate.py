@@ -60,6 +60,7 @@ def generate(
     seed: int | Sequence[int] | None = 0,
     stream: Callable[..., object] | None = None,
     ignore_eos: bool = False,
+    stop_ids: Sequence[int] = (),
     speculation: str | LanguageModel | None = None,
     speculative_tokens: int = 15,
     prompt_precision: str = "fp32",
@@ -95,6 +96,8 @@ def generate(
         index)`` for several. A sequence ends when it returns False.
     ignore_eos
         Go on after the end token.
+    stop_ids
+        Ids that end a sequence as the end token does, and are no part of its text.
     speculation
         Guess tokens ahead and check them together in one pass over the weights: ``"lookup"`` copies
         what followed the same words before, and a smaller model with the same vocabulary writes
@@ -130,7 +133,7 @@ def generate(
     """
     words = check_stop(stop)
     rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
-    listener = _Listener(tokenizer, words, stream, rows, ignore_eos)
+    listener = _Listener(tokenizer, words, stream, rows, ignore_eos, stop_ids)
     options: dict[str, float | str] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -169,11 +172,12 @@ class _Listener:
         stream: Callable[..., object] | None,
         prompts: Sequence[Sequence[int]],
         ignore_eos: bool,
+        stop_ids: Sequence[int],
     ) -> None:
         if tokenizer is None and (stop or stream):
             raise ConfigError("stop and stream work on text: give the tokenizer, too.")
         end = None if tokenizer is None or ignore_eos else tokenizer.eos_id
-        self.stop_ids = [] if end is None else [end]
+        self.stop_ids = list(dict.fromkeys([*([] if end is None else [end]), *stop_ids]))
         self._texts = (
             []
             if tokenizer is None
