@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omnima import _core
+from omnima._adapting import Adaptable
 from omnima._collector import paused
 from omnima._device import check_device
 from omnima._growth import grown, rows_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from omnima.tokenizers import Tokenizer
 
 
-class Model(Shared):
+class Model(Adaptable, Shared):
     """A decoder-only language model.
 
     Parameters
@@ -68,6 +69,7 @@ class Model(Shared):
         )
         self._stored: _core.Engine | None = None
         self._stored_device = "cpu"
+        self._begin_without_adapters()
 
     @property
     def core(self) -> _core.Decoder:
@@ -92,7 +94,9 @@ class Model(Shared):
         if device != "cpu" and _core.why_not_on_gpu(values):
             device = "cpu"
         # Parameters that are there already are not copied.
-        parameters = {name: each.detach().to(device) for name, each in self.named_parameters()}
+        parameters = {
+            name: each.detach().to(device) for name, each in self._effective_parameters()
+        }
         return _core.Engine(values, parameters, device=device)
 
     def close(self) -> None:
@@ -194,6 +198,7 @@ class Model(Shared):
             else:
                 model = cls.__new__(cls)
                 model.config, model.tokenizer, model._decoder = config, None, None
+                model._begin_without_adapters()
                 model._stored = stored.engine(dtype, strict, activations, device)
                 model._stored_device = device
         # That of a GGUF file was built beside all this.

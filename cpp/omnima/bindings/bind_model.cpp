@@ -11,6 +11,9 @@ namespace omnima::bindings {
 using models::Decoder;
 using models::DecoderConfig;
 
+// In bind_adapters.cpp.
+void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Decoder>>& decoder);
+
 namespace {
 
 using Described = std::tuple<std::string, std::string, at::Tensor>;
@@ -60,7 +63,9 @@ void bind_model(py::module_& module) {
            "heads.")
       .def_static("fields", &DecoderConfig::fields, "Descriptions of all fields.");
 
-  py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder", "A decoder-only language model.")
+  py::class_<Decoder, std::shared_ptr<Decoder>> decoder(module, "Decoder",
+                                                        "A decoder-only language model.");
+  decoder
       .def(py::init<const DecoderConfig&, std::optional<std::uint64_t>, const std::string&>(),
            py::arg("config"), py::arg("seed") = 0, py::arg("device") = "cpu", unlocked,
            "Weights are drawn from the seed; with None they hold anything, to be overwritten.")
@@ -69,8 +74,10 @@ void bind_model(py::module_& module) {
            "Number of parameters; tied ones count once.")
       .def("named_parameters", &Decoder::named_parameters,
            "Pairs of name and float32 leaf tensor, each a view of the one flat buffer.")
-      .def("logits", &Decoder::logits, py::arg("ids"), unlocked,
-           "ids int64 [batch, time] -> logits float32 [batch, time, vocab].")
+      .def(
+          "logits", [](Decoder& self, const at::Tensor& ids) { return self.logits(ids); },
+          py::arg("ids"), unlocked,
+          "ids int64 [batch, time] -> logits float32 [batch, time, vocab].")
       .def(
           "loss",
           [](Decoder& self, const at::Tensor& ids, const at::Tensor& labels,
@@ -94,6 +101,7 @@ void bind_model(py::module_& module) {
            "Quantizes the parameters that `formats` names (rtn, gptq or awq; the last two read "
            "calibration ids int64 [rows, time]), which then hold the numbers of their blocks. "
            "Triples of name, format and blocks, uint8 [outputs, bytes of a row].");
+  bind_adapters(module, decoder);
 }
 
 }  // namespace omnima::bindings

@@ -244,12 +244,18 @@ nn::Pass Decoder::begin(const at::Tensor& ids, const at::Tensor& segments,
                         const nn::Compute& compute) const {
   nn::Pass pass{arena_, compute, positions(ids, segments)};
   pass.local_positions = local(pass.positions);
+  if (!adapters_.used().empty()) pass.adapters = &adapters_;
   return pass;
 }
 
-at::Tensor Decoder::logits(const at::Tensor& ids) {
+void Decoder::prepare_adapters(const nn::Compute& compute) {
+  if (!compute.adapted) adapters_.prepare(arena_, compute.dtype);
+}
+
+at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
   check_ids(ids);
-  nn::Pass pass = begin(ids, {});
+  prepare_adapters(compute);
+  nn::Pass pass = begin(ids, {}, compute);
   const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
@@ -267,7 +273,8 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   check_ids(ids, !options.ids_checked);
   require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
                      "labels must be int64 and have the shape of the ids.");
-  if (options.compute.direct_gradients) arena_.gradients();
+  prepare_adapters(options.compute);
+  if (options.compute.direct_gradients && arena_.learns()) arena_.gradients();
   if (options.compute.dtype != at::kFloat) arena_.shadow(options.compute.dtype);
   nn::Pass pass = begin(ids, segments, options.compute);
   pass.training = options.training;

@@ -9,6 +9,7 @@
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/prediction_heads.h"
 #include "omnima/models/rotary.h"
+#include "omnima/nn/adapters/adapters.h"
 #include "omnima/nn/moe.h"
 #include "omnima/ops/linear_cross_entropy.h"
 
@@ -23,11 +24,16 @@ class Decoder {
 
   const DecoderConfig& config() const { return config_; }
   nn::Arena& arena() { return arena_; }
+  const nn::Arena& arena() const { return arena_; }
+  // Those that stand at its linear layers. While there are any, its own weights rest.
+  nn::Adapters& adapters() { return adapters_; }
+  const nn::Adapters& adapters() const { return adapters_; }
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const;
   int64_t num_parameters() const { return arena_.size(); }
 
   // ids int64 [batch, time] -> float32 [batch, time, vocab].
-  at::Tensor logits(const at::Tensor& ids);
+  // With adapters the compute's `adapted` says whether they are prepared.
+  at::Tensor logits(const at::Tensor& ids, const nn::Compute& compute = {});
   // Mean cross-entropy in nats over the labels that are not -100; labels are already shifted.
   // segments int32 [batch, time] or undefined: attention stays inside a row's documents.
   // as_trained: with the routers' losses and all that only training has (what is left out at
@@ -85,12 +91,15 @@ class Decoder {
   ops::Positions local(ops::Positions positions) const;
   // x [batch, time, hidden] before the last norm, and the routers' losses.
   nn::Stream trunk(const at::Tensor& ids, nn::Pass& pass) const;
+  // Brings what adapters make of their parameters up to date, where the caller has not.
+  void prepare_adapters(const nn::Compute& compute);
   // The summed loss of the stream before the last norm.
   at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                      double scale, ops::LossTerms terms) const;
 
   DecoderConfig config_;
   nn::Arena arena_;
+  nn::Adapters adapters_;
   nn::Slot tokens_, learned_positions_, relative_bias_, head_;
   std::vector<Block> blocks_;
   nn::Norm final_norm_;

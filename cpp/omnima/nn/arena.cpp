@@ -66,6 +66,18 @@ void Arena::draw(std::uint64_t seed, const at::Tensor& flat) const {
   }
 }
 
+std::vector<Slot> Arena::factors() const {
+  std::vector<Slot> slots;
+  for (const auto& factor : factors_) slots.push_back(factor.slot);
+  return slots;
+}
+
+void Arena::set_learning(bool learns) {
+  learns_ = learns;
+  if (!learns) gradients_.clear();
+  for (auto& leaf : leaves_) leaf.set_requires_grad(learns);
+}
+
 const at::Tensor& Arena::gradients() {
   if (gradients_.empty()) zero_gradients(1);
   return gradients_[0];
@@ -106,6 +118,7 @@ bool Arena::packs() const {
 void Arena::make_packed(at::ScalarType type, bool with_backward) {
   if (packed_.defined() && type == packed_type_ && packed_backward_ >= with_backward) return;
   packed_ = at::Tensor();
+  packed_version_ = -1;
   packed_type_ = type;
   packed_backward_ = with_backward;
   const at::Tensor& flat = type == at::kBFloat16 ? shadow_ : weights_;
@@ -131,6 +144,10 @@ void Arena::pack(at::ScalarType type, bool with_backward) {
   if (!packs() || type == at::kHalf) return;
   const at::Tensor& flat = type == at::kBFloat16 ? shadow() : weights_;
   make_packed(type, with_backward);
+  // Optimizers write past the version of the weights: only what rests is known to be the same.
+  const auto version = static_cast<int64_t>(weights_._version());
+  if (!learns_ && packed_version_ == version) return;
+  packed_version_ = learns_ ? -1 : version;
   for (const auto& factor : factors_) {
     const at::Tensor matrix = view(flat, factor.slot);
     ops::pack_right(factor.forward, matrix.t());
@@ -171,7 +188,7 @@ ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
       weight.packed_backward = factor.backward;
     }
   }
-  if (compute.direct_gradients) weight.grad = view(gradients_[compute.worker], slot);
+  if (compute.direct_gradients && learns_) weight.grad = view(gradients_[compute.worker], slot);
   return weight;
 }
 

@@ -37,6 +37,7 @@ struct Compute {
   int64_t worker = 0;             // which buffer: passes that run at the same time have one each
   bool packed = false;  // products read the weights as Arena::pack left them: they are unchanged
   int64_t checkpointed = 0;  // so many of the first blocks keep only their input for backward
+  bool adapted = false;      // Adapters::prepare was called for the weights as they are
 };
 
 class Arena {
@@ -45,6 +46,7 @@ class Arena {
   Slot add(Parameter parameter);
   // Declares that products multiply by this matrix, or these as one.
   void add_factor(Slot slot) { factors_.push_back({slot, {}, {}}); }
+  std::vector<Slot> factors() const;
   // Lays matrices first (they decay), then vectors, keeping the order of declaration, and draws the
   // initial values from `seed`; without one they are whatever the memory holds, to be overwritten.
   void build(std::optional<std::uint64_t> seed, const at::Device& device);
@@ -52,6 +54,13 @@ class Arena {
   ops::Weight weight(Slot slot, const Compute& compute) const;
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const at::Tensor& leaf(int64_t index) const { return leaves_[index]; }
+
+  // The weights of a slot as one tensor, [sum of out_i, in] or [sum of out_i].
+  at::Tensor values(Slot slot) const { return view(weights_, slot); }
+
+  // Whether gradients are asked for at all. Where not, there are no buffers for them.
+  void set_learning(bool learns);
+  bool learns() const { return learns_; }
 
   int64_t size() const { return weights_.numel(); }
   int64_t decayed() const { return decayed_; }  // the first so many elements belong to matrices
@@ -89,8 +98,10 @@ class Arena {
   at::Tensor packed_;  // bytes
   at::ScalarType packed_type_ = at::kFloat;
   bool packed_backward_ = false;
+  int64_t packed_version_ = -1;  // of the weights; -1: packed anew every time
   std::vector<at::Tensor> leaves_;
   std::vector<bool> frozen_;
+  bool learns_ = true;
   at::Tensor weights_, shadow_;
   std::vector<at::Tensor> gradients_;  // one for each worker
   int64_t decayed_ = 0;

@@ -1,6 +1,7 @@
 #include "omnima/nn/layers.h"
 
 #include "omnima/core/scope.h"
+#include "omnima/nn/adapters/adapters.h"
 #include "omnima/ops/fused_linear.h"
 #include "omnima/ops/head_norm.h"
 #include "omnima/ops/linear.h"
@@ -22,7 +23,11 @@ Linear::Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, 
 
 at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
   if (pass.observer != nullptr) pass.observer->see(weight_, x);
-  return ops::linear(x, pass.weight(weight_), pass.weight(bias_));
+  return ops::linear(x, pass.weight(weight_), pass.weight(bias_), adapted(pass));
+}
+
+ops::Adapted Linear::adapted(const Pass& pass) const {
+  return pass.adapters == nullptr ? ops::Adapted{} : pass.adapters->of(weight_, pass);
 }
 
 const at::Tensor& Stream::settle() {
@@ -38,7 +43,7 @@ at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) c
   if (!norm.exists()) return forward(stream.settle(), pass);
   if (pass.observer != nullptr) return forward(norm.forward(stream.settle(), pass), pass);
   const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
-                                         pass.weight(weight_), pass.weight(bias_));
+                                         pass.weight(weight_), pass.weight(bias_), adapted(pass));
   stream = {sum, {}, stream.losses};
   return y;
 }
@@ -46,7 +51,8 @@ at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) c
 at::Tensor Linear::forward(const at::Tensor& x, ops::Activation activation,
                            const Pass& pass) const {
   if (pass.observer != nullptr) return forward(ops::activate(x, activation), pass);
-  return ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_));
+  return ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_),
+                                adapted(pass));
 }
 
 Norm::Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps)
@@ -122,6 +128,10 @@ at::Tensor Mlp::forward(const at::Tensor& x, const Pass& pass) const {
 
 ops::ExpertWeights Mlp::weights(const Pass& pass) const {
   return {input_.weight(pass), output_.weight(pass)};
+}
+
+bool Mlp::has_adapters(const Pass& pass) const {
+  return !input_.adapted(pass).empty() || !output_.adapted(pass).empty();
 }
 
 }  // namespace omnima::nn

@@ -5,6 +5,7 @@
 
 #include "omnima/nn/pass.h"
 #include "omnima/ops/activation.h"
+#include "omnima/ops/adapted.h"
 #include "omnima/ops/experts.h"
 #include "omnima/ops/norm.h"
 
@@ -51,6 +52,8 @@ class Linear {
   // Of the activation of x.
   at::Tensor forward(const at::Tensor& x, ops::Activation activation, const Pass& pass) const;
   ops::Weight weight(const Pass& pass) const { return pass.weight(weight_); }
+  // What the adapters in use make of it.
+  ops::Adapted adapted(const Pass& pass) const;
 
  private:
   Slot weight_, bias_;
@@ -104,6 +107,7 @@ class Mlp {
   // Of what was normalised already.
   at::Tensor forward(const at::Tensor& x, const Pass& pass) const;
   ops::ExpertWeights weights(const Pass& pass) const;
+  bool has_adapters(const Pass& pass) const;
 
  private:
   ops::Activation activation_ = ops::Activation::kSwiglu;

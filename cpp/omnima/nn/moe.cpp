@@ -3,7 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "omnima/core/error.h"
 
 namespace omnima::nn {
 
@@ -58,7 +61,12 @@ at::Tensor Moe::forward(Stream& stream, const Norm& norm, Pass& pass) const {
   }
   std::vector<ops::ExpertWeights> weights;
   for (const auto& expert : experts_) weights.push_back(expert.weights(pass));
-  at::Tensor y = pass.observer != nullptr
+  const bool adapted = pass.adapters != nullptr &&
+                       std::any_of(experts_.begin(), experts_.end(),
+                                   [&](const Mlp& each) { return each.has_adapters(pass); });
+  core::require<core::ConfigError>(!adapted || most_rows(x.size(0), pass) == 0,
+                                   "Adapters of experts learn with expert_capacity 0 alone.");
+  at::Tensor y = pass.observer != nullptr || adapted
                      ? one_by_one(x, routes, pass)
                      : ops::experts(x, routes, weights, activation_, most_rows(x.size(0), pass));
   if (shares_) y = y.add(shared_.forward(x, pass));

@@ -23,7 +23,7 @@ class Moe {
   at::Tensor forward(Stream& stream, const Norm& norm, Pass& pass) const;
 
  private:
-  // What the experts make of the rows, each by itself, so that an observer sees their layers.
+  // What the experts make of the rows, each by itself, for observers and adapters of their layers.
   at::Tensor one_by_one(const at::Tensor& x, const ops::Routes& routes, const Pass& pass) const;
   int64_t most_rows(int64_t rows, const Pass& pass) const;
 

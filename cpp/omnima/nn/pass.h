@@ -24,6 +24,8 @@ class InputObserver {
   virtual void see(Slot weight, const at::Tensor& x) = 0;  // x [..., inputs]
 };
 
+class Adapters;
+
 struct Pass {
   const Arena& arena;
   Compute compute;
@@ -35,7 +37,8 @@ struct Pass {
   int64_t routers = 0;               // that have run
   ops::Positions local_positions{};  // as `positions`, for layers with rotary tables of their own
 
-  InputObserver* observer = nullptr;  // then no layer is fused with what stands before it
+  const Adapters* adapters = nullptr;  // that are in use; null: none
+  InputObserver* observer = nullptr;   // then no layer is fused with what stands before it
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }
   std::uint64_t next_dropout_seed() { return dropout_seed += 0x9e3779b97f4a7c15ULL; }

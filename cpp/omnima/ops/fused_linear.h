@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "omnima/ops/activation.h"
+#include "omnima/ops/adapted.h"
 #include "omnima/ops/norm.h"
 
 namespace omnima::ops {
@@ -13,10 +14,10 @@ namespace omnima::ops {
 // sum = x + change (x where change is undefined) and norm(sum) W^T + b. All [..., features].
 std::pair<at::Tensor, at::Tensor> norm_linear(const at::Tensor& x, const at::Tensor& change,
                                               const NormWeight& norm, const Weight& weight,
-                                              const Weight& bias);
+                                              const Weight& bias, const Adapted& adapted = {});
 
 // activation(x) W^T + b.
 at::Tensor activation_linear(const at::Tensor& x, Activation activation, const Weight& weight,
-                             const Weight& bias);
+                             const Weight& bias, const Adapted& adapted = {});
 
 }  // namespace omnima::ops

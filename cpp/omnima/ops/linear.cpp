@@ -12,18 +12,20 @@ using torch::autograd::variable_list;
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList,
-                            at::TensorList, const LinearRows& linear) {
-    context->save_for_backward({x});
+                            at::TensorList, at::TensorList, const LinearRows& linear) {
+    at::Tensor needed;
+    const at::Tensor y = linear.forward(x, &needed);
+    context->save_for_backward({x, needed});
     keep(context, linear);
-    return linear.forward(x);
+    return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor x = context->get_saved_variables()[0];
+    const auto saved = context->get_saved_variables();
     const auto linear = kept<LinearRows>(context);
-    variable_list result;
-    result.push_back(context->needs_input_grad(0) ? linear.input_gradient(grads[0]) : at::Tensor());
-    for (auto& gradient : linear.parameter_gradients(x, grads[0])) result.push_back(gradient);
+    const auto made = linear.backward(saved[0], saved[1], grads[0], context->needs_input_grad(0));
+    variable_list result{made.input};
+    for (const auto& gradient : made.parameters) result.push_back(gradient);
     result.emplace_back();  // linear
     return result;
   }
@@ -39,10 +41,12 @@ void check_linear(int64_t features, const at::Tensor& x, const Weight& weight) {
                 c10::toString(x.scalar_type()), " of the shape ", x.sizes(), ".");
 }
 
-at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias) {
+at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias,
+                  const Adapted& adapted) {
   check_linear(x.dim() > 0 ? x.size(-1) : 0, x, weight);
+  const auto leaves = adapted.leaves();
   return LinearFunction::apply(x, at::TensorList(weight.leaves), at::TensorList(bias.leaves),
-                               LinearRows(weight, bias));
+                               at::TensorList(leaves), LinearRows(weight, bias, adapted));
 }
 
 }  // namespace omnima::ops

@@ -2,12 +2,14 @@
 // steps.
 #pragma once
 
-#include "omnima/ops/weight.h"
+#include "omnima/ops/adapted.h"
 
 namespace omnima::ops {
 
-// x [..., in] -> [..., out] in x's dtype. bias may have no leaves.
-at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias);
+// x [..., in] -> [..., out] in x's dtype. bias may have no leaves. Where adapters stand at the
+// layer, its own weights are frozen.
+at::Tensor linear(const at::Tensor& x, const Weight& weight, const Weight& bias,
+                  const Adapted& adapted = {});
 
 // Refuses an input that has not the weight's number of features and number format.
 void check_linear(int64_t features, const at::Tensor& x, const Weight& weight);

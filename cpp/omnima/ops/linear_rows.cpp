@@ -34,7 +34,7 @@ at::Tensor times_weight(const at::Tensor& rows, const at::Tensor& weight,
 
 }  // namespace
 
-LinearRows::LinearRows(const Weight& weight, const Weight& bias)
+LinearRows::LinearRows(const Weight& weight, const Weight& bias, const Adapted& adapted)
     : weight_(weight.compute),
       packed_forward_(weight.packed_forward),
       packed_backward_(weight.packed_backward),
@@ -44,18 +44,52 @@ LinearRows::LinearRows(const Weight& weight, const Weight& bias)
       weight_sizes_(leaf_sizes(weight)),
       bias_sizes_(leaf_sizes(bias)),
       frozen_(weight.frozen()),
-      bias_frozen_(bias.frozen()) {}
+      bias_frozen_(bias.frozen()),
+      adapted_(adapted) {}
 
-at::Tensor LinearRows::forward(const at::Tensor& x) const {
-  const auto scope = product_scope("linear.forward", x, weight_);
-  at::Tensor y = times_weight(as_rows(x), weight_.t(), packed_forward_);
-  if (bias_.defined()) y.add_(bias_);
+at::Tensor LinearRows::product_rows(const at::Tensor& rows) const {
+  const auto scope = product_scope("linear.forward", rows, weight_);
+  return times_weight(rows, weight_.t(), packed_forward_);
+}
+
+at::Tensor LinearRows::through_weight(const at::Tensor& rows) const {
+  const auto scope = product_scope("linear.backward", rows, weight_);
+  return times_weight(rows, weight_, packed_backward_);
+}
+
+at::Tensor LinearRows::forward(const at::Tensor& x, at::Tensor* kept) const {
+  const at::Tensor rows = adapted_.enter(as_rows(x));
+  at::Tensor y = product_rows(rows);
+  if (adapted_.empty()) {
+    if (bias_.defined()) y.add_(bias_);
+  } else {
+    const at::Tensor needed = adapted_.finish(rows, y, bias_);
+    if (kept != nullptr) *kept = needed;
+  }
   return with_last(y, x);
 }
 
+LinearRows::Gradients LinearRows::backward(const at::Tensor& x, const at::Tensor& kept,
+                                           const at::Tensor& dy, bool with_input) const {
+  if (adapted_.empty()) {
+    return {with_input ? input_gradient(dy) : at::Tensor(), parameter_gradients(x, dy)};
+  }
+  Gradients gradients;
+  const at::Tensor rows = as_rows(x), entered = adapted_.enter(rows);
+  std::vector<at::Tensor> of_adapters;
+  const at::Tensor dz = adapted_.before_factors(kept, as_rows(dy), bias_, of_adapters);
+  at::Tensor dx;
+  if (with_input || adapted_.scales_input()) dx = through_weight(dz);
+  adapted_.through_products(entered, dz, dx, of_adapters);
+  dx = adapted_.leave(rows, dx, of_adapters);
+  if (with_input) gradients.input = with_last(dx, dy);
+  gradients.parameters.resize(weight_sizes_.size() + bias_sizes_.size());
+  gradients.parameters.insert(gradients.parameters.end(), of_adapters.begin(), of_adapters.end());
+  return gradients;
+}
+
 at::Tensor LinearRows::input_gradient(const at::Tensor& dy) const {
-  const auto scope = product_scope("linear.backward", dy, weight_);
-  return with_last(times_weight(as_rows(dy), weight_, packed_backward_), dy);
+  return with_last(through_weight(as_rows(dy)), dy);
 }
 
 std::vector<at::Tensor> LinearRows::parameter_gradients(const at::Tensor& x,

@@ -169,8 +169,10 @@ void run_blocks(const Product<T>& p, const kernels::GemmTarget<T>& target) {
 template <class T>
 void run(const Product<T>& p) {
   if (p.m == 0 || p.n == 0) return;
-  if (p.target.store == nullptr || (p.k <= block_depth(kernels::gemm_kernels<T>()) && p.k > 0))
+  if (p.target.store == nullptr || p.target.add ||
+      (p.k <= block_depth(kernels::gemm_kernels<T>()) && p.k > 0)) {
     return run_blocks(p, p.target);
+  }
   float* sums = static_cast<float*>(sums_buffer.get(p.m * p.n * sizeof(float)));
   kernels::GemmTarget<T> whole;
   whole.sum = sums;
@@ -296,6 +298,26 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
 void float_product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   if (a.size(1) == 0) out.zero_();
   sum_product(out, a, b, false);
+}
+
+void add_thin_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b) {
+  core::require(a.dim() == 2 && b.dim() == 2 && y.dim() == 2 && a.size(1) == b.size(0) &&
+                    y.size(0) == a.size(0) && y.size(1) == b.size(1) &&
+                    a.scalar_type() == b.scalar_type() && y.scalar_type() == a.scalar_type(),
+                "add_thin_product takes [m, k] and [k, n] into [m, n], all of one type, not ",
+                a.sizes(), " and ", b.sizes(), " into ", y.sizes(), ".");
+  if (runs_plain(a) || (y.stride(1) != 1 && y.size(1) > 1)) {
+    at::Tensor(y).add_(at::mm(a, b));
+    return;
+  }
+  const at::Tensor left = ordered(a), right = ordered(b);
+  by_dtype(y, "product", [&]<class T>(T*) {
+    kernels::GemmTarget<T> target;
+    target.store = data<T>(y);
+    target.add = true;
+    target.stride = y.stride(0);
+    run<T>({view<T>(left), view<T>(right), a.size(0), b.size(1), a.size(1), target});
+  });
 }
 
 at::Tensor symmetric_product(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {

@@ -14,6 +14,10 @@ void product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 // out = a b likewise.
 void float_product_out(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
+// y += a b for a thin a [m, k], into y [m, n] of the type of a, whose rows may lie apart: what an
+// adapter adds to some outputs of a layer. A sum over more than 1,024 numbers is rounded in
+// between.
+void add_thin_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b);
 // A right factor b [k, n] packed once for many products: bytes [packed_size(b)] that only these
 // functions understand; packed_size is a multiple of a cache line.
 int64_t packed_size(const at::Tensor& b);

@@ -19,6 +19,9 @@ using core::require;
 
 namespace {
 
+// Adapters are prepared once, before the workers start.
+const nn::Compute kPrepared{at::kFloat, false, 0, false, 0, true};
+
 constexpr std::int64_t kIgnored = -100;
 constexpr std::int64_t kBatchTokens = 4096;
 
@@ -61,7 +64,7 @@ data::Batch batch_of(std::span<const Document> documents, std::span<const std::i
 }
 
 at::Tensor losses_of_rows(models::Decoder& model, const BatchTensors& rows) {
-  const at::Tensor logits = model.logits(rows.ids);
+  const at::Tensor logits = model.logits(rows.ids, kPrepared);
   return at::cross_entropy_loss(logits.flatten(0, 1), rows.labels.flatten(), {},
                                 at::Reduction::None, kIgnored)
       .view_as(rows.labels)
@@ -69,7 +72,7 @@ at::Tensor losses_of_rows(models::Decoder& model, const BatchTensors& rows) {
 }
 
 at::Tensor loss_of_row(models::Decoder& model, const BatchTensors& row) {
-  return model.losses(row.ids, row.labels, {}, {}).words.to(at::kDouble).view({1});
+  return model.losses(row.ids, row.labels, {}, {kPrepared}).words.to(at::kDouble).view({1});
 }
 
 }  // namespace
@@ -90,6 +93,7 @@ DocumentLosses document_losses(models::Decoder& model, std::span<const std::int6
   const FlushDenormals flush;
   const at::Device device = model.arena().weights().device();
   model.arena().pack(at::kFloat, false);
+  model.adapters().prepare(model.arena(), at::kFloat);
   DocumentLosses losses{std::vector<double>(ends.size()), std::vector<std::int64_t>(ends.size())};
   for (std::size_t first = 0; first < documents.size();) {
     const std::int64_t longest = documents[first].length;

@@ -62,8 +62,9 @@ std::string layer_of(const std::string& parameter) {
   return parameter.substr(begin, parameter.find('.', first_dot + 1) - begin);
 }
 
-LayerNorms::LayerNorms(std::shared_ptr<models::Decoder> model) : model_(std::move(model)) {
-  for (const auto& parameter : model_->arena().parameters()) {
+LayerNorms::LayerNorms(std::shared_ptr<models::Decoder> model)
+    : model_(std::move(model)), adapter_(model_->adapters().learning()) {
+  for (const auto& parameter : arena().parameters()) {
     const std::string layer = layer_of(parameter.name);
     const auto found = std::find(layers_.begin(), layers_.end(), layer);
     layer_of_parameter_.push_back(found - layers_.begin());
@@ -73,7 +74,7 @@ LayerNorms::LayerNorms(std::shared_ptr<models::Decoder> model) : model_(std::mov
 
 void LayerNorms::before() {
   const core::Scope scope("norms.before");
-  const at::Tensor& weights = model_->arena().weights();
+  const at::Tensor& weights = arena().weights();
   kept_ = weights.detach().clone();
 }
 
@@ -82,7 +83,7 @@ std::vector<LayerNorm> LayerNorms::after() {
                              "LayerNorms.after() measures the step since before(), which was not "
                              "called: call before(), then the step, then after().");
   const core::Scope scope("norms.after");
-  nn::Arena& arena = model_->arena();
+  nn::Arena& arena = this->arena();
   const auto& parameters = arena.parameters();
   const auto weight = squares(arena.weights(), parameters);
   const auto gradient = squares(arena.gradients(), parameters);

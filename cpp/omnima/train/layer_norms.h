@@ -32,7 +32,10 @@ class LayerNorms {
   std::vector<LayerNorm> after();
 
  private:
+  nn::Arena& arena() const { return adapter_ ? adapter_->arena() : model_->arena(); }
+
   std::shared_ptr<models::Decoder> model_;
+  std::shared_ptr<nn::Adapter> adapter_;  // that learns, or null: the model does
   std::vector<std::string> layers_;
   std::vector<std::int64_t> layer_of_parameter_;
   at::Tensor kept_;

@@ -31,6 +31,13 @@ at::ScalarType number_type(const std::string& precision) {
   return precision == "bf16" ? at::kBFloat16 : at::kFloat;
 }
 
+// What an adapter asks of its parameters comes before what the run does.
+std::vector<std::string> groups_of(const nn::Adapter* adapter, const StepOptions& options) {
+  std::vector<std::string> groups = adapter ? adapter->rates() : std::vector<std::string>{};
+  groups.insert(groups.end(), options.groups.begin(), options.groups.end());
+  return groups;
+}
+
 // The first time warms up and does not count.
 double median_seconds(const char* name, std::int64_t repeats, const std::function<void()>& work) {
   require<core::ConfigError>(repeats > 0, name, " needs one of its repeats at least, not ", repeats,
@@ -84,19 +91,24 @@ void StepOptions::check() const {
 
 TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options)
     : model_((options.check(), std::move(model))),
+      adapter_(model_->adapters().learning()),
       options_(options),
       schedule_{options.schedule,     options.lr,           options.min_lr_ratio,
                 options.warmup_steps, options.cycles,       options.cycle_growth,
                 options.stages,       options.stage_factor, options.decay_share,
                 options.rise_share},
-      optimizer_(optim::make_optimizer(
-          options.optimizer, model_->arena(),
-          {options.beta1, options.beta2, options.eps, options.weight_decay, options.momentum,
-           options.nesterov, options.precision == "bf16", options.groups, options.freeze,
-           optim::make_state_store(options.offload_optimizer,
-                                   model_->arena().weights().device())})),
-      averaged_(model_->arena(), options.ema_decay) {
+      optimizer_(
+          optim::make_optimizer(options.optimizer, arena(),
+                                {options.beta1, options.beta2, options.eps, options.weight_decay,
+                                 options.momentum, options.nesterov, options.precision == "bf16",
+                                 groups_of(adapter_.get(), options), options.freeze,
+                                 optim::make_state_store(options.offload_optimizer,
+                                                         model_->arena().weights().device())})),
+      averaged_(arena(), options.ema_decay) {
   schedule_.check();
+  require<core::ConfigError>(adapter_ != nullptr || model_->adapters().empty(),
+                             "No adapter learns: one alone must be in use, counted once. Say which "
+                             "with set_adapters({name: 1.0}).");
   if (optimizer_->averages()) {
     require<core::ConfigError>(options.schedule == "constant", options.optimizer,
                                " needs no schedule: give schedule constant (with a warmup), not ",
@@ -107,12 +119,12 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
   if (options.precision == "fp16") {
     loss_scale_ = std::make_unique<LossScale>(options.loss_scale, options.loss_scale_growth);
   }
-  device_step_ = make_device_step(*model_, *optimizer_, options_);
+  if (!adapter_) device_step_ = make_device_step(*model_, *optimizer_, options_);
 }
 
 nn::Compute TrainStep::compute() const {
   const at::ScalarType type = number_type(options_.precision);
-  return {type, true, 0, type != at::kHalf, options_.checkpoint_layers};
+  return {type, true, 0, type != at::kHalf, options_.checkpoint_layers, true};
 }
 
 std::int64_t TrainStep::workers(const data::Batch& batch) const {
@@ -134,6 +146,14 @@ void TrainStep::prepare_weights(bool with_backward) {
   }
   const core::Scope scope("weights.pack");
   model_->arena().pack(compute().dtype, with_backward);
+  model_->adapters().prepare(model_->arena(), compute().dtype);
+}
+
+void TrainStep::require_same_parameters() const {
+  require<core::ConfigError>(
+      model_->adapters().learning() == adapter_ && (adapter_ || model_->adapters().empty()),
+      "Other parameters learn now than when this training was begun: adapters were added, removed "
+      "or exchanged. Make the trainer anew.");
 }
 
 void TrainStep::replan(std::int64_t warmup_steps, std::int64_t accumulate) {
@@ -159,7 +179,7 @@ double TrainStep::learning_rate() const {
 // Leaves the gradient of the mean loss over the result's tokens in the arena, and the losses in the
 // result.
 void TrainStep::accumulate_gradients(StepResult& result) {
-  nn::Arena& arena = model_->arena();
+  nn::Arena& arena = this->arena();
   const at::Device device = arena.weights().device();
   prepare_weights(true);
   std::int64_t most = 1;
@@ -261,8 +281,9 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   }
   require<core::DataError>(targets > 0, "Step ", step_ + 1,
                            " has no target token to learn from: all labels are -100.");
+  require_same_parameters();
   averaged_.restore();
-  model_->arena().freeze(optimizer_->groups().frozen_parameters(updates() + 1));
+  arena().freeze(optimizer_->groups().frozen_parameters(updates() + 1));
   StepResult result{0, targets, 0, learning_rate()};
   result.input_tokens = inputs;
   if (device_step_) return run_on_device(result);
@@ -273,7 +294,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
 }
 
 StepResult TrainStep::apply_gradient(const at::Tensor& gradient) {
-  const at::Tensor& flat = model_->arena().gradients();
+  const at::Tensor& flat = arena().gradients();
   require<core::DataError>(gradient.numel() == flat.numel(), "The gradient has ", gradient.numel(),
                            " elements, the model has ", flat.numel(), " parameters.");
   averaged_.restore();
@@ -285,9 +306,9 @@ StepResult TrainStep::apply_gradient(const at::Tensor& gradient) {
 // The end of a step, with its gradient in the arena: nothing moves where the norm is not finite.
 StepResult TrainStep::update_weights(StepResult result) {
   for (const auto& span : optimizer_->groups().frozen(updates() + 1)) {
-    span.of(model_->arena().gradients()).zero_();
+    span.of(arena().gradients()).zero_();
   }
-  result.grad_norm = optim::flat_norm(model_->arena().gradients());
+  result.grad_norm = optim::flat_norm(arena().gradients());
   if (loss_scale_ && overflowed(result)) return result;
   require_finite_gradient(result.grad_norm, result.loss);
   const double scale = clip_gradients(result.grad_norm);
@@ -295,7 +316,7 @@ StepResult TrainStep::update_weights(StepResult result) {
       [&] { optimizer_->update(updates() + 1, result.lr, scale, options_.precision == "bf16"); });
   ++step_;
   // It writes through pointers: a float16 copy must be seen as old.
-  if (loss_scale_) model_->arena().weights().unsafeGetTensorImpl()->bump_version();
+  if (loss_scale_) arena().weights().unsafeGetTensorImpl()->bump_version();
   averaged_.take_in(updates());
   return result;
 }
@@ -317,7 +338,7 @@ bool TrainStep::overflowed(StepResult& result) {
 // Rows and elements are cut first, then the norm of what is left; returns by how much the gradient
 // counts.
 double TrainStep::clip_gradients(double norm) {
-  nn::Arena& arena = model_->arena();
+  nn::Arena& arena = this->arena();
   if (options_.clip_adaptive > 0) optim::clip_by_weight(arena, options_.clip_adaptive);
   if (options_.clip_value > 0) optim::clip_values(arena.gradients(), options_.clip_value);
   const bool cut = options_.clip_adaptive > 0 || options_.clip_value > 0;
@@ -377,11 +398,11 @@ double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {
 double TrainStep::time_update(std::int64_t repeats) {
   const FlushDenormals flush;
   averaged_.restore();
-  const at::Tensor kept = model_->arena().weights().clone();
+  const at::Tensor kept = arena().weights().clone();
   const std::int64_t before = step_;
   const double seconds =
       median_seconds("time_update", repeats, [&] { update_weights({0, 0, 0, learning_rate()}); });
-  at::Tensor(model_->arena().weights()).copy_(kept);
+  at::Tensor(arena().weights()).copy_(kept);
   step_ = before;
   return seconds;
 }

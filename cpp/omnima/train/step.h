@@ -119,6 +119,9 @@ class TrainStep {
 
  private:
   nn::Compute compute() const;
+  // Of what learns: the adapter's parameters where there is one, else the model's.
+  nn::Arena& arena() const { return adapter_ ? adapter_->arena() : model_->arena(); }
+  void require_same_parameters() const;
   std::int64_t batches_of_step() const;
   std::int64_t workers(const data::Batch& batch) const;
   Slicing slicing(const data::Batch& batch) const;
@@ -134,6 +137,7 @@ class TrainStep {
   StepResult run_on_device(StepResult result);
 
   std::shared_ptr<models::Decoder> model_;
+  std::shared_ptr<nn::Adapter> adapter_;  // that learns, or null: the model does
   StepOptions options_;
   optim::Schedule schedule_;
   std::unique_ptr<optim::Optimizer> optimizer_;

@@ -36,9 +36,9 @@ struct GemmStrip {
 // Where a product goes: to numbers of the storage type, or to float32 sums.
 template <class T>
 struct GemmTarget {
-  T* store = nullptr;    // C = A B, or null
-  float* sum = nullptr;  // C = A B, or C += A B with `add`; used when `store` is null
-  bool add = false;
+  T* store = nullptr;       // rounded, or null
+  float* sum = nullptr;     // used when `store` is null
+  bool add = false;         // C += A B, else C = A B
   std::int64_t stride = 0;  // from row to row of C
   OMNIMA_INLINE GemmTarget from(std::int64_t i, std::int64_t j) const {
     const std::int64_t at = i * stride + j;

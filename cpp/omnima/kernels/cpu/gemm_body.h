@@ -85,6 +85,9 @@ inline void finish_part(const Vector* sums, std::int64_t cols, const GemmTarget<
       target.sum[j] = target.add ? target.sum[j] + row[j] : row[j];
     }
   } else {
+    if (target.add) {
+      for (std::int64_t j = 0; j < cols; ++j) row[j] += to_float(target.store[j]);
+    }
 #pragma omp simd
     for (std::int64_t j = 0; j < cols; ++j) target.store[j] = from_float<T>(row[j]);
   }
@@ -97,7 +100,7 @@ inline void finish_whole(const Vector* sums, const GemmTarget<T>& target) {
     if (target.store == nullptr) {
       store(target.sum + at, target.add ? load(target.sum + at) + sums[j] : sums[j]);
     } else {
-      store(target.store + at, sums[j]);
+      store(target.store + at, target.add ? load(target.store + at) + sums[j] : sums[j]);
     }
   }
 }

@@ -1,0 +1,116 @@
+// omnima._core: the adapters of a Decoder.
+#include <pybind11/stl.h>
+
+#include "omnima/bindings/bindings.h"
+#include "omnima/models/decoder.h"
+
+namespace omnima::bindings {
+
+using models::Decoder;
+using nn::Adapter;
+using nn::AdapterOptions;
+using nn::Site;
+
+namespace {
+
+// A site as Python says it, before the model is asked where it lies.
+struct Wanted {
+  std::string name;
+  std::vector<std::string> modules;
+  std::int64_t rank = 0;
+  double scale = 1.0;
+  bool feeds_forward = false;
+};
+
+void add_adapter(Decoder& model, const std::string& name, const std::vector<Wanted>& sites,
+                 const AdapterOptions& options) {
+  std::vector<Site> found;
+  for (const auto& each : sites) {
+    Site site = nn::Adapters::find_site(model.arena(), each.name, each.modules);
+    site.rank = each.rank;
+    site.scale = each.scale;
+    site.feeds_forward = each.feeds_forward;
+    found.push_back(std::move(site));
+  }
+  model.adapters().add(model.arena(), name,
+                       nn::make_adapter(model.arena(), std::move(found), options));
+}
+
+std::vector<std::pair<std::string, at::Tensor>> parameters_of(const Decoder& model,
+                                                              const std::string& name) {
+  const nn::Arena& arena = model.adapters().get(name)->arena();
+  std::vector<std::pair<std::string, at::Tensor>> all;
+  for (std::size_t i = 0; i < arena.parameters().size(); ++i) {
+    all.emplace_back(arena.parameters()[i].name, arena.leaf(static_cast<int64_t>(i)));
+  }
+  return all;
+}
+
+}  // namespace
+
+void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Decoder>>& decoder) {
+  const auto unlocked = py::call_guard<py::gil_scoped_release>();
+
+  module.def("adapter_kinds", &nn::adapter_kinds, "What AdapterOptions.kind may be.");
+
+  py::class_<Wanted>(module, "AdapterSite", "Where an adapter shall stand.")
+      .def(py::init([](std::string name, std::vector<std::string> modules, std::int64_t rank,
+                       double scale, bool feeds_forward) {
+             return Wanted{std::move(name), std::move(modules), rank, scale, feeds_forward};
+           }),
+           py::arg("name"), py::arg("modules"), py::arg("rank") = 0, py::arg("scale") = 1.0,
+           py::arg("feeds_forward") = false,
+           "name: of its parameters. modules: of the model, which lie one behind the other in one "
+           "layer. scale: by which what is added counts.");
+
+  py::class_<AdapterOptions>(module, "AdapterOptions", "What kind of adapter, and how it begins.")
+      .def(py::init([](std::string kind, std::string init, double dropout, double up_rate,
+                       std::uint64_t seed) {
+             return AdapterOptions{std::move(kind), std::move(init), dropout, up_rate, seed};
+           }),
+           py::arg("kind") = "lora", py::arg("init") = "default", py::arg("dropout") = 0.0,
+           py::arg("up_rate") = 1.0, py::arg("seed") = 0);
+
+  decoder
+      .def("add_adapter", &add_adapter, py::arg("name"), py::arg("sites"), py::arg("options"),
+           unlocked, "Makes an adapter, which alone is in use then and learns.")
+      .def(
+          "remove_adapter",
+          [](Decoder& self, const std::string& name) {
+            self.adapters().remove(self.arena(), name);
+          },
+          py::arg("name"), "The model itself learns again when the last one is gone.")
+      .def(
+          "use_adapters",
+          [](Decoder& self, const std::map<std::string, double>& weights) {
+            self.adapters().use(weights);
+          },
+          py::arg("weights"), "Uses exactly these, each as often as it counts.")
+      .def_property_readonly(
+          "adapters", [](const Decoder& self) { return self.adapters().names(); },
+          "The names of all that there are.")
+      .def_property_readonly(
+          "adapters_in_use", [](const Decoder& self) { return self.adapters().used(); },
+          "Names and how often each counts.")
+      .def_property_readonly(
+          "learning_adapter",
+          [](const Decoder& self) -> std::optional<std::string> {
+            if (self.adapters().learning() == nullptr) return std::nullopt;
+            return self.adapters().used().begin()->first;
+          },
+          "The one whose parameters learn; None: none does.")
+      .def("adapter_parameters", &parameters_of, py::arg("name"),
+           "Pairs of name and float32 leaf tensor, each a view of the adapter's flat buffer.")
+      .def(
+          "adapter_constants",
+          [](const Decoder& self, const std::string& name) {
+            return self.adapters().get(name)->constants();
+          },
+          py::arg("name"), "What belongs to it but does not learn: pairs of name and tensor.")
+      .def(
+          "merged_parameters", [](Decoder& self) { return self.adapters().merged(self.arena()); },
+          unlocked,
+          "Names and new values of the parameters with the adapters in use merged into them.");
+}
+
+}  // namespace omnima::bindings

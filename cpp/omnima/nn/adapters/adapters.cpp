@@ -1,0 +1,165 @@
+#include "omnima/nn/adapters/adapters.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "omnima/core/error.h"
+#include "omnima/core/field.h"
+#include "omnima/core/mix.h"
+
+namespace omnima::nn {
+
+using core::ConfigError;
+using core::require;
+
+namespace {
+
+int64_t index_of(const Arena& base, const std::string& name) {
+  const auto& parameters = base.parameters();
+  const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                  [&](const Parameter& each) { return each.name == name; });
+  require<ConfigError>(found != parameters.end(), "The model has no parameter \"", name,
+                       "\" that an adapter could change.");
+  return found - parameters.begin();
+}
+
+Slot bias_of(const Arena& base, Slot layer) {
+  std::string name = base.parameters()[layer.first].name;
+  name.replace(name.rfind(".weight"), std::string::npos, ".bias");
+  const auto& parameters = base.parameters();
+  const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                  [&](const Parameter& each) { return each.name == name; });
+  if (found == parameters.end()) return {};
+  return {found - parameters.begin(), layer.count};
+}
+
+}  // namespace
+
+Site Adapters::find_site(const Arena& base, const std::string& name,
+                         const std::vector<std::string>& modules) {
+  require<ConfigError>(!modules.empty(), "The site \"", name, "\" names no module of the model.");
+  const int64_t first = index_of(base, modules[0] + ".weight");
+  for (const Slot slot : base.factors()) {
+    if (first < slot.first || first >= slot.first + slot.count) continue;
+    Site site{name, slot};
+    for (int64_t i = slot.first; i < first; ++i) site.first += base.parameters()[i].sizes[0];
+    for (std::size_t i = 0; i < modules.size(); ++i) {
+      const int64_t at = index_of(base, modules[i] + ".weight");
+      require<ConfigError>(at == first + static_cast<int64_t>(i) && at < slot.first + slot.count,
+                           "\"", modules[i], "\" does not lie behind the module before it, so \"",
+                           name, "\" is no single layer.");
+      site.rows += base.parameters()[at].sizes[0];
+    }
+    site.inputs = base.parameters()[first].sizes[1];
+    return site;
+  }
+  throw ConfigError("\"" + modules[0] + "\" is no linear layer of a block: adapters stand there.");
+}
+
+void Adapters::add(Arena& base, const std::string& name, std::shared_ptr<Adapter> adapter) {
+  require<ConfigError>(!all_.contains(name), "There is an adapter \"", name,
+                       "\" already: give another name, or remove that one.");
+  all_[name] = std::move(adapter);
+  base.set_learning(false);
+  use({{name, 1.0}});
+}
+
+void Adapters::remove(Arena& base, const std::string& name) {
+  get(name);
+  auto rest = used_;
+  rest.erase(name);
+  use(rest);
+  all_.erase(name);
+  if (all_.empty()) base.set_learning(true);
+}
+
+const std::shared_ptr<Adapter>& Adapters::get(const std::string& name) const {
+  const auto found = all_.find(name);
+  if (found != all_.end()) return found->second;
+  std::string known;
+  for (const auto& each : names()) known += (known.empty() ? "" : ", ") + each;
+  throw ConfigError("There is no adapter \"" + name +
+                    "\"; there are: " + (known.empty() ? "none" : known) + ".");
+}
+
+void Adapters::use(const std::map<std::string, double>& weights) {
+  std::vector<std::pair<Adapter*, double>> active;
+  for (const auto& [name, weight] : weights) {
+    require<ConfigError>(std::isfinite(weight), "The weight of adapter \"", name,
+                         "\" is not finite.");
+    Adapter* each = get(name).get();
+    require<ConfigError>(each->combines() || (weights.size() == 1 && weight == 1), "The adapter \"",
+                         name, "\" of kind ", each->options().kind,
+                         " is used alone and counted once: merge it to go further.");
+    active.emplace_back(each, weight);
+  }
+  used_ = weights;
+  active_ = std::move(active);
+  const Adapter* learns = learning().get();
+  for (auto& [name, each] : all_) each->arena().set_learning(each.get() == learns);
+}
+
+std::vector<std::string> Adapters::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, each] : all_) names.push_back(name);
+  return names;
+}
+
+std::shared_ptr<Adapter> Adapters::learning() const {
+  if (used_.size() != 1 || used_.begin()->second != 1) return nullptr;
+  return all_.at(used_.begin()->first);
+}
+
+void Adapters::prepare(const Arena& base, at::ScalarType type) {
+  for (const auto& [each, weight] : active_) each->prepare(base, type);
+}
+
+ops::Adapted Adapters::of(Slot layer, const Pass& pass) const {
+  ops::Adapted adapted;
+  const auto place = static_cast<std::uint64_t>(layer.first) + 1;
+  const std::uint64_t seed = pass.training ? core::mix(pass.dropout_seed, place) | 1 : 0;
+  for (const auto& [each, weight] : active_)
+    each->adapt(layer, pass.compute, weight, seed, adapted);
+  return adapted;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& base) const {
+  // A layer's parts lie one behind the other: its matrix is changed as a whole and then named.
+  struct Layer {
+    Slot slot, bias;
+    at::Tensor weights, biases;
+  };
+  std::map<int64_t, Layer> layers;
+  for (const auto& [each, weight] : active_) {
+    each->prepare(base, at::kFloat);
+    for (std::size_t i = 0; i < each->sites().size(); ++i) {
+      const Site& site = each->sites()[i];
+      auto& layer = layers[site.layer.first];
+      if (!layer.weights.defined()) {
+        layer = {site.layer, bias_of(base, site.layer), base.values(site.layer).clone(), {}};
+        if (layer.bias.count > 0) layer.biases = base.values(layer.bias).clone();
+      }
+      const auto rows = [&](const at::Tensor& x) {
+        return x.defined() ? x.narrow(0, site.first, site.rows) : x;
+      };
+      each->merge(i, weight, {rows(layer.weights), rows(layer.biases)});
+    }
+  }
+  std::vector<std::pair<std::string, at::Tensor>> made;
+  const auto name_parts = [&](Slot slot, const at::Tensor& values) {
+    int64_t row = 0;
+    for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
+      const Parameter& parameter = base.parameters()[i];
+      made.emplace_back(parameter.name, values.narrow(0, row, parameter.sizes[0]));
+      row += parameter.sizes[0];
+    }
+  };
+  for (const auto& [first, layer] : layers) {
+    name_parts(layer.slot, layer.weights);
+    if (layer.biases.defined()) name_parts(layer.bias, layer.biases);
+  }
+  return made;
+}
+
+}  // namespace omnima::nn

@@ -1,0 +1,46 @@
+// What adapters make of a linear layer y = x W^T + b, as its operator sees it: low-rank products
+// added to some of its outputs, factors on outputs, and factors on inputs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "omnima/ops/weight.h"
+
+namespace omnima::ops {
+
+// Products that read the same input: their A lie one below the other and are one factor.
+struct LowRank {
+  // Outputs `first` to `first + rows - 1` get scale (x A^T) B^T, A being rows `begin` to
+  // `begin + rank - 1` of `down`.
+  struct Part {
+    int64_t first, rows, begin, rank;
+    Weight up;  // B [rows, rank]
+    double scale;
+  };
+  Weight down;  // [ranks, in]
+  std::vector<Part> parts;
+  double dropout = 0;  // of x
+  std::uint64_t seed = 0;
+};
+
+// Outputs `first` to `first + rows - 1` are multiplied by a factor each, without the bias (DoRA) or
+// with it (IA3).
+struct OutputFactor {
+  int64_t first, rows;
+  Weight factor;  // float32 [rows]
+  bool with_bias = false;
+};
+
+// y = f (x' W^T + sum of the products) + b, with x' = g x; f with_bias multiplies b as well.
+struct Adapted {
+  std::vector<LowRank> products{};
+  std::vector<OutputFactor> outputs{};
+  Weight input{};  // g, float32 [in]; without leaves: 1
+
+  bool empty() const { return products.empty() && outputs.empty() && input.leaves.empty(); }
+  // Factors of outputs, then each product's A and Bs, then the factor of inputs.
+  std::vector<at::Tensor> leaves() const;
+};
+
+}  // namespace omnima::ops

@@ -1,0 +1,174 @@
+#include "omnima/ops/adapted_rows.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
+
+#include "omnima/ops/dispatch.h"
+#include "omnima/ops/dropout.h"
+#include "omnima/ops/product.h"
+
+namespace omnima::ops {
+
+std::vector<at::Tensor> Adapted::leaves() const {
+  std::vector<at::Tensor> all;
+  const auto add = [&](const Weight& weight) {
+    all.insert(all.end(), weight.leaves.begin(), weight.leaves.end());
+  };
+  for (const auto& output : outputs) add(output.factor);
+  for (const auto& product : products) {
+    add(product.down);
+    for (const auto& part : product.parts) add(part.up);
+  }
+  add(input);
+  return all;
+}
+
+AdaptedRows::Factor::Factor(const Weight& weight)
+    : values(weight.compute),
+      grad(weight.grad),
+      sizes(leaf_sizes(weight)),
+      frozen(weight.leaves.empty() || weight.frozen()) {}
+
+void AdaptedRows::Factor::give(const at::Tensor& gradient,
+                               std::vector<at::Tensor>& gradients) const {
+  at::Tensor fused = frozen ? at::Tensor() : gradient;
+  if (!frozen && grad.defined()) {
+    grad.add_(fused);
+    fused = at::Tensor();
+  }
+  for (auto& each : leaf_gradients(sizes, fused)) gradients.push_back(each);
+}
+
+void AdaptedRows::Factor::give_outer(const at::Tensor& dy, const at::Tensor& x,
+                                     std::vector<at::Tensor>& gradients) const {
+  at::Tensor fused;
+  if (!frozen) {
+    if (!grad.defined()) fused = at::zeros(values.sizes(), dy.options().dtype(at::kFloat));
+    add_outer(grad.defined() ? grad : fused, dy, x);
+  }
+  for (auto& each : leaf_gradients(sizes, fused)) gradients.push_back(each);
+}
+
+AdaptedRows::AdaptedRows(const Adapted& adapted) : input_(adapted.input) {
+  for (const auto& product : adapted.products) {
+    Product own{Factor(product.down), {}, product.dropout, product.seed};
+    for (const auto& part : product.parts) {
+      own.parts.push_back(
+          {part.first, part.rows, part.begin, part.rank, part.scale, Factor(part.up)});
+    }
+    products_.push_back(std::move(own));
+  }
+  for (const auto& output : adapted.outputs) {
+    outputs_.push_back({output.first, output.rows, Factor(output.factor), output.with_bias});
+  }
+}
+
+at::Tensor AdaptedRows::enter(const at::Tensor& x) const {
+  return scales_input() ? x.mul(input_.values.to(x.scalar_type())) : x;
+}
+
+bool AdaptedRows::keeps_product() const {
+  for (const auto& output : outputs_) {
+    if (!output.factor.frozen && output.factor.values.eq(0).any().item<bool>()) return true;
+  }
+  return false;
+}
+
+void AdaptedRows::scale_outputs(const at::Tensor& y, bool with_bias) const {
+  for (const auto& output : outputs_) {
+    if (output.with_bias != with_bias) continue;
+    y.narrow(1, output.first, output.rows).mul_(output.factor.values);
+  }
+}
+
+at::Tensor AdaptedRows::finish(const at::Tensor& x, const at::Tensor& y,
+                               const at::Tensor& bias) const {
+  for (const auto& product : products_) {
+    const core::Scope scope("adapter.forward",
+                            2.0 * product.down.values.size(0) * (x.numel() + y.numel()),
+                            bytes_of(x) + 2 * bytes_of(y));
+    const at::Tensor read = dropout(x, product.dropout, product.seed);
+    const at::Tensor low = ops::product(read, product.down.values.t());  // [rows, ranks]
+    for (const auto& part : product.parts) {
+      at::Tensor own = low.narrow(1, part.begin, part.rank);
+      if (part.scale != 1) own.mul_(part.scale);
+      add_thin_product(y.narrow(1, part.first, part.rows), own, part.up.values.t());
+    }
+  }
+  const at::Tensor kept = keeps_product() ? y.clone() : y;
+  scale_outputs(y, false);
+  if (bias.defined()) at::Tensor(y).add_(bias);
+  scale_outputs(y, true);
+  return outputs_.empty() ? at::Tensor() : kept;
+}
+
+// What an output's factor multiplies: [rows, outputs], float32.
+at::Tensor AdaptedRows::unscaled(const Output& output, const at::Tensor& kept,
+                                 const at::Tensor& bias) const {
+  at::Tensor z = kept.narrow(1, output.first, output.rows).to(at::kFloat);
+  const at::Tensor own = bias.defined() ? bias.narrow(0, output.first, output.rows) : at::Tensor();
+  if (keeps_product()) return output.with_bias && own.defined() ? z.add(own) : z;
+  if (!output.with_bias && own.defined()) z = z.sub(own);
+  return z.div(output.factor.values);
+}
+
+at::Tensor AdaptedRows::before_factors(const at::Tensor& kept, const at::Tensor& dy,
+                                       const at::Tensor& bias,
+                                       std::vector<at::Tensor>& gradients) const {
+  if (outputs_.empty()) return dy;
+  const core::Scope scope("adapter.backward", 0, 4 * bytes_of(dy));
+  at::Tensor dz = dy.clone();
+  for (const auto& output : outputs_) {
+    at::Tensor part = dz.narrow(1, output.first, output.rows);
+    if (!output.factor.frozen) {
+      output.factor.give(unscaled(output, kept, bias).mul(part).sum(0), gradients);
+    } else {
+      output.factor.give({}, gradients);
+    }
+    part.mul_(output.factor.values);
+  }
+  return dz;
+}
+
+void AdaptedRows::through(const Product& product, const at::Tensor& x, const at::Tensor& dz,
+                          const at::Tensor& dx, std::vector<at::Tensor>& gradients) const {
+  const core::Scope scope("adapter.backward",
+                          2.0 * product.down.values.size(0) * (3 * x.numel() + 2 * dz.numel()),
+                          3 * bytes_of(x) + 2 * bytes_of(dz));
+  const at::Tensor read = dropout(x, product.dropout, product.seed);
+  const at::Tensor low = ops::product(read, product.down.values.t());
+  const at::Tensor dlow = at::zeros_like(low);
+  std::vector<at::Tensor> of_parts;
+  for (const auto& part : product.parts) {
+    const at::Tensor dy = dz.narrow(1, part.first, part.rows);
+    at::Tensor own = low.narrow(1, part.begin, part.rank);
+    if (part.scale != 1) own.mul_(part.scale);
+    part.up.give_outer(dy, own, of_parts);
+    at::Tensor back = ops::product(dy, part.up.values);
+    dlow.narrow(1, part.begin, part.rank).copy_(part.scale != 1 ? back.mul_(part.scale) : back);
+  }
+  product.down.give_outer(dlow, read, gradients);
+  gradients.insert(gradients.end(), of_parts.begin(), of_parts.end());
+  if (!dx.defined()) return;
+  if (product.dropout == 0) {
+    add_thin_product(dx, dlow, product.down.values);
+  } else {
+    at::Tensor(dx).add_(
+        dropout(ops::product(dlow, product.down.values), product.dropout, product.seed));
+  }
+}
+
+void AdaptedRows::through_products(const at::Tensor& x, const at::Tensor& dz, const at::Tensor& dx,
+                                   std::vector<at::Tensor>& gradients) const {
+  for (const auto& product : products_) through(product, x, dz, dx, gradients);
+}
+
+at::Tensor AdaptedRows::leave(const at::Tensor& x, const at::Tensor& dx,
+                              std::vector<at::Tensor>& gradients) const {
+  if (!scales_input()) return dx;
+  if (!input_.frozen) input_.give(x.to(at::kFloat).mul(dx).sum(0), gradients);
+  if (input_.frozen) input_.give({}, gradients);
+  return at::Tensor(dx).mul_(input_.values.to(dx.scalar_type()));
+}
+
+}  // namespace omnima::ops

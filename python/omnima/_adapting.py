@@ -1,0 +1,295 @@
+"""The part of a model that carries adapters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnima.config import ModelConfig
+from omnima.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from omnima import _core
+    from omnima.adapters import AdapterOptions
+    from omnima.hub import Origin
+    from omnima.hub.quantized import Quantization
+
+
+class Adaptable(ABC):
+    """Adds, saves, loads, exchanges and merges adapters."""
+
+    config: ModelConfig
+    origin: Origin | None
+    quantization: Quantization | None
+    #: What each adapter is, by name.
+    _adapters: dict[str, AdapterOptions]
+    #: The parameters that adapters were merged into, as they were before.
+    _unmerged: dict[str, torch.Tensor] | None
+    #: Those that are merged, and how often each counts.
+    _merged: dict[str, float]
+
+    @property
+    @abstractmethod
+    def core(self) -> _core.Decoder:
+        """The core's decoder."""
+
+    @abstractmethod
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """Return pairs of name and tensor; see :class:`omnima.Model`."""
+
+    def _begin_without_adapters(self) -> None:
+        self._adapters, self._unmerged, self._merged = {}, None, {}
+
+    def add_adapter(
+        self,
+        method: str = "lora",
+        *,
+        name: str = "default",
+        rank: int | None = None,
+        alpha: float | None = None,
+        targets: str | Sequence[str] = "all-linear",
+        dropout: float = 0.0,
+        init: str | None = None,
+        rank_stabilized: bool | None = None,
+        up_rate: float | None = None,
+        rank_pattern: Mapping[str, int] | None = None,
+        alpha_pattern: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Put an adapter beside the weights. From now on it alone learns, and the weights rest.
+
+        Parameters
+        ----------
+        method
+            ``"lora"``, ``"rslora"`` (counts alpha / sqrt(rank) times), ``"lora+"`` (B learns faster
+            than A), ``"dora"`` (rows have magnitudes of their own), ``"pissa"`` or ``"olora"``
+            (begin with a part of the weights). docs/explanation/adapters.md says what each is.
+        name
+            Of the adapter.
+        rank
+            Of what is added to each matrix; 16 where left out.
+        alpha
+            What is added counts alpha / rank times. Left out: twice the rank, or the rank for
+            rslora, pissa and olora.
+        targets
+            Where: ``"all-linear"``, or names and patterns of modules as the model's files call
+            them: ``"q_proj,v_proj"``, ``["layers.0.*"]``.
+        dropout
+            Share of the inputs that what is added does not see in training.
+        init
+            ``"default"`` (A random, B zero), ``"gaussian"``, ``"pissa"`` or ``"olora"``.
+        rank_stabilized
+            Count alpha / sqrt(rank) times.
+        up_rate
+            LoRA+: by how much faster B learns; 16 for ``"lora+"``, else 1.
+        rank_pattern, alpha_pattern
+            Other values for modules whose names end so (regular expressions).
+        seed
+            Of the initial values.
+
+        Raises
+        ------
+        ConfigError
+            An unknown method, a target that names no module, a name that is taken, values out of
+            bounds.
+
+        Examples
+        --------
+        >>> import omnima
+        >>> model = omnima.Model.from_preset("nima", vocab_size=512)
+        >>> model.add_adapter("lora", rank=4, targets="q_proj,v_proj")
+        >>> model.num_trainable_parameters < model.num_parameters // 50
+        True
+        """
+        from omnima.adapters import AdapterOptions, chosen, linear_modules
+
+        self._check_unmerged()
+        options = AdapterOptions.of(
+            method,
+            rank=rank,
+            alpha=alpha,
+            dropout=dropout,
+            init=init,
+            rank_stabilized=rank_stabilized,
+            up_rate=up_rate,
+            rank_pattern=rank_pattern,
+            alpha_pattern=alpha_pattern,
+            seed=seed,
+        )
+        modules = chosen(linear_modules(self.config.to_dict()), targets)
+        self._attach(name, options, modules)
+
+    def _attach(self, name: str, options: AdapterOptions, modules: Sequence[Any]) -> None:
+        from omnima import _core
+
+        sites = [
+            _core.AdapterSite(
+                each.name, each.ordered, options.rank_of(each.name), options.scale(each.name)
+            )
+            for each in modules
+        ]
+        wanted = _core.AdapterOptions(
+            options.kind, options.init, options.dropout, options.up_rate, options.seed
+        )
+        self.core.add_adapter(name, sites, wanted)
+        self._adapters[name] = options
+
+    @property
+    def adapters(self) -> dict[str, AdapterOptions]:
+        """The options of each adapter by name."""
+        return dict(self._adapters)
+
+    @property
+    def num_trainable_parameters(self) -> int:
+        """Number of parameters that learn: those of the adapter in use, or all."""
+        learning = self.core.learning_adapter
+        if learning is None:
+            return 0 if self._adapters else self.core.num_parameters()
+        return sum(each.numel() for _, each in self.core.adapter_parameters(learning))
+
+    def adapter_parameters(self, name: str = "default") -> list[tuple[str, torch.Tensor]]:
+        """Return pairs of name and float32 leaf tensor of an adapter.
+
+        The names are those of the model's modules, and rows of fused modules lie as with us:
+        :meth:`save_adapter` writes them as files have them.
+        """
+        return self.core.adapter_parameters(name)
+
+    def set_adapters(self, weights: Mapping[str, float] | str) -> None:
+        """Use exactly these adapters, each as often as it counts; no numbers are moved.
+
+        Parameters
+        ----------
+        weights
+            ``{name: weight}``, or the name of one. Empty: the model as it is without any. One alone
+            that counts once also learns.
+
+        Raises
+        ------
+        ConfigError
+            An unknown name, or several where a kind is used alone.
+        """
+        self._check_unmerged()
+        chosen = {weights: 1.0} if isinstance(weights, str) else dict(weights)
+        self.core.use_adapters(chosen)
+
+    def remove_adapter(self, name: str = "default") -> None:
+        """Take an adapter away. With the last one gone, the model itself learns again."""
+        self._check_unmerged()
+        self.core.remove_adapter(name)
+        del self._adapters[name]
+
+    def save_adapter(self, directory: str | Path, name: str | None = None) -> None:
+        """Write an adapter as a directory that PEFT loads.
+
+        Parameters
+        ----------
+        directory
+            Made if absent: adapter_config.json and adapter_model.safetensors.
+        name
+            Of the adapter; left out: the one that learns.
+        """
+        from omnima.adapters import write_adapter
+
+        chosen = name or self.core.learning_adapter
+        if chosen is None:
+            raise ConfigError("No adapter learns here: say which one to save, name=….")
+        write_adapter(self, directory, chosen)
+
+    def load_adapter(self, directory: str | Path, name: str | None = None) -> str:
+        """Read an adapter from a directory of PEFT and use it alone.
+
+        Parameters
+        ----------
+        directory
+            With adapter_config.json and adapter_model.safetensors.
+        name
+            What it is called here; left out: the directory's own name.
+
+        Returns
+        -------
+        str
+            The name.
+
+        Raises
+        ------
+        DataError
+            Files that are missing, damaged, of a kind that is not supported, or that fit no module
+            of this model.
+        ConfigError
+            A name that is taken.
+        """
+        from omnima.adapters import read_adapter
+
+        self._check_unmerged()
+        chosen = name or Path(directory).resolve().name
+        found = read_adapter(directory, self.config.to_dict())
+        self._attach(chosen, found.options, found.modules)
+        found.fill(self.core.adapter_parameters(chosen))
+        return chosen
+
+    def merge_adapters(self) -> None:
+        """Make the adapters in use part of the weights: the model is then as fast as without.
+
+        The weights as they were stay in memory, for :meth:`unmerge_adapters`.
+
+        Raises
+        ------
+        ConfigError
+            No adapter is in use, they are merged already, or the model is quantized: merging would
+            round what was learned.
+        """
+        import torch
+
+        self._check_unmerged()
+        if not self.core.adapters_in_use:
+            raise ConfigError("No adapter is in use: there is nothing to merge.")
+        if self.quantization is not None:
+            raise ConfigError(
+                "This model is quantized, and merging would round away what was learned: merge into "
+                "the model that it was made of, and quantize that."
+            )
+        changed = dict(self.core.merged_parameters())
+        parameters = dict(self.named_parameters())
+        self._unmerged = {key: parameters[key].detach().clone() for key in changed}
+        self._merged = dict(self.core.adapters_in_use)
+        with torch.no_grad():
+            for key, values in changed.items():
+                parameters[key].copy_(values)
+        self.core.use_adapters({})
+
+    def unmerge_adapters(self) -> None:
+        """Give the weights back, bit for bit, and use the adapters beside them again."""
+        import torch
+
+        if self._unmerged is None:
+            raise ConfigError("No adapters are merged here.")
+        parameters = dict(self.named_parameters())
+        with torch.no_grad():
+            for key, values in self._unmerged.items():
+                parameters[key].copy_(values)
+        self._unmerged = None
+        self.core.use_adapters(self._merged)
+
+    def drop_adapters(self) -> None:
+        """Forget all adapters. Those that are merged stay in the weights, for good."""
+        for name in list(self._adapters):
+            self.core.remove_adapter(name)
+        self._adapters.clear()
+        self._unmerged = None
+
+    def _check_unmerged(self) -> None:
+        if self._unmerged is not None:
+            raise ConfigError("Adapters are merged into the weights: call unmerge_adapters() first.")
+
+    def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """The parameters with the adapters in use merged into copies of those they change."""
+        parameters = self.named_parameters()
+        if not self.core.adapters_in_use:
+            return parameters
+        changed = dict(self.core.merged_parameters())
+        return [(key, changed.get(key, each)) for key, each in parameters]
