@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import torch
 
     from omnima import _core
-    from omnima.adapters import AdapterOptions
+    from omnima.adapters import AdapterOptions, Module
     from omnima.hub import Origin
+    from omnima.hub.naming import Names
     from omnima.hub.quantized import Quantization
 
 
@@ -31,6 +32,8 @@ class Adaptable(ABC):
     _unmerged: dict[str, torch.Tensor] | None
     #: Those that are merged, and how often each counts.
     _merged: dict[str, float]
+    #: How the files that the model comes from call our parameters; None: as it would be written.
+    _file_names: Names | None
 
     @property
     @abstractmethod
@@ -43,6 +46,7 @@ class Adaptable(ABC):
 
     def _begin_without_adapters(self) -> None:
         self._adapters, self._unmerged, self._merged = {}, None, {}
+        self._file_names = None
 
     def add_adapter(
         self,
@@ -105,7 +109,7 @@ class Adaptable(ABC):
         >>> model.num_trainable_parameters < model.num_parameters // 50
         True
         """
-        from omnima.adapters import AdapterOptions, chosen, linear_modules
+        from omnima.adapters import AdapterOptions, chosen
 
         self._check_unmerged()
         options = AdapterOptions.of(
@@ -120,8 +124,7 @@ class Adaptable(ABC):
             alpha_pattern=alpha_pattern,
             seed=seed,
         )
-        modules = chosen(linear_modules(self.config.to_dict()), targets)
-        self._attach(name, options, modules)
+        self._attach(name, options, chosen(self.linear_modules, targets))
 
     def _attach(self, name: str, options: AdapterOptions, modules: Sequence[Any]) -> None:
         from omnima import _core
@@ -137,6 +140,15 @@ class Adaptable(ABC):
         )
         self.core.add_adapter(name, sites, wanted)
         self._adapters[name] = options
+
+    @property
+    def linear_modules(self) -> dict[str, Module]:
+        """Where adapters can stand: the linear layers of the blocks, as the model's files call
+        them.
+        """
+        from omnima.adapters import linear_modules
+
+        return linear_modules(self.config.to_dict(), self._file_names)
 
     @property
     def adapters(self) -> dict[str, AdapterOptions]:
@@ -227,7 +239,7 @@ class Adaptable(ABC):
 
         self._check_unmerged()
         chosen = name or Path(directory).resolve().name
-        found = read_adapter(directory, self.config.to_dict())
+        found = read_adapter(directory, self.config.to_dict(), self.linear_modules)
         self._attach(chosen, found.options, found.modules)
         found.fill(self.core.adapter_parameters(chosen))
         return chosen
@@ -250,8 +262,8 @@ class Adaptable(ABC):
             raise ConfigError("No adapter is in use: there is nothing to merge.")
         if self.quantization is not None:
             raise ConfigError(
-                "This model is quantized, and merging would round away what was learned: merge into "
-                "the model that it was made of, and quantize that."
+                "This model is quantized, and merging would round away what was learned: merge "
+                "into the model that it was made of, and quantize that."
             )
         changed = dict(self.core.merged_parameters())
         parameters = dict(self.named_parameters())
@@ -284,7 +296,17 @@ class Adaptable(ABC):
 
     def _check_unmerged(self) -> None:
         if self._unmerged is not None:
-            raise ConfigError("Adapters are merged into the weights: call unmerge_adapters() first.")
+            raise ConfigError(
+                "Adapters are merged into the weights: call unmerge_adapters() first."
+            )
+
+    def _check_without_adapters(self, what: str) -> None:
+        if self.core.adapters_in_use:
+            names = ", ".join(self.core.adapters_in_use)
+            raise ConfigError(
+                f"The adapters {names} are in use, which {what} would leave out: call "
+                "merge_adapters() first, or set_adapters({}) to do without them."
+            )
 
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """The parameters with the adapters in use merged into copies of those they change."""

@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -159,6 +159,18 @@ class Decoder:
         """
         Weights are drawn from the seed; with None they hold anything, to be overwritten.
         """
+    def adapter_constants(self, name: str) -> list[tuple[str, torch.Tensor]]:
+        """
+        What belongs to it but does not learn: pairs of name and tensor.
+        """
+    def adapter_parameters(self, name: str) -> list[tuple[str, torch.Tensor]]:
+        """
+        Pairs of name and float32 leaf tensor, each a view of the adapter's flat buffer.
+        """
+    def add_adapter(self, name: str, sites: collections.abc.Sequence[AdapterSite], options: AdapterOptions) -> None:
+        """
+        Makes an adapter, which alone is in use then and learns.
+        """
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """
         ids int64 [batch, time] -> logits float32 [batch, time, vocab].
@@ -166,6 +178,10 @@ class Decoder:
     def loss(self, ids: torch.Tensor, labels: torch.Tensor, segments: torch.Tensor | None = None, as_trained: bool = False) -> torch.Tensor:
         """
         Mean cross-entropy in nats; labels [batch, time] already shifted, -100 is ignored. as_trained: as a training step has it, with routers' losses and dropout (of seed 0).
+        """
+    def merged_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """
+        Names and new values of the parameters with the adapters in use merged into them.
         """
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """
@@ -183,8 +199,45 @@ class Decoder:
         """
         Quantizes the parameters that `formats` names (rtn, gptq or awq; the last two read calibration ids int64 [rows, time]), which then hold the numbers of their blocks. Triples of name, format and blocks, uint8 [outputs, bytes of a row].
         """
+    def remove_adapter(self, name: str) -> None:
+        """
+        The model itself learns again when the last one is gone.
+        """
+    def use_adapters(self, weights: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        """
+        Uses exactly these, each as often as it counts.
+        """
+    @property
+    def adapters(self) -> list[str]:
+        """
+        The names of all that there are.
+        """
+    @property
+    def adapters_in_use(self) -> dict[str, float]:
+        """
+        Names and how often each counts.
+        """
     @property
     def config(self) -> DecoderConfig:
+        ...
+    @property
+    def learning_adapter(self) -> str | None:
+        """
+        The one whose parameters learn; None: none does.
+        """
+class AdapterSite:
+    """
+    Where an adapter shall stand.
+    """
+    def __init__(self, name: str, modules: collections.abc.Sequence[str], rank: typing.SupportsInt | typing.SupportsIndex = 0, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, feeds_forward: bool = False) -> None:
+        """
+        name: of its parameters. modules: of the model, which lie one behind the other in one layer. scale: by which what is added counts.
+        """
+class AdapterOptions:
+    """
+    What kind of adapter, and how it begins.
+    """
+    def __init__(self, kind: str = 'lora', init: str = 'default', dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, up_rate: typing.SupportsFloat | typing.SupportsIndex = 1.0, seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
 class BatchSource:
     """
@@ -275,32 +328,6 @@ class Loader(BatchSource):
     def curriculum_rows(self) -> int:
         """
         Rows from the beginning that a curriculum orders; plain epochs follow.
-        """
-    @property
-    def rows_per_epoch(self) -> int:
-        """
-        Rows that visit the data once.
-        """
-class SampleLoader(BatchSource):
-    """
-    Batches of samples of which only some tokens are labels, in an order that (seed, position) fix.
-    """
-    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
-        """
-        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest.
-        """
-    def next(self: BatchSource) -> tuple:
-        """
-        The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.
-        """
-    def samples_of_row(self, row: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
-        """
-        Numbers of the samples that lie in a row of the plan, in its order.
-        """
-    @property
-    def batches_per_epoch(self) -> int:
-        """
-        Batches that visit every row once (the last one may hold rows of the next epoch).
         """
     @property
     def rows_per_epoch(self) -> int:
@@ -761,6 +788,10 @@ class Engine:
         """
         How many ids the model has.
         """
+def adapter_kinds() -> list[str]:
+    """
+    What AdapterOptions.kind may be.
+    """
 def block_of(format: str) -> tuple[int, int]:
     """
     How many numbers lie in a block of a format, and in how many bytes.

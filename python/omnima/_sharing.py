@@ -39,6 +39,10 @@ class Shared(ABC):
     def num_active_parameters(self) -> int:
         """Number of parameters that a token meets."""
 
+    @abstractmethod
+    def _check_without_adapters(self, what: str) -> None:
+        """ConfigError where adapters are in use, which `what` would leave out."""
+
     def save_pretrained(
         self,
         directory: str | Path,
@@ -70,6 +74,7 @@ class Shared(ABC):
         """
         from omnima import hub
 
+        self._check_without_adapters("save_pretrained")
         quantization = self.quantization if blocks else None
 
         config = self.config.to_dict()
@@ -136,6 +141,7 @@ class Shared(ABC):
         """
         from omnima import hub
 
+        self._check_without_adapters("save_gguf")
         terms = self.origin.license if self.origin else None
         if isinstance(terms, str):
             about = {"license": terms, **(about or {})}

@@ -94,9 +94,7 @@ class Model(Adaptable, Shared):
         if device != "cpu" and _core.why_not_on_gpu(values):
             device = "cpu"
         # Parameters that are there already are not copied.
-        parameters = {
-            name: each.detach().to(device) for name, each in self._effective_parameters()
-        }
+        parameters = {name: each.detach().to(device) for name, each in self._effective_parameters()}
         return _core.Engine(values, parameters, device=device)
 
     def close(self) -> None:
@@ -208,6 +206,8 @@ class Model(Adaptable, Shared):
             hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
         model.tokenizer = tokenizer
         model.quantization = stored.quantization
+        if path.is_dir() and stored.quantization is None:
+            model._file_names = stored.names
         named = hub_name(directory, revision)
         base = named.repo if named else None
         its_own = hub.Origin(base, stored.license)
@@ -278,6 +278,7 @@ class Model(Adaptable, Shared):
         ConfigError
             Fewer rows than there are, or an unknown init.
         """
+        self._check_without_adapters("resize")
         rows = rows_of(vocab_size, multiple_of)
         self._decoder, self.config = grown(
             self.core, self.config, rows, init, seed, check_device(self.device)
@@ -347,6 +348,7 @@ class Model(Adaptable, Shared):
         """
         from omnima import quantization
 
+        self._check_without_adapters("quantize")
         return quantization.quantize(
             self,
             to,

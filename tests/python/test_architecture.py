@@ -52,12 +52,15 @@ PYTHON = {
     "tokenizers": BASE,
     "data": BASE | {"tokenizers"},
     "hub": BASE | {"config", "tokenizers"},
+    "adapters": BASE | {"config", "hub"},
+    "_adapting": BASE | {"config", "adapters", "hub"},
     "generation": BASE | {"config", "tokenizers", "model"},
     "_growth": BASE | {"config"},
     "quantization": BASE | {"config", "tokenizers", "data", "hub", "model"},
     "_sharing": BASE | {"config", "tokenizers", "hub"},
     "model": BASE
-    | {"config", "_growth", "_sharing", "tokenizers", "hub", "generation", "quantization"},
+    | {"config", "_growth", "_sharing", "_adapting", "tokenizers", "hub", "generation"}
+    | {"quantization"},
     "exporting": BASE | {"config", "tokenizers", "hub", "model", "generation", "evaluation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
@@ -67,7 +70,7 @@ PYTHON = {
     "benchmarking": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "quantization"},
     "profiling": BASE | {"benchmarking", "config", "model", "generation"},
-    "planning": BASE | {"config", "benchmarking", "profiling"},
+    "planning": BASE | {"config", "adapters", "benchmarking", "profiling"},
 }
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING

@@ -45,9 +45,7 @@ class AdapterOptions:
     def of(cls, method: str, **given: Any) -> AdapterOptions:
         """Return the options of a method; ConfigError for what it does not have."""
         if method not in METHODS:
-            raise ConfigError(
-                f'Unknown adapter "{method}"; there are {", ".join(METHODS)}.'
-            )
+            raise ConfigError(f'Unknown adapter "{method}"; there are {", ".join(METHODS)}.')
         fixed = METHODS[method]
         values = {name: value for name, value in given.items() if value is not None}
         for name, value in fixed.items():
@@ -70,8 +68,8 @@ class AdapterOptions:
         for name, rank in ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise ConfigError(f"{name} is {rank!r}, but must be a whole number from 1 on.")
-        alphas = {"alpha": self.alpha, **{f"alpha of {k}": v for k, v in self.alpha_pattern.items()}}
-        for name, alpha in alphas.items():
+        of_modules = {f"alpha of {key}": each for key, each in self.alpha_pattern.items()}
+        for name, alpha in {"alpha": self.alpha, **of_modules}.items():
             if not math.isfinite(alpha) or alpha <= 0:
                 raise ConfigError(f"{name} is {alpha}, but must be above 0.")
         if not 0 <= self.dropout < 1:

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omnima._durable import write_durably
 from omnima.adapters.options import AdapterOptions
-from omnima.adapters.sites import Module, linear_modules
+from omnima.adapters.sites import Module
 from omnima.errors import ConfigError, DataError
 from omnima.hub.strict_json import read_json_object
 
@@ -26,8 +26,8 @@ _READ |= {"rank_pattern", "alpha_pattern"}
 #: What changes nothing that we compute: where it stood, how it was found and trained.
 _HARMLESS = {"peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"}
 _HARMLESS |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
-_HARMLESS |= {"peft_version", "auto_mapping", "megatron_core", "qalora_group_size", "runtime_config"}
-_HARMLESS |= {"fan_in_fan_out", "ensure_weight_tying"}
+_HARMLESS |= {"peft_version", "auto_mapping", "megatron_core", "qalora_group_size"}
+_HARMLESS |= {"runtime_config", "fan_in_fan_out", "ensure_weight_tying"}
 _OFF: tuple[Any, ...] = (None, False, {}, [], "none")
 
 
@@ -61,8 +61,10 @@ class ReadAdapter:
                 parameter.copy_(self.tensors[name])
 
 
-def read_adapter(directory: str | Path, config: Mapping[str, Any]) -> ReadAdapter:
-    """Read and check an adapter for a model of this configuration.
+def read_adapter(
+    directory: str | Path, config: Mapping[str, Any], modules: Mapping[str, Module]
+) -> ReadAdapter:
+    """Read and check an adapter for a model of this configuration, with these linear layers.
 
     Raises
     ------
@@ -82,7 +84,6 @@ def read_adapter(directory: str | Path, config: Mapping[str, Any]) -> ReadAdapte
     path = folder / WEIGHTS
     if not path.is_file():
         raise DataError(f"{folder} has no {WEIGHTS}; pickled adapter_model.bin files are not read.")
-    modules = linear_modules(config)
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in _core.read_safetensors(path).items():
         module, part = _split(key, path)
@@ -94,34 +95,36 @@ def read_adapter(directory: str | Path, config: Mapping[str, Any]) -> ReadAdapte
         found.setdefault(module, {})[part] = tensor
     if not found:
         raise DataError(f"{path} holds no tensor: the adapter would change nothing.")
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, parts in found.items():
         tensors |= _checked(modules[name], parts, options, config, path)
     ranks = {name: len(parts[_DOWN]) for name, parts in found.items()}
     wrong = next((name for name, rank in ranks.items() if rank != options.rank_of(name)), None)
     if wrong is not None:
         raise DataError(
-            f'{path}: "{wrong}" has rank {ranks[wrong]}, but {CONFIG} says {options.rank_of(wrong)}.'
+            f'{path}: "{wrong}" has rank {ranks[wrong]}, but {CONFIG} says '
+            f"{options.rank_of(wrong)}."
         )
-    return ReadAdapter(options, [modules[name] for name in modules if name in found], tensors, str(path))
+    stands_at = [module for name, module in modules.items() if name in found]
+    return ReadAdapter(options, stands_at, tensors, str(path))
 
 
 def _options(raw: Mapping[str, Any], path: Path) -> AdapterOptions:
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise DataError(f"{path}: adapters of the type {kind!r} are not supported, those of LORA are.")
+        raise DataError(f"{path}: adapters of the type {kind!r} are not supported; LORA is.")
     for key, value in raw.items():
         off = key.endswith("_config") and not value
         if key not in _READ | _HARMLESS and value not in _OFF and not off:
             raise DataError(
-                f"{path}: {key} is {value!r}, which Omnima does not have; the adapter would compute "
-                "something else."
+                f"{path}: {key} is {value!r}, which Omnima does not have: the adapter would "
+                "compute something else."
             )
     init = raw.get("init_lora_weights", True)
     if init not in (True, False, "gaussian", "pissa", "olora"):
         raise DataError(
-            f"{path}: init_lora_weights is {init!r}, whose change of the base cannot be made again. "
-            "Save the adapter with path_initial_model_for_weight_conversion."
+            f"{path}: init_lora_weights is {init!r}, whose change of the base cannot be made "
+            "again. Save the adapter with path_initial_model_for_weight_conversion."
         )
     dora = bool(raw.get("use_dora"))
     try:
@@ -176,8 +179,8 @@ def _checked(
         tensor = parts[part].to(torch.float32)
         if tuple(tensor.shape) != shape:
             raise DataError(
-                f'{path}, "{module.name}.{part}": its shape is {tuple(tensor.shape)}, but the model '
-                f"and {CONFIG} ask for {shape}."
+                f'{path}, "{module.name}.{part}": its shape is {tuple(tensor.shape)}, but the '
+                f"model and {CONFIG} ask for {shape}."
             )
         rows = tensor if part == _DOWN else module.rows_to_ours(tensor, config)
         made[f"{module.name}.{part}"] = rows.contiguous()
@@ -192,10 +195,10 @@ def write_adapter(model: Any, directory: str | Path, name: str) -> None:
     """
     from omnima import _core
 
-    options: AdapterOptions = model.adapters[name] if name in model.adapters else _missing(model, name)
+    options: AdapterOptions = model.adapters.get(name) or _missing(model, name)
     config = model.config.to_dict()
     parameters = {key: each.detach() for key, each in model.core.adapter_parameters(name)}
-    modules = linear_modules(config)
+    modules = model.linear_modules
     chosen = list(dict.fromkeys(_split(_PREFIX + key, Path(name))[0] for key in parameters))
     initial = _initial(model, name, parameters)
     tensors: dict[str, Tensor] = {}
@@ -212,7 +215,7 @@ def write_adapter(model: Any, directory: str | Path, name: str) -> None:
     write_durably(folder / CONFIG, (text + "\n").encode("utf-8"))
 
 
-def _missing(model: Any, name: str) -> AdapterOptions:
+def _missing(model: Any, name: str) -> NoReturn:
     known = ", ".join(model.adapters) or "none"
     raise ConfigError(f'There is no adapter "{name}"; there are: {known}.')
 
@@ -248,9 +251,7 @@ def _described(
         rank, stabilized, alpha = 2 * rank, False, 2 * rank * options.scale("")
         special = ranks or alphas
         names = [name.replace(".", r"\.") for name in modules] if special else []
-        ranks = {
-            key: 2 * options.rank_of(name) for key, name in zip(names, modules, strict=False)
-        }
+        ranks = {key: 2 * options.rank_of(name) for key, name in zip(names, modules, strict=False)}
         alphas = {
             key: 2 * options.rank_of(name) * options.scale(name)
             for key, name in zip(names, modules, strict=False)

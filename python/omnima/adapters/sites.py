@@ -18,6 +18,8 @@ from omnima.hub.options import field_defaults
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from omnima.hub.naming import Names
+
 Config = Mapping[str, Any]
 ALL_LINEAR = "all-linear"
 _LINEAR = re.compile(r"model\.layers\.\d+\..*\.(q|k|v|o|gate|up|down)_proj")
@@ -83,9 +85,19 @@ def _place(part: str) -> int:
     return _ORDER.index(part.rpartition(".")[2])
 
 
-def linear_modules(config: Config) -> dict[str, Module]:
+def linear_modules(config: Config, names: Names | None = None) -> dict[str, Module]:
     """The linear layers of a model's blocks, by the names that its files have.
 
+    Parameters
+    ----------
+    config
+        The fields of the model's configuration.
+    names
+        How its files call our parameters; left out: as those of the first architecture that the
+        model is exactly.
+
+    Examples
+    --------
     >>> from omnima.config import model_preset
     >>> list(linear_modules(model_preset("nima", vocab_size=64).to_dict()))[0]
     'model.layers.0.self_attn.q_proj'
@@ -93,7 +105,8 @@ def linear_modules(config: Config) -> dict[str, Module]:
     config = {**field_defaults(), **config, "prediction_heads": 0}
     shapes = expected_shapes(config)
     found: dict[str, Module] = {}
-    for name, part in architecture_of(config).names.parts(config).items():
+    names = names or architecture_of(config).names
+    for name, part in names.parts(config).items():
         module, _, kind = name.rpartition(".")
         parts = tuple(each.removesuffix(".weight") for each in part.ours)
         if kind != "weight" or not all(_LINEAR.fullmatch(each) for each in parts):

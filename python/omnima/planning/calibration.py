@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnima.adapters import linear_modules
 from omnima.planning.core_facts import PACKED_PARAMETERS, packs, slices_of
 from omnima.planning.job import stand_in
-from omnima.planning.memory import memory_by_part, optimizer_bytes
+from omnima.planning.memory import memory_by_part, state_bytes
 from omnima.planning.update_time import require_room, update_seconds
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _WHOLE_FLOPS = 60e9
 _ENOUGH = 0.4  # seconds of passes after which a median is known well enough
 _LEAST, _MOST = 2, 9  # passes behind the first
 _LONG = 2.0  # seconds of a warm-up and a pass behind which one more pass has to do
+_RANK = 16  # of a stand-in's adapter
 # Blocks between two stand-ins: from one to the next the noise of both would count for each block.
 _APART = 3
 _STREAM_BYTES = 32 << 20
@@ -150,7 +152,16 @@ def _is_quick(job: Job, machine: Machine, rows: int) -> bool:
 def _decoder(job: Job, depth: int, device: str) -> Any:
     from omnima import _core
 
-    return _core.Decoder(stand_in(job.model, num_hidden_layers=depth).core(), 0, device)
+    model = stand_in(job.model, num_hidden_layers=depth)
+    decoder = _core.Decoder(model.core(), 0, device)
+    if job.trained is not None:
+        # The rank hardly changes what a pass costs.
+        sites = [
+            _core.AdapterSite(each.name, each.ordered, _RANK)
+            for each in linear_modules(model.to_dict()).values()
+        ]
+        decoder.add_adapter("stand-in", sites, _core.AdapterOptions())
+    return decoder
 
 
 def _step(job: Job, depth: int, rows: int, decoder: Any) -> tuple[Any, torch.Tensor]:
@@ -185,6 +196,8 @@ def _measure(job: Job, depth: int, rows: int, decoder: Any) -> tuple[float, floa
 
 def _pass_bytes(count: int, workers: int, job: Job, machine: Machine) -> float:
     """Bytes moved before the first pass and after the last: zeros, sums, packed weights."""
+    if job.trained is not None:  # the weights rest: they are packed once
+        return 4.0 * (2 * workers + 1) * job.trained
     moved = 4.0 * workers * count
     if workers > 1:
         moved += 4.0 * (workers + 1) * count
@@ -195,14 +208,14 @@ def _pass_bytes(count: int, workers: int, job: Job, machine: Machine) -> float:
 
 def _update_bytes(job: Job) -> float:
     """Bytes that norm and update move on a GPU: gradient, weight, state, bfloat16 copy."""
-    state = 2.0 * optimizer_bytes(job.model, job.optimizer)
+    state = 2.0 * state_bytes(job)
     numbers = 4.0 + 12.0 + (0.0 if job.precision == "fp32" else 2.0)
-    return numbers * job.model.num_parameters + state
+    return numbers * job.learning + state
 
 
 def saved_bytes(job: Job) -> int:
     """Return the bytes of a checkpoint: weights and the optimizer's state."""
-    return _SAVED_BYTES * job.model.num_parameters + optimizer_bytes(job.model, job.optimizer)
+    return _SAVED_BYTES * job.learning + state_bytes(job)
 
 
 def _stream_bytes_per_s(device: str = "cpu") -> float:

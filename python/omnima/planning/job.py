@@ -73,6 +73,8 @@ class Job:
         Texts written at the end, which need a cache of keys and values.
     text_bytes
         Bytes of the token shards that lie in memory while they are read.
+    trained
+        Parameters of the adapter that learns beside the model; None: the model's own learn.
     """
 
     model: ModelConfig
@@ -94,6 +96,7 @@ class Job:
     samples: int = 0
     sample_tokens: int = 0
     text_bytes: int = 0
+    trained: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "fp16"):
@@ -105,6 +108,11 @@ class Job:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
             raise ConfigError(f"seconds is {self.seconds}, but must be more than 0.")
+
+    @property
+    def learning(self) -> int:
+        """Parameters that learn: they have gradients and the optimizer's state."""
+        return int(self.model.num_parameters) if self.trained is None else self.trained
 
     @property
     def step_tokens(self) -> int:

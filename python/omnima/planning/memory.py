@@ -63,9 +63,9 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
     buffers = slices.workers
     activations = buffers * activation_bytes(job, slices, machine.device)
     return {
-        "weights": 4 * count,
-        "gradients": 4 * count * buffers,
-        "optimizer": optimizer_bytes(model, job.optimizer) - offloaded_bytes(job, machine.device),
+        "weights": 4 * (count + (job.trained or 0)),
+        "gradients": 4 * job.learning * buffers,
+        "optimizer": state_bytes(job) - offloaded_bytes(job, machine.device),
         "averages": _average_bytes(job, activations),
         "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
         "packed_weights": packed_bytes(job, machine),
@@ -83,7 +83,7 @@ def _average_bytes(job: Job, activations: int) -> int:
 
     That is between steps, where no activations are held.
     """
-    one = 4 * job.model.num_parameters
+    one = 4 * job.learning
     return one * job.ema + max(0, one - activations) * job.shows_average
 
 
@@ -92,6 +92,12 @@ def optimizer_bytes(model: ModelConfig, name: str) -> int:
     if name in OPTIMIZER_BYTES:
         return OPTIMIZER_BYTES[name] * model.num_parameters
     return measured_optimizer_bytes(model, name)
+
+
+def state_bytes(job: Job) -> int:
+    """Return the bytes of the optimizer's state: of what learns."""
+    whole = optimizer_bytes(job.model, job.optimizer)
+    return whole if job.trained is None else whole * job.trained // int(job.model.num_parameters)
 
 
 def offloaded_bytes(job: Job, device: str = "cpu") -> int:
@@ -103,13 +109,13 @@ def offloaded_bytes(job: Job, device: str = "cpu") -> int:
     if job.offload is None:
         return 0
     model, slots = job.model, 1 if device == "cpu" else 2
-    state = optimizer_bytes(model, job.optimizer)
+    state = state_bytes(job)
     slices = OFFLOAD_SLICE
     if job.optimizer == "adamw_8bit":  # the scales of its blocks stay
-        state = 2 * model.num_parameters
+        state = 2 * job.learning
     if job.optimizer == "muon":  # a matrix is one slice
         slices = max(slices, *(outputs * inputs for outputs, inputs, _ in factors(model)[:-1]))
-    return max(0, state - slots * slices * -(-state // model.num_parameters))
+    return max(0, state - slots * slices * -(-state // max(1, job.learning)))
 
 
 def measured_optimizer_bytes(model: ModelConfig, name: str) -> int:

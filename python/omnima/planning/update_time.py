@@ -64,6 +64,10 @@ def update_seconds(job: Job, decoder: Any = None) -> float:
         The directory cannot take the scratch file.
     """
     model, count = job.model, int(job.model.num_parameters)
+    if job.trained is not None:
+        # Muon's matrices of an adapter are thin: they cost next to nothing.
+        kind = "adamw" if job.optimizer == "muon" else job.optimizer
+        return job.trained * _seconds_a_parameter(job, kind)
     if count <= PACKED_PARAMETERS:
         return _measured(job, model, job.optimizer, decoder)
     if job.optimizer != "muon":

@@ -239,13 +239,15 @@ class Foresight:
         machine = this_machine(4 * int(model.core.num_parameters()), device)
 
         def job_for(wanted: TrainConfig) -> Job:
-            return job_of(
+            job = job_of(
                 model.config,
                 wanted,
                 precision,
                 train_tokens=data.train_tokens,
                 val_tokens=data.val_tokens,
             )
+            learning = model.num_trainable_parameters if model.adapters else None
+            return dataclasses.replace(job, trained=learning)
 
         choice = kept_or_chosen(config, job_for, machine, directory, resume)
         config = config if choice is None else choice.apply(config)

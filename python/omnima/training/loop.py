@@ -82,7 +82,7 @@ class Loop:
         self.loader = self._training_loader()
         per_epoch = self.loader.batches_per_epoch / config.accumulate
         self.budget = Budget.of(config, per_epoch)
-        self.stepper = Stepper(model.core, config, precision, self.budget)
+        self.stepper = Stepper(model, config, precision, self.budget)
         self.store = CheckpointStore(
             directory.path, config.keep_last, config.keep_best, warn=display.note
         )
@@ -133,7 +133,7 @@ class Loop:
         self.config = dataclasses.replace(self.config, batch_size=rows, accumulate=accumulate)
         self.loader = self._training_loader()
         del self.stepper  # its state makes room for that of the new one
-        self.stepper = Stepper(self.model.core, self.config, self.precision, self.budget)
+        self.stepper = Stepper(self.model, self.config, self.precision, self.budget)
         self.stepper.restore(Path(found.path), number)
         self.loader.seek(position)
         self.val_loss = state["val_loss"]
@@ -402,7 +402,8 @@ class Loop:
 
         def write(directory: Path) -> None:
             self.stepper.save(directory, self.model_values(), self.tokenizer)
-            hub.write_card(directory / "model", self.card(self.val_loss))
+            if self.stepper.adapter is None:
+                hub.write_card(directory / "model", self.card(self.val_loss))
             text = json.dumps(state, indent=2)
             (directory / "state.json").write_text(text + "\n", encoding="utf-8")
 

@@ -66,10 +66,13 @@ def _rows_that_stay(decoder: Any, first: int | None) -> list[str]:
 class Stepper:
     """Owns the `_core.TrainStep` of a run."""
 
-    def __init__(self, decoder: Any, config: TrainConfig, precision: str, budget: Budget) -> None:
+    def __init__(self, model: Any, config: TrainConfig, precision: str, budget: Budget) -> None:
         from omnima import _core
 
+        self._model, decoder = model, model.core
         self._decoder = decoder
+        #: The name of the adapter that learns; None: the model itself does.
+        self.adapter: str | None = decoder.learning_adapter
         self.step = _core.TrainStep(decoder, step_options(config, precision, budget, decoder))
 
     def replan(self, config: TrainConfig, budget: Budget) -> None:
@@ -78,6 +81,9 @@ class Stepper:
 
     def save(self, directory: Path, decoder_values: dict[str, Any], tokenizer: Any) -> None:
         """Write the model as a Hugging Face directory and the optimizer's buffers beside it.
+
+        Where an adapter learns, it alone is written, as PEFT's directory, and its own buffers: the
+        model's weights are as they were.
 
         Where other weights are evaluated than are trained, the model is made of those, and the
         trained ones lie with the optimizer's buffers. There lie the prediction heads, too: they
@@ -88,6 +94,9 @@ class Stepper:
         self.step.show_averaged_weights(True)
         try:
             state = self.step.state()  # here the trained weights and those shown are two buffers
+            if self.adapter is not None:
+                self._save_adapter(directory, state)
+                return
             if not self.step.has_averaged_weights:
                 del state["weights"]
             parameters = self._decoder.named_parameters()
@@ -102,11 +111,40 @@ class Stepper:
         finally:
             self.step.show_averaged_weights(False)
 
+    def _save_adapter(self, directory: Path, state: dict[str, Any]) -> None:
+        from omnima import _core
+
+        # Rows and ranks as they lie in memory: what goes on is the same to the bit.
+        constants = self._decoder.adapter_constants(self.adapter)
+        state.update((f"constant.{name}", each) for name, each in constants)
+        _core.write_safetensors(
+            str(directory / "optimizer.safetensors"), state, {"step": str(self.step.step)}
+        )
+        self._model.save_adapter(directory / "adapter", self.adapter)
+
+    def _restore_adapter(self, directory: Path, number: int) -> None:
+        import torch
+
+        from omnima import _core
+
+        beside = directory / "optimizer.safetensors"
+        saved = _core.read_safetensors(str(beside))
+        with torch.no_grad():
+            for name, each in self._decoder.adapter_constants(self.adapter):
+                each.copy_(_part(saved, f"constant.{name}", each, beside))
+        state = self.step.state()
+        self.step.load_state(
+            {name: _part(saved, name, each, beside) for name, each in state.items()}, number
+        )
+
     def restore(self, directory: Path, number: int) -> None:
         """Take back what `save` wrote, bit for bit."""
         import torch
 
         from omnima import _core, hub
+
+        if self.adapter is not None:
+            return self._restore_adapter(directory, number)
 
         _, weights = hub.load_pretrained(directory / "model")
         beside = directory / "optimizer.safetensors"

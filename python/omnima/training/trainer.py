@@ -237,6 +237,12 @@ class Trainer:
             "validation tokens": data.val_tokens,
             "tokens": data.fingerprint,
         }
+        learning = self.model.core.learning_adapter
+        if learning is not None:
+            values = dataclasses.asdict(self.model.adapters[learning])
+            facts |= {f"adapter.{key}": value for key, value in values.items()}
+            parameters = self.model.adapter_parameters(learning)
+            facts["adapter.parameters"] = [[key, *each.shape] for key, each in parameters]
         return facts if scores is None else {**facts, "curriculum": fingerprint(scores)}
 
     def _check_repeated(self, run: RunDirectory, text: str, facts: dict[str, Any]) -> None:
@@ -303,13 +309,19 @@ class Trainer:
         foresight.keep(directory.path, loop.tokens, loop.elapsed)
         summary["peak_memory_bytes"] = max(foresight.peak_before, summary["peak_memory_bytes"])
         loop.stepper.step.show_averaged_weights(True)  # training is over
-        hub.save_pretrained(
-            loop.model_values(),
-            self.model.core.named_parameters(),
-            directory.path,
-            tokenizer=self.tokenizer,
-        )
-        if not hub.write_card(directory.path, loop.card(summary["val_loss"])):
+        if loop.stepper.adapter is not None:
+            self.model.save_adapter(directory.path, loop.stepper.adapter)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(directory.path)
+        else:
+            hub.save_pretrained(
+                loop.model_values(),
+                self.model.core.named_parameters(),
+                directory.path,
+                tokenizer=self.tokenizer,
+            )
+        adapted = loop.stepper.adapter is not None  # its card would be that of the whole model
+        if not adapted and not hub.write_card(directory.path, loop.card(summary["val_loss"])):
             self.display.note(f"{directory.path / 'README.md'} is another's and stays as it is.")
         samples = self._write_samples(directory)
         run = Run(directory.path, _history(loop), summary, samples)

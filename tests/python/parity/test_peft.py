@@ -1,0 +1,197 @@
+"""Adapters beside PEFT's: logits, losses, gradients of the same weights; directories both ways."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import omnima
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+from .drawn import relative  # noqa: E402
+
+VOCAB, HIDDEN, LAYERS, HEADS = 61, 32, 2, 4
+TOLERANCE = 1e-5
+
+
+def bases() -> dict[str, Any]:
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    common = {"vocab_size": VOCAB, "initializer_range": 0.1, **ids}
+    return {
+        "llama": transformers.LlamaConfig(
+            hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=32,
+            tie_word_embeddings=True, **common,
+        ),
+        "gpt2": transformers.GPT2Config(
+            n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, n_positions=32, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, **common,
+        ),
+        "neox": transformers.GPTNeoXConfig(
+            hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, max_position_embeddings=32, rotary_pct=0.5,
+            tie_word_embeddings=False, use_parallel_residual=True, **common,
+        ),
+        "phi3": transformers.Phi3Config(
+            hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=32,
+            original_max_position_embeddings=32, tie_word_embeddings=False, **common,
+        ),
+    }  # fmt: skip
+
+
+KINDS = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+}
+
+
+@pytest.fixture(params=["llama", "gpt2", "neox", "phi3"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(bases()[request.param])
+    for name, each in model.named_parameters():
+        if name.endswith("bias"):  # which begin as zeros
+            torch.nn.init.normal_(each, std=0.2)
+    model.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def theirs_of(base: Path, **options: Any) -> Any:
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM", **options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = peft.get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, each in made.named_parameters():
+            if each.requires_grad:
+                spread = 0.05 if "magnitude" in name else 0.1
+                each.add_(spread * torch.randn(each.shape, generator=generator))
+    return made.eval()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.randint(VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def gradients_of(model: Any) -> dict[str, torch.Tensor]:
+    """PEFT's gradients by the names that its files have."""
+    grads = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
+    short = {name.replace(".default", ""): each for name, each in grads.items()}
+    return {name.replace("vector.weight", "vector"): each for name, each in short.items()}
+
+
+def our_gradients(model: omnima.Model, folder: Path) -> dict[str, torch.Tensor]:
+    """Ours, written as an adapter is: rows of fused modules then lie as theirs."""
+    from safetensors.torch import load_file
+
+    for _, each in model.adapter_parameters(model.core.learning_adapter):
+        with torch.no_grad():
+            each.copy_(each.grad)
+    model.save_adapter(folder)
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_weights_give_the_same_figures(kind: str, base: Path, tmp_path: Path) -> None:
+    if kind == "olora" and "gpt2" in (base / "config.json").read_text():
+        pytest.skip("PEFT takes the QR decomposition of a Conv1D's transpose: its A has no fit")
+    theirs = theirs_of(base, **KINDS[kind])
+    theirs.save_pretrained(tmp_path / "adapter")
+    ours = omnima.Model.from_pretrained(base)
+    ours.load_adapter(tmp_path / "adapter")
+    ids, labels = batch()
+    expected = theirs(ids).logits
+    assert relative(ours(ids), expected) < TOLERANCE
+    loss = torch.nn.functional.cross_entropy(expected.flatten(0, 1), labels.flatten())
+    loss.backward()
+    own = ours.loss(ids, labels)
+    assert abs(own.item() - loss.item()) < TOLERANCE * loss.item()
+    own.backward()
+    assert all(each.grad is None for _, each in ours.named_parameters())
+    wanted = gradients_of(theirs)
+    found = our_gradients(ours, tmp_path / "gradients")
+    if kind in ("pissa", "olora"):  # written beside what they began with, which has none
+        found = {
+            name: each[:4] if "lora_A" in name else each[:, :4] for name, each in found.items()
+        }
+    assert set(found) == set(wanted)
+    for name, each in found.items():
+        assert relative(each, wanted[name]) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_computes_the_same_with_an_adapter_of_ours(
+    kind: str, base: Path, tmp_path: Path
+) -> None:
+    ours = omnima.Model.from_pretrained(base)
+    ours.add_adapter(kind, rank=3, alpha=5, seed=7)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, each in ours.adapter_parameters():
+            each.add_(0.1 * torch.randn(each.shape, generator=generator))
+    ours.save_adapter(tmp_path / "adapter")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+    ids, _ = batch()
+    with torch.no_grad():
+        assert relative(ours(ids), theirs(ids).logits) < TOLERANCE
+        ours.merge_adapters()
+        assert relative(ours(ids), theirs.merge_and_unload()(ids).logits) < TOLERANCE
+
+
+def test_patterns_of_ranks_are_read_and_written(base: Path, tmp_path: Path) -> None:
+    first = next(iter(omnima.adapters.linear_modules(
+        omnima.Model.from_pretrained(base).config.to_dict()
+    ))).rpartition(".")[2]  # fmt: skip
+    theirs = theirs_of(base, rank_pattern={first: 2}, alpha_pattern={first: 8})
+    theirs.save_pretrained(tmp_path / "adapter")
+    ours = omnima.Model.from_pretrained(base)
+    ours.load_adapter(tmp_path / "adapter")
+    ids, _ = batch()
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert relative(ours(ids), expected) < TOLERANCE
+        ours.save_adapter(tmp_path / "again")
+        model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        again = peft.PeftModel.from_pretrained(model, tmp_path / "again").eval()
+        assert relative(again(ids).logits, expected) < TOLERANCE
+
+
+def test_a_weighted_combination_is_that_of_peft(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    transformers.AutoModelForCausalLM.from_config(bases()["llama"]).save_pretrained(tmp_path / "b")
+    ours = omnima.Model.from_pretrained(tmp_path / "b")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "b", dtype=torch.float32)
+    for number, name in enumerate(("one", "two")):
+        ours.add_adapter(name=name, rank=3, alpha=3, seed=number)
+        with torch.no_grad():
+            for _, each in ours.adapter_parameters(name):
+                each.add_(0.1 * torch.randn(each.shape))
+        ours.save_adapter(tmp_path / name)
+        load = theirs.load_adapter if number else None
+        theirs = (
+            peft.PeftModel.from_pretrained(theirs, tmp_path / name, adapter_name=name)
+            if load is None
+            else (load(tmp_path / name, adapter_name=name), theirs)[1]
+        )
+    theirs.add_weighted_adapter(["one", "two"], [0.7, 0.4], "both", combination_type="cat")
+    theirs.set_adapter("both")
+    ours.set_adapters({"one": 0.7, "two": 0.4})
+    ids, _ = batch()
+    with torch.no_grad():
+        assert relative(ours(ids), theirs.eval()(ids).logits) < TOLERANCE
