@@ -21,6 +21,7 @@ _EXPORTS = {
     "Tokenizer": "omnima.tokenizers",
     "TrainConfig": "omnima.training",
     "Trainer": "omnima.training",
+    "adapters": "",
     "benchmark": "omnima.benchmarking",
     "benchmarking": "",
     "config": "",

@@ -22,6 +22,7 @@ from omnima.cli import (
     generate,
     info,
     inspect,
+    merge,
     plan,
     profile,
     push,
@@ -55,6 +56,7 @@ app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(export.import_model)
 app.command("verify")(export.verify)
+app.command("merge")(merge.merge)
 app.command("quantize")(quantize.quantize)
 app.command("push")(push.push)
 app.command("tokenize")(tokenize.tokenize)

@@ -12,6 +12,9 @@ def export(
     model: str = model_argument(),
     to: str = typer.Option(..., "--to", help="hf (a directory for transformers) or gguf"),
     out: str = typer.Option(..., "--out", help="where: a new directory, or a file"),
+    adapter: str | None = typer.Option(
+        None, help="a directory of PEFT, to be merged into the weights first"
+    ),
     dtype: str = typer.Option("f32", "--dtype", help="f32, f16, bf16; gguf also q8_0, q4_0"),
     strict: bool = strict_option(),
     json: Json = False,
@@ -19,7 +22,7 @@ def export(
     """Write a model for another tool, which reads it back for the certificate."""
     from omnima.exporting import export as run
 
-    found = run(model, to, out, dtype, strict).as_dict()
+    found = run(model, to, out, dtype, strict, adapter).as_dict()
     print_result(found, json)
 
 

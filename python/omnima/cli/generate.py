@@ -39,6 +39,9 @@ def generate(
     suffix: str | None = typer.Option(
         None, help="what comes after the gap, of a model trained with fill_in_middle"
     ),
+    adapter: str | None = typer.Option(
+        None, help="write with this adapter, a directory of PEFT, beside the weights"
+    ),
     seed: int = typer.Option(0, min=0, help="same seed, same text"),
     activations: str = activations_option(),
     device: str = device_option(),
@@ -69,7 +72,7 @@ def generate(
         "cache_precision": cache_precision,
     }
     writing.check_way(prompt, prompts_file, interactive, json, language, suffix)
-    model, tokenizer = writing.open_model(directory, strict, activations, device)
+    model, tokenizer = writing.open_model(directory, strict, activations, device, adapter)
     if speculate is not None:
         sampling["speculation"] = writing.speculation_of(speculate, strict, device)
         sampling["speculative_tokens"] = speculative_tokens

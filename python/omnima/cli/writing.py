@@ -32,11 +32,23 @@ def check_way(
 
 
 def open_model(
-    directory: str, strict: bool = False, activations: str = "float32", device: str = "cpu"
+    directory: str,
+    strict: bool = False,
+    activations: str = "float32",
+    device: str = "cpu",
+    adapter: str | None = None,
 ) -> tuple[Any, Any]:
-    """Open a model together with its tokenizer; the weights stay as the files hold them."""
+    """Open a model together with its tokenizer; the weights stay as the files hold them, but for
+    those that an adapter changes.
+    """
     from omnima.evaluation.directory import open_model as opened
 
+    if adapter is not None:
+        if activations != "float32":
+            raise ConfigError("--adapter changes float32 weights: leave --activations out.")
+        model, tokenizer = opened(directory, device, strict=strict)
+        model.load_adapter(adapter)
+        return model, tokenizer
     return opened(directory, device, strict=strict, dtype="auto", activations=activations)
 
 

@@ -20,6 +20,7 @@ from omnima.exporting.certificate import (
     perplexity_of,
     questions_of,
 )
+from omnima.exporting.merging import merge_into
 
 if TYPE_CHECKING:
     from omnima.model import Model
@@ -33,7 +34,12 @@ _TORCH = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 def export(
-    model: str | Path | Model, to: str, out: str | Path, dtype: str = "f32", strict: bool = False
+    model: str | Path | Model,
+    to: str,
+    out: str | Path,
+    dtype: str = "f32",
+    strict: bool = False,
+    adapter: str | Path | None = None,
 ) -> Certificate:
     """Write a model for other tools, read it back with its own tool and compare.
 
@@ -50,6 +56,9 @@ def export(
         f32, f16 or bf16, for GGUF also q8_0 and q4_0.
     strict
         Refuse weights that hold NaN or infinity.
+    adapter
+        A directory of PEFT, to be merged into the weights first; see :func:`merge`. A model that
+        is given as an object is changed then.
 
     Returns
     -------
@@ -75,6 +84,8 @@ def export(
     path = Path(os.path.abspath(out))  # "." has a name, too
     new_directory(path) if to == "hf" else new_file(path)
     given = model if isinstance(model, Model) else Model.from_pretrained(model, strict=strict)
+    if adapter is not None:
+        merge_into(given, adapter)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
         written = Path(aside) / path.name
