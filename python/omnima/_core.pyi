@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -328,6 +328,32 @@ class Loader(BatchSource):
     def curriculum_rows(self) -> int:
         """
         Rows from the beginning that a curriculum orders; plain epochs follow.
+        """
+    @property
+    def rows_per_epoch(self) -> int:
+        """
+        Rows that visit the data once.
+        """
+class SampleLoader(BatchSource):
+    """
+    Batches of samples of which only some tokens are labels, in an order that (seed, position) fix.
+    """
+    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        """
+        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest.
+        """
+    def next(self: BatchSource) -> tuple:
+        """
+        The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.
+        """
+    def samples_of_row(self, row: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        Numbers of the samples that lie in a row of the plan, in its order.
+        """
+    @property
+    def batches_per_epoch(self) -> int:
+        """
+        Batches that visit every row once (the last one may hold rows of the next epoch).
         """
     @property
     def rows_per_epoch(self) -> int:
