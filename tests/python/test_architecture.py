@@ -35,10 +35,11 @@ WIDE_HEADERS = {"torch/torch.h", "torch/extension.h"}
 
 # Python: an area may import itself and what stands on its right.
 BASE = {"", "errors", "_blocks", "_device", "_durable", "_core", "_torch_guard"}
-BASE |= {"_machine", "_sizes", "_places", "_outputs", "_downloads", "_hub_client"}
+BASE |= {"_collector", "_machine", "_sizes", "_places", "_outputs", "_downloads", "_hub_client"}
 PYTHON = {
     "errors": set(),
     "_blocks": set(),
+    "_collector": set(),
     "_torch_guard": set(),
     "_durable": set(),
     "_machine": set(),
