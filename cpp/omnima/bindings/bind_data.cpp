@@ -96,11 +96,20 @@ std::vector<Number> numbers_of(const at::Tensor& x, at::ScalarType type) {
 
 data::SampleLoader make_sample_loader(const at::Tensor& ids, const at::Tensor& supervised,
                                       const at::Tensor& ends, std::int64_t rows, std::int64_t time,
-                                      std::uint64_t seed, bool packed, bool sequential,
+                                      std::uint64_t seed, bool packed, bool sequential, bool paired,
                                       std::int64_t pad_id) {
-  return data::SampleLoader(
-      {numbers_of<std::int32_t>(ids, at::kInt), numbers_of<std::uint8_t>(supervised, at::kByte),
-       numbers_of<std::uint64_t>(ends, at::kLong), rows, time, seed, packed, sequential, pad_id});
+  data::SampleOptions options;
+  options.ids = numbers_of<std::int32_t>(ids, at::kInt);
+  options.supervised = numbers_of<std::uint8_t>(supervised, at::kByte);
+  options.ends = numbers_of<std::uint64_t>(ends, at::kLong);
+  options.rows = rows;
+  options.time = time;
+  options.seed = seed;
+  options.packed = packed;
+  options.sequential = sequential;
+  options.paired = paired;
+  options.pad_id = pad_id;
+  return data::SampleLoader(std::move(options));
 }
 
 void bind_samples(py::module_& module) {
@@ -110,14 +119,16 @@ void bind_samples(py::module_& module) {
       "fix.")
       .def(py::init(&make_sample_loader), py::kw_only(), py::arg("ids"), py::arg("supervised"),
            py::arg("ends"), py::arg("rows"), py::arg("time"), py::arg("seed") = 0,
-           py::arg("packed") = true, py::arg("sequential") = false, py::arg("pad_id") = 0,
-           py::call_guard<py::gil_scoped_release>(),
+           py::arg("packed") = true, py::arg("sequential") = false, py::arg("paired") = false,
+           py::arg("pad_id") = 0, py::call_guard<py::gil_scoped_release>(),
            "ids of all samples one behind the other, supervised: 1 where an id is a label, ends: "
            "of each sample, of at most time + 1 tokens. packed: several samples a row with "
            "segment numbers that attention does not cross; else one, as long as the batch's "
-           "longest.")
+           "longest. paired: samples 2k and 2k + 1 stay side by side.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
+      .def("set_reference", &data::SampleLoader::set_reference, py::arg("losses"),
+           "Of paired samples: the summed loss of each by the model that the run began with.")
       .def(
           "samples_of_row",
           [](const data::SampleLoader& loader, std::int64_t row) {

@@ -83,6 +83,9 @@ void bind_train(py::module_& module) {
       .def_readwrite("clip_norm", &StepOptions::clip_norm)
       .def_readwrite("label_smoothing", &StepOptions::label_smoothing)
       .def_readwrite("z_loss", &StepOptions::z_loss)
+      .def_readwrite("preference", &StepOptions::preference)
+      .def_readwrite("preference_beta", &StepOptions::preference_beta)
+      .def_readwrite("preference_margin", &StepOptions::preference_margin)
       .def_readwrite("prediction_weight", &StepOptions::prediction_weight)
       .def_readwrite("clip_value", &StepOptions::clip_value)
       .def_readwrite("clip_adaptive", &StepOptions::clip_adaptive)
@@ -130,6 +133,10 @@ void bind_train(py::module_& module) {
                     "With experts: the routers' load-balance loss, not part of `loss`.")
       .def_readonly("router_z_loss", &StepResult::router_z_loss,
                     "With experts: the routers' z-loss, not part of `loss`.")
+      .def_readonly("reward_accuracy", &StepResult::reward_accuracy,
+                    "Of pairs: the share whose chosen answer has the higher reward.")
+      .def_readonly("reward_margin", &StepResult::reward_margin,
+                    "Of pairs: the mean reward of the chosen answer over the other.")
       .def_readonly("loss_scale", &StepResult::loss_scale, "fp16: factor of the loss; else 0.")
       .def_readonly("skipped", &StepResult::skipped, "fp16: overflow, the weights stayed.");
 
@@ -150,7 +157,9 @@ void bind_train(py::module_& module) {
       .def("apply_gradient", &TrainStep::apply_gradient, py::arg("gradient"), unlocked,
            "Clip and update with a flat gradient from elsewhere; loss and tokens are 0.")
       .def("evaluate", &TrainStep::evaluate, py::arg("source"), py::arg("batches"), unlocked,
-           "Sum of losses in nats and number of target tokens over the next batches.")
+           "Sum of losses in nats and number of target tokens (or of pairs) over the next batches.")
+      .def("row_losses", &TrainStep::row_losses, py::arg("source"), py::arg("batches"), unlocked,
+           "The summed loss of every row of the next batches, in order.")
       .def(
           "evaluate_batches",
           [](TrainStep& self, const Pairs& pairs) {

@@ -12,7 +12,10 @@ struct Batch {
   std::vector<std::int64_t> input_ids;  // [rows, time]
   std::vector<std::int64_t> labels;     // [rows, time], already shifted; -100 is ignored
   std::vector<std::int32_t>
-      segments;              // [rows, time] document number inside the row; empty: no borders
+      segments;  // [rows, time] document number inside the row; empty: no borders
+  // [rows] where rows 2k and 2k + 1 are answers to the same, of which the first is preferred: their
+  // summed losses by the model that the run began with. Empty: no pairs, or none needed.
+  std::vector<float> reference;
   std::int64_t targets = 0;  // labels that are not -100
 };
 

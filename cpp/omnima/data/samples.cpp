@@ -41,6 +41,14 @@ void SamplePlan::check() const {
                          options_.ends.back() == options_.ids.size(),
                      "the samples end at ", options_.ends.back(), ", but there are ",
                      options_.ids.size(), " ids and ", options_.supervised.size(), " marks.");
+  require<ConfigError>(!options_.paired || (!options_.packed && options_.rows % 2 == 0),
+                       "pairs of answers need an even number of rows that are not packed; rows is ",
+                       options_.rows, ".");
+  require<DataError>(!options_.paired || options_.ends.size() % 2 == 0, "there are ",
+                     options_.ends.size(), " samples, which are no pairs.");
+  require<DataError>(
+      options_.reference.empty() || options_.reference.size() == options_.ends.size(), "there are ",
+      options_.reference.size(), " reference losses for ", options_.ends.size(), " samples.");
   std::uint64_t begin = 0;
   for (std::size_t sample = 0; sample < options_.ends.size(); ++sample) {
     const std::uint64_t end = options_.ends[sample];
@@ -53,6 +61,11 @@ void SamplePlan::check() const {
                        " has no supervised token behind its first one: nothing can be learned.");
     begin = end;
   }
+}
+
+void SamplePlan::set_reference(std::vector<float> reference) {
+  options_.reference = std::move(reference);
+  check();
 }
 
 // The places of samples, one behind the other, are packed as documents are.
@@ -97,9 +110,10 @@ std::int64_t SamplePlan::row_of(std::int64_t row_of_run) const {
   if (options_.sequential) return row_of_run < rows_per_epoch() ? row_of_run : -1;
   const auto epoch = static_cast<std::uint64_t>(row_of_run / rows_per_epoch());
   const auto index = static_cast<std::uint64_t>(row_of_run % rows_per_epoch());
-  const Permutation order(static_cast<std::uint64_t>(rows_per_epoch()),
+  const std::uint64_t together = options_.paired ? 2 : 1;  // that stay side by side
+  const Permutation order(static_cast<std::uint64_t>(rows_per_epoch()) / together,
                           core::mix(options_.seed, epoch));
-  return static_cast<std::int64_t>(order(index));
+  return static_cast<std::int64_t>(together * order(index / together) + index % together);
 }
 
 // Padded rows are as long as the longest sample of their batch.
@@ -126,9 +140,15 @@ void SamplePlan::fill(std::int64_t position, Batch& batch) const {
   batch.input_ids.assign(cells, options_.pad_id);
   batch.labels.assign(cells, kIgnored);
   batch.segments.assign(options_.packed ? cells : 0, 0);
+  batch.reference.assign(options_.reference.empty() ? 0 : batch.rows, 0);
   for (std::int64_t row = 0; row < options_.rows; ++row) {
     const std::int64_t index = row_of(position * options_.rows + row);
-    if (index >= 0) fill_row(index, batch, row);
+    if (index < 0) continue;
+    fill_row(index, batch, row);
+    if (!options_.reference.empty()) {
+      const std::int64_t sample = samples_[static_cast<std::size_t>(index)];
+      batch.reference[row] = options_.reference[static_cast<std::size_t>(sample)];
+    }
   }
   batch.targets = static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, kIgnored);
 }

@@ -20,7 +20,10 @@ struct SampleOptions {
   std::uint64_t seed = 0;
   bool packed = true;       // several samples a row that cannot see each other; else one, padded
   bool sequential = false;  // every row once, in order, then the end
-  std::int64_t pad_id = 0;  // the input where no sample is; its label is none, whatever the id
+  // Samples 2k and 2k + 1 are answers to the same; both go into neighbouring rows.
+  bool paired = false;
+  std::vector<float> reference;  // of paired samples, see Batch::reference; or empty
+  std::int64_t pad_id = 0;       // the input where no sample is; its label is none, whatever the id
 };
 
 // Which batch holds what; without state.
@@ -31,6 +34,8 @@ class SamplePlan {
   const SampleOptions& options() const { return options_; }
   std::int64_t rows_per_epoch() const { return static_cast<std::int64_t>(row_ends_.size()); }
   std::int64_t batches_per_epoch() const;
+  // From now on; one number a sample.
+  void set_reference(std::vector<float> reference);
   // Numbers of the samples of a row, in its order.
   std::vector<std::int64_t> samples_of_row(std::int64_t row) const;
   void fill(std::int64_t position, Batch& batch) const;
@@ -58,9 +63,10 @@ class SampleLoader final : public BatchSource {
   void seek(std::int64_t position) override;
   bool peek(std::size_t count, std::vector<Batch>& batches) const override;
   const SamplePlan& plan() const { return plan_; }
+  void set_reference(std::vector<float> reference) { plan_.set_reference(std::move(reference)); }
 
  private:
-  const SamplePlan plan_;
+  SamplePlan plan_;
   std::int64_t position_ = 0;
 };
 

@@ -4,6 +4,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 
@@ -240,6 +242,43 @@ at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
                                    labels.reshape({-1}), scale, terms);
 }
 
+// Of each row the places from its first label to its last one are read: the others have no loss.
+at::Tensor Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
+                                   const nn::Pass& pass, const LossOptions& options) const {
+  const at::Tensor x = final_norm_.forward(stream, pass);
+  const at::Tensor on_host = labels.cpu().contiguous();
+  std::vector<std::pair<std::int64_t, std::int64_t>> spans;
+  for (std::int64_t row = 0; row < labels.size(0); ++row) {
+    const auto* label = on_host.const_data_ptr<std::int64_t>() + row * labels.size(1);
+    std::int64_t first = 0, last = labels.size(1);
+    while (first < last && label[first] == -100) ++first;
+    while (last > first && label[last - 1] == -100) --last;
+    spans.emplace_back(first, last - first);
+  }
+  ops::LossTerms terms;
+  terms.softcap = config_.logit_softcap;
+  const auto loss_of_row = [&](std::size_t row, double scale) {
+    const auto [first, count] = spans[row];
+    const auto number = static_cast<std::int64_t>(row);
+    return ops::linear_cross_entropy(
+        x.select(0, number).narrow(0, first, count), pass.weight(head_),
+        labels.select(0, number).narrow(0, first, count), scale, terms);
+  };
+  std::vector<double> sums(spans.size());
+  {
+    const c10::AutoGradMode none(false);
+    for (std::size_t row = 0; row < sums.size(); ++row) {
+      if (spans[row].second > 0) sums[row] = loss_of_row(row, 1.0).item<double>();
+    }
+  }
+  const std::vector<double> scales = options.row_scales(sums);
+  at::Tensor total = at::zeros({}, x.options().dtype(at::kFloat));
+  for (std::size_t row = 0; row < sums.size(); ++row) {
+    if (scales[row] != 0) total = total.add(loss_of_row(row, scales[row]));
+  }
+  return total;
+}
+
 nn::Pass Decoder::begin(const at::Tensor& ids, const at::Tensor& segments,
                         const nn::Compute& compute) const {
   nn::Pass pass{arena_, compute, positions(ids, segments)};
@@ -281,7 +320,8 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   if (options.training) pass.drop = drop_rates(config_);
   pass.dropout_seed = options.dropout_seed;
   const auto [x, change, of_routers] = trunk(ids, pass);
-  Losses made{loss_of(x, labels, pass, options.scale, options.terms)};
+  Losses made{options.row_scales ? scaled_loss_of(x, labels, pass, options)
+                                 : loss_of(x, labels, pass, options.scale, options.terms)};
   const auto heads = static_cast<double>(prediction_heads_.count());
   for (std::int64_t i = 0; options.prediction_weight > 0 && i < prediction_heads_.count(); ++i) {
     const at::Tensor ahead =

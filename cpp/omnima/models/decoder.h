@@ -1,6 +1,7 @@
 // The decoder family: Llama, GPT-2 and what lies between, by configuration.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -49,6 +50,9 @@ class Decoder {
     bool ids_checked = false;  // by the caller, on the host: a device need not be asked
     ops::LossTerms terms{};
     double prediction_weight = 0.0;  // of the mean loss of the prediction heads
+    // In the place of `scale`: how often the summed loss of each row counts, by these sums. Without
+    // label smoothing and prediction heads.
+    std::function<std::vector<double>(const std::vector<double>&)> row_scales{};
   };
   struct Losses {
     // float32 scalar: the sum of the next tokens' losses, scaled. Its gradient is also that of the
@@ -96,6 +100,9 @@ class Decoder {
   // The summed loss of the stream before the last norm.
   at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                      double scale, ops::LossTerms terms) const;
+  // The same with a scale for each row, see LossOptions::row_scales.
+  at::Tensor scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
+                            const nn::Pass& pass, const LossOptions& options) const;
 
   DecoderConfig config_;
   nn::Arena arena_;

@@ -71,6 +71,7 @@ void StepOptions::check() const {
   core::check_field({"label_smoothing", 0.0, "share of the target spread out", 0, 0.999999},
                     label_smoothing);
   core::check_field({"z_loss", 0.0, "weight of the squared log-sum of logits", 0, 1e3}, z_loss);
+  preferences().check();
   core::check_field({"prediction_weight", 0.3, "weight of the prediction heads' loss", 0, 1e3},
                     prediction_weight);
   core::check_field({"clip_value", 0.0, "largest element of the gradient; 0: any", 0, 1e9},
@@ -119,7 +120,9 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
   if (options.precision == "fp16") {
     loss_scale_ = std::make_unique<LossScale>(options.loss_scale, options.loss_scale_growth);
   }
-  if (!adapter_) device_step_ = make_device_step(*model_, *optimizer_, options_);
+  if (!adapter_ && options_.preference.empty()) {
+    device_step_ = make_device_step(*model_, *optimizer_, options_);
+  }
 }
 
 nn::Compute TrainStep::compute() const {
@@ -188,6 +191,7 @@ void TrainStep::accumulate_gradients(StepResult& result) {
     const core::Scope scope("gradient.zero", 0, static_cast<double>(most * arena.size()) * 4);
     arena.zero_gradients(most);
   }
+  if (!options_.preference.empty()) return accumulate_pairs(result);
   const double factor = loss_scale_ ? loss_scale_->value() : 1.0;
   const double scale = factor / static_cast<double>(result.tokens);
   std::vector<std::array<double, 2>> of_routers(most);
@@ -230,6 +234,26 @@ void TrainStep::accumulate_gradients(StepResult& result) {
     result.router_z_loss += z;
   }
   if (loss_scale_) at::Tensor(arena.gradients()).mul_(1.0 / factor);
+}
+
+// The same of the mean loss of the step's pairs.
+void TrainStep::accumulate_pairs(StepResult& result) {
+  std::int64_t pairs = 0;
+  for (const auto& batch : batches_) pairs += pairs_of(batch);
+  const double factor = loss_scale_ ? loss_scale_->value() : 1.0;
+  PairTotals totals;
+  for (std::size_t i = 0; i < batches_.size(); ++i) {
+    const auto seed = core::mix(
+        core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
+    models::Decoder::LossOptions how{compute(), 1.0, true, seed};
+    preference_pass(*model_, batches_[i], how, options_.preferences(),
+                    factor / static_cast<double>(pairs), true, totals);
+  }
+  const auto count = static_cast<double>(totals.pairs);
+  result.loss = totals.value / count;
+  result.reward_accuracy = static_cast<double>(totals.right) / count;
+  result.reward_margin = totals.reward_margin / count;
+  if (loss_scale_) at::Tensor(arena().gradients()).mul_(1.0 / factor);
 }
 
 void TrainStep::require_finite_loss(double loss) const {
@@ -373,6 +397,13 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     nn::Compute how = compute();
     how.direct_gradients = false;
     how.checkpointed = 0;
+    if (!options_.preference.empty()) {
+      PairTotals totals;
+      preference_pass(*model_, batch, {how}, options_.preferences(), 1.0, false, totals);
+      loss += totals.value;
+      tokens += totals.pairs;
+      continue;
+    }
     loss += sum_over_rows(
         batch_tensors(batch, model_->arena().weights().device()), slicing(batch), false,
         [&](const Slice& slice) {
@@ -384,6 +415,22 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
   }
   if (!showed) averaged_.restore();
   return {loss, tokens};
+}
+
+std::vector<double> TrainStep::row_losses(data::BatchSource& source, std::int64_t batches) {
+  const FlushDenormals flush;
+  prepare_weights(false);
+  nn::Compute how = compute();
+  how.direct_gradients = false;
+  how.checkpointed = 0;
+  std::vector<double> found;
+  data::Batch batch;
+  for (std::int64_t i = 0; i < batches; ++i) {
+    source.next(batch);
+    const std::vector<double> rows = train::row_losses(*model_, batch, {how});
+    found.insert(found.end(), rows.begin(), rows.end());
+  }
+  return found;
 }
 
 double TrainStep::time_pass(const data::Batch& batch, std::int64_t repeats) {

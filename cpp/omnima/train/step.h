@@ -14,6 +14,7 @@
 #include "omnima/optim/schedule.h"
 #include "omnima/train/averaged_weights.h"
 #include "omnima/train/loss_scale.h"
+#include "omnima/train/preference.h"
 #include "omnima/train/row_workers.h"
 #include "omnima/train/step_graph.h"
 
@@ -39,6 +40,9 @@ struct StepOptions {
   double clip_adaptive = 0;         // largest gradient of a row by its weights; 0: no clipping
   double label_smoothing = 0.0;
   double z_loss = 0.0;
+  std::string preference;  // loss of pairs of answers, see preference.h; "": no pairs
+  double preference_beta = 0.1;
+  double preference_margin = 0.5;
   double prediction_weight = 0.3;  // of the mean loss of the model's prediction heads
   double ema_decay = 0;            // of the running mean of the weights; 0: there is none
   bool ema_eval = true;            // the mean is what is evaluated and saved
@@ -58,6 +62,7 @@ struct StepOptions {
   std::int64_t ramp_steps = 0;  // in which the batches of a step rise from 1 to accumulate; 0: none
   std::int64_t seed = 0;        // of dropout
 
+  PreferenceOptions preferences() const { return {preference, preference_beta, preference_margin}; }
   void check() const;
 };
 
@@ -71,6 +76,8 @@ struct StepResult {
   double router_z_loss = 0;
   double loss_scale = 0;          // fp16: of this step
   bool skipped = false;           // fp16: the gradient overflowed and the weights were not changed
+  double reward_accuracy = 0;     // of pairs: the share whose chosen answer has the higher reward
+  double reward_margin = 0;       // mean reward of the chosen answer over the other
   std::int64_t input_tokens = 0;  // that the model read, targets or not
 };
 
@@ -86,8 +93,10 @@ class TrainStep {
   // The end of a step alone: clipping and update with a gradient that came from elsewhere, flat as
   // the state's buffers are. The result's loss and tokens are 0.
   StepResult apply_gradient(const at::Tensor& gradient);
-  // Sum of losses and number of target tokens over the next `batches` of the source.
+  // Sum of losses and number of target tokens (or of pairs) over the next `batches` of the source.
   std::pair<double, std::int64_t> evaluate(data::BatchSource& source, std::int64_t batches);
+  // The summed loss of every row of the next `batches`, in order.
+  std::vector<double> row_losses(data::BatchSource& source, std::int64_t batches);
   // Forward and backward without an update, in seconds: the median of `repeats`.
   double time_pass(const data::Batch& batch, std::int64_t repeats);
   // Norm, clipping and update with the gradient that the last pass left, in seconds: the median of
@@ -128,6 +137,7 @@ class TrainStep {
   void prepare_weights(bool with_backward);
   double learning_rate() const;
   void accumulate_gradients(StepResult& result);
+  void accumulate_pairs(StepResult& result);
   void require_finite_loss(double loss) const;
   void require_finite_gradient(double norm, double loss) const;
   std::int64_t updates() const { return step_ - (loss_scale_ ? loss_scale_->skipped() : 0); }
