@@ -338,9 +338,9 @@ class SampleLoader(BatchSource):
     """
     Batches of samples of which only some tokens are labels, in an order that (seed, position) fix.
     """
-    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, paired: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
-        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest.
+        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest. paired: samples 2k and 2k + 1 stay side by side.
         """
     def next(self: BatchSource) -> tuple:
         """
@@ -349,6 +349,10 @@ class SampleLoader(BatchSource):
     def samples_of_row(self, row: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
         Numbers of the samples that lie in a row of the plan, in its order.
+        """
+    def set_reference(self, losses: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        """
+        Of paired samples: the summed loss of each by the model that the run began with.
         """
     @property
     def batches_per_epoch(self) -> int:
@@ -369,6 +373,7 @@ class StepOptions:
     offload_optimizer: str
     optimizer: str
     precision: str
+    preference: str
     schedule: str
     def __init__(self) -> None:
         ...
@@ -499,6 +504,18 @@ class StepOptions:
     def prediction_weight(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
+    def preference_beta(self) -> float:
+        ...
+    @preference_beta.setter
+    def preference_beta(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def preference_margin(self) -> float:
+        ...
+    @preference_margin.setter
+    def preference_margin(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def ramp_steps(self) -> int:
         ...
     @ramp_steps.setter
@@ -585,6 +602,16 @@ class StepResult:
     def lr(self) -> float:
         ...
     @property
+    def reward_accuracy(self) -> float:
+        """
+        Of pairs: the share whose chosen answer has the higher reward.
+        """
+    @property
+    def reward_margin(self) -> float:
+        """
+        Of pairs: the mean reward of the chosen answer over the other.
+        """
+    @property
     def router_z_loss(self) -> float:
         """
         With experts: the routers' z-loss, not part of `loss`.
@@ -611,7 +638,7 @@ class TrainStep:
         """
     def evaluate(self, source: BatchSource, batches: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, int]:
         """
-        Sum of losses in nats and number of target tokens over the next batches.
+        Sum of losses in nats and number of target tokens (or of pairs) over the next batches.
         """
     def evaluate_batches(self, batches: collections.abc.Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, int]:
         """
@@ -624,6 +651,10 @@ class TrainStep:
     def replan(self, warmup_steps: typing.SupportsInt | typing.SupportsIndex, accumulate: typing.SupportsInt | typing.SupportsIndex) -> None:
         """
         Take another warmup, or another number of batches a step, from the next step on.
+        """
+    def row_losses(self, source: BatchSource, batches: typing.SupportsInt | typing.SupportsIndex) -> list[float]:
+        """
+        The summed loss of every row of the next batches, in order.
         """
     def run(self, source: BatchSource) -> StepResult:
         """

@@ -66,7 +66,7 @@ PYTHON = {
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
-    | {"_growth", "planning", "profiling"},
+    | {"_growth", "adapters", "planning", "profiling"},
     "doctor": BASE | {"config", "planning"},
     "benchmarking": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "quantization"},

@@ -31,6 +31,9 @@ Write a message and press Enter; Ctrl-C stops an answer, Ctrl-D leaves.
 
 def chat(
     directory: str = model_argument(),
+    adapter: str | None = typer.Option(
+        None, help="talk with this adapter, a directory of PEFT, beside the weights"
+    ),
     system: str | None = typer.Option(None, help="what the model is told before all messages"),
     session: str | None = typer.Option(None, help="a saved session to go on with"),
     max_new_tokens: int = typer.Option(512, min=1, help="tokens of an answer at most"),
@@ -49,7 +52,9 @@ def chat(
     from omnima.cli.writing import open_model
     from omnima.generation import ChatSession
 
-    model, _ = open_model(directory, strict, activations, device)
+    model, tokenizer = open_model(directory, strict, activations, device, adapter)
+    if adapter is not None:
+        _take_template(tokenizer, adapter)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -68,6 +73,16 @@ def chat(
         _at_terminal(talk)
     else:
         _of_pipe(talk)
+
+
+def _take_template(tokenizer: Any, adapter: str) -> None:
+    """The template that an adapter was trained with, where the model has none of its own."""
+    from omnima.tokenizers import chat_files
+
+    path = Path(adapter)
+    if tokenizer.chat_template is None and (path / chat_files.FILE).is_file():
+        found = chat_files.read(path, {}, path)
+        tokenizer.chat_template = {name: each.text for name, each in found.items()}
 
 
 def _loaded(talk: ChatSession, path: str) -> ChatSession:

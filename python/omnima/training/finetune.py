@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omnima._device import check_device, check_offload
-from omnima.errors import ConfigError
+from omnima.errors import CheckpointError, ConfigError
 from omnima.training.callbacks.handler import named
 from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.curriculum import Scores
 from omnima.training.display import Display
-from omnima.training.finetune_recipe import LONGEST_CONTEXT, FineTuneRecipe
+from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, FineTuneRecipe
 from omnima.training.loop import Loop
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
@@ -25,6 +25,9 @@ from omnima.training.trainer import Trainer, out_of
 if TYPE_CHECKING:
     from omnima.model import Model
 
+_WITH_REFERENCE = ("dpo", "ipo")
+_REFERENCE = "reference.safetensors"  # what the model said of the answers before it was trained
+_PART = 16  # batches in one call of the core
 _BEFORE = "before"  # what a run's directory remembers of the model it began with
 
 
@@ -35,6 +38,8 @@ class FineTuner(Trainer):
         return {**super()._facts(data, scores), "base": fingerprint_of(self.model)}
 
     def _begin(self, loop: Loop, directory: RunDirectory) -> None:
+        if loop.of_data.get("preference") in _WITH_REFERENCE:
+            references_of(loop, directory.path / _REFERENCE)
         if directory.recall(_BEFORE) is None or loop.step == 0:
             score = loop.final_score()
             loss = None if score is None else score.loss
@@ -47,7 +52,7 @@ class FineTuner(Trainer):
         summary = super()._summary(loop, directory)
         return {
             **summary,
-            "trainable_parameters": int(self.model.core.num_parameters()),
+            "trainable_parameters": self.model.num_trainable_parameters,
             "supervised_tokens": loop.targets,
             "loss_before": (directory.recall(_BEFORE) or {}).get("loss"),
             "loss_after": summary["val_loss"],
@@ -76,13 +81,15 @@ def finetune(
         Files of conversations, as `omnima.data.read_examples` takes them; with objective ``"lm"``
         what `omnima.data.open_source` takes.
     out
-        The directory of the run; in the end it holds the model.
+        The directory of the run; in the end it holds the model, or the adapter.
     resume, overwrite
         Continue, or replace, a run that is already there.
     display, callbacks
         As for `omnima.Trainer`.
     **options
-        Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``), ``method``, ``context``, ``packed``,
+        Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``), ``method`` (``"full"``, or that of
+        an adapter such as ``"lora"``, with ``rank``, ``alpha``, ``targets``), ``context``,
+        ``packed``,
         ``val_fraction``, one of ``steps``, ``minutes`` and ``epochs``, ``batch_size``, ``lr``,
         ``seed`` and the others that ``omnima finetune --help`` shows.
 
@@ -184,11 +191,7 @@ def assemble(
             "A model with causal false sees the tokens it would have to predict: it cannot learn "
             "to answer."
         )
-    if model.quantization is not None:
-        raise ConfigError(
-            "The model's matrices are quantized, and small steps would be lost in rounding: start "
-            "from the model that was quantized."
-        )
+    _choose_what_learns(recipe, model)
     limit = model.config.max_position_embeddings
     context = recipe.train.context or min(limit, LONGEST_CONTEXT)
     config = dataclasses.replace(recipe.train, context=context)
@@ -197,7 +200,7 @@ def assemble(
             f"context is {context}, but the model's context is {limit} (max_position_embeddings): "
             "train on shorter rows."
         )
-    read = _conversations if recipe.objective == "sft" else _texts
+    read = _texts if recipe.objective == "lm" else _conversations
     data = read(recipe, tokenizer, context, directory, display)
     return FineTuner(
         model,
@@ -209,6 +212,28 @@ def assemble(
         display=display,
         callbacks=callbacks,
     )
+
+
+def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
+    if model.adapters:
+        raise ConfigError(
+            f"The model has an adapter already ({', '.join(model.adapters)}): merge or remove it, "
+            "or train it with omnima.Trainer."
+        )
+    if recipe.method != "full":
+        model.add_adapter(
+            recipe.method,
+            rank=recipe.rank,
+            alpha=recipe.alpha,
+            targets=recipe.targets or "all-linear",
+            dropout=recipe.adapter_dropout,
+            seed=recipe.train.seed,
+        )
+    elif model.quantization is not None:
+        raise ConfigError(
+            "The model's matrices are quantized, and small steps would be lost in rounding: start "
+            "from the model that was quantized, or train an adapter beside it (method lora)."
+        )
 
 
 def _conversations(
@@ -230,9 +255,17 @@ def _conversations(
         val_fraction=recipe.val_fraction,
         seed=recipe.train.seed,
         packed=recipe.packed,
+        paired=recipe.objective in PREFERENCES,
         too_long=recipe.too_long,
         on_error=cast(Any, recipe.on_error),
     )
+    if found.paired:
+        beta = recipe.beta or (2.0 if recipe.objective == "simpo" else 0.1)
+        found.step_options = {
+            "preference": recipe.objective,
+            "preference_beta": beta,
+            "preference_margin": recipe.margin,
+        }
     for sentence in found.notes:
         display.note(sentence)
     display.note(
@@ -263,6 +296,37 @@ def _texts(
             recipe.train.seed,
             display.preparing,
         )
+
+
+def references_of(loop: Loop, path: Path) -> None:
+    """Give a run's pairs their losses by the model that it began with; measured once, and kept."""
+    import torch
+
+    from omnima import _core
+
+    data = loop.data
+    if loop.step == 0:
+        found = {name: _losses_of(loop, name) for name, side in data.samples.items() if side}
+        tensors = {name: torch.tensor(each, dtype=torch.float64) for name, each in found.items()}
+        _core.write_safetensors(str(path), tensors, {})
+    elif not path.exists():
+        raise CheckpointError(
+            f"{path} is gone, which holds what the model said of the answers before it was trained:"
+            " the run cannot go on. Start it over with --overwrite."
+        )
+    saved = _core.read_safetensors(str(path))
+    data.references = {name: each.tolist() for name, each in saved.items()}
+    loop.loader.set_reference(data.references["train"])
+
+
+def _losses_of(loop: Loop, side: str) -> list[float]:
+    loader = loop.data.loader(side, loop.config.batch_size, loop.context, sequential=True)
+    losses: list[float] = []
+    left = loader.batches_per_epoch
+    while left > 0:  # in parts, so that Ctrl-C is heard between them
+        losses += loop.stepper.step.row_losses(loader, min(left, _PART))
+        left -= _PART
+    return losses[: len(loop.data.samples[side])]
 
 
 def fingerprint_of(model: Any) -> str:

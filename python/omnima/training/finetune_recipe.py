@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omnima.adapters import options as adapters
 from omnima.errors import ConfigError
 from omnima.training.config import TrainConfig
 from omnima.training.schema import Field, check_bounds, fields_of, option, read_value, unknown_key
 
-METHODS = ("full",)
-OBJECTIVES = ("sft", "lm")
+METHODS = ("full", *adapters.METHODS)
+PREFERENCES = ("dpo", "ipo", "simpo", "orpo")
+OBJECTIVES = ("sft", "lm", *PREFERENCES)
 LONGEST_CONTEXT = 1024  # unless another is asked for: conversations are short, memory is not
 
 # Fields of the training that conversations have no use for, or that this recipe says otherwise.
@@ -24,7 +26,11 @@ _ELSEWHERE = {
     *("curriculum", "curriculum_pacing", "curriculum_start", "curriculum_steps"),
 }
 _BUDGETS = ("steps", "minutes", "epochs")
-_FULL_RATE = 5e-5
+# Learning rates of the whole model and of adapters: for texts and answers, and for preferences,
+# which are to move a model little.
+_RATES = (5e-5, 2e-4)
+_PREFERENCE_RATES = (1e-6, 1e-5)
+_OF_ADAPTERS = ("rank", "alpha", "targets", "adapter_dropout")
 _DEFAULTS: dict[str, Any] = {"batch_size": 4, "lr": None, "weight_decay": 0.01, "samples": 0}
 
 
@@ -46,10 +52,37 @@ class FineTuneRecipe:
     )
     objective: str = option(
         "sft",
-        "what is learned: the answers of conversations (sft), or every token of a text (lm)",
+        "what is learned: the answers of conversations (sft), every token of a text (lm), or which "
+        "of two answers is preferred",
         choices=OBJECTIVES,
     )
-    method: str = option("full", "which parameters learn: all of the model (full)", choices=METHODS)
+    method: str = option(
+        "full",
+        "which parameters learn: all of the model (full), or an adapter's beside it",
+        choices=METHODS,
+    )
+    rank: int | None = option(
+        None, "adapters: rank of what is added; default: 16", minimum=1, maximum=1 << 16
+    )
+    alpha: float | None = option(
+        None,
+        "adapters: what is added counts alpha / rank times; default: twice the rank, or the rank",
+        minimum=1e-6,
+        maximum=1e6,
+    )
+    targets: tuple[str, ...] = option(
+        (), "adapters: names and patterns of modules; default: all-linear"
+    )
+    adapter_dropout: float = option(
+        0.0, "adapters: share of their inputs left out in training", minimum=0.0, maximum=0.99
+    )
+    beta: float | None = option(
+        None,
+        "preferences: how much a difference counts; default: 0.1, of simpo 2",
+        minimum=1e-6,
+        maximum=1e6,
+    )
+    margin: float = option(0.5, "simpo: reward wanted in advance", minimum=0.0, maximum=1e6)
     packed: bool = option(True, "sft: several samples a row, which cannot see each other")
     too_long: str = option(
         "cut", "sft: what becomes of samples longer than the context", choices=("cut", "drop")
@@ -73,6 +106,23 @@ class FineTuneRecipe:
                 "knows the fields of its formats: leave it out."
             )
 
+        if self.beta is not None and self.objective not in PREFERENCES:
+            raise ConfigError(
+                f"beta={self.beta:g} belongs to objectives {', '.join(PREFERENCES)}, not to "
+                f"{self.objective}: leave it out."
+            )
+        defaults = fields_of(FineTuneRecipe)
+        given = [
+            f"{name}={getattr(self, name)}"
+            for name in _OF_ADAPTERS
+            if getattr(self, name) != defaults[name].default
+        ]
+        if self.method == "full" and given:
+            raise ConfigError(
+                f"{', '.join(given)} shape an adapter, but method full trains the model itself: "
+                "give a method such as lora, or leave that out."
+            )
+
     @staticmethod
     def schema() -> dict[str, Field]:
         """Return every key of a recipe, the training's keys included."""
@@ -82,7 +132,9 @@ class FineTuneRecipe:
             if name not in _ELSEWHERE
         }
         training["lr"] = dataclasses.replace(
-            training["lr"], meaning=f"highest learning rate; default: {_FULL_RATE:g}"
+            training["lr"],
+            meaning="highest learning rate; default: 5e-5, adapters 2e-4; preferences: 1e-6, "
+            "adapters 1e-5",
         )
         training["context"] = dataclasses.replace(
             training["context"],
@@ -123,7 +175,8 @@ class FineTuneRecipe:
                     merged.pop(key, None)
             merged.update(layer)
         if merged["lr"] is None:
-            merged["lr"] = _FULL_RATE
+            rates = _PREFERENCE_RATES if merged.get("objective") in PREFERENCES else _RATES
+            merged["lr"] = rates[merged.get("method", "full") != "full"]
         known = fields_of(TrainConfig).keys() - _ELSEWHERE
         training = {key: merged.pop(key) for key in known & merged.keys()}
         return cls(train=TrainConfig(**training), **merged)

@@ -82,7 +82,8 @@ class Loop:
         self.loader = self._training_loader()
         per_epoch = self.loader.batches_per_epoch / config.accumulate
         self.budget = Budget.of(config, per_epoch)
-        self.stepper = Stepper(model, config, precision, self.budget)
+        self.of_data: dict[str, Any] = getattr(data, "step_options", {})
+        self.stepper = Stepper(model, config, precision, self.budget, self.of_data)
         self.store = CheckpointStore(
             directory.path, config.keep_last, config.keep_best, warn=display.note
         )
@@ -133,7 +134,7 @@ class Loop:
         self.config = dataclasses.replace(self.config, batch_size=rows, accumulate=accumulate)
         self.loader = self._training_loader()
         del self.stepper  # its state makes room for that of the new one
-        self.stepper = Stepper(self.model, self.config, self.precision, self.budget)
+        self.stepper = Stepper(self.model, self.config, self.precision, self.budget, self.of_data)
         self.stepper.restore(Path(found.path), number)
         self.loader.seek(position)
         self.val_loss = state["val_loss"]
@@ -350,12 +351,16 @@ class Loop:
         self.display.show(state, fraction, self.budget.left(self.step, self.elapsed))
 
     def _special_figures(self, result: Any) -> dict[str, Any]:
-        """With experts the losses of their routers, no part of the loss; in fp16 its factor."""
+        """With experts the losses of their routers, no part of the loss; in fp16 its factor; of
+        pairs what they say of the rewards.
+        """
         names: tuple[str, ...] = ()
         if self.model.config.num_experts:
             names += ("balance_loss", "router_z_loss")
         if self.precision == "fp16":
             names += ("loss_scale", "skipped")
+        if "preference" in self.of_data:
+            names += ("reward_accuracy", "reward_margin")
         return {name: getattr(result, name) for name in names}
 
     def _keep_evidence(self, error: NonFiniteError, position: int) -> NonFiniteError:

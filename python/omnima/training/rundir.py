@@ -33,6 +33,9 @@ _OURS = (
     "mlruns",
     "loss.png",
     "model.safetensors",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "reference.safetensors",
 )
 # What there is from the first step on.
 _TRAINED = ("metrics.jsonl", "checkpoints", "summary.json", "model.safetensors")

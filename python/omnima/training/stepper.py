@@ -4,7 +4,9 @@ restored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from omnima._growth import VOCABULARY
@@ -33,8 +35,16 @@ _SAME = (
 )
 
 
-def step_options(config: TrainConfig, precision: str, budget: Budget, decoder: Any) -> Any:
-    """Return the core's options for a config, the current plan of the budget and a model."""
+def step_options(
+    config: TrainConfig,
+    precision: str,
+    budget: Budget,
+    decoder: Any,
+    of_data: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """Return the core's options for a config, the current plan of the budget, a model and what the
+    data asks for.
+    """
     from omnima import _core
 
     options = _core.StepOptions()
@@ -46,6 +56,7 @@ def step_options(config: TrainConfig, precision: str, budget: Budget, decoder: A
         "warmup_steps": budget.warmup(config),
         # 0: the schedule follows set_progress, for a budget on the clock.
         "total_steps": 0 if budget.seconds is not None else budget.total_steps,
+        **of_data,
     }
     for name, value in values.items():
         setattr(options, name, value)
@@ -66,14 +77,23 @@ def _rows_that_stay(decoder: Any, first: int | None) -> list[str]:
 class Stepper:
     """Owns the `_core.TrainStep` of a run."""
 
-    def __init__(self, model: Any, config: TrainConfig, precision: str, budget: Budget) -> None:
+    def __init__(
+        self,
+        model: Any,
+        config: TrainConfig,
+        precision: str,
+        budget: Budget,
+        of_data: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         from omnima import _core
 
         self._model, decoder = model, model.core
         self._decoder = decoder
         #: The name of the adapter that learns; None: the model itself does.
         self.adapter: str | None = decoder.learning_adapter
-        self.step = _core.TrainStep(decoder, step_options(config, precision, budget, decoder))
+        self.step = _core.TrainStep(
+            decoder, step_options(config, precision, budget, decoder, of_data)
+        )
 
     def replan(self, config: TrainConfig, budget: Budget) -> None:
         """Take the warmup of a new plan, or another number of micro-batches a step."""

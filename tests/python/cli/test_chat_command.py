@@ -62,6 +62,23 @@ def test_what_is_refused_in_a_pipe(place: Path) -> None:
     assert done.returncode == 1 and "none.json cannot be read" in done.stderr
 
 
+def test_an_adapter_talks_in_the_form_that_it_learned(tmp_path: Path) -> None:
+    """The model has no template; that of the adapter is taken."""
+    tokenizer = Tokenizer.train(["Hi? Ho."], "byte")
+    model = Model.from_preset("nima", vocab_size=tokenizer.vocab_size, max_position_embeddings=256)
+    model.tokenizer = tokenizer
+    model.save_pretrained(tmp_path / "model")
+    model.add_adapter("lora", rank=2)
+    model.save_adapter(tmp_path / "adapter")
+    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    done = subprocess.run(
+        command(tmp_path, "--adapter", tmp_path / "adapter"),
+        input="Hi?\n", capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    assert "no chat template" not in done.stderr and done.stdout.endswith("\n")
+
+
 class Terminal:
     """A program at a terminal: what is typed, and what it shows until it waits again."""
 

@@ -147,6 +147,32 @@ def test_a_text_is_learned_whole(tmp_path: Path) -> None:
     assert run.summary["supervised_tokens"] == run.summary["tokens"]
 
 
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_an_adapter_learns_beside_the_model(method: str, quantized: bool, tmp_path: Path) -> None:
+    model, data = fresh(), sums(tmp_path / "a.jsonl")
+    if quantized:
+        model.quantize("int8")
+    before = [each.clone() for _, each in model.named_parameters()]
+    run = tuned(model, data, tmp_path / "run", method=method, rank=4, steps=30)
+    found = run.summary
+    assert found["loss_after"] < found["loss_before"] - 0.1
+    assert found["trainable_parameters"] == model.num_trainable_parameters
+    assert found["trainable_parameters"] < found["parameters"] / 2
+    assert all(torch.equal(a, b) for a, (_, b) in zip(before, model.named_parameters()))
+    ids = torch.arange(3, 40)[None]
+    again = fresh()
+    if quantized:
+        again.quantize("int8")
+    again.load_adapter(tmp_path / "run")
+    assert torch.equal(again(ids), model(ids))
+    assert (tmp_path / "run" / "chat_template.jinja").exists()
+    with pytest.raises(ConfigError, match="has an adapter already .default."):
+        tuned(model, data, tmp_path / "other")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        tuned(fresh(), data, tmp_path / "run", method=method)
+
+
 def test_without_held_out_samples_there_is_no_loss_before(tmp_path: Path) -> None:
     run = tuned(fresh(), sums(tmp_path / "a.jsonl"), tmp_path / "run", steps=1, val_fraction=0.0)
     assert run.summary["loss_before"] is None and run.summary["loss_after"] is None
@@ -172,12 +198,14 @@ def test_callbacks_and_long_samples_are_heard(tmp_path: Path, capsys: Any) -> No
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "method": ({"method": "magic"}, "method is 'magic', but must be one of full"),
+    "method": ({"method": "magic"}, "method is 'magic', but must be one of full, lora"),
     "objective": ({"objective": "rlhf"}, "objective is 'rlhf', but must be one of sft"),
     "unknown": ({"batchsize": 2}, 'Unknown key "batchsize".*nearest is "batch_size"'),
     "elsewhere": ({"curriculum": "length"}, 'Unknown key "curriculum"'),
     "budget": ({"steps": 1, "minutes": 1}, "both given"),
     "no budget": ({"steps": None}, "No budget"),
+    "rank": ({"rank": 4}, "rank=4 shape an adapter, but method full"),
+    "targets": ({"method": "lora", "targets": "z_proj"}, "z_proj"),
     "field": ({"field": "text"}, "objective sft knows the fields of its formats"),
     "context": ({"context": 512}, "the model's context is 128"),
     "too_long": ({"too_long": "wrap"}, "too_long is 'wrap'"),

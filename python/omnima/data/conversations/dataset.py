@@ -35,6 +35,8 @@ class ConversationData:
         What was found, changed and left out, as sentences.
     packed : bool
         Whether several samples share a row.
+    paired : bool
+        Whether samples 2k and 2k + 1 are two answers to the same, the better one first.
     """
 
     entropy_floor = None  # nobody knows what people may say
@@ -49,6 +51,7 @@ class ConversationData:
         val_fraction: float = 0.05,
         seed: int = 0,
         packed: bool = True,
+        paired: bool = False,
         files: Sequence[Path] = (),
         notes: Sequence[str] = (),
     ) -> None:
@@ -56,9 +59,14 @@ class ConversationData:
             raise ConfigError(f"val_fraction is {val_fraction}; expected 0 <= val_fraction < 1")
         if not samples:
             raise DataError(f"no sample is left to learn from. {' '.join(notes)}".strip())
-        self.tokenizer, self.context, self.packed = tokenizer, context, packed
+        self.tokenizer, self.context = tokenizer, context
+        self.packed, self.paired = packed and not paired, paired
         self.notes = list(notes)
-        held_out = _held_out(samples, val_fraction, seed)
+        #: Fields of the core's options of a step that these samples ask for.
+        self.step_options: dict[str, str | float] = {}
+        #: Of pairs: each side's summed losses by the model that a run begins with.
+        self.references: dict[str, list[float]] = {}
+        held_out = _held_out(samples, val_fraction, seed, paired)
         self.samples: dict[str, list[Sample]] = {
             "train": [each for each, out in zip(samples, held_out) if not out],
             "val": [each for each, out in zip(samples, held_out) if out],
@@ -95,7 +103,8 @@ class ConversationData:
         split : {"train", "val"}
             The side of the split.
         rows, time : int
-            Shape of a batch. Unpacked rows are shorter where the batch's longest sample is.
+            Shape of a batch. Unpacked rows are shorter where the batch's longest sample is. Of
+            pairs there are so many, with two rows each.
         seed : int
             The order is a function of (seed, epoch, position) alone.
         sequential : bool
@@ -116,19 +125,23 @@ class ConversationData:
             raise DataError(f"the {split} split is empty: give more data, or another val_fraction.")
         ends = np.cumsum([len(each.ids) for each in samples])
         pad = self.tokenizer.pad_id
-        return SampleLoader(
+        loader = SampleLoader(
             ids=torch.tensor([i for each in samples for i in each.ids], dtype=torch.int32),
             supervised=torch.tensor(
                 [i for each in samples for i in each.supervised], dtype=torch.uint8
             ),
             ends=torch.from_numpy(ends),
-            rows=rows,
+            rows=2 * rows if self.paired else rows,
             time=time,
             seed=seed,
             packed=self.packed,
             sequential=sequential,
+            paired=self.paired,
             pad_id=0 if pad is None else pad,
         )
+        if split in self.references:
+            loader.set_reference(self.references[split])
+        return loader
 
 
 def open_conversations(
@@ -139,6 +152,7 @@ def open_conversations(
     val_fraction: float = 0.05,
     seed: int = 0,
     packed: bool = True,
+    paired: bool = False,
     too_long: str = CUT,
     on_error: OnError = "raise",
 ) -> ConversationData:
@@ -158,6 +172,8 @@ def open_conversations(
         Of the split.
     packed
         Put several samples into a row; they cannot see each other.
+    paired
+        Read pairs of answers (``chosen``, ``rejected``), not conversations.
     too_long
         ``"cut"`` or ``"drop"``.
     on_error
@@ -170,7 +186,7 @@ def open_conversations(
     """
     reading = read_examples(data, on_error)
     encoder = Encoder(tokenizer, context, too_long)
-    samples = encode_all(reading, encoder)
+    samples = encode_all(reading, encoder, paired)
     return ConversationData(
         samples,
         tokenizer,
@@ -178,17 +194,18 @@ def open_conversations(
         val_fraction=val_fraction,
         seed=seed,
         packed=packed,
+        paired=paired,
         files=reading.paths,
         notes=[*reading.sentences(), *encoder.sentences()],
     )
 
 
-def encode_all(reading: Reading, encoder: Encoder) -> list[Sample]:
+def encode_all(reading: Reading, encoder: Encoder, paired: bool = False) -> list[Sample]:
     """Return the samples of all examples; broken ones are left out where that is asked."""
     samples: list[Sample] = []
     for example in reading:
         try:
-            samples += encoder.encode(example)
+            samples += encoder.encode_pair(example) if paired else encoder.encode(example)
         except DataError as error:
             if reading.on_error == "raise":
                 raise
@@ -197,11 +214,13 @@ def encode_all(reading: Reading, encoder: Encoder) -> list[Sample]:
     return samples
 
 
-def _held_out(samples: Sequence[Sample], fraction: float, seed: int) -> list[bool]:
+def _held_out(samples: Sequence[Sample], fraction: float, seed: int, paired: bool) -> list[bool]:
     """Whether each sample is for validation: by a keyed hash of what comes before its answer."""
     if fraction == 0:
         return [False] * len(samples)
     keys = [_key(sample, seed) for sample in samples]
+    if paired:
+        keys[1::2] = keys[0::2]
     different = sorted(set(keys))
     if len(different) < 2:
         return [False] * len(samples)

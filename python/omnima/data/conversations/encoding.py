@@ -12,6 +12,7 @@ from omnima.data.conversations.examples import (
     Conversation,
     Example,
     Messages,
+    Pair,
     PlainText,
 )
 from omnima.errors import ConfigError, DataError
@@ -63,6 +64,8 @@ class Encoder:
         Conversations whose messages hold control tokens, which were encoded as plain text.
     parted
         Conversations that became a sample a turn, as the template rewrites earlier turns.
+    alone
+        Answers that were left out because the other one of their pair was.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int | None, too_long: str = CUT) -> None:
@@ -72,7 +75,7 @@ class Encoder:
         self.context = context
         self.too_long = too_long
         self.cut = self.dropped = self.unanswered = self.cut_tokens = 0
-        self.as_text = self.parted = 0
+        self.as_text = self.parted = self.alone = 0
         special = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
 
@@ -94,6 +97,27 @@ class Encoder:
             raise type(error)(f"{example.place}: {error}") from error
         return [kept for sample in samples if (kept := self._fitted(sample)) is not None]
 
+    def encode_pair(self, example: Example) -> list[Sample]:
+        """Return the samples of the better and of the other answer; none where one is dropped.
+
+        Raises
+        ------
+        DataError
+            The example is no pair, or as from :meth:`encode`.
+        """
+        if not isinstance(example, Pair):
+            raise DataError(
+                f"{example.place}: no pair of answers: expected chosen and rejected, and prompt or "
+                "instruction"
+            )
+        both = []
+        for answered in (example.chosen, example.rejected):
+            if isinstance(answered, Conversation):
+                answered = replace(answered, last_turn_only=True)
+            both += self.encode(answered)
+        self.alone += len(both) == 1
+        return both if len(both) == 2 else []
+
     def _samples(self, example: Example) -> list[Sample]:
         if isinstance(example, Conversation):
             return self._conversation(example)
@@ -105,8 +129,8 @@ class Encoder:
                 "with objective lm"
             )
         raise DataError(
-            "a pair of answers (chosen, rejected) is no conversation to imitate: give data with "
-            "one answer each"
+            "a pair of answers (chosen, rejected) is no conversation to imitate: learn what is "
+            "preferred with objective dpo, ipo, simpo or orpo"
         )
 
     def _conversation(self, example: Conversation) -> list[Sample]:
@@ -215,6 +239,8 @@ class Encoder:
                 f"{self.unanswered:,} samples were left out: nothing supervised is within their "
                 f"first {self.context} tokens."
             )
+        if self.alone:
+            said.append(f"{self.alone:,} answers were left out with the other one of their pair.")
         if self.as_text:
             said.append(
                 f"{self.as_text:,} conversations hold control tokens in their messages; these were "
