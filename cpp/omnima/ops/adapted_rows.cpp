@@ -1,13 +1,58 @@
 #include "omnima/ops/adapted_rows.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include "omnima/kernels/cpu/factors.h"
 #include "omnima/ops/dispatch.h"
 #include "omnima/ops/dropout.h"
 #include "omnima/ops/product.h"
+#include "omnima/ops/row_parts.h"
 
 namespace omnima::ops {
+
+namespace {
+
+// y [rows, columns], whose rows may lie apart, times a factor for each column.
+void scale_columns(const at::Tensor& y, const at::Tensor& factor) {
+  by_dtype(y, "adapted", [&]<class T>(T*) {
+    at::parallel_for(0, y.size(0), row_grain(y.size(1)), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        kernels::factor_kernels<T>().apply(factor.const_data_ptr<float>(),
+                                           data<T>(y) + row * y.stride(0), y.size(1));
+      }
+    });
+  });
+}
+
+// dz = dy times the factor of each column, all [rows, columns] with rows apart; sums over rows of
+// dy times kept, and of dy.
+AdaptedRows::ColumnSums scale_gradient(const at::Tensor& dy, const at::Tensor& kept,
+                                       const at::Tensor& factor, const at::Tensor& dz) {
+  if (runs_plain(dy)) {
+    at::Tensor(dz).copy_(dy.mul(factor));
+    const at::Tensor wide = dy.to(at::kFloat);
+    return {wide.mul(kept).sum(0), wide.sum(0)};
+  }
+  const int64_t rows = dy.size(0), columns = dy.size(1);
+  const at::Tensor partial = at::zeros({2, parts_of(rows), columns}, factor.options());
+  by_dtype(dy, "adapted", [&]<class T>(T*) {
+    in_parts(rows, [&](int64_t part, int64_t begin, int64_t end) {
+      float* products = partial[0][part].data_ptr<float>();
+      float* totals = partial[1][part].data_ptr<float>();
+      for (int64_t row = begin; row < end; ++row) {
+        kernels::factor_kernels<T>().backward(
+            {factor.const_data_ptr<float>(), data<T>(kept) + row * kept.stride(0),
+             data<T>(dy) + row * dy.stride(0), data<T>(dz) + row * dz.stride(0), products, totals},
+            columns);
+      }
+    });
+  });
+  return {partial[0].sum(0), partial[1].sum(0)};
+}
+
+}  // namespace
 
 std::vector<at::Tensor> Adapted::leaves() const {
   std::vector<at::Tensor> all;
@@ -77,7 +122,12 @@ bool AdaptedRows::keeps_product() const {
 void AdaptedRows::scale_outputs(const at::Tensor& y, bool with_bias) const {
   for (const auto& output : outputs_) {
     if (output.with_bias != with_bias) continue;
-    y.narrow(1, output.first, output.rows).mul_(output.factor.values);
+    const at::Tensor part = y.narrow(1, output.first, output.rows);
+    if (runs_plain(y)) {
+      part.mul_(output.factor.values);
+    } else {
+      scale_columns(part, output.factor.values);
+    }
   }
 }
 
@@ -102,30 +152,35 @@ at::Tensor AdaptedRows::finish(const at::Tensor& x, const at::Tensor& y,
   return outputs_.empty() ? at::Tensor() : kept;
 }
 
-// What an output's factor multiplies: [rows, outputs], float32.
-at::Tensor AdaptedRows::unscaled(const Output& output, const at::Tensor& kept,
-                                 const at::Tensor& bias) const {
-  at::Tensor z = kept.narrow(1, output.first, output.rows).to(at::kFloat);
+// The gradient of an output's factor from the sums of dy times what was kept, and of dy.
+at::Tensor AdaptedRows::factor_gradient(const Output& output, const ColumnSums& sums,
+                                        const at::Tensor& bias) const {
   const at::Tensor own = bias.defined() ? bias.narrow(0, output.first, output.rows) : at::Tensor();
-  if (keeps_product()) return output.with_bias && own.defined() ? z.add(own) : z;
-  if (!output.with_bias && own.defined()) z = z.sub(own);
-  return z.div(output.factor.values);
+  if (keeps_product()) {
+    return output.with_bias && own.defined() ? sums.products.add(sums.totals.mul(own))
+                                             : sums.products;
+  }
+  const at::Tensor of_result =
+      output.with_bias || !own.defined() ? sums.products : sums.products.sub(sums.totals.mul(own));
+  return of_result.div(output.factor.values);
 }
 
 at::Tensor AdaptedRows::before_factors(const at::Tensor& kept, const at::Tensor& dy,
                                        const at::Tensor& bias,
                                        std::vector<at::Tensor>& gradients) const {
   if (outputs_.empty()) return dy;
-  const core::Scope scope("adapter.backward", 0, 4 * bytes_of(dy));
-  at::Tensor dz = dy.clone();
+  const core::Scope scope("adapter.backward", 0, 3 * bytes_of(dy));
+  const at::Tensor from = dy.contiguous();
+  int64_t scaled = 0;
+  for (const auto& output : outputs_) scaled += output.rows;
+  const at::Tensor dz = scaled == dy.size(1) ? at::empty_like(from) : from.clone();
   for (const auto& output : outputs_) {
-    at::Tensor part = dz.narrow(1, output.first, output.rows);
-    if (!output.factor.frozen) {
-      output.factor.give(unscaled(output, kept, bias).mul(part).sum(0), gradients);
-    } else {
-      output.factor.give({}, gradients);
-    }
-    part.mul_(output.factor.values);
+    const auto columns = [&](const at::Tensor& x) {
+      return x.narrow(1, output.first, output.rows);
+    };
+    const ColumnSums sums =
+        scale_gradient(columns(from), columns(kept), output.factor.values, columns(dz));
+    output.factor.give(factor_gradient(output, sums, bias), gradients);
   }
   return dz;
 }

@@ -31,6 +31,11 @@ class AdaptedRows {
                    std::vector<at::Tensor>& gradients) const;
   bool scales_input() const { return input_.values.defined(); }
 
+  // Sums over rows, float32 [columns].
+  struct ColumnSums {
+    at::Tensor products, totals;
+  };
+
  private:
   // A weight without its leaves, which would hold on to the graph.
   struct Factor {
@@ -67,7 +72,8 @@ class AdaptedRows {
   // Whether the sum of products is kept, not the result: a factor of 0 cannot be taken away.
   bool keeps_product() const;
   void scale_outputs(const at::Tensor& y, bool with_bias) const;
-  at::Tensor unscaled(const Output& output, const at::Tensor& kept, const at::Tensor& bias) const;
+  at::Tensor factor_gradient(const Output& output, const ColumnSums& sums,
+                             const at::Tensor& bias) const;
   void through(const Product& product, const at::Tensor& x, const at::Tensor& dz,
                const at::Tensor& dx, std::vector<at::Tensor>& gradients) const;
 

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnima.benchmarking.adapters import benchmark_adapter
     from omnima.benchmarking.bench import benchmark
     from omnima.benchmarking.gate import check_gate, read_gate
     from omnima.benchmarking.generation import benchmark_generation
@@ -20,6 +21,7 @@ _HOMES = {
     "SHAPES": "shapes",
     "Shape": "shapes",
     "benchmark": "bench",
+    "benchmark_adapter": "adapters",
     "benchmark_generation": "generation",
     "benchmark_quantize": "quantizing",
     "check_gate": "gate",
@@ -32,6 +34,7 @@ __all__ = [
     "SHAPES",
     "Shape",
     "benchmark",
+    "benchmark_adapter",
     "benchmark_generation",
     "benchmark_quantize",
     "check_gate",

@@ -104,13 +104,17 @@ class _Steps(Rounds):
     def memory(self) -> float:
         return self.shape.memory(self.task)
 
+    def flops(self) -> float:
+        """Operations of the products of a step."""
+        return self.shape.flops(self.task)
+
     def row(
         self, found: Measured, system: str, precision: str | None, ours: Measured
     ) -> dict[str, Any]:
         return {
             **super().row(found, system, precision, ours),
             "tokens_per_s": self.shape.tokens / found.seconds,
-            "gflops_per_s": self.shape.flops(self.task) / found.seconds / 1e9,
+            "gflops_per_s": self.flops() / found.seconds / 1e9,
             "parameters": found.told["parameters"],
         }
 

@@ -61,7 +61,7 @@ def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
     >>> check_peers("train", "none")
     []
     """
-    if task not in (tasks := (*TASKS, *WRITING, "quantize")):
+    if task not in (tasks := (*TASKS, "lora", *WRITING, "quantize")):
         raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(tasks)}.')
     known = [name for name in systems_of(task) if name != OURS]
     if peers is None:

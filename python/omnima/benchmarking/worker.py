@@ -75,7 +75,8 @@ class Worker:
         return {"peak_memory_bytes": peak_memory(), **self._facts()}
 
     def _start(self, job: dict[str, Any]) -> dict[str, Any]:
-        makers = {"tokenize": self._tokenizer, "train": self._trainer, "evaluate": self._trainer}
+        makers = {"tokenize": self._tokenizer}
+        makers |= dict.fromkeys(("train", "evaluate", "lora"), self._trainer)
         told = makers.get(job["task"], self._writer)(job)
         start = time.perf_counter()
         self._prepare()

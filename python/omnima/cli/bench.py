@@ -13,17 +13,19 @@ from omnima.errors import ConfigError
 
 _PEERS = (
     "the systems beside ours, with commas: torch-eager, torch-compile, transformers, litgpt "
-    "(tokenize: sentencepiece, tokenizers; prefill, decode, batch: transformers, llama.cpp, "
-    "ctranslate2; quantize: llama.cpp); none; all that are installed when not given"
+    "(tokenize: sentencepiece, tokenizers; lora: peft; prefill, decode, batch: transformers, "
+    "llama.cpp, ctranslate2; quantize: llama.cpp); none; all that are installed when not given"
 )
 
 
 @with_shape
 def bench(
     task: str = typer.Argument(
-        ..., metavar="TASK", help="train, evaluate, tokenize, prefill, decode, batch or quantize"
+        ...,
+        metavar="TASK",
+        help="train, lora, evaluate, tokenize, prefill, decode, batch or quantize",
     ),
-    model: str | None = typer.Option(None, help="prefill, decode, batch, quantize: " + MODEL),
+    model: str | None = typer.Option(None, help="lora, prefill, decode, batch, quantize: " + MODEL),
     format: str | None = typer.Option(
         None,
         help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default "
@@ -38,8 +40,11 @@ def bench(
         None, help="keep the peers' copies of the model in this directory"
     ),
     method: str | None = typer.Option(
-        None, help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits"
+        None,
+        help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits; "
+        "lora: lora, rslora, dora, pissa or olora",
     ),
+    rank: int | None = typer.Option(None, help="lora: of the adapter; 16 by default"),
     group_size: int | None = typer.Option(None, help="quantize: numbers that share a scale"),
     precision: str | None = typer.Option(None, help="bf16, fp32, or both; both by default"),
     peers: str | None = typer.Option(None, help=_PEERS),
@@ -73,7 +78,9 @@ def bench(
             "prompt_tokens": prompt_tokens,
             "new_tokens": new_tokens,
         },
-        quantizing={"method": method, "group_size": group_size},
+        quantizing={"group_size": group_size},
+        method={"method": method},
+        adapting={"rank": rank},
         turns={"rounds": rounds, "seconds": seconds},
         texts={"data": data},
         common={
@@ -97,13 +104,20 @@ def bench(
 
 def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict[str, Any]:
     """Call the benchmark of a task with its flags, and refuse those of others."""
-    from omnima.benchmarking import benchmark, benchmark_generation, benchmark_quantize
+    from omnima.benchmarking import (
+        benchmark,
+        benchmark_adapter,
+        benchmark_generation,
+        benchmark_quantize,
+    )
     from omnima.benchmarking.systems import WRITING
 
     if task in WRITING:
         mine: tuple[str, ...] = ("model", "writing", "turns")
     elif task == "quantize":
-        mine = ("model", "quantizing", "texts")
+        mine = ("model", "quantizing", "method", "texts")
+    elif task == "lora":
+        mine = ("shape", "model", "method", "adapting", "turns")
     elif task in ("train", "evaluate", "tokenize"):
         mine = ("shape", "texts", "turns")
     else:
@@ -116,8 +130,17 @@ def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict
             refuse("bench", task, values)
     if "model" in mine and "model" not in chosen:
         raise ConfigError(f"bench {task} measures a model: give --model, {MODEL}.")
+    if task == "lora":
+        _refuse_shape(chosen)
+        return benchmark_adapter(**chosen, **common)
     if task == "quantize":
         return benchmark_quantize(**chosen, **common)
     if task in WRITING:
         return benchmark_generation(task, **chosen, **common)
     return benchmark(task, **chosen, **common)
+
+
+def _refuse_shape(chosen: dict[str, Any]) -> None:
+    """Refuse what makes a shape up: an adapter is a real model's."""
+    made_up = ("preset", "params", "vocab_size", "kind", "format")
+    refuse("bench", "lora", {name: chosen.pop(name, None) for name in made_up})

@@ -41,6 +41,11 @@ QUANTIZERS = {
     "omnima": ("omnima_quantizer", "torch"),
     "llama.cpp": ("llama_cpp_quantizer", "llama_cpp"),
 }
+#: The same for training an adapter.
+ADAPTERS = {
+    "omnima": ("omnima_adapter", "torch"),
+    "peft": ("peft_adapter", "peft"),
+}
 WRITING = ("prefill", "decode", "batch")
 _INSTALL = {"llama_cpp": "llama-cpp-python"}
 
@@ -51,6 +56,8 @@ def systems_of(task: str) -> dict[str, tuple[str, str]]:
         return WRITERS
     if task == "quantize":
         return QUANTIZERS
+    if task == "lora":
+        return ADAPTERS
     return TOKENIZERS if task == "tokenize" else TRAINERS
 
 

@@ -14,13 +14,13 @@ def step_of(
     """Return the step of a job for a module and its loss, and the number of parameters."""
     import torch
 
-    parameters = list(model.parameters())
+    parameters = [each for each in model.parameters() if each.requires_grad]
     count = sum(each.numel() for each in parameters)
 
     def autocast() -> Any:
         return torch.autocast("cpu", torch.bfloat16, enabled=job["precision"] == "bf16")
 
-    if job["task"] != "train":
+    if job["task"] == "evaluate":
         model.eval()
 
         def evaluate(ids: Any, labels: Any) -> float:

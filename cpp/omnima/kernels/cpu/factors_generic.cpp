@@ -1,0 +1,3 @@
+// factors for the instruction-set level generic.
+#define OMNIMA_LEVEL generic
+#include "omnima/kernels/cpu/factors_body.h"

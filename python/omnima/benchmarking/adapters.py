@@ -1,0 +1,143 @@
+"""`benchmark_adapter`: training an adapter of a model, beside PEFT, from the same weights."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnima.benchmarking.bench import _Steps
+from omnima.benchmarking.choices import PRECISIONS, check_peers, check_precisions
+from omnima.benchmarking.copies import Copies
+from omnima.benchmarking.process import SystemFailed
+from omnima.benchmarking.rounds import OURS, Measured, Say, Turns
+from omnima.benchmarking.shapes import Shape
+from omnima.errors import ConfigError
+
+_CONTEXT, _ROWS, _RANK = 512, 4, 16
+#: Methods that PEFT has with the same arithmetic.
+METHODS = ("lora", "rslora", "dora", "pissa", "olora")
+
+
+def benchmark_adapter(
+    model: str | Path,
+    *,
+    method: str = "lora",
+    rank: int = _RANK,
+    context: int | None = None,
+    batch_size: int = _ROWS,
+    precision: str | Sequence[str] = PRECISIONS,
+    peers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    rounds: int = 3,
+    seconds: float = 2.0,
+    cache: str | Path | None = None,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Measure steps that train an adapter of every linear layer of a model.
+
+    A step is forward, backward, clipping and AdamW on random ids; every system has a process of its
+    own and takes turns as in :func:`omnima.benchmark`.
+
+    Parameters
+    ----------
+    model
+        A directory, a GGUF file or a name on the Hugging Face hub.
+    method
+        "lora", "rslora", "dora", "pissa" or "olora".
+    rank
+        Of the adapter, which counts twice its rank / rank times.
+    context, batch_size
+        Tokens of a row (512, or the model's context where that is less) and rows of a batch.
+    precision
+        "bf16" (PEFT: float32 weights under autocast), "fp32", or several.
+    peers
+        "peft"; None: all, "none": no other.
+    threads, rounds, seconds
+        As in :func:`omnima.benchmark`.
+    cache
+        A directory for the copy of a GGUF file that peers need; None: a temporary one.
+    say
+        Called with a line on what is going on.
+
+    Returns
+    -------
+    dict
+        As from :func:`omnima.benchmark`; a row has `trainable_parameters`, too.
+
+    Raises
+    ------
+    ConfigError
+        An unknown method, precision or peer, sizes that are not positive, no such model.
+
+    Examples
+    --------
+    >>> found = benchmark_adapter("my-model", peers="none")  # doctest: +SKIP
+    """
+    if method not in METHODS:
+        raise ConfigError(f'method is "{method}"; the choices are {", ".join(METHODS)}.')
+    for name, value in (("rank", rank), ("batch_size", batch_size), ("context", context or 1)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, but must be at least 1.")
+    systems = [OURS, *check_peers("lora", peers)]
+    precisions = check_precisions(precision)
+    turns = Turns.of(rounds, seconds, threads, say)
+    from omnima._places import find_model
+    from omnima.benchmarking.generation import _config_of
+
+    path = find_model(model).resolve()
+    config = _config_of(path)
+    longest = config.max_position_embeddings
+    if context is not None and context > longest:
+        raise ConfigError(f"context is {context}, but the model's context holds {longest}.")
+    fields = {**config.to_dict(), "max_position_embeddings": context or min(_CONTEXT, longest)}
+    shape = Shape(path.stem if path.is_file() else path.name, fields, batch_size)
+    about = {"seed": 0, "kind": method, "method": method, "rank": rank, "shape": shape.as_dict()}
+    with contextlib.ExitStack() as stack:
+        place = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="omnima-bench-"))
+        copies = Copies(path, Path(place)) if path.is_file() else None
+        job = {"model": str(path), **about}
+        jobs: list[tuple[str | None, dict[str, Any]]] = [
+            (each, {**job, "precision": each}) for each in precisions
+        ]
+        return _Adapting(turns, shape, copies).run(systems, jobs)
+
+
+class _Adapting(_Steps):
+    """Training steps of an adapter."""
+
+    def __init__(self, turns: Turns, shape: Shape, copies: Copies | None) -> None:
+        super().__init__("lora", turns, shape)
+        self.copies = copies
+
+    def memory(self) -> float:
+        return self.shape.memory("train")
+
+    def flops(self) -> float:
+        return 2 * self.shape.forward_flops  # no gradients of the model's own weights
+
+    def able(self, system: str, precision: str | None) -> bool:
+        if not super().able(system, precision):
+            return False
+        if system == OURS or self.copies is None:
+            return True
+        try:
+            self.copies.get("hf")
+        except SystemFailed as failed:
+            self.skip(system, precision, f"its copy of the model cannot be made: {failed}")
+            return False
+        return True
+
+    def job_of(self, system: str, precision: str | None, job: dict[str, Any]) -> dict[str, Any]:
+        if system == OURS or self.copies is None:
+            return {"system": system, **job}
+        return {"system": system, **job, "model": str(self.copies.get("hf"))}
+
+    def row(
+        self, found: Measured, system: str, precision: str | None, ours: Measured
+    ) -> dict[str, Any]:
+        row = super().row(found, system, precision, ours)
+        row["trainable_parameters"] = row.pop("parameters")
+        return row
