@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ class Adaptable(ABC):
         name: str = "default",
         rank: int | None = None,
         alpha: float | None = None,
-        targets: str | Sequence[str] = "all-linear",
+        targets: str | Sequence[str] | None = None,
         dropout: float = 0.0,
         init: str | None = None,
         rank_stabilized: bool | None = None,
@@ -71,7 +72,8 @@ class Adaptable(ABC):
         method
             ``"lora"``, ``"rslora"`` (counts alpha / sqrt(rank) times), ``"lora+"`` (B learns faster
             than A), ``"dora"`` (rows have magnitudes of their own), ``"pissa"`` or ``"olora"``
-            (begin with a part of the weights). docs/explanation/adapters.md says what each is.
+            (begin with a part of the weights), ``"ia3"`` (a factor for each output).
+            docs/explanation/adapters.md says what each is.
         name
             Of the adapter.
         rank
@@ -81,7 +83,8 @@ class Adaptable(ABC):
             rslora, pissa and olora.
         targets
             Where: ``"all-linear"``, or names and patterns of modules as the model's files call
-            them: ``"q_proj,v_proj"``, ``["layers.0.*"]``.
+            them: ``"q_proj,v_proj"``, ``["layers.0.*"]``. Left out: all-linear; for ia3 keys,
+            values and the last layer of the feed-forward part, whose inputs it scales.
         dropout
             Share of the inputs that what is added does not see in training.
         init
@@ -109,7 +112,7 @@ class Adaptable(ABC):
         >>> model.num_trainable_parameters < model.num_parameters // 50
         True
         """
-        from omnima.adapters import AdapterOptions, chosen
+        from omnima.adapters import AdapterOptions, chosen, usual_targets
 
         self._check_unmerged()
         options = AdapterOptions.of(
@@ -124,14 +127,24 @@ class Adaptable(ABC):
             alpha_pattern=alpha_pattern,
             seed=seed,
         )
-        self._attach(name, options, chosen(self.linear_modules, targets))
+        modules = self.linear_modules
+        wanted = targets if targets is not None else usual_targets(options.kind, modules)
+        found = chosen(modules, wanted)
+        if options.kind == "ia3":
+            ends = tuple(each.name for each in found if each.ends_feedforward)
+            options = dataclasses.replace(options, feedforward=ends)
+        self._attach(name, options, found)
 
     def _attach(self, name: str, options: AdapterOptions, modules: Sequence[Any]) -> None:
         from omnima import _core
 
         sites = [
             _core.AdapterSite(
-                each.name, each.ordered, options.rank_of(each.name), options.scale(each.name)
+                each.name,
+                each.ordered,
+                options.rank_of(each.name),
+                options.scale(each.name),
+                each.name in options.feedforward,
             )
             for each in modules
         ]

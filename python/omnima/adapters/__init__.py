@@ -2,7 +2,7 @@
 
 from omnima.adapters.options import METHODS, AdapterOptions
 from omnima.adapters.peft_files import read_adapter, write_adapter
-from omnima.adapters.sites import Module, chosen, linear_modules
+from omnima.adapters.sites import Module, chosen, linear_modules, usual_targets
 
 __all__ = [
     "METHODS",
@@ -11,5 +11,6 @@ __all__ = [
     "chosen",
     "linear_modules",
     "read_adapter",
+    "usual_targets",
     "write_adapter",
 ]

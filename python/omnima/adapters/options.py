@@ -18,7 +18,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"kind": "dora"},
     "pissa": {"kind": "lora", "init": "pissa"},
     "olora": {"kind": "lora", "init": "olora"},
+    "ia3": {"kind": "ia3"},
 }
+#: Of methods that add a product of some rank.
+_OF_RANK = [
+    *("rank", "alpha", "dropout", "init", "rank_stabilized", "up_rate"),
+    *("rank_pattern", "alpha_pattern"),
+]
 _INITS = ("default", "gaussian", "pissa", "olora")
 
 
@@ -40,6 +46,8 @@ class AdapterOptions:
     seed: int = 0
     rank_pattern: Mapping[str, int] = dataclasses.field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    #: IA3: the modules whose inputs are scaled.
+    feedforward: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, method: str, **given: Any) -> AdapterOptions:
@@ -51,6 +59,8 @@ class AdapterOptions:
         for name, value in fixed.items():
             if name in values and values[name] != value and name != "up_rate":
                 raise ConfigError(f"{method} has {name} {value!r}, not {values[name]!r}.")
+        if fixed["kind"] == "ia3":
+            return cls._of_factors(method, values)
         values = {**fixed, **values}
         rank = values.get("rank", 16)
         if "alpha" not in values:
@@ -61,6 +71,13 @@ class AdapterOptions:
         options = cls(**values)
         options.check()
         return options
+
+    @classmethod
+    def _of_factors(cls, method: str, values: Mapping[str, Any]) -> AdapterOptions:
+        for name in _OF_RANK:
+            if values.get(name):
+                raise ConfigError(f"{method} has no {name}: it multiplies, and adds no product.")
+        return cls(kind="ia3", seed=values.get("seed", 0))
 
     def check(self) -> None:
         """Refuse values that no adapter can have."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _DOWN, _UP, _MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+_FACTOR = "ia3_l"
 #: What we read of a LoRA's config.
 _READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights"}
 _READ |= {"rank_pattern", "alpha_pattern"}
@@ -80,7 +81,8 @@ def read_adapter(
             f"{folder} has no {CONFIG}: it is no adapter's directory. Give the one that "
             "save_adapter or PEFT's save_pretrained wrote."
         )
-    options = _options(read_json_object(folder / CONFIG), folder / CONFIG)
+    raw = read_json_object(folder / CONFIG)
+    options = _options(raw, folder / CONFIG)
     path = folder / WEIGHTS
     if not path.is_file():
         raise DataError(f"{folder} has no {WEIGHTS}; pickled adapter_model.bin files are not read.")
@@ -95,31 +97,32 @@ def read_adapter(
         found.setdefault(module, {})[part] = tensor
     if not found:
         raise DataError(f"{path} holds no tensor: the adapter would change nothing.")
+    if options.kind == "ia3":
+        ends = tuple(name for name, parts in found.items() if _scales_inputs(modules[name], parts))
+        options = dataclasses.replace(options, feedforward=ends)
     tensors: dict[str, Tensor] = {}
     for name, parts in found.items():
         tensors |= _checked(modules[name], parts, options, config, path)
-    ranks = {name: len(parts[_DOWN]) for name, parts in found.items()}
-    wrong = next((name for name, rank in ranks.items() if rank != options.rank_of(name)), None)
-    if wrong is not None:
-        raise DataError(
-            f'{path}: "{wrong}" has rank {ranks[wrong]}, but {CONFIG} says '
-            f"{options.rank_of(wrong)}."
-        )
     stands_at = [module for name, module in modules.items() if name in found]
     return ReadAdapter(options, stands_at, tensors, str(path))
 
 
 def _options(raw: Mapping[str, Any], path: Path) -> AdapterOptions:
     kind = raw.get("peft_type")
-    if kind != "LORA":
-        raise DataError(f"{path}: adapters of the type {kind!r} are not supported; LORA is.")
+    if kind not in ("LORA", "IA3"):
+        raise DataError(
+            f"{path}: adapters of the type {kind!r} are not supported; LORA and IA3 are."
+        )
+    read = _READ if kind == "LORA" else {"feedforward_modules", "init_ia3_weights"}
     for key, value in raw.items():
         off = key.endswith("_config") and not value
-        if key not in _READ | _HARMLESS and value not in _OFF and not off:
+        if key not in read | _HARMLESS and value not in _OFF and not off:
             raise DataError(
                 f"{path}: {key} is {value!r}, which Omnima does not have: the adapter would "
                 "compute something else."
             )
+    if kind == "IA3":
+        return AdapterOptions(kind="ia3")
     init = raw.get("init_lora_weights", True)
     if init not in (True, False, "gaussian", "pissa", "olora"):
         raise DataError(
@@ -146,13 +149,20 @@ def _options(raw: Mapping[str, Any], path: Path) -> AdapterOptions:
 
 def _split(key: str, path: Path) -> tuple[str, str]:
     """The module of a tensor and what it is there."""
-    for part in (_DOWN, _UP, _MAGNITUDE, f"{_MAGNITUDE}.weight"):
+    for part in (_DOWN, _UP, _FACTOR, _MAGNITUDE, f"{_MAGNITUDE}.weight"):
         if key.startswith(_PREFIX) and key.endswith(f".{part}"):
             module = key.removeprefix(_PREFIX).removesuffix(f".{part}")
             return module, part.removesuffix(".weight") if part.startswith(_MAGNITUDE) else part
     raise DataError(
-        f'{path}, tensor "{key}": expected are {_PREFIX}MODULE.{_DOWN}, .{_UP} and .{_MAGNITUDE}.'
+        f'{path}, tensor "{key}": expected are {_PREFIX}MODULE.{_DOWN}, .{_UP}, .{_MAGNITUDE} and '
+        f".{_FACTOR}."
     )
+
+
+def _scales_inputs(module: Module, parts: Mapping[str, Tensor]) -> bool:
+    """Whether IA3's factors [1, inputs], not [outputs, 1], are there."""
+    shapes = [tuple(each.shape) for each in parts.values()]
+    return (1, module.inputs) in shapes and (sum(module.sizes), 1) not in shapes
 
 
 def _checked(
@@ -169,6 +179,11 @@ def _checked(
     shapes: dict[str, tuple[int, ...]] = {_DOWN: (rank, module.inputs), _UP: (outputs, rank)}
     if options.kind == "dora":
         shapes[_MAGNITUDE] = (outputs,)
+    along: tuple[str, ...] = (_DOWN,)  # inputs, which lie with us as there
+    if options.kind == "ia3":
+        ends = module.name in options.feedforward
+        shapes = {_FACTOR: (1, module.inputs) if ends else (outputs, 1)}
+        along = (_FACTOR,) if ends else ()
     if set(parts) != set(shapes):
         raise DataError(
             f'{path}: of "{module.name}" there are {", ".join(sorted(parts))}; needed are '
@@ -182,7 +197,9 @@ def _checked(
                 f'{path}, "{module.name}.{part}": its shape is {tuple(tensor.shape)}, but the '
                 f"model and {CONFIG} ask for {shape}."
             )
-        rows = tensor if part == _DOWN else module.rows_to_ours(tensor, config)
+        rows = tensor if part in along else module.rows_to_ours(tensor, config)
+        if part == _FACTOR:
+            rows = rows.flatten()
         made[f"{module.name}.{part}"] = rows.contiguous()
     return made
 
@@ -205,7 +222,11 @@ def write_adapter(model: Any, directory: str | Path, name: str) -> None:
     for key, tensor in parameters.items():
         module, part = _split(_PREFIX + key, Path(name))
         whole = _with_initial(part, tensor, initial.get(key))
-        rows = whole if part == _DOWN else modules[module].rows_to_theirs(whole, config)
+        ends = module in options.feedforward
+        if part == _FACTOR:
+            whole = whole.reshape((1, -1) if ends else (-1, 1))
+        along = part == _DOWN or ends
+        rows = whole if along else modules[module].rows_to_theirs(whole, config)
         tensors[_PREFIX + key] = rows.cpu().contiguous()
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,6 +264,18 @@ def _with_initial(part: str, tensor: Tensor, initial: Tensor | None) -> Tensor:
 def _described(
     options: AdapterOptions, modules: Mapping[str, Module], doubled: bool, model: Any
 ) -> dict[str, Any]:
+    base = model.origin.base_model if model.origin is not None else None
+    common = {
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "fan_in_fan_out": any(each.transposed for each in modules.values()),
+        "target_modules": list(modules),
+        "modules_to_save": None,
+    }
+    if options.kind == "ia3":
+        ends = list(options.feedforward)
+        return {**common, "peft_type": "IA3", "feedforward_modules": ends}
     ranks: dict[str, Any] = dict(options.rank_pattern)
     alphas: dict[str, Any] = dict(options.alpha_pattern)
     rank, alpha, stabilized = options.rank, options.alpha, options.rank_stabilized
@@ -256,12 +289,9 @@ def _described(
             key: 2 * options.rank_of(name) * options.scale(name)
             for key, name in zip(names, modules, strict=False)
         }
-    base = model.origin.base_model if model.origin is not None else None
     return {
+        **common,
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
         "r": rank,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": options.dropout,
@@ -269,9 +299,6 @@ def _described(
         "use_dora": options.kind == "dora",
         "init_lora_weights": True,
         "bias": "none",
-        "fan_in_fan_out": any(each.transposed for each in modules.values()),
-        "target_modules": list(modules),
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
-        "modules_to_save": None,
     }

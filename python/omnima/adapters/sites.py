@@ -53,6 +53,11 @@ class Module:
     transposed: bool = False
 
     @property
+    def ends_feedforward(self) -> bool:
+        """Whether it reads what the feed-forward part has in its middle."""
+        return all(part.endswith(".down_proj") for part in self.parts)
+
+    @property
     def ordered(self) -> list[str]:
         """Our modules in our order: those of a fused layer lie so one behind the other."""
         return sorted(self.parts, key=_place)
@@ -118,6 +123,16 @@ def linear_modules(config: Config, names: Names | None = None) -> dict[str, Modu
         inputs = shapes[part.ours[0]][1]
         found[module] = Module(module, parts, layout, sizes, inputs, transposed)
     return found
+
+
+def usual_targets(kind: str, modules: Mapping[str, Module]) -> str | list[str]:
+    """Where an adapter of a kind stands if nothing is said: IA3 at keys, values and the last layer
+    of the feed-forward part, as its paper has it; others everywhere.
+    """
+    if kind != "ia3":
+        return ALL_LINEAR
+    ends = (".k_proj", ".v_proj", ".down_proj")
+    return [name for name, each in modules.items() if any(p.endswith(ends) for p in each.parts)]
 
 
 def chosen(modules: Mapping[str, Module], targets: str | Sequence[str]) -> list[Module]:

@@ -25,6 +25,10 @@ def made(seed: int = 3, **changes: object) -> omnima.Model:
     return omnima.Model.from_config(values, seed=seed)
 
 
+def options_of(method: str) -> dict[str, int]:
+    return {} if method == "ia3" else {"rank": 2}
+
+
 def moved(model: omnima.Model, name: str, by: float = 0.1) -> None:
     generator = torch.Generator().manual_seed(len(name))
     with torch.no_grad():
@@ -41,7 +45,7 @@ def test_an_adapter_begins_as_the_model_and_leaves_it_as_it_was(method: str) -> 
     model = made()
     before = model(IDS)
     weights = [each.detach().clone() for _, each in model.named_parameters()]
-    model.add_adapter(method, rank=2)
+    model.add_adapter(method, **options_of(method))
     assert distance(model(IDS), before) < 1e-5
     moved(model, "default")
     assert distance(model(IDS), before) > 1e-2
@@ -56,7 +60,7 @@ def test_an_adapter_begins_as_the_model_and_leaves_it_as_it_was(method: str) -> 
 def test_merging_changes_no_logit_and_unmerging_no_bit(method: str) -> None:
     model = made()
     weights = {name: each.detach().clone() for name, each in model.named_parameters()}
-    model.add_adapter(method, rank=2)
+    model.add_adapter(method, **options_of(method))
     moved(model, "default")
     adapted = model(IDS)
     model.merge_adapters()
@@ -71,8 +75,8 @@ def test_merging_changes_no_logit_and_unmerging_no_bit(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_texts_are_written_with_the_adapters_in_use(method: str) -> None:
     model = made()
-    model.add_adapter(method, rank=2)
-    moved(model, "default", 0.3)
+    model.add_adapter(method, **options_of(method))
+    moved(model, "default", 3.0 if method == "ia3" else 0.3)
     options = {"max_new_tokens": 8, "temperature": 0.0, "ignore_eos": True}
     written = omnima.generation.generate(model, None, [[1, 2, 3]], **options)[0]
     model.merge_adapters()
@@ -151,6 +155,7 @@ def test_a_target_that_is_nowhere_is_refused(targets: str | list[str]) -> None:
         ({"method": "dora", "init": "pissa"}, "DoRA begins with the base"),
         ({"rank_pattern": {"q_proj": 0}}, "rank of q_proj"),
         ({"name": "taken"}, "already"),
+        ({"method": "ia3", "rank": 4}, "ia3 has no rank"),
     ],
 )
 def test_options_out_of_bounds_are_refused(options: dict[str, object], message: str) -> None:
@@ -301,6 +306,13 @@ def test_an_adapter_of_another_size_is_refused(tmp_path: Path) -> None:
     model.save_adapter(tmp_path)
     with pytest.raises(DataError, match="its shape is"):
         made(hidden_size=48).load_adapter(tmp_path)
+
+
+def test_factors_of_inputs_want_a_layer_of_their_own() -> None:
+    model = made()
+    options = AdapterOptions(kind="ia3", feedforward=("model.layers.0.mlp.up_proj",))
+    with pytest.raises(ConfigError, match="of other modules"):
+        model._attach("wrong", options, [model.linear_modules["model.layers.0.mlp.up_proj"]])
 
 
 def test_options_by_method() -> None:

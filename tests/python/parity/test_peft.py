@@ -52,6 +52,7 @@ KINDS = {
     "dora": {"use_dora": True},
     "pissa": {"init_lora_weights": "pissa"},
     "olora": {"init_lora_weights": "olora"},
+    "ia3": {},
 }
 
 
@@ -66,11 +67,19 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def theirs_of(base: Path, **options: Any) -> Any:
+def theirs_of(base: Path, kind: str = "lora", **options: Any) -> Any:
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     config = peft.LoraConfig(
         r=4, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM", **options
     )
+    if kind == "ia3":
+        ends = ["down_proj", "mlp.c_proj", "dense_4h_to_h"]
+        here = [each for each in ends if any(n.endswith(each) for n, _ in model.named_modules())]
+        values = ["k_proj", "v_proj", "c_attn", "query_key_value", "qkv_proj"]
+        names = [each for each in values if any(n.endswith(each) for n, _ in model.named_modules())]
+        config = peft.IA3Config(
+            task_type="CAUSAL_LM", target_modules=[*here, *names], feedforward_modules=here
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = peft.get_peft_model(model, config)
@@ -110,7 +119,7 @@ def our_gradients(model: omnima.Model, folder: Path) -> dict[str, torch.Tensor]:
 def test_the_same_weights_give_the_same_figures(kind: str, base: Path, tmp_path: Path) -> None:
     if kind == "olora" and "gpt2" in (base / "config.json").read_text():
         pytest.skip("PEFT takes the QR decomposition of a Conv1D's transpose: its A has no fit")
-    theirs = theirs_of(base, **KINDS[kind])
+    theirs = theirs_of(base, kind, **KINDS[kind])
     theirs.save_pretrained(tmp_path / "adapter")
     ours = omnima.Model.from_pretrained(base)
     ours.load_adapter(tmp_path / "adapter")
@@ -139,7 +148,7 @@ def test_peft_computes_the_same_with_an_adapter_of_ours(
     kind: str, base: Path, tmp_path: Path
 ) -> None:
     ours = omnima.Model.from_pretrained(base)
-    ours.add_adapter(kind, rank=3, alpha=5, seed=7)
+    ours.add_adapter(kind, seed=7, **({} if kind == "ia3" else {"rank": 3, "alpha": 5}))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for _, each in ours.adapter_parameters():

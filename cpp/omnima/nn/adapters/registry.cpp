@@ -2,6 +2,7 @@
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
 #include "omnima/nn/adapters/dora.h"
+#include "omnima/nn/adapters/ia3.h"
 #include "omnima/nn/adapters/lora.h"
 
 namespace omnima::nn {
@@ -21,6 +22,7 @@ std::shared_ptr<Adapter> make(const Arena& base, std::vector<Site> sites,
 constexpr Entry kKinds[] = {
     {"lora", make<Lora>},
     {"dora", make<Dora>},
+    {"ia3", make<Ia3>},
 };
 
 }  // namespace
