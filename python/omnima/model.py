@@ -157,11 +157,11 @@ class Model(Adaptable, Shared):
             with them, exactly; ``"bfloat16"`` rounds all matrices to that. On a GPU they are copied
             there, once.
         activations
-            With ``dtype="auto"``: what quantized matrices are multiplied with when text is written.
-            ``"float32"`` is exact; ``"int8"``, which only the CPU has, rounds each 32 numbers to
-            signed bytes with a scale, which writes about twice as fast and gives nearly the same
-            results. It lays the matrices out anew, in as much memory again as they take in the
-            file.
+            What matrices are multiplied with when text is written. ``"float32"`` is exact. The
+            others are faster, give nearly the same results, and only the CPU has them: ``"bf16"``
+            rounds what meets matrices in bfloat16 to that; with ``dtype="auto"``, ``"int8"`` rounds
+            what meets quantized matrices to signed bytes, each 32 with a scale, and lays the
+            matrices out anew, in as much memory again as they take in the file.
         revision
             A branch, a tag or a commit of the hub.
         strict
@@ -425,9 +425,16 @@ class Model(Adaptable, Shared):
 def _check_dtype(dtype: str, device: str, activations: str) -> None:
     if dtype not in ("float32", "auto", "bfloat16"):
         raise ConfigError(f'dtype is "{dtype}"; the choices are float32, auto and bfloat16.')
-    if activations not in ("float32", "int8"):
-        raise ConfigError(f'activations is "{activations}"; the choices are float32 and int8.')
-    if activations != "float32" and dtype != "auto":
+    if activations not in ("float32", "bf16", "int8"):
+        raise ConfigError(
+            f'activations is "{activations}"; the choices are float32, bf16 and int8.'
+        )
+    if activations == "bf16" and dtype == "float32":
+        raise ConfigError(
+            'activations="bf16" meets matrices in bfloat16: take dtype="bfloat16", or "auto" where '
+            'the file stores them so, not "float32".'
+        )
+    if activations == "int8" and dtype != "auto":
         raise ConfigError(
             f'activations="{activations}" meets the blocks of a quantized model as its file stores '
             f'them: take dtype="auto", not "{dtype}".'

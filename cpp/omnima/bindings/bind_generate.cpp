@@ -107,7 +107,7 @@ void bind_generate(py::module_& module) {
            py::arg("device") = "cpu",
            "From the values of a decoder's configuration and its parameters by canonical name. "
            "Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. "
-           "What blocks are multiplied with: float32, or int8, rounded. Of queries and keys row "
+           "What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row "
            "head_order[i] of each head is our number i; empty: row i. Parameters that do not lie "
            "on the device are copied there.")
       .def(

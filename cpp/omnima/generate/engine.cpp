@@ -265,7 +265,7 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
       "A model with causal false sees both sides of a token and cannot write text: "
       "it fills masks. Take one that was trained with causal true.");
   require<ConfigError>(device.is_cpu() || activations == Activations::kFloat32,
-                       "activations=\"int8\" is the CPU's: on ", device.str(),
+                       "activations=\"bf16\" and \"int8\" are the CPU's: on ", device.str(),
                        " matrices are multiplied with float32. Leave it out.");
   Weights weights(config_, parameters, formats, activations, std::move(head_order), device);
   model_ = make_device_model(config_, weights, device);

@@ -10,6 +10,7 @@
 #include "omnima/core/scope.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/block_gemv.h"
+#include "omnima/kernels/cpu/half_gemv.h"
 #include "omnima/kernels/cpu/norm.h"
 #include "omnima/models/relative.h"
 #include "omnima/ops/attention.h"
@@ -17,6 +18,8 @@
 
 namespace omnima::generate {
 namespace {
+
+constexpr std::int64_t kRowsOfAThread = 16;  // of those that are rounded: so many share lines of memory
 
 // A buffer only grows: its contents are written before they are read.
 template <class Vector>
@@ -301,30 +304,45 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   }
   std::int64_t total = 0;
   kernels::ByteRows bytes_of_x{};
+  const void* halves_of_x = nullptr;
   for (const auto& [linear, y, stride] : outputs) {
     total += linear->outputs;
     if (linear->packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear->inputs);
+    if (linear->in_halves && !halves_of_x) halves_of_x = in_half_rows(x, rows, linear->inputs);
   }
   const std::int64_t grain = (total / (8 * team_.size()) + 15) / 16 * 16;
-  team_.run(total, std::max<std::int64_t>(grain, 16),
-            [&](std::int64_t begin, std::int64_t end, int) {
-              std::int64_t start = 0;  // of this output within the total
-              for (const auto& [linear, y, stride] : outputs) {
-                const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
-                const std::int64_t to = std::min(end - start, linear->outputs);
-                if (from < to && linear->packed) {
-                  kernels::packed_gemv(
-                      {linear->packed->layout, linear->bias.data(), bytes_of_x, rows, y, stride},
-                      from, to);
-                } else if (from < to) {
-                  kernels::block_gemv(
-                      {linear->weight.format->blocks(), linear->weight.row(0), linear->bias.data(),
-                       linear->inputs, x, linear->inputs, rows, y, stride},
-                      from, to);
-                }
-                start += linear->outputs;
-              }
-            });
+  team_.run(
+      total, std::max<std::int64_t>(grain, 16), [&](std::int64_t begin, std::int64_t end, int) {
+        std::int64_t start = 0;  // of this output within the total
+        for (const auto& [linear, y, stride] : outputs) {
+          const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
+          const std::int64_t to = std::min(end - start, linear->outputs);
+          if (from < to && linear->packed) {
+            kernels::packed_gemv(
+                {linear->packed->layout, linear->bias.data(), bytes_of_x, rows, y, stride}, from,
+                to);
+          } else if (from < to && linear->in_halves) {
+            const auto* weight = reinterpret_cast<const kernels::bfloat16*>(linear->weight.row(0));
+            kernels::half_gemv(
+                {weight, linear->bias.data(), linear->inputs, halves_of_x, rows, y, stride}, from,
+                to);
+          } else if (from < to) {
+            kernels::block_gemv(
+                {linear->weight.format->blocks(), linear->weight.row(0), linear->bias.data(),
+                 linear->inputs, x, linear->inputs, rows, y, stride},
+                from, to);
+          }
+          start += linear->outputs;
+        }
+      });
+}
+
+const void* Runner::in_half_rows(const float* x, std::int64_t rows, std::int64_t inputs) {
+  grow(half_rows_, kernels::half_rows_bytes(rows, inputs));
+  team_.run(rows, kRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
+    kernels::pack_half_rows(x, begin, end, inputs, half_rows_.data());
+  });
+  return half_rows_.data();
 }
 
 kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64_t inputs) {
@@ -333,7 +351,6 @@ kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64
   grow(byte_scales_, rows * pieces);
   grow(byte_totals_, 2 * rows * pieces);
   const kernels::ByteRows out{byte_levels_.data(), byte_scales_.data(), byte_totals_.data()};
-  constexpr std::int64_t kRowsOfAThread = 8;
   team_.run(rows, kRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
     kernels::quantize_rows(x + begin * inputs, inputs, end - begin, inputs,
                            {out.levels + begin * pieces * kernels::kPieceInputs,

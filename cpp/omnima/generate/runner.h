@@ -118,6 +118,8 @@ class Runner final : public ModelRunner {
                 const char* part = "products");
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
+  // The same in bfloat16, as half_gemv takes them.
+  const void* in_half_rows(const float* x, std::int64_t rows, std::int64_t inputs);
   // The products of a prompt in bfloat16.
   bool in_halves() const { return wide_ && bf16_prompts_; }
   // One product of many rows in float32: y [rows, outputs] = x [rows, inputs] weight^T + bias.
@@ -156,6 +158,7 @@ class Runner final : public ModelRunner {
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
   std::vector<float> byte_scales_;
   std::vector<std::int32_t> byte_totals_;
+  core::LineVector<std::uint8_t> half_rows_;  // what in_half_rows makes
 };
 
 template <class F>

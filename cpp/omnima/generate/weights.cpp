@@ -75,8 +75,11 @@ class Finder {
 
   Linear linear(const quant::Matrix& matrix, const Weight& bias) const {
     const bool packs = activations_ == Activations::kInt8;
-    return {matrix, packs ? quant::packed(matrix, packed_) : nullptr, bias, matrix.outputs,
-            matrix.inputs};
+    const bool in_halves =
+        activations_ == Activations::kBf16 && matrix.format->layout == kernels::BlockLayout::kBf16;
+    return {matrix,         packs ? quant::packed(matrix, packed_) : nullptr,
+            in_halves,      bias,
+            matrix.outputs, matrix.inputs};
   }
 
   Mlp mlp(const std::string& name, std::int64_t inner) const {
@@ -158,9 +161,10 @@ class Finder {
 
 Activations activations_named(const std::string& name) {
   if (name == "float32") return Activations::kFloat32;
+  if (name == "bf16") return Activations::kBf16;
   if (name == "int8") return Activations::kInt8;
   throw ConfigError(
-      core::message("activations is \"", name, "\"; the choices are float32 and int8."));
+      core::message("activations is \"", name, "\"; the choices are float32, bf16 and int8."));
 }
 
 Weights::Weights(const models::DecoderConfig& config, const Parameters& parameters,

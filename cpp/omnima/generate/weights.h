@@ -27,6 +27,7 @@ struct Weight {
 struct Linear {
   quant::Matrix weight;                               // [outputs, inputs]
   std::shared_ptr<const quant::PackedMatrix> packed;  // the same for activations in 8 bits, or null
+  bool in_halves = false;                             // it meets activations in bfloat16
   Weight bias;                                        // [outputs]
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
@@ -56,10 +57,11 @@ using Formats = std::map<std::string, std::string>;
 // Where in a file each number of a head lies (rotary pairs may be neighbours there).
 using HeadOrder = std::vector<std::int64_t>;
 
-// What matrices of a few bits are multiplied with. kFloat32: the numbers as they are. kInt8: each
-// piece of 32 as signed bytes with a scale, which is faster and another result.
-enum class Activations { kFloat32, kInt8 };
-// "float32" or "int8"; else a ConfigError.
+// What matrices are multiplied with. kFloat32: the numbers as they are. kBf16: rounded to bfloat16,
+// where the matrix is stored so. kInt8: each piece of 32 as signed bytes with a scale, where it is
+// stored in a few bits. Both are faster and another result.
+enum class Activations { kFloat32, kBf16, kInt8 };
+// "float32", "bf16" or "int8"; else a ConfigError.
 Activations activations_named(const std::string& name);
 
 struct Weights {

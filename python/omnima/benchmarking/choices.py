@@ -11,7 +11,7 @@ from omnima.errors import ConfigError
 
 TASKS = ("train", "evaluate", "tokenize")
 PRECISIONS = ("bf16", "fp32")
-ACTIVATIONS = ("float32", "int8")
+ACTIVATIONS = ("float32", "bf16", "int8")
 CACHES = ("fp32", "bf16", "int8")
 
 
@@ -40,7 +40,7 @@ def check_activations(given: str) -> str:
     'int8'
     """
     if given not in ACTIVATIONS:
-        raise ConfigError(f'activations is "{given}"; the choices are {" and ".join(ACTIVATIONS)}.')
+        raise ConfigError(f'activations is "{given}"; the choices are {", ".join(ACTIVATIONS)}.')
     return given
 
 

@@ -45,7 +45,8 @@ def open_in(
 
     kind, dtype = OURS[format]
     if kind is None:
-        return _opened(Model.from_pretrained(path, dtype=dtype), format)
+        rounded = activations if format == activations else "float32"
+        return _opened(Model.from_pretrained(path, dtype=dtype, activations=rounded), format)
     with tempfile.TemporaryDirectory(prefix="omnima-copy-") as place:
         if copy is None:
             copy = f"{place}/{kind}.gguf"

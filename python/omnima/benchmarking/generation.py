@@ -56,7 +56,8 @@ def benchmark_generation(
         Of the weights: "f32", "bf16", "int8" or "int4", or several. In 8 and 4 bits we compute from
         the GGUF file of llama.cpp (Q8_0, Q4_0), other peers from their own nearest kind.
     activations
-        What we multiply matrices of 8 and 4 bits with: "float32" or "int8".
+        What we multiply with: "float32"; "int8" where the format is int8 or int4; "bf16" where it
+        is bf16.
     cache_precision
         Of our keys and values: "fp32", "bf16" or "int8".
     sequences, prompt_tokens, new_tokens

@@ -31,7 +31,7 @@ def bench(
         help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default "
         "(quantize: int8, int4, nf4; int8,int4 by default)",
     ),
-    activations: str | None = typer.Option(None, help="int8, int4: " + ACTIVATIONS),
+    activations: str | None = typer.Option(None, help="ours: " + ACTIVATIONS),
     cache_precision: str | None = typer.Option(None, help="ours, " + CACHE),
     sequences: int | None = typer.Option(None, help="written together; batch: 16, else 1"),
     prompt_tokens: int | None = typer.Option(None, help="prefill: 512, else 64"),

@@ -9,7 +9,10 @@ import typer
 MODEL = "a directory, a GGUF file or a name on the Hugging Face hub: owner/name[@revision]"
 TOKENIZER = "of a tokenizer or a model: " + MODEL
 CACHE = "of keys and values: fp32, bf16 or int8 (half and a quarter of the memory, rounded)"
-ACTIVATIONS = "what quantized matrices are multiplied with: float32, or int8 (faster, rounded)"
+ACTIVATIONS = (
+    "what matrices are multiplied with: float32; faster and rounded: int8 for quantized matrices, "
+    "bf16 for those in bfloat16"
+)
 
 
 def model_argument() -> Any:

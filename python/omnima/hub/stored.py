@@ -111,7 +111,8 @@ class StoredModel:
         strict
             Refuse weights that hold NaN or infinity instead of warning.
         activations
-            What matrices are multiplied with: "float32", or "int8" where their format allows it.
+            What matrices are multiplied with: "float32", "bf16" where they are in bfloat16, or
+            "int8" where their format allows it.
         device
             Where to write: "cpu", or a GPU, to which the weights are copied.
 

@@ -53,7 +53,8 @@ def profile_generation(
     format
         Of its weights, as for :func:`omnima.benchmarking.benchmark_generation`.
     activations
-        What matrices of 8 and 4 bits are multiplied with: "float32" or "int8".
+        What matrices are multiplied with: "float32"; "int8" where the format is int8 or int4, or
+        "bf16" where it is bf16.
     cache_precision
         Of keys and values: "fp32", "bf16" or "int8".
     preset, params, vocab_size, context
