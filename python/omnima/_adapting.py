@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnima.config import ModelConfig
 from omnima.errors import ConfigError
+from omnima.tokenizers.chat_files import template_beside
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from omnima.hub import Origin
     from omnima.hub.naming import Names
     from omnima.hub.quantized import Quantization
+    from omnima.tokenizers import Tokenizer
 
 
 class Adaptable(ABC):
     """Adds, saves, loads, exchanges and merges adapters."""
 
     config: ModelConfig
+    tokenizer: Tokenizer | None
     origin: Origin | None
     quantization: Quantization | None
     #: What each adapter is, by name.
@@ -228,6 +231,9 @@ class Adaptable(ABC):
     def load_adapter(self, directory: str | Path, name: str | None = None) -> str:
         """Read an adapter from a directory of PEFT and use it alone.
 
+        A chat template that lies there is taken where the model's tokenizer has none: the adapter
+        learned conversations in that form.
+
         Parameters
         ----------
         directory
@@ -255,6 +261,8 @@ class Adaptable(ABC):
         found = read_adapter(directory, self.config.to_dict(), self.linear_modules)
         self._attach(chosen, found.options, found.modules)
         found.fill(self.core.adapter_parameters(chosen))
+        if self.tokenizer is not None and self.tokenizer.chat_template is None:
+            self.tokenizer.chat_template = template_beside(Path(directory))
         return chosen
 
     def merge_adapters(self) -> None:

@@ -54,7 +54,7 @@ PYTHON = {
     "data": BASE | {"tokenizers"},
     "hub": BASE | {"config", "tokenizers"},
     "adapters": BASE | {"config", "hub"},
-    "_adapting": BASE | {"config", "adapters", "hub"},
+    "_adapting": BASE | {"config", "adapters", "hub", "tokenizers"},
     "generation": BASE | {"config", "tokenizers", "model"},
     "_growth": BASE | {"config"},
     "quantization": BASE | {"config", "tokenizers", "data", "hub", "model"},

@@ -52,9 +52,7 @@ def chat(
     from omnima.cli.writing import open_model
     from omnima.generation import ChatSession
 
-    model, tokenizer = open_model(directory, strict, activations, device, adapter)
-    if adapter is not None:
-        _take_template(tokenizer, adapter)
+    model, _ = open_model(directory, strict, activations, device, adapter)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -73,16 +71,6 @@ def chat(
         _at_terminal(talk)
     else:
         _of_pipe(talk)
-
-
-def _take_template(tokenizer: Any, adapter: str) -> None:
-    """The template that an adapter was trained with, where the model has none of its own."""
-    from omnima.tokenizers import chat_files
-
-    path = Path(adapter)
-    if tokenizer.chat_template is None and (path / chat_files.FILE).is_file():
-        found = chat_files.read(path, {}, path)
-        tokenizer.chat_template = {name: each.text for name, each in found.items()}
 
 
 def _loaded(talk: ChatSession, path: str) -> ChatSession:

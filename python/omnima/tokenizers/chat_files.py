@@ -39,6 +39,12 @@ def read(directory: Path, config: Mapping[str, Any], config_file: Path) -> Templ
     return found or from_value(config.get(KEY), f"{config_file}, {KEY}")
 
 
+def template_beside(directory: Path) -> dict[str, str] | None:
+    """The texts of the templates in a directory's files by name; None where there are none."""
+    found = read(directory, {}, directory)
+    return {name: each.text for name, each in found.items()} or None
+
+
 def from_value(value: Any, source: str) -> Templates:
     """Read what a config says: one template, or a list of named ones."""
     if value is None:

@@ -24,6 +24,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     },
     "instruction": {"instruction": "Hi?", "input": "", "output": "Ho."},
     "tasks": {"instruction": "Hi?", "instances": [{"input": "", "output": "Ho."}]},
+    "question": {"question": "Hi?", "answer": "Ho."},
     "completion": {"prompt": "Hi?", "completion": "Ho."},
     "preference": {"prompt": "Hi?", "chosen": "Ho.", "rejected": "Hu."},
     "text": {"text": "Hi? Ho."},
@@ -288,6 +289,7 @@ def test_broken_records_are_left_out_and_counted_when_asked(tmp_path: Path) -> N
         ("instruct/dolly_6400_reexport.jsonl.gz", "instruction", 6400),
         ("instruct/llms_from_scratch.json", "instruction", 988),
         ("instruct/self_instruct_seed_tasks.jsonl", "tasks", 175),
+        ("gsm8k/train.jsonl.gz", "question", 7473),
         ("preference/llms_from_scratch_preference.json", "preference", 988),
     ],
 )

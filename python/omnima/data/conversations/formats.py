@@ -202,6 +202,11 @@ def _read_tasks(record: Mapping[str, Any], place: str) -> Iterator[Example]:
         yield Conversation((*asked, {"role": "assistant", "content": answer}), place)
 
 
+def _read_question(record: Mapping[str, Any], place: str) -> Iterator[Example]:
+    asked = {**record, "instruction": record["question"]}
+    yield from _read_instruction(asked, place)
+
+
 def _read_completion(record: Mapping[str, Any], place: str) -> Iterator[Example]:
     yield _answer(record["prompt"], record["completion"], "completion", place)
 
@@ -272,6 +277,8 @@ FORMATS = (
     Format("tasks", "instruction and instances", _has("instruction", "instances"), _read_tasks),
     Format("instruction", "instruction, perhaps input, and output", _has("instruction"),
            _read_instruction),
+    Format("question", "question, perhaps context, and answer", _has("question", "answer"),
+           _read_question),
     Format("completion", "prompt and completion", _has("prompt", "completion"), _read_completion),
     Format("text", "text", _has("text"), _read_text),
 )  # fmt: skip
