@@ -278,7 +278,11 @@ class Model(Adaptable, Shared):
         ConfigError
             Fewer rows than there are, or an unknown init.
         """
-        self._check_without_adapters("resize")
+        if self.adapters:
+            raise ConfigError(
+                f"The adapters {', '.join(self.adapters)} stand at the model as it is: remove them "
+                "first, or merge and drop them."
+            )
         rows = rows_of(vocab_size, multiple_of)
         self._decoder, self.config = grown(
             self.core, self.config, rows, init, seed, check_device(self.device)

@@ -96,6 +96,9 @@ class AdapterOptions:
         if not 0 < self.up_rate <= 1e6:
             raise ConfigError(f"up_rate is {self.up_rate}, but must be above 0.")
 
+        for pattern in (*self.rank_pattern, *self.alpha_pattern):
+            _check_pattern(pattern)
+
     def rank_of(self, module: str) -> int:
         """The rank at a module."""
         return int(_by_pattern(self.rank_pattern, module, self.rank))
@@ -107,12 +110,28 @@ class AdapterOptions:
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
 
 
+# Names with alternatives and any text (.*), escaped characters, groups; nothing is repeated but by
+# .*, and that a few times: a pattern out of a file must not keep us busy for ever.
+_PATTERN = re.compile(r"(?:[\w\-^$|()]|\\.|\.\*?)+")
+_MOST_TEXTS, _LONGEST = 3, 1000
+
+
+def _check_pattern(pattern: str) -> None:
+    simple = len(pattern) <= _LONGEST and pattern.count(".*") <= _MOST_TEXTS
+    if not simple or not _PATTERN.fullmatch(pattern):
+        raise ConfigError(
+            f'"{pattern[:60]}" is no pattern of module names: those are names, with .* for any '
+            f"text ({_MOST_TEXTS} times at most), | between alternatives and groups in brackets."
+        )
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f'"{pattern}" is no regular expression: {error}.') from error
+
+
 def _by_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """The first pattern (a regular expression of the end of a name, as PEFT has it) that fits."""
     for pattern, value in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except re.error as error:
-            raise ConfigError(f'"{pattern}" is no regular expression: {error}.') from error
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
     return otherwise

@@ -157,6 +157,9 @@ def test_a_target_that_is_nowhere_is_refused(targets: str | list[str]) -> None:
         ({"method": "pissa", "init": "gaussian"}, "has init"),
         ({"method": "dora", "init": "pissa"}, "DoRA begins with the base"),
         ({"rank_pattern": {"q_proj": 0}}, "rank of q_proj"),
+        ({"rank_pattern": {"(a+)+b": 2}}, "no pattern of module names"),
+        ({"alpha_pattern": {".*.*.*.*q": 2.0}}, "no pattern of module names"),
+        ({"alpha_pattern": {"(q_proj": 2.0}}, "no regular expression"),
         ({"name": "taken"}, "already"),
         ({"method": "ia3", "rank": 4}, "ia3 has no rank"),
     ],
@@ -230,6 +233,47 @@ def test_the_base_keeps_no_gradients_in_training() -> None:
     )
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_blocks_that_compute_twice_change_no_bit(method: str, precision: str) -> None:
+    made_of = []
+    for layers in (0, 2):
+        model = made()
+        model.add_adapter(method, **options_of(method))
+        options = _core.StepOptions()
+        options.precision, options.checkpoint_layers, options.schedule = (
+            precision,
+            layers,
+            "constant",
+        )
+        step = _core.TrainStep(model.core, options)
+        losses = [step.run_batches([(IDS, IDS)]).loss for _ in range(3)]
+        made_of.append((losses, step.state()["weights"].clone()))
+    (losses, weights), (again, same) = made_of
+    assert losses == again and torch.equal(weights, same)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_dealt_to_threads_give_the_same_gradient(method: str) -> None:
+    ids = torch.arange(48).view(8, 6)
+    threads, made_of = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            model = made()
+            model.add_adapter(method, **options_of(method))
+            moved(model, "default")
+            options = _core.StepOptions()
+            options.schedule, options.optimizer, options.lr = "constant", "sgd", 1e-2
+            step = _core.TrainStep(model.core, options)
+            norm = step.run_batches([(ids, ids)]).grad_norm
+            made_of.append((norm, step.state()["weights"].clone()))
+    finally:
+        torch.set_num_threads(threads)
+    (norm, weights), (again, same) = made_of
+    assert norm == pytest.approx(again, rel=1e-5) and distance(weights, same) < 1e-5
+
+
 def test_experts_take_adapters() -> None:
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = made(**experts)
@@ -256,8 +300,10 @@ def test_quantizing_and_growing_want_a_model_without_adapters() -> None:
     model.add_adapter(rank=2)
     with pytest.raises(ConfigError, match="adapters"):
         model.quantize("int8")
+    model.set_adapters({})
     with pytest.raises(ConfigError, match="adapters"):
         model.resize(70)
+    model.set_adapters("default")
     with pytest.raises(ConfigError, match="adapters"):
         model.save_pretrained("nowhere")
 
@@ -316,6 +362,15 @@ def test_factors_of_inputs_want_a_layer_of_their_own() -> None:
     options = AdapterOptions(kind="ia3", feedforward=("model.layers.0.mlp.up_proj",))
     with pytest.raises(ConfigError, match="of other modules"):
         model._attach("wrong", options, [model.linear_modules["model.layers.0.mlp.up_proj"]])
+
+
+def test_patterns_say_where_ranks_differ() -> None:
+    patterns = {r"layers\.1\..*\.q_proj": 3, "k_proj|v_proj": 5}
+    options = AdapterOptions.of("lora", rank=2, rank_pattern=patterns)
+    ranks = [
+        options.rank_of(f"model.layers.{n}.self_attn.{p}_proj") for n in (0, 1) for p in "qkvo"
+    ]
+    assert ranks == [2, 5, 5, 2, 3, 5, 5, 2]
 
 
 def test_options_by_method() -> None:
