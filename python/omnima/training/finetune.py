@@ -225,7 +225,7 @@ def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
             recipe.method,
             rank=recipe.rank,
             alpha=recipe.alpha,
-            targets=recipe.targets or "all-linear",
+            targets=recipe.targets or None,
             dropout=recipe.adapter_dropout,
             seed=recipe.train.seed,
         )

@@ -71,7 +71,9 @@ class FineTuneRecipe:
         maximum=1e6,
     )
     targets: tuple[str, ...] = option(
-        (), "adapters: names and patterns of modules; default: all-linear"
+        (),
+        "adapters: names and patterns of modules; default: all-linear; "
+        "ia3: keys, values, down_proj",
     )
     adapter_dropout: float = option(
         0.0, "adapters: share of their inputs left out in training", minimum=0.0, maximum=0.99

@@ -173,6 +173,15 @@ def test_an_adapter_learns_beside_the_model(method: str, quantized: bool, tmp_pa
         tuned(fresh(), data, tmp_path / "run", method=method)
 
 
+def test_factors_stand_where_their_paper_has_them(tmp_path: Path) -> None:
+    model, data = fresh(), sums(tmp_path / "a.jsonl")
+    tuned(model, data, tmp_path / "run", method="ia3", steps=1)
+    stands_at = {name.split(".")[-2] for name, _ in model.adapter_parameters()}
+    assert stands_at == {"k_proj", "v_proj", "down_proj"}
+    with pytest.raises(ConfigError, match="ia3 has no rank"):
+        tuned(fresh(), data, tmp_path / "other", method="ia3", rank=4)
+
+
 def test_without_held_out_samples_there_is_no_loss_before(tmp_path: Path) -> None:
     run = tuned(fresh(), sums(tmp_path / "a.jsonl"), tmp_path / "run", steps=1, val_fraction=0.0)
     assert run.summary["loss_before"] is None and run.summary["loss_after"] is None
