@@ -13,7 +13,8 @@ using kernels::MatrixView;
 constexpr std::int64_t kDepth = 1024;             // of a block, in numbers
 constexpr std::int64_t kPanelsBytes = 384 << 10;  // packed weights that stay in the second cache
 constexpr std::int64_t kMostPanels = 64;
-constexpr std::int64_t kFloats = 1 << 13;  // of weights, on their way to bfloat16
+constexpr std::int64_t kGatedBytes = 768 << 10;  // of sums that become a row of an mlp's middle
+constexpr std::int64_t kFloats = 1 << 13;        // of weights, on their way to bfloat16
 constexpr std::int64_t kLine = 64;
 constexpr std::int64_t kHalf = sizeof(bfloat16), kFloat = sizeof(float);
 
@@ -31,12 +32,6 @@ std::int64_t grain_of(std::int64_t panels, std::int64_t threads, std::int64_t mo
 }
 
 }  // namespace
-
-struct HalfProducts::Columns {
-  const Output& output;
-  std::int64_t first, count;
-  const quant::Matrix& weight() const { return output.linear->weight; }
-};
 
 // Rows lie a line further apart than they are long: so far apart as a cache's places repeat, they
 // would drive each other out.
@@ -80,14 +75,47 @@ void HalfProducts::run(std::span<const Output> outputs) {
               std::int64_t start = 0;  // of this output within all panels
               for (const Output& output : outputs) {
                 const std::int64_t all = output.linear->outputs, own = panels_of(all);
-                const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
-                const std::int64_t to = std::min(end - start, own);
+                const std::int64_t to = std::min(end - start, own), most = panels_at_once();
+                // A team of one is given all panels at once.
+                for (auto from = std::max<std::int64_t>(begin - start, 0); from < to;
+                     from += most) {
+                  const std::int64_t first = from * table_.panel_cols;
+                  const std::int64_t last = std::min(from + most, to) * table_.panel_cols;
+                  multiply({*output.linear, first, std::min(last, all) - first, output.y + first,
+                            output.stride},
+                           thread);
+                }
                 start += own;
-                if (from >= to) continue;
-                const std::int64_t first = from * table_.panel_cols;
-                multiply({output, first, std::min(to * table_.panel_cols, all) - first}, thread);
               }
             });
+}
+
+void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& make,
+                             HalfProducts& made) {
+  of_threads_.get(static_cast<std::size_t>(team_.size() * thread_bytes()));
+  if (!table_.reads_rows) pack_rows();
+  const std::int64_t panels = panels_of(up.outputs);
+  // Both sums of all rows stay in the second cache, too.
+  const std::int64_t fit = kGatedBytes / (2 * count_ * table_.panel_cols * kFloat);
+  const std::int64_t grain =
+      grain_of(panels, team_.size(), std::clamp<std::int64_t>(fit, 1, panels_at_once()));
+  const std::int64_t width = grain * table_.panel_cols, each = (2 * count_ + 1) * width;
+  auto* sums =
+      static_cast<float*>(gated_.get(static_cast<std::size_t>(team_.size() * each * kFloat)));
+  team_.run(panels, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (; begin < end; begin += grain) {  // a team of one is given all panels at once
+      const std::int64_t first = begin * table_.panel_cols;
+      const std::int64_t count = std::min(width, up.outputs - first);
+      float* x = sums + thread * each;
+      float* y = x + 2 * count_ * width;
+      multiply({gate, first, count, x, 2 * count}, thread);
+      multiply({up, first, count, x + count, 2 * count}, thread);
+      for (std::int64_t row = 0; row < count_; ++row, x += 2 * count) {
+        make(x, count, y);
+        table_.convert(y, count, made.row(row) + first);
+      }
+    }
+  });
 }
 
 // The strips of each block of depth, one block after another.
@@ -120,7 +148,7 @@ kernels::GemmStrip HalfProducts::strip(std::int64_t row, std::int64_t depth_begi
 
 // The columns' weights as a right factor [inputs, columns]: where they lie if they are stored so.
 MatrixView<bfloat16> HalfProducts::weights_of(const Columns& columns, char* memory) const {
-  const quant::Matrix& matrix = columns.weight();
+  const quant::Matrix& matrix = columns.linear.weight;
   if (matrix.format->layout == kernels::BlockLayout::kBf16) {
     return {reinterpret_cast<const bfloat16*>(matrix.row(columns.first)), 1, width_};
   }
@@ -142,8 +170,8 @@ void HalfProducts::multiply(const Columns& columns, int thread) {
   char* packed = memory + round_up(std::max(kFloats, width_) * kFloat, kLine) +
                  round_up(panels_at_once() * table_.panel_cols * width_ * kHalf, kLine);
   const MatrixView<bfloat16> weights = weights_of(columns, memory);
-  const std::int64_t stride = columns.output.stride;
-  float* y = columns.output.y + columns.first;
+  const std::int64_t stride = columns.stride;
+  float* y = columns.y;
   for (std::int64_t k = 0; k < width_; k += kDepth) {
     const std::int64_t depth = std::min(kDepth, width_ - k);
     table_.pack_right(weights.from(k, 0), depth, columns.count, packed);
@@ -155,7 +183,7 @@ void HalfProducts::multiply(const Columns& columns, int thread) {
       table_.multiply(strip(row, k, depth), packed, columns.count, depth, target);
     }
   }
-  const float* bias = columns.output.linear->bias.data();
+  const float* bias = columns.linear.bias.data();
   if (bias == nullptr) return;
   for (std::int64_t row = 0; row < count_; ++row) {
     for (std::int64_t i = 0; i < columns.count; ++i) {

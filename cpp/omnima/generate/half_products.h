@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "omnima/core/buffer.h"
@@ -34,9 +35,18 @@ class HalfProducts {
   void put(std::int64_t index, const float* x);
   // y = rows weight^T + bias of each output.
   void run(std::span<const Output> outputs);
+  // make(x, count, y) makes y [count] of x, a row's numbers of the gate and then those of up.
+  using Gate = std::function<void(const float* x, std::int64_t count, float* y)>;
+  // The rows of `made` = what is made of gate and up: their columns never leave the second cache.
+  void run_gated(const Linear& gate, const Linear& up, const Gate& make, HalfProducts& made);
 
  private:
-  struct Columns;  // of one output
+  struct Columns {  // of one output, with their sums [rows, count] `stride` apart
+    const Linear& linear;
+    std::int64_t first, count;
+    float* y;
+    std::int64_t stride;
+  };
 
   void pack_rows();
   void multiply(const Columns& columns, int thread);
@@ -51,7 +61,7 @@ class HalfProducts {
   std::int64_t count_ = 0, width_ = 0, stride_ = 0;
   kernels::bfloat16* rows_of_x_ = nullptr;
   const char* packed_rows_ = nullptr;  // where the kernel does not take rows as they are
-  core::Buffer x_, packed_x_, of_threads_;
+  core::Buffer x_, packed_x_, of_threads_, gated_;
 };
 
 }  // namespace omnima::generate

@@ -19,7 +19,8 @@
 namespace omnima::generate {
 namespace {
 
-constexpr std::int64_t kRowsOfAThread = 16;  // of those that are rounded: so many share lines of memory
+constexpr std::int64_t kRowsOfAThread =
+    16;  // of those that are rounded: so many share lines of memory
 
 // A buffer only grows: its contents are written before they are read.
 template <class Vector>
@@ -151,8 +152,13 @@ void Runner::mlp(const Layer& weights) {
 void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y) {
   const std::int64_t inner = mlp.up.outputs;
   const auto most = static_cast<std::int64_t>(rows_.size());  // any expert may be sent all rows
+  if (in_halves() && config_.gated()) {
+    grow(activated_, inner);
+    pass_gated(mlp, x, rows);
+    return products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
+  }
   grow(inner_, 2 * most * inner);
-  grow(activated_, std::max<std::int64_t>(most, team_.size()) * inner);
+  grow(activated_, most * inner);
   if (config_.gated()) {
     products({{&mlp.gate, inner_.data(), 2 * inner}, {&mlp.up, &inner_[inner], 2 * inner}}, x,
              rows);
@@ -160,19 +166,39 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
     products({{&mlp.up, inner_.data(), inner}}, x, rows);
   }
   const std::int64_t stride = (config_.gated() ? 2 : 1) * inner;
-  if (in_halves()) halves_.begin(rows, inner);
   {
     const core::Scope scope("activation");
-    share(rows, [&](std::int64_t begin, std::int64_t end, int thread) {
+    share(rows, [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t row = begin; row < end; ++row) {
-        float* made = &activated_[(in_halves() ? thread : row) * inner];
-        activate(&inner_[row * stride], inner, made);
-        if (in_halves()) halves_.put(row, made);
+        activate(&inner_[row * stride], inner, &activated_[row * inner]);
       }
     });
   }
-  if (in_halves()) halves_of_ = activated_.data();
   products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
+}
+
+// Leaves the mlp's middle in middle_, for the product that takes activated_.
+void Runner::pass_gated(const Mlp& mlp, const float* x, std::int64_t rows) {
+  const std::int64_t inner = mlp.up.outputs, hidden = mlp.up.inputs;
+  const core::Scope scope("products", 4.0 * static_cast<double>(rows * inner * hidden),
+                          static_cast<double>(mlp.gate.weight.bytes() + mlp.up.weight.bytes()));
+  take_halves(x, rows, hidden);
+  middle_.begin(rows, inner);
+  halves_.run_gated(
+      mlp.gate, mlp.up,
+      [&](const float* sums, std::int64_t count, float* made) { activate(sums, count, made); },
+      middle_);
+  halves_of_ = activated_.data();
+}
+
+// Rounds rows for the next products, unless they are there already.
+HalfProducts& Runner::take_halves(const float* x, std::int64_t rows, std::int64_t inputs) {
+  if (std::exchange(halves_of_, nullptr) == x) return x == activated_.data() ? middle_ : halves_;
+  halves_.begin(rows, inputs);
+  share(rows, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) halves_.put(row, x + row * inputs);
+  });
+  return halves_;
 }
 
 const std::vector<std::vector<Runner::Sent>>& Runner::routes(const Linear& router) {
@@ -289,14 +315,7 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   }
   const core::Scope scope(part, flops, bytes);
   if (in_halves()) {
-    const std::int64_t inputs = outputs.begin()->linear->inputs;
-    if (std::exchange(halves_of_, nullptr) != x) {
-      halves_.begin(rows, inputs);
-      share(rows, [&](std::int64_t begin, std::int64_t end, int) {
-        for (std::int64_t row = begin; row < end; ++row) halves_.put(row, x + row * inputs);
-      });
-    }
-    return halves_.run(outputs);
+    return take_halves(x, rows, outputs.begin()->linear->inputs).run(outputs);
   }
   if (wide_) {
     for (const Output& output : outputs) wide_product(output, x, rows);

@@ -97,6 +97,8 @@ class Runner final : public ModelRunner {
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y);
+  void pass_gated(const Mlp& mlp, const float* x, std::int64_t rows);
+  HalfProducts& take_halves(const float* x, std::int64_t rows, std::int64_t inputs);
   // y [inner] = what the activation makes of a row of gate and up, or of up alone.
   void activate(const float* x, std::int64_t inner, float* y);
   // Adds to projected_ what the experts make of the rows that the router sends to them.
@@ -152,7 +154,7 @@ class Runner final : public ModelRunner {
   core::Buffer part_;                    // of a matrix that is stored otherwise, in float32
   // Of a prompt: queries, keys and values side by side; a tile of each thread.
   core::Buffer tokens_, tiles_;
-  HalfProducts halves_{team_};
+  HalfProducts halves_{team_}, middle_{team_};
   const float* halves_of_ = nullptr;      // whose rows halves_ holds for the next products, if any
   std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes

@@ -14,7 +14,7 @@ struct Shape {
 };
 
 // Two products of the same rows, as one call makes them; the second has a bias.
-void check(const Shape& s, const std::string& format, kernels::Level level) {
+void check(const Shape& s, const std::string& format, kernels::Level level, int threads) {
   SCOPED_TRACE(testing::Message() << kernels::level_name(level) << " " << format << " " << s.rows
                                   << " x " << s.inputs << " x " << s.outputs);
   at::manual_seed(5);
@@ -22,7 +22,7 @@ void check(const Shape& s, const std::string& format, kernels::Level level) {
   std::vector<at::Tensor> weights{at::randn({s.outputs, s.inputs}),
                                   at::randn({s.others, s.inputs})};
   const at::Tensor bias = at::randn({s.others});
-  Team team(3);
+  Team team(threads);
   HalfProducts halves(team, level);
   halves.begin(s.rows, s.inputs);
   for (std::int64_t i = 0; i < s.rows; ++i) {
@@ -59,11 +59,50 @@ TEST(HalfProductsOf, OddShapesAtEveryLevel) {
                                                {47, 37, 65, 7},
                                                {32, 64, 300, 32},
                                                {70, 1025, 33, 5},
-                                               {13, 2100, 40, 70}}) {
+                                               {13, 2100, 40, 70},
+                                               {5, 600, 1700, 40}}) {
     for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
       for (const std::string format : {"f32", "bf16"}) {
-        check(shape, format, static_cast<kernels::Level>(level));
+        for (const int threads : {1, 3}) {
+          check(shape, format, static_cast<kernels::Level>(level), threads);
+        }
       }
+    }
+  }
+}
+
+TEST(HalfProductsOf, GateAndUpAreRoundedOnce) {
+  at::manual_seed(6);
+  for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
+    for (const int threads : {1, 3}) {
+      const std::int64_t rows = 37, inputs = 90, inner = 1999;
+      const at::Tensor x = at::randn({rows, inputs}), of_gate = at::randn({inner, inputs}),
+                       of_up = at::randn({inner, inputs}), bias = at::randn({inner});
+      Linear gate, up;
+      gate.weight = quant::matrix_of(of_gate), up.weight = quant::matrix_of(of_up);
+      gate.outputs = up.outputs = inner, gate.inputs = up.inputs = inputs;
+      up.bias.tensor = bias;
+      Team team(threads);
+      HalfProducts halves(team, static_cast<kernels::Level>(level));
+      HalfProducts made(team, static_cast<kernels::Level>(level));
+      halves.begin(rows, inputs);
+      made.begin(rows, inner);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        halves.put(i, x.const_data_ptr<float>() + i * inputs);
+      }
+      halves.run_gated(
+          gate, up,
+          [](const float* sums, std::int64_t count, float* y) {
+            for (std::int64_t i = 0; i < count; ++i) y[i] = sums[i] * sums[count + i];
+          },
+          made);
+      const auto rounded = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };
+      const at::Tensor expected = at::mm(rounded(x), rounded(of_gate).t()) *
+                                  (at::mm(rounded(x), rounded(of_up).t()) + bias.to(at::kDouble));
+      const at::Tensor found =
+          at::from_blob(made.row(0), {rows, inner}, {made.stride(), 1}, at::kBFloat16);
+      const at::Tensor off = (found.to(at::kDouble) - expected).abs() / (1 + expected.abs());
+      EXPECT_LT(off.max().item<double>(), 1.0 / 200) << level << " " << threads;
     }
   }
 }
