@@ -11,8 +11,23 @@ namespace omnima::models {
 namespace {
 
 constexpr std::int64_t kTokensAtOnce = 512;
+constexpr std::size_t kPartsAtOnce = 8;  // whose inputs are kept while matrices change places
 
 }  // namespace
+
+void Inputs::see(nn::Slot weight, const at::Tensor& x) {
+  const std::int64_t end = weight.first + weight.count;
+  const auto first = missing_.lower_bound(weight.first);
+  if (first == missing_.end() || *first >= end) return;
+  seen_[weight.first] = x.reshape({-1, x.size(-1)});
+  missing_.erase(first, missing_.lower_bound(end));
+  if (missing_.empty()) throw Enough();
+}
+
+void Moments::begin_pass(const Inputs* before) {
+  missing_ = wanted_;
+  before_ = before;
+}
 
 void Moments::see(nn::Slot weight, const at::Tensor& x) {
   const std::int64_t end = weight.first + weight.count;
@@ -22,21 +37,36 @@ void Moments::see(nn::Slot weight, const at::Tensor& x) {
   Sum& sum = sums_[weight.first];
   sum.count = weight.count;
   sum.rows += rows.size(0);
-  const at::Tensor more = ops::symmetric_product(rows.t(), rows, at::kFloat);
-  sum.sum = sum.sum.defined() ? sum.sum.add_(more) : more;
+  const auto add = [](at::Tensor& to, const at::Tensor& more) {
+    to = to.defined() ? to.add_(more) : more;
+  };
+  add(sum.of.moments, ops::symmetric_product(rows.t(), rows, at::kFloat));
+  if (before_ != nullptr) {
+    add(sum.of.drift, ops::product((before_->of(weight.first) - rows).t(), rows));
+  }
   missing_.erase(missing_.lower_bound(weight.first), missing_.lower_bound(end));
   if (missing_.empty()) throw Enough();
 }
 
-at::Tensor Moments::of(std::int64_t parameter) {
+quant::TextMoments Moments::of(std::int64_t parameter) {
   Sum* sum = find(parameter);
   if (sum == nullptr) return {};
-  if (!sum->mean.defined()) sum->mean = sum->sum.div_(static_cast<double>(sum->rows));
-  return sum->mean;
+  if (!sum->is_mean) {
+    const auto rows = static_cast<double>(sum->rows);
+    sum->of.moments.div_(rows);
+    if (sum->of.drift.defined()) sum->of.drift.div_(rows);
+    sum->is_mean = true;
+  }
+  return sum->of;
 }
 
 void Moments::divide(std::int64_t parameter, const at::Tensor& s) {
-  if (Sum* sum = find(parameter)) sum->mean = of(parameter).div(at::outer(s, s));
+  const at::Tensor both = at::outer(s, s);
+  if (Sum* sum = find(parameter)) {
+    sum->of = of(parameter);
+    sum->of.moments = sum->of.moments.div(both);
+    if (sum->of.drift.defined()) sum->of.drift = sum->of.drift.div(both);
+  }
 }
 
 Moments::Sum* Moments::find(std::int64_t parameter) {
@@ -46,35 +76,68 @@ Moments::Sum* Moments::find(std::int64_t parameter) {
   return parameter < after->first + after->second.count ? &after->second : nullptr;
 }
 
-CalibrationText::CalibrationText(const Decoder& model, const at::Tensor& ids) : model_(model) {
+void Replaced::swap() const {
+  for (const auto& [matrix, kept] : pairs_) {
+    auto* here = matrix.data_ptr<float>();
+    std::swap_ranges(here, here + matrix.numel(), kept.data_ptr<float>());
+  }
+}
+
+CalibrationText::CalibrationText(const Decoder& model, const at::Tensor& ids, bool follows_drift)
+    : model_(model) {
   const std::int64_t rows = std::max<std::int64_t>(1, kTokensAtOnce / ids.size(1));
   for (std::int64_t row = 0; row < ids.size(0); row += rows) {
     parts_.push_back(ids.narrow(0, row, std::min(rows, ids.size(0) - row)));
     nn::Pass pass = model.begin(parts_.back(), {});
     streams_.push_back(model.embed(parts_.back(), pass).x);
   }
+  if (follows_drift) true_streams_ = streams_;  // until a block is passed
 }
 
-void CalibrationText::show(std::int64_t layer, Moments& moments) const {
-  for (std::size_t i = 0; i < streams_.size(); ++i) {
-    moments.begin_pass();
-    try {
-      run(layer, i, &moments);
-    } catch (const Moments::Enough&) {  // the rest of the block is not worth its time
+void CalibrationText::show(std::int64_t layer, const Replaced& before, Moments& moments) const {
+  for (std::size_t i = 0; i < parts_.size(); i += kPartsAtOnce) {
+    const std::size_t end = std::min(parts_.size(), i + kPartsAtOnce);
+    std::vector<Inputs> as_before;
+    if (!true_streams_.empty()) {
+      before.swap();
+      for (std::size_t part = i; part < end; ++part) {
+        look(layer, part, true_streams_, as_before.emplace_back(moments.wanted()));
+      }
+      before.swap();
+    }
+    for (std::size_t part = i; part < end; ++part) {
+      moments.begin_pass(as_before.empty() ? nullptr : &as_before[part - i]);
+      look(layer, part, streams_, moments);
     }
   }
 }
 
-void CalibrationText::pass_on(std::int64_t layer) {
-  for (std::size_t i = 0; i < streams_.size(); ++i) streams_[i] = run(layer, i, nullptr);
+void CalibrationText::pass_on(std::int64_t layer, const Replaced& before) {
+  const auto pass = [&](Streams& streams) {
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      streams[i] = run(layer, parts_[i], streams[i], nullptr);
+    }
+  };
+  pass(streams_);
+  if (true_streams_.empty()) return;
+  before.swap();
+  pass(true_streams_);
+  before.swap();
 }
 
-at::Tensor CalibrationText::run(std::int64_t layer, std::size_t part,
+void CalibrationText::look(std::int64_t layer, std::size_t part, const Streams& streams,
+                           nn::InputObserver& observer) const {
+  try {
+    run(layer, parts_[part], streams[part], &observer);
+  } catch (const Enough&) {  // the rest of the block is not worth its time
+  }
+}
+
+at::Tensor CalibrationText::run(std::int64_t layer, const at::Tensor& ids, const at::Tensor& stream,
                                 nn::InputObserver* observer) const {
-  nn::Pass pass = model_.begin(parts_[part], {});
+  nn::Pass pass = model_.begin(ids, {});
   pass.observer = observer;
-  nn::Stream stream = model_.run_block(layer, {streams_[part]}, pass);
-  return stream.settle();
+  return model_.run_block(layer, {stream}, pass).settle();
 }
 
 }  // namespace omnima::models

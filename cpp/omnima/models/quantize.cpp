@@ -93,10 +93,8 @@ class Quantizer {
 
   void make(const Names& names, Moments& moments) {
     for (const auto& name : names) {
-      const std::int64_t place = places_.at(name);
       const std::string& format = options_.formats.at(name);
-      const at::Tensor weight = model_.arena().leaf(place).detach();
-      made_.push_back({name, format, quantized(weight, format, moments.of(place))});
+      made_.push_back({name, format, quantized(leaf(name), format, moments.of(places_.at(name)))});
     }
   }
 
@@ -105,7 +103,7 @@ class Quantizer {
     if (method_.scales == nullptr) return;
     for (const Foldable& fold : foldables(prefix, places_)) {
       const std::int64_t first = places_.at(fold.readers.front());
-      if (!moments.of(first).defined() || !all_quantized(fold.readers)) continue;
+      if (!moments.of(first).moments.defined() || !all_quantized(fold.readers)) continue;
       // The scales are chosen for those in the format of the first: others have finer ones.
       const std::string& format = options_.formats.at(fold.readers.front());
       std::vector<at::Tensor> weights, deciding;
@@ -113,7 +111,8 @@ class Quantizer {
         weights.push_back(leaf(name));
         if (options_.formats.at(name) == format) deciding.push_back(weights.back());
       }
-      const at::Tensor s = method_.scales(quant::format_named(format), deciding, moments.of(first));
+      const at::Tensor s =
+          method_.scales(quant::format_named(format), deciding, moments.of(first).moments);
       if (!s.defined()) continue;
       for (const at::Tensor& weight : weights) weight.mul_(s);
       for (const auto& name : fold.writers) {
@@ -124,7 +123,12 @@ class Quantizer {
     }
   }
 
-  bool reads_text() const { return method_.reads_text; }
+  // What a stage will change, as it is.
+  void keep(const Names& names, Replaced& before) const {
+    for (const auto& name : names) before.keep(leaf(name));
+  }
+
+  const quant::Method& method() const { return method_; }
   std::vector<QuantizedParameter> take() { return std::move(made_); }
 
   static constexpr const char* kLayers = "model.layers.";
@@ -133,16 +137,16 @@ class Quantizer {
   // The blocks of a matrix, which then holds their numbers. Without moments its rows know nothing
   // of each other: a table of all tokens is done in parts, in little memory.
   at::Tensor quantized(const at::Tensor& weight, const std::string& format_name,
-                       const at::Tensor& moments) const {
+                       const quant::TextMoments& text) const {
     const auto& format = quant::format_named(format_name);
     const std::int64_t rows = weight.size(0), inputs = weight.size(1);
     const std::int64_t part =
-        moments.defined() ? rows : std::max<std::int64_t>(1, kNumbersAtOnce / inputs);
+        text.moments.defined() ? rows : std::max<std::int64_t>(1, kNumbersAtOnce / inputs);
     const at::Tensor blocks = at::empty({rows, format.row_bytes(inputs)}, at::kByte);
     for (std::int64_t first = 0; first < rows; first += part) {
       const std::int64_t count = std::min(part, rows - first);
       const at::Tensor some = weight.narrow(0, first, count);
-      const auto levels = method_.quantize(format, some, moments);
+      const auto levels = method_.quantize(format, some, text);
       some.copy_(levels.numbers());
       blocks.narrow(0, first, count).copy_(levels.blocks());
     }
@@ -193,26 +197,30 @@ std::vector<QuantizedParameter> quantize(
     Decoder& model, const at::Tensor& ids, const QuantizeOptions& options,
     const std::function<void(std::int64_t, std::int64_t)>& progress) {
   const c10::NoGradGuard no_grad;
+  const core::LargePiecesApart apart;  // moments, their factors and matrices come in many sizes
   Quantizer quantizer(model, options);
   std::optional<CalibrationText> text;
-  if (quantizer.reads_text()) {
+  const quant::Method& method = quantizer.method();
+  if (method.reads_text) {
     require<ConfigError>(ids.defined(), "The method ", options.method,
                          " reads calibration text, but none was given.");
     model.check_ids(ids);
-    text.emplace(model, ids);
+    text.emplace(model, ids, method.follows_drift);
   }
   const std::int64_t layers = model.config().num_hidden_layers;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     progress(layer, layers);
     const std::string prefix = Quantizer::kLayers + std::to_string(layer) + ".";
+    Replaced before;
     for (const Names& stage : quantizer.stages(prefix)) {
       Moments moments(quantizer.places_of(stage));
-      if (text) text->show(layer, moments);
+      if (text) text->show(layer, before, moments);
+      if (method.follows_drift) quantizer.keep(stage, before);
       quantizer.scale(prefix, moments);
       quantizer.make(stage, moments);
     }
-    core::give_memory_back();  // a block's matrices and moments come in many sizes
-    if (text && layer + 1 < layers) text->pass_on(layer);
+    core::give_memory_back();
+    if (text && layer + 1 < layers) text->pass_on(layer, before);
   }
   text.reset();
   Moments none({});

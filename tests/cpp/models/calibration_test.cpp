@@ -40,18 +40,18 @@ TEST(Calibration, MomentsAreTheMeanOverAllTokens) {
   const c10::NoGradGuard no_grad;
   const Decoder model(small(), 3);
   const at::Tensor ids = at::randint(61, {50, 24}, at::kLong);  // more than one part
-  CalibrationText text(model, ids);
-  text.pass_on(0);
+  CalibrationText text(model, ids, false);
+  text.pass_on(0, {});
   const Recorder plain = recorded(model, ids, 1);
   ASSERT_GE(plain.seen.size(), 4);
   for (const auto& [slot, x] : plain.seen) {
     Moments moments({slot.first + slot.count - 1});  // any parameter of a layer stands for it
-    text.show(1, moments);
+    text.show(1, {}, moments);
     const at::Tensor expected = x.t().mm(x).div(x.size(0));
     for (std::int64_t i = 0; i < slot.count; ++i) {
-      EXPECT_TRUE(moments.of(slot.first + i).allclose(expected, 1e-4, 1e-5));
+      EXPECT_TRUE(moments.of(slot.first + i).moments.allclose(expected, 1e-4, 1e-5));
     }
-    EXPECT_FALSE(moments.of(slot.first + slot.count).defined());
+    EXPECT_FALSE(moments.of(slot.first + slot.count).moments.defined());
   }
 }
 
@@ -65,8 +65,8 @@ TEST(Calibration, APassEndsWhereAllWasSeen) {
   moments.begin_pass();
   EXPECT_NO_THROW(moments.see(first, plain.seen[0].second));
   EXPECT_NO_THROW(moments.see(plain.seen[2].first, plain.seen[2].second));  // not asked for
-  EXPECT_THROW(moments.see(second, plain.seen[1].second), Moments::Enough);
-  EXPECT_FALSE(moments.of(plain.seen[2].first.first).defined());
+  EXPECT_THROW(moments.see(second, plain.seen[1].second), Enough);
+  EXPECT_FALSE(moments.of(plain.seen[2].first.first).moments.defined());
 }
 
 TEST(Calibration, DividedInputsHaveDividedMoments) {
@@ -75,11 +75,45 @@ TEST(Calibration, DividedInputsHaveDividedMoments) {
   const at::Tensor ids = at::randint(61, {2, 24}, at::kLong);
   const auto [slot, x] = recorded(model, ids, 0).seen[0];
   Moments moments({slot.first});
-  CalibrationText(model, ids).show(0, moments);
+  CalibrationText(model, ids, false).show(0, {}, moments);
   const at::Tensor s = at::rand({x.size(1)}).add(0.5);
   moments.divide(slot.first, s);
   const at::Tensor y = x.div(s);
-  EXPECT_TRUE(moments.of(slot.first).allclose(y.t().mm(y).div(y.size(0)), 1e-4, 1e-5));
+  EXPECT_TRUE(moments.of(slot.first).moments.allclose(y.t().mm(y).div(y.size(0)), 1e-4, 1e-5));
+}
+
+// A block behind one that changed, whose own first matrices have changed as well.
+TEST(Calibration, TheDriftIsWhatInputsWereLessWhatTheyAreTimesWhatTheyAre) {
+  const c10::NoGradGuard no_grad;
+  const Decoder as_before(small(), 3);
+  Decoder model(small(), 3);
+  const at::Tensor ids = at::randint(61, {50, 24}, at::kLong);
+  CalibrationText text(model, ids, true);
+  const auto change = [&](const std::string& name, Replaced& before) {
+    for (const auto& [each, parameter] : model.named_parameters()) {
+      if (each != name) continue;
+      before.keep(parameter.detach());
+      parameter.detach().mul_(20);
+    }
+  };
+  Replaced first, second;
+  change("model.layers.0.mlp.up_proj.weight", first);
+  text.pass_on(0, first);
+  change("model.layers.1.self_attn.q_proj.weight", second);
+  const Recorder now = recorded(model, ids, 1), then = recorded(as_before, ids, 1);
+  ASSERT_EQ(now.seen.size(), then.seen.size());
+  for (std::size_t i = 0; i < now.seen.size(); ++i) {
+    const nn::Slot slot = now.seen[i].first;
+    const at::Tensor &x = now.seen[i].second, &was = then.seen[i].second;
+    Moments moments({slot.first});
+    text.show(1, second, moments);
+    const auto [own, drift] = moments.of(slot.first);
+    EXPECT_TRUE(own.allclose(x.t().mm(x).div(x.size(0)), 1e-4, 1e-5));
+    const at::Tensor expected = (was - x).t().mm(x).div(x.size(0));
+    const auto most = expected.abs().max().item<double>();
+    EXPECT_GT(most, 1e-5);
+    EXPECT_LT((drift - expected).abs().max().item<double>(), 2e-3 * most) << i;
+  }
 }
 
 }  // namespace

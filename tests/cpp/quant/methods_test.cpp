@@ -7,6 +7,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/quant/convert.h"
+#include "omnima/quant/methods/refit.h"
 
 namespace omnima::quant {
 namespace {
@@ -121,7 +122,10 @@ TEST(Gptq, IsOptimalBrainQuantizationColumnByColumn) {
     const Format& format = format_named(name);
     const at::Tensor weight = matrix(6, 128), moments = moments_of(128);
     const Levels scales = nearest_levels(format, weight, moments.diagonal().contiguous());
-    const at::Tensor found = kGptq.quantize(format, weight, moments).numbers();
+    Levels made = kGptq.quantize(format, weight, moments);
+    made.scales = scales.scales;  // those that the levels were chosen for
+    made.least = scales.least;
+    const at::Tensor found = made.numbers();
     const at::Tensor expected = plain_gptq(weight, moments, scales);
     // A number on the border between two levels may go either way, and so do those after it.
     EXPECT_GT((found - expected).abs().lt(1e-6).to(at::kDouble).mean().item<double>(), 0.97)
@@ -130,6 +134,66 @@ TEST(Gptq, IsOptimalBrainQuantizationColumnByColumn) {
                 0.02)
         << name;
   }
+}
+
+// The rows of a matrix by ordinary least squares over all of the text's inputs, in double.
+TEST(Gptq, ScalesAreRefittedToTheOutputs) {
+  for (const char* name : {"int4z_g32", "int4_g64", "nf4_g32x4"}) {
+    const Format& format = format_named(name);
+    const at::Tensor weight = matrix(6, 128), moments = moments_of(128);
+    Levels made = nearest_levels(format, weight, {});
+    const Levels before = made;
+    const at::Tensor old_scales = made.scales.clone(), old_least = made.least.clone();
+    const double old_error = output_error(weight - made.numbers(), moments);
+    refit_scales(made, weight, moments);
+    const double error = output_error(weight - made.numbers(), moments);
+    EXPECT_LT(error, 0.98 * old_error) << name;
+    EXPECT_TRUE(made.levels.equal(before.levels));
+
+    const at::Tensor root = at::linalg_cholesky(moments.to(at::kDouble)).t();  // H = R^T R
+    double least = 0;
+    const std::int64_t groups = made.groups(), size = made.grid().group;
+    for (std::int64_t row = 0; row < made.rows(); ++row) {
+      at::Tensor basis = at::zeros({128, made.grid().has_least ? 2 * groups : groups}, at::kDouble);
+      for (std::int64_t i = 0; i < 128; ++i) {
+        const auto level = made.levels[row][i].item<std::uint8_t>();
+        basis[i][i / size] = made.grid().values[level];
+        if (made.grid().has_least) basis[i][groups + i / size] = 1;
+      }
+      const at::Tensor aim = root.mv(weight[row].to(at::kDouble)).unsqueeze(1);
+      const at::Tensor best = std::get<0>(at::linalg_lstsq(root.mm(basis), aim));
+      least += (aim - root.mm(basis).mm(best)).square().sum().item<double>();
+    }
+    EXPECT_GE(error, 0.999 * least) << name;
+    // Scales of nf4 are bytes, which no longer hit the best.
+    EXPECT_LE(error, (made.grid().uniform() ? 1.02 : 2.0) * least) << name;
+  }
+}
+
+TEST(Gptq, RowsThatNoOtherScalesBringNearerStay) {
+  const Format& format = format_named("int4z_g32");
+  const at::Tensor weight = matrix(3, 64), moments = moments_of(64);
+  Levels made = nearest_levels(format, weight, {});
+  refit_scales(made, weight, moments);
+  const at::Tensor scales = made.scales.clone(), least = made.least.clone();
+  refit_scales(made, made.numbers(), moments);  // they are there already
+  EXPECT_TRUE(made.scales.equal(scales) && made.least.equal(least));
+}
+
+// A matrix whose inputs have drifted away from what they were.
+TEST(Gptq, FollowsTheOutputsOfBefore) {
+  const Format& format = format_named("int4z_g64");
+  const at::Tensor weight = matrix(16, 128);
+  at::manual_seed(6);
+  const at::Tensor mix = at::randn({128, 128}) + 3 * at::eye(128);
+  const at::Tensor was = at::randn({2000, 128}).mm(mix);
+  const at::Tensor x = was + 0.5 * was.mm(at::randn({128, 128}).div(12)) + at::randn({2000, 128});
+  const at::Tensor moments = x.t().mm(x).div(2000), drift = (was - x).t().mm(x).div(2000);
+  const auto missed = [&](const TextMoments& text) {
+    const at::Tensor made = kGptq.quantize(format, weight, text).numbers();
+    return (was.mm(weight.t()) - x.mm(made.t())).square().mean().item<double>();
+  };
+  EXPECT_LT(missed({moments, drift}), 0.9 * missed({moments}));
 }
 
 TEST(Gptq, LowersTheErrorOfTheOutputs) {

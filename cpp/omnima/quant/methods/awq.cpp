@@ -12,8 +12,9 @@ constexpr int kExponents = 20;  // shares of 1 that are tried (section 3.2, equa
 
 at::Tensor importance(const at::Tensor& moments) { return moments.diagonal().contiguous(); }
 
-Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor& moments) {
-  return nearest_levels(format, weight, moments.defined() ? importance(moments) : at::Tensor());
+Levels quantize(const Format& format, const at::Tensor& weight, const TextMoments& text) {
+  const bool read = text.moments.defined();
+  return nearest_levels(format, weight, read ? importance(text.moments) : at::Tensor());
 }
 
 // s = a^alpha of the magnitudes a of the inputs, with the alpha of the least output error.
@@ -41,6 +42,6 @@ at::Tensor scales(const Format& format, const std::vector<at::Tensor>& weights,
 
 }  // namespace
 
-const Method kAwq{"awq", true, quantize, scales};
+const Method kAwq{"awq", true, false, quantize, scales};
 
 }  // namespace omnima::quant

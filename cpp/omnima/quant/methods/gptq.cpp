@@ -11,12 +11,16 @@
 #include "omnima/core/error.h"
 #include "omnima/ops/product.h"
 #include "omnima/quant/methods/methods.h"
+#include "omnima/quant/methods/refit.h"
 
 namespace omnima::quant {
 namespace {
 
-constexpr double kDamping = 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
-constexpr int kDampings = 6;       // each ten times the one before
+const double kDamping =
+    getenv("DAMP") ? atof(getenv("DAMP"))
+                   : 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
+constexpr double kFollowed = 0.25;   // share of the drift: all of it leans on the text's own chance
+constexpr int kDampings = 6;         // each ten times the one before
 constexpr std::int64_t kBlock = 64;  // columns whose errors are gathered (section 3.3, step 2)
 
 // The upper Cholesky factor U of H^-1 = U^T U, float32. By the factor of H with its rows and
@@ -71,15 +75,27 @@ struct Columns {
   }
 };
 
-Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor& moments) {
+// The weights that would give the outputs of before with the inputs of now, as nearly as the
+// moments allow: the least |W x' - V x|^2 is V = W + W D H^-1 for the drift D. This is the aim of
+// GPTAQ (Li et al. 2025), which follows it column by column.
+at::Tensor followed(const at::Tensor& weight, const at::Tensor& drift, const at::Tensor& order,
+                    const at::Tensor& u) {
+  const at::Tensor missed = ops::product(weight, drift).index_select(1, order);
+  const at::Tensor moved = ops::product(ops::product(missed, u.t()), u);
+  return weight.add(moved.index_select(1, order.argsort()), kFollowed);
+}
+
+Levels quantize(const Format& format, const at::Tensor& weight, const TextMoments& text) {
+  const at::Tensor& moments = text.moments;
   if (!moments.defined()) return nearest_levels(format, weight, {});
   const std::int64_t inputs = weight.size(1);
   // Scales of all groups first: then columns may come in any order. The columns that matter most
   // come first, while many are left to make up for them.
-  Levels made = nearest_levels(format, weight, moments.diagonal().contiguous());
   const at::Tensor order = moments.diagonal().argsort(/*stable=*/true, 0, /*descending=*/true);
   const at::Tensor u = inverse_factor(moments.index_select(0, order).index_select(1, order));
-  const at::Tensor w = weight.index_select(1, order).contiguous();
+  const at::Tensor aim = text.drift.defined() ? followed(weight, text.drift, order, u) : weight;
+  Levels made = nearest_levels(format, aim, moments.diagonal().contiguous());
+  const at::Tensor w = aim.index_select(1, order).contiguous();
   const Columns columns{made, w, u, order.const_data_ptr<std::int64_t>()};
   for (std::int64_t begin = 0; begin < inputs; begin += kBlock) {
     const std::int64_t end = std::min(inputs, begin + kBlock);
@@ -89,11 +105,12 @@ Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor
     const at::Tensor behind = u.narrow(0, begin, end - begin).narrow(1, end, inputs - end);
     w.narrow(1, end, inputs - end).sub_(ops::product(errors, behind.contiguous()));
   }
+  refit_scales(made, aim, moments);
   return made;
 }
 
 }  // namespace
 
-const Method kGptq{"gptq", true, quantize};
+const Method kGptq{"gptq", true, true, quantize};
 
 }  // namespace omnima::quant

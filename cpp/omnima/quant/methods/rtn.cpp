@@ -4,12 +4,12 @@
 namespace omnima::quant {
 namespace {
 
-Levels quantize(const Format& format, const at::Tensor& weight, const at::Tensor&) {
+Levels quantize(const Format& format, const at::Tensor& weight, const TextMoments&) {
   return nearest_levels(format, weight, {});
 }
 
 }  // namespace
 
-const Method kRtn{"rtn", false, quantize};
+const Method kRtn{"rtn", false, false, quantize};
 
 }  // namespace omnima::quant
