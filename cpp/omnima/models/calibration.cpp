@@ -11,7 +11,10 @@ namespace omnima::models {
 namespace {
 
 constexpr std::int64_t kTokensAtOnce = 512;
-constexpr std::size_t kPartsAtOnce = 8;  // whose inputs are kept while matrices change places
+// What the text is kept in between blocks: there are two of it, and its rounding is far below
+// what quantizing does to it.
+constexpr at::ScalarType kKept = at::kBFloat16;
+constexpr std::size_t kPartsAtOnce = 2;  // whose inputs are kept while matrices change places
 
 }  // namespace
 
@@ -89,7 +92,7 @@ CalibrationText::CalibrationText(const Decoder& model, const at::Tensor& ids, bo
   for (std::int64_t row = 0; row < ids.size(0); row += rows) {
     parts_.push_back(ids.narrow(0, row, std::min(rows, ids.size(0) - row)));
     nn::Pass pass = model.begin(parts_.back(), {});
-    streams_.push_back(model.embed(parts_.back(), pass).x);
+    streams_.push_back(model.embed(parts_.back(), pass).x.to(kKept));
   }
   if (follows_drift) true_streams_ = streams_;  // until a block is passed
 }
@@ -137,7 +140,7 @@ at::Tensor CalibrationText::run(std::int64_t layer, const at::Tensor& ids, const
                                 nn::InputObserver* observer) const {
   nn::Pass pass = model_.begin(ids, {});
   pass.observer = observer;
-  return model_.run_block(layer, {stream}, pass).settle();
+  return model_.run_block(layer, {stream.to(at::kFloat)}, pass).settle().to(kKept);
 }
 
 }  // namespace omnima::models

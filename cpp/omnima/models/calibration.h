@@ -85,8 +85,9 @@ class CalibrationText {
             nn::InputObserver& observer) const;
 
   const Decoder& model_;
-  std::vector<at::Tensor> parts_;   // ids
-  Streams streams_, true_streams_;  // [rows, time, hidden]; none where no drift is followed
+  std::vector<at::Tensor> parts_;  // ids
+  Streams streams_,
+      true_streams_;  // bfloat16 [rows, time, hidden]; none where no drift is followed
 };
 
 }  // namespace omnima::models

@@ -29,10 +29,14 @@ struct Recorder : nn::InputObserver {
 Recorder recorded(const Decoder& model, const at::Tensor& ids, std::int64_t layer) {
   Recorder recorder;
   nn::Pass pass = model.begin(ids, {});
-  nn::Stream stream = model.embed(ids, pass);
-  for (std::int64_t i = 0; i < layer; ++i) stream = model.run_block(i, stream, pass);
+  // As it is kept between blocks.
+  const auto kept = [](nn::Stream stream) {
+    return nn::Stream{stream.settle().to(at::kBFloat16).to(at::kFloat)};
+  };
+  nn::Stream stream = kept(model.embed(ids, pass));
+  for (std::int64_t i = 0; i < layer; ++i) stream = kept(model.run_block(i, stream, pass));
   pass.observer = &recorder;
-  model.run_block(layer, {stream.settle()}, pass);
+  model.run_block(layer, stream, pass);
   return recorder;
 }
 

@@ -1,9 +1,9 @@
 // GPTQ (Frantar et al. 2022): columns are rounded one after the other, and those that are still to
 // come make up for the error as far as the second moments H of the inputs allow.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,28 +16,34 @@
 namespace omnima::quant {
 namespace {
 
-const double kDamping =
-    getenv("DAMP") ? atof(getenv("DAMP"))
-                   : 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
-constexpr double kFollowed = 0.25;   // share of the drift: all of it leans on the text's own chance
-constexpr int kDampings = 6;         // each ten times the one before
+constexpr double kDamping = 0.01;  // of the mean of the diagonal, added to it (section 3.3, step 3)
+constexpr int kDampings = 6;       // each ten times the one before
+constexpr double kFollowed = 0.25;
+constexpr std::int64_t kColumnsAtOnce = 256;  // of a factor's inverse
 constexpr std::int64_t kBlock = 64;  // columns whose errors are gathered (section 3.3, step 2)
 
 // The upper Cholesky factor U of H^-1 = U^T U, float32. By the factor of H with its rows and
-// columns in reverse: J H J = L L^T, so H = R R^T with R = J L J upper triangular, and U = R^-1.
+// columns in reverse: J H J = L L^T, so H = R R^T with R = J L J upper triangular, and
+// U = R^-1 = J L^-1 J. Few matrices of this size are there at a time.
 at::Tensor inverse_factor(const at::Tensor& moments) {
+  const std::int64_t size = moments.size(0);
   const double mean = moments.diagonal().to(at::kDouble).mean().item<double>();
   double damping = kDamping * mean;
   for (int i = 0; i < kDampings; ++i, damping *= 10) {
-    at::Tensor damped = moments.to(at::kDouble).flip({0, 1});  // few of this size at a time
+    at::Tensor damped = moments.flip({0, 1}).to(at::kDouble);
     damped.diagonal().add_(damping);
-    auto [lower, info] = at::linalg_cholesky_ex(damped);
+    const auto [lower, info] = at::linalg_cholesky_ex(damped);
     damped.reset();
     if (info.item<int>() != 0) continue;
-    const at::Tensor r = lower.flip({0, 1});
-    lower.reset();
-    const at::Tensor unit = at::eye(r.size(0), r.options());
-    return at::linalg_solve_triangular(r, unit, /*upper=*/true).to(at::kFloat).contiguous();
+    const at::Tensor u = at::empty({size, size}, at::kFloat);
+    for (std::int64_t begin = 0; begin < size; begin += kColumnsAtOnce) {
+      const std::int64_t count = std::min(kColumnsAtOnce, size - begin);
+      const at::Tensor unit = at::zeros({size, count}, at::kDouble);
+      unit.diagonal(-begin).fill_(1);
+      const at::Tensor columns = at::linalg_solve_triangular(lower, unit, /*upper=*/false);
+      u.narrow(1, size - begin - count, count).copy_(columns.flip({0, 1}));
+    }
+    return u;
   }
   throw core::Error(
       "The inputs of a matrix have second moments that no damping makes positive definite: is the "
@@ -77,7 +83,8 @@ struct Columns {
 
 // The weights that would give the outputs of before with the inputs of now, as nearly as the
 // moments allow: the least |W x' - V x|^2 is V = W + W D H^-1 for the drift D. This is the aim of
-// GPTAQ (Li et al. 2025), which follows it column by column.
+// GPTAQ (Li et al. 2025), which follows it column by column. Only a share of the way is gone: the
+// drift of a text of this size is half chance.
 at::Tensor followed(const at::Tensor& weight, const at::Tensor& drift, const at::Tensor& order,
                     const at::Tensor& u) {
   const at::Tensor missed = ops::product(weight, drift).index_select(1, order);
