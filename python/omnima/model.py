@@ -324,9 +324,9 @@ class Model(Adaptable, Shared):
         zero_point
             int4: levels above a least number of each group, 16 bits a group more; on by default.
         ends
-            What becomes of embedding and head of a model in four bits, and of the value projections
-            where several heads share one: ``"int8"`` with a scale a row, ``"same"`` as all
-            matrices, or ``"none"``: embedding and head are kept.
+            What becomes of embedding and head of a model in four bits, and of the projections to
+            keys and values where several heads share them: ``"int8"`` with a scale a row,
+            ``"same"`` as all matrices, or ``"none"``: embedding and head are kept.
         keep
             Patterns of parameters to keep, such as ``"model.layers.0.*"``.
         progress

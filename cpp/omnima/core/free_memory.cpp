@@ -9,7 +9,7 @@ namespace omnima::core {
 #ifdef __GLIBC__
 namespace {
 
-constexpr int kApart = 1 << 20, kUsual = 32 << 20;  // bytes; glibc's threshold grows to the latter
+constexpr int kApart = 2 << 20, kUsual = 32 << 20;  // bytes; glibc's threshold grows to the latter
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/outer.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
@@ -11,8 +12,8 @@ namespace omnima::models {
 namespace {
 
 constexpr std::int64_t kTokensAtOnce = 512;
-// What the text is kept in between blocks: there are two of it, and its rounding is far below
-// what quantizing does to it.
+// What the text is kept in between blocks, and what its moments are summed of: the rounding is far
+// below what quantizing does to it.
 constexpr at::ScalarType kKept = at::kBFloat16;
 constexpr std::size_t kPartsAtOnce = 2;  // whose inputs are kept while matrices change places
 
@@ -36,16 +37,16 @@ void Moments::see(nn::Slot weight, const at::Tensor& x) {
   const std::int64_t end = weight.first + weight.count;
   const auto first = wanted_.lower_bound(weight.first);
   if (first == wanted_.end() || *first >= end) return;
-  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  const at::Tensor as_read = x.reshape({-1, x.size(-1)}), rows = as_read.to(kKept);
   Sum& sum = sums_[weight.first];
   sum.count = weight.count;
   sum.rows += rows.size(0);
-  const auto add = [](at::Tensor& to, const at::Tensor& more) {
-    to = to.defined() ? to.add_(more) : more;
-  };
-  add(sum.of.moments, ops::symmetric_product(rows.t(), rows, at::kFloat));
+  const at::Tensor more = ops::symmetric_product(rows.t(), rows, at::kFloat);
+  sum.of.moments = sum.of.moments.defined() ? sum.of.moments.add_(more) : more;
   if (before_ != nullptr) {
-    add(sum.of.drift, ops::product((before_->of(weight.first) - rows).t(), rows));
+    if (!sum.of.drift.defined()) sum.of.drift = at::zeros_like(more);
+    const at::Tensor apart = (before_->of(weight.first) - as_read).to(kKept);
+    ops::add_product(sum.of.drift, apart.t(), rows);
   }
   missing_.erase(missing_.lower_bound(weight.first), missing_.lower_bound(end));
   if (missing_.empty()) throw Enough();

@@ -215,11 +215,12 @@ std::vector<QuantizedParameter> quantize(
     for (const Names& stage : quantizer.stages(prefix)) {
       Moments moments(quantizer.places_of(stage));
       if (text) text->show(layer, before, moments);
+      core::give_memory_back();  // what the text's pass left
       if (method.follows_drift) quantizer.keep(stage, before);
       quantizer.scale(prefix, moments);
       quantizer.make(stage, moments);
+      core::give_memory_back();
     }
-    core::give_memory_back();
     if (text && layer + 1 < layers) text->pass_on(layer, before);
   }
   text.reset();

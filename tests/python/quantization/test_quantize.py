@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -110,8 +111,8 @@ def test_text_makes_four_bits_better(kind):
     assert found["gptq"] < 0.8 * found["rtn"] and found["awq"] < most * found["rtn"], found
 
 
-def test_a_matrix_sees_what_those_before_it_made_quantized():
-    """The last matrix of a block in one go, and alone when the others are quantized already."""
+def test_a_matrix_sees_what_those_before_it_made_and_what_they_would_have():
+    """The last matrix of a block in one go, with others that came quantized, and alone."""
     name = "model.layers.0.mlp.down_proj.weight"
     model, twice = made(), made()
     model.quantize("int4", "gptq", calibration=ids(), ends="none")
@@ -119,20 +120,20 @@ def test_a_matrix_sees_what_those_before_it_made_quantized():
     twice.quantization = None
     others = [each for each, _ in twice.named_parameters() if each != name]
     twice.quantize("int4", "gptq", calibration=ids(), ends="none", keep=others)
-    assert torch.equal(model.quantization.blocks[name], twice.quantization.blocks[name])
     alone = made()
     alone.quantize("int4", "gptq", calibration=ids(), ends="none", keep=others)
-    assert not torch.equal(model.quantization.blocks[name], alone.quantization.blocks[name])
+    found = [each.quantization.blocks[name] for each in (model, twice, alone)]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(found, 2))
 
 
-def test_values_that_heads_share_have_eight_bits():
-    name = "model.layers.0.self_attn.v_proj.weight"
+def test_keys_and_values_that_heads_share_have_eight_bits():
     shape = ModelConfig(**SHAPE, vocab_size=90).to_dict()
-    for to in ("int4", "nf4"):
-        assert plan(shape, to).formats[name] == "int8_g64"
     one_each = shape | {"num_key_value_heads": 4}
-    assert plan(one_each, "int4").formats[name] == "int4z_g64"
-    assert plan(shape, "int4", ends="same").formats[name] == "int4z_g64"
+    for name in (f"model.layers.0.self_attn.{which}_proj.weight" for which in "kv"):
+        for to in ("int4", "nf4"):
+            assert plan(shape, to).formats[name] == "int8_g64"
+        assert plan(one_each, "int4").formats[name] == "int4z_g64"
+        assert plan(shape, "int4", ends="same").formats[name] == "int4z_g64"
     before, found = made(), {}
     for ends in ("int8", "same"):
         model = made()
