@@ -17,8 +17,8 @@ METHODS = ("rtn", "gptq", "awq")
 GROUPS = (128, 64, 32)
 #: Matrices with a row for every token.
 _ENDS = ("model.embed_tokens.weight", "lm_head.weight")
-# Keys, and what each head sums. Where several heads share one they err most of all and are smallest:
-# in SmolLM2-135M 6% of the weights of a block, and nearly a fifth of what four bits cost.
+# Keys, and what each head sums. Where several heads share one they err most of all and are
+# smallest: in SmolLM2-135M 6% of the weights of a block, and nearly a fifth of what four bits cost.
 _SHARED = ("*.self_attn.k_proj.weight", "*.self_attn.v_proj.weight")
 # Tables that are looked up, and routers, which decide: as they are.
 _NEVER = ("model.embed_positions.weight", "model.relative_bias.weight", "*.mlp.gate.weight")
