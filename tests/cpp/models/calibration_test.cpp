@@ -18,6 +18,9 @@ DecoderConfig small() {
                                      {"max_position_embeddings", std::int64_t{24}}});
 }
 
+// As moments are summed of it.
+at::Tensor rounded(const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kFloat); }
+
 // Keeps what every layer of a pass reads, in the order in which they are reached.
 struct Recorder : nn::InputObserver {
   std::vector<std::pair<nn::Slot, at::Tensor>> seen;
@@ -51,7 +54,7 @@ TEST(Calibration, MomentsAreTheMeanOverAllTokens) {
   for (const auto& [slot, x] : plain.seen) {
     Moments moments({slot.first + slot.count - 1});  // any parameter of a layer stands for it
     text.show(1, {}, moments);
-    const at::Tensor expected = x.t().mm(x).div(x.size(0));
+    const at::Tensor expected = rounded(x).t().mm(rounded(x)).div(x.size(0));
     for (std::int64_t i = 0; i < slot.count; ++i) {
       EXPECT_TRUE(moments.of(slot.first + i).moments.allclose(expected, 1e-4, 1e-5));
     }
@@ -82,7 +85,7 @@ TEST(Calibration, DividedInputsHaveDividedMoments) {
   CalibrationText(model, ids, false).show(0, {}, moments);
   const at::Tensor s = at::rand({x.size(1)}).add(0.5);
   moments.divide(slot.first, s);
-  const at::Tensor y = x.div(s);
+  const at::Tensor y = rounded(x).div(s);
   EXPECT_TRUE(moments.of(slot.first).moments.allclose(y.t().mm(y).div(y.size(0)), 1e-4, 1e-5));
 }
 
@@ -112,8 +115,8 @@ TEST(Calibration, TheDriftIsWhatInputsWereLessWhatTheyAreTimesWhatTheyAre) {
     Moments moments({slot.first});
     text.show(1, second, moments);
     const auto [own, drift] = moments.of(slot.first);
-    EXPECT_TRUE(own.allclose(x.t().mm(x).div(x.size(0)), 1e-4, 1e-5));
-    const at::Tensor expected = (was - x).t().mm(x).div(x.size(0));
+    EXPECT_TRUE(own.allclose(rounded(x).t().mm(rounded(x)).div(x.size(0)), 1e-4, 1e-5));
+    const at::Tensor expected = rounded(was - x).t().mm(rounded(x)).div(x.size(0));
     const auto most = expected.abs().max().item<double>();
     EXPECT_GT(most, 1e-5);
     EXPECT_LT((drift - expected).abs().max().item<double>(), 2e-3 * most) << i;
