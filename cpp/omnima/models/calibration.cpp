@@ -28,8 +28,14 @@ void Inputs::see(nn::Slot weight, const at::Tensor& x) {
   if (missing_.empty()) throw Enough();
 }
 
-void Moments::begin_pass(const Inputs* before) {
+at::Tensor Inputs::of(std::int64_t first) const {
+  const auto found = seen_.find(first);
+  return found == seen_.end() ? at::Tensor() : found->second;
+}
+
+void Moments::begin_pass(std::int64_t tokens, const Inputs* before) {
   missing_ = wanted_;
+  tokens_ = tokens;
   before_ = before;
 }
 
@@ -43,10 +49,13 @@ void Moments::see(nn::Slot weight, const at::Tensor& x) {
   sum.rows += rows.size(0);
   const at::Tensor more = ops::symmetric_product(rows.t(), rows, at::kFloat);
   sum.of.moments = sum.of.moments.defined() ? sum.of.moments.add_(more) : more;
-  if (before_ != nullptr) {
+  const at::Tensor was = before_ == nullptr ? at::Tensor() : before_->of(weight.first);
+  sum.drifts = sum.drifts && was.defined() && was.size(0) == tokens_ && rows.size(0) == tokens_;
+  if (sum.drifts) {
     if (!sum.of.drift.defined()) sum.of.drift = at::zeros_like(more);
-    const at::Tensor apart = (before_->of(weight.first) - as_read).to(kKept);
-    ops::add_product(sum.of.drift, apart.t(), rows);
+    ops::add_product(sum.of.drift, (was - as_read).to(kKept).t(), rows);
+  } else {
+    sum.of.drift.reset();
   }
   missing_.erase(missing_.lower_bound(weight.first), missing_.lower_bound(end));
   if (missing_.empty()) throw Enough();
@@ -110,7 +119,7 @@ void CalibrationText::show(std::int64_t layer, const Replaced& before, Moments& 
       before.swap();
     }
     for (std::size_t part = i; part < end; ++part) {
-      moments.begin_pass(as_before.empty() ? nullptr : &as_before[part - i]);
+      moments.begin_pass(parts_[part].numel(), as_before.empty() ? nullptr : &as_before[part - i]);
       look(layer, part, streams_, moments);
     }
   }

@@ -19,8 +19,8 @@ class Inputs : public nn::InputObserver {
  public:
   explicit Inputs(const std::set<std::int64_t>& of) : missing_(of) {}
   void see(nn::Slot weight, const at::Tensor& x) override;
-  // [tokens, inputs]
-  const at::Tensor& of(std::int64_t first) const { return seen_.at(first); }
+  // [tokens, inputs]; undefined where the layer was not reached.
+  at::Tensor of(std::int64_t first) const;
 
  private:
   std::set<std::int64_t> missing_;
@@ -34,8 +34,10 @@ class Moments : public nn::InputObserver {
   explicit Moments(std::set<std::int64_t> of) : wanted_(std::move(of)) {}
 
   const std::set<std::int64_t>& wanted() const { return wanted_; }
-  // before: what the same layers multiplied with before anything was quantized; null: the same.
-  void begin_pass(const Inputs* before = nullptr);
+  // A pass over so many tokens. before: what the same layers multiplied with before anything was
+  // quantized; null: the same. Layers that do not read every token, as experts, have no drift: they
+  // may have read others.
+  void begin_pass(std::int64_t tokens = 0, const Inputs* before = nullptr);
   void see(nn::Slot weight, const at::Tensor& x) override;
   // Of the parameter at this place, or undefined where none came by.
   quant::TextMoments of(std::int64_t parameter);
@@ -45,13 +47,14 @@ class Moments : public nn::InputObserver {
  private:
   struct Sum {
     std::int64_t count = 0, rows = 0;
-    bool is_mean = false;
+    bool is_mean = false, drifts = true;
     quant::TextMoments of;
   };
 
   Sum* find(std::int64_t parameter);
 
   std::set<std::int64_t> wanted_, missing_;  // missing_: not yet seen in this pass
+  std::int64_t tokens_ = 0;                  // of this pass
   const Inputs* before_ = nullptr;
   std::map<std::int64_t, Sum> sums_;  // by the first parameter of a layer
 };

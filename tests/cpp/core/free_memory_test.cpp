@@ -3,7 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#ifdef __GLIBC__
+// Sanitizers have an allocator of their own.
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #include <malloc.h>
 
 #include <cstdlib>
