@@ -48,6 +48,8 @@ class Look {
     }
     look_.emplace(std::move(matrices));
   }
+  Look(std::vector<std::string> names, std::vector<quant::Matrix> matrices)
+      : names_(std::move(names)), look_(std::in_place, std::move(matrices)) {}
 
   std::vector<std::string> found() {
     std::vector<std::string> names;
@@ -153,12 +155,17 @@ class Gguf {
 
   // Of a type that Omnima does not read there is nothing to say: it is refused when it is read.
   std::unique_ptr<Look> look() const {
-    std::vector<Look::Stored> all;
+    std::vector<std::string> names;
+    std::vector<quant::Matrix> matrices;
     for (const auto& tensor : file_->header.tensors) {
       const quant::Format* format = quant::format_of_gguf_type(tensor.type);
-      if (format != nullptr) all.emplace_back(tensor.name, bytes_of(tensor, *format), format);
+      if (format == nullptr) continue;
+      const std::int64_t inputs = tensor.shape.back(), row = format->row_bytes(inputs);
+      const std::int64_t outputs = tensor.bytes / row;  // the header's reader has checked them
+      matrices.push_back({format, blob(tensor, {outputs, row}), outputs, inputs});
+      names.push_back(tensor.name);
     }
-    return std::make_unique<Look>(all);
+    return std::make_unique<Look>(std::move(names), std::move(matrices));
   }
 
   void read_ahead() const { file_->mapping->read_ahead(); }
@@ -180,9 +187,14 @@ class Gguf {
   }
 
   at::Tensor bytes_of(const io::GgufTensor& tensor, const quant::Format& format) const {
-    const auto mapping = file_->mapping;
     std::vector<std::int64_t> sizes = tensor.shape;
-    sizes.back() = sizes.back() / format.numbers * format.bytes;
+    sizes.back() = format.row_bytes(sizes.back());
+    return blob(tensor, sizes);
+  }
+
+  // Its bytes where they lie.
+  at::Tensor blob(const io::GgufTensor& tensor, at::IntArrayRef sizes) const {
+    const auto mapping = file_->mapping;
     return at::from_blob(mapping->data() + tensor.begin, sizes, [mapping](void*) {}, at::kByte);
   }
 
