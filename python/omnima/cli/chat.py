@@ -15,6 +15,13 @@ from omnima.cli.model_options import (
     model_argument,
     strict_option,
 )
+from omnima.cli.sampling_options import (
+    min_p_option,
+    repetition_penalty_option,
+    temperature_option,
+    top_k_option,
+    top_p_option,
+)
 from omnima.errors import OmnimaError
 
 if TYPE_CHECKING:
@@ -37,11 +44,11 @@ def chat(
     system: str | None = typer.Option(None, help="what the model is told before all messages"),
     session: str | None = typer.Option(None, help="a saved session to go on with"),
     max_new_tokens: int = typer.Option(512, min=1, help="tokens of an answer at most"),
-    temperature: float = typer.Option(0.8, min=0.0, help="0: always the likeliest token"),
-    top_k: int = typer.Option(0, min=0, help="only the K likeliest tokens; 0: all"),
-    top_p: float = typer.Option(0.95, min=0.0, max=1.0, help="only the likeliest share P"),
-    min_p: float = typer.Option(0.0, min=0.0, max=1.0, help="only tokens above P of the likeliest"),
-    repetition_penalty: float = typer.Option(1.0, min=0.01, help="above 1: repeats less"),
+    temperature: float = temperature_option(),
+    top_k: int = top_k_option(),
+    top_p: float = top_p_option(),
+    min_p: float = min_p_option(),
+    repetition_penalty: float = repetition_penalty_option(),
     seed: int = typer.Option(0, min=0, help="same seed, same answers"),
     activations: str = activations_option(),
     cache_precision: str = cache_option(),

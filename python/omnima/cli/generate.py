@@ -14,6 +14,13 @@ from omnima.cli.model_options import (
     strict_option,
 )
 from omnima.cli.output import print_json
+from omnima.cli.sampling_options import (
+    min_p_option,
+    repetition_penalty_option,
+    temperature_option,
+    top_k_option,
+    top_p_option,
+)
 
 
 def generate(
@@ -25,11 +32,11 @@ def generate(
     interactive: bool = typer.Option(False, "--interactive", help="read prompts, keep the history"),
     stream: bool = typer.Option(False, "--stream", help="show the text while it is written"),
     max_new_tokens: int = typer.Option(128, min=1, help="tokens to write at most"),
-    temperature: float = typer.Option(0.8, min=0.0, help="0: always the likeliest token"),
-    top_k: int = typer.Option(0, min=0, help="only the K likeliest tokens; 0: all"),
-    top_p: float = typer.Option(0.95, min=0.0, max=1.0, help="only the likeliest share P"),
-    min_p: float = typer.Option(0.0, min=0.0, max=1.0, help="only tokens above P of the likeliest"),
-    repetition_penalty: float = typer.Option(1.0, min=0.01, help="above 1: repeats less"),
+    temperature: float = temperature_option(),
+    top_k: int = top_k_option(),
+    top_p: float = top_p_option(),
+    min_p: float = min_p_option(),
+    repetition_penalty: float = repetition_penalty_option(),
     stop: list[str] | None = typer.Option(  # noqa: B008 - Typer's way to say it
         None, help="end before this text; may be repeated"
     ),

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omnima._device import check_device, check_offload
 from omnima.errors import CheckpointError, ConfigError
-from omnima.training.callbacks.handler import named
-from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.curriculum import Scores
 from omnima.training.display import Display
 from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, FineTuneRecipe
 from omnima.training.loop import Loop
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
-from omnima.training.trainer import Trainer, out_of
+from omnima.training.trainer import Trainer
+from omnima.training.whole_run import whole_run
 
 if TYPE_CHECKING:
     from omnima.model import Model
@@ -149,22 +147,17 @@ def run_recipe(
     stop_after: int | None = None,
 ) -> Run:
     """Do everything a recipe says; parameters as for :func:`finetune` and `Trainer.fit`."""
-    check_device(recipe.device)
-    check_offload(recipe.train.offload_optimizer, recipe.device)
-    display = display if display is not None else Display()
-    named([*callbacks, *make_trackers(recipe.train.track)])
-    directory = RunDirectory(out_of(recipe.train))
-    directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
-    try:
-        if resume and directory.summary.exists():
-            display.note(f"The run in {directory.path} is already finished.")
-            return Run.load(directory.path)
-        if model is None:
-            model = _open(recipe)
-        trainer = assemble(recipe, model, directory, display, callbacks)
-        return trainer.fit(resume=resume, stop_after=stop_after)
-    finally:
-        directory.release()
+    return whole_run(
+        recipe,
+        lambda directory, display: assemble(
+            recipe, _open(recipe) if model is None else model, directory, display, callbacks
+        ),
+        resume=resume,
+        overwrite=overwrite,
+        display=display,
+        stop_after=stop_after,
+        callbacks=callbacks,
+    )
 
 
 def _open(recipe: FineTuneRecipe) -> Model:

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omnima._device import check_device, check_offload
+from omnima._device import check_offload
 from omnima._durable import sync_directory
 from omnima.errors import ConfigError
-from omnima.training.callbacks.handler import named
-from omnima.training.callbacks.trackers import make_trackers
 from omnima.training.display import Display
 from omnima.training.foresight import require_memory
 from omnima.training.objective import special_tokens_of
 from omnima.training.recipe import TOKENIZERS, Recipe, parse_count
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
-from omnima.training.trainer import Trainer, out_of
+from omnima.training.trainer import Trainer
+from omnima.training.whole_run import whole_run
 
 
 def train(
@@ -50,20 +49,16 @@ def train(
     like
         A run whose model, tokenizer and tokens these must be, and the names of its files.
     """
-    check_device(recipe.device)
-    display = display if display is not None else Display()
-    # Before the text is read: a misspelt event, a package that is missing.
-    named([*callbacks, *make_trackers(recipe.train.track)])
-    directory = RunDirectory(out_of(recipe.train))
-    directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
-    try:
-        if resume and directory.summary.exists():
-            display.note(f"The run in {directory.path} is already finished.")
-            return Run.load(directory.path)
-        trainer = assemble(recipe, directory, display, callbacks)
-        return trainer.fit(resume=resume, stop_after=stop_after, like=like)
-    finally:
-        directory.release()
+    return whole_run(
+        recipe,
+        lambda directory, display: assemble(recipe, directory, display, callbacks),
+        resume=resume,
+        overwrite=overwrite,
+        display=display,
+        stop_after=stop_after,
+        callbacks=callbacks,
+        like=like,
+    )
 
 
 def assemble(
