@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omnima._device import check_offload
 from omnima._durable import sync_directory
 from omnima.errors import ConfigError
 from omnima.training.display import Display
@@ -67,7 +66,6 @@ def assemble(
     """Build what a recipe names, up to a trainer that is ready to fit."""
     from omnima import Model, data
 
-    check_offload(recipe.train.offload_optimizer, recipe.device)
     source = data.open_source(
         list(recipe.data),
         field=recipe.field,

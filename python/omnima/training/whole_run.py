@@ -43,13 +43,14 @@ def whole_run(
     :func:`omnima.training.launch.train`.
     """
     check_device(recipe.device)
-    check_offload(recipe.train.offload_optimizer, recipe.device)
     display = display if display is not None else Display()
     # Before the text is read: a misspelt event, a package that is missing.
     named([*callbacks, *make_trackers(recipe.train.track)])
     directory = RunDirectory(out_of(recipe.train))
     directory.claim(recipe.values(), recipe.identity(), resume=resume, overwrite=overwrite)
     try:
+        # After the claim: the run's own directory will do, too.
+        check_offload(recipe.train.offload_optimizer, recipe.device)
         if resume and directory.summary.exists():
             display.note(f"The run in {directory.path} is already finished.")
             return Run.load(directory.path)
