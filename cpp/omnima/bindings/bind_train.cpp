@@ -5,6 +5,7 @@
 
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/train/document_losses.h"
 #include "omnima/train/step.h"
 
@@ -30,8 +31,9 @@ data::Batch to_batch(const at::Tensor& ids, const at::Tensor& labels) {
   batch.time = ids.size(1);
   batch.input_ids = flat<std::int64_t>(ids, at::kLong);
   batch.labels = flat<std::int64_t>(labels, at::kLong);
-  batch.targets = static_cast<std::int64_t>(std::count_if(
-      batch.labels.begin(), batch.labels.end(), [](std::int64_t label) { return label != -100; }));
+  batch.targets = static_cast<std::int64_t>(
+      std::count_if(batch.labels.begin(), batch.labels.end(),
+                    [](std::int64_t label) { return label != core::kIgnoredLabel; }));
   return batch;
 }
 

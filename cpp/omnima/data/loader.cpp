@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/core/mix.h"
 #include "omnima/data/permutation.h"
 
@@ -18,7 +19,6 @@ using core::require;
 
 namespace {
 
-constexpr std::int64_t kIgnored = -100;
 // No epochs: their draws are their own.
 constexpr std::uint64_t kObjective = ~std::uint64_t{0};
 constexpr std::uint64_t kCurriculum = ~std::uint64_t{1};
@@ -113,12 +113,13 @@ void BatchPlan::fill(std::int64_t position, Batch& batch) const {
   batch.rows = options_.rows;
   batch.time = options_.time;
   batch.input_ids.assign(cells, options_.start_id);
-  batch.labels.assign(cells, kIgnored);
+  batch.labels.assign(cells, core::kIgnoredLabel);
   batch.segments.assign(documents_ ? cells : 0, 0);
   for (std::int64_t row = 0; row < options_.rows; ++row) {
     fill_row(position * options_.rows + row, batch, row);
   }
-  batch.targets = static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, kIgnored);
+  batch.targets =
+      static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, core::kIgnoredLabel);
 }
 
 BatchPlan::Place BatchPlan::place(std::int64_t row_of_run) const {
@@ -189,9 +190,9 @@ void BatchPlan::recut_row(std::uint64_t key, Batch& batch, std::int64_t row) con
   const std::vector<std::int64_t> targets(labels.begin(), labels.end());
   const std::vector<std::int32_t> numbers(segments.begin(), segments.end());
   const auto text_end =
-      static_cast<std::size_t>(std::ranges::find(targets, kIgnored) - targets.begin());
+      static_cast<std::size_t>(std::ranges::find(targets, core::kIgnoredLabel) - targets.begin());
   std::ranges::fill(ids, options_.start_id);
-  std::ranges::fill(labels, kIgnored);
+  std::ranges::fill(labels, core::kIgnoredLabel);
   std::vector<std::int64_t> cut;
   std::size_t at = 0;
   std::int32_t segment = 0;

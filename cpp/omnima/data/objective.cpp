@@ -5,6 +5,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
+#include "omnima/core/labels.h"
 #include "omnima/core/mix.h"
 
 namespace omnima::data {
@@ -13,7 +14,6 @@ namespace {
 using core::ConfigError;
 using core::require;
 
-constexpr std::int64_t kIgnored = -100;
 constexpr double kMasked = 0.8, kMaskedOrDrawn = 0.9;
 
 // Numbers in order, each a pure function of the key and its place.
@@ -104,13 +104,13 @@ void mask_tokens(const ObjectiveOptions& options, std::uint64_t key, std::span<s
   Dice dice(key);
   std::vector<std::int64_t> places;
   for (std::size_t i = 0; i < labels.size(); ++i) {
-    if (labels[i] == kIgnored) continue;
+    if (labels[i] == core::kIgnoredLabel) continue;
     ids[i] = labels[i];
     if (std::ranges::find(options.kept, labels[i]) == options.kept.end()) {
       places.push_back(static_cast<std::int64_t>(i));
     }
   }
-  std::ranges::fill(labels, kIgnored);
+  std::ranges::fill(labels, core::kIgnoredLabel);
   if (places.empty()) return;
   const std::int64_t count =
       std::max<std::int64_t>(1, std::llround(static_cast<double>(places.size()) * options.rate));

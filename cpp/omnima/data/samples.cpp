@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/core/mix.h"
 #include "omnima/data/permutation.h"
 
@@ -12,12 +13,6 @@ namespace omnima::data {
 using core::ConfigError;
 using core::DataError;
 using core::require;
-
-namespace {
-
-constexpr std::int64_t kIgnored = -100;
-
-}  // namespace
 
 SamplePlan::SamplePlan(SampleOptions options) : options_(std::move(options)) {
   check();
@@ -138,7 +133,7 @@ void SamplePlan::fill(std::int64_t position, Batch& batch) const {
   batch.time = longest(position);
   const auto cells = static_cast<std::size_t>(batch.rows * batch.time);
   batch.input_ids.assign(cells, options_.pad_id);
-  batch.labels.assign(cells, kIgnored);
+  batch.labels.assign(cells, core::kIgnoredLabel);
   batch.segments.assign(options_.packed ? cells : 0, 0);
   batch.reference.assign(options_.reference.empty() ? 0 : batch.rows, 0);
   for (std::int64_t row = 0; row < options_.rows; ++row) {
@@ -150,7 +145,8 @@ void SamplePlan::fill(std::int64_t position, Batch& batch) const {
       batch.reference[row] = options_.reference[static_cast<std::size_t>(sample)];
     }
   }
-  batch.targets = static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, kIgnored);
+  batch.targets =
+      static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, core::kIgnoredLabel);
 }
 
 void SamplePlan::fill_row(std::int64_t index, Batch& batch, std::int64_t row) const {

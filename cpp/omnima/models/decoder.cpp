@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/models/relative.h"
 #include "omnima/nn/checkpoint.h"
 #include "omnima/ops/device_ops.h"
@@ -251,8 +252,8 @@ at::Tensor Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& l
   for (std::int64_t row = 0; row < labels.size(0); ++row) {
     const auto* label = on_host.const_data_ptr<std::int64_t>() + row * labels.size(1);
     std::int64_t first = 0, last = labels.size(1);
-    while (first < last && label[first] == -100) ++first;
-    while (last > first && label[last - 1] == -100) --last;
+    while (first < last && label[first] == core::kIgnoredLabel) ++first;
+    while (last > first && label[last - 1] == core::kIgnoredLabel) --last;
     spans.emplace_back(first, last - first);
   }
   ops::LossTerms terms;
@@ -332,7 +333,7 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   if (!of_routers.defined()) return made;
   // These rows count among those of a step as their labels do.
   const at::Tensor means = of_routers / static_cast<double>(pass.routers);
-  made.share = labels.ne(-100).sum().item<double>() * options.scale;
+  made.share = labels.ne(core::kIgnoredLabel).sum().item<double>() * options.scale;
   made.routers = means[0] * (config_.router_aux_loss_coef * made.share) +
                  means[1] * (config_.router_z_loss_coef * made.share);
   made.of_routers = means.detach();
@@ -349,7 +350,7 @@ at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& l
   std::vector<at::Tensor> losses;
   for (std::int64_t i = 0; i < prediction_heads_.count(); ++i) {
     const at::Tensor targets = labels_ahead(labels, segments, i + 1);
-    const auto count = targets.ne(-100).sum().item<std::int64_t>();
+    const auto count = targets.ne(core::kIgnoredLabel).sum().item<std::int64_t>();
     require<DataError>(count > 0, "No label is left for prediction head ", i, ": the rows of ",
                        labels.size(1), " tokens are too short for it.");
     losses.push_back(loss_of(prediction_heads_.forward(i, x, pass), targets, pass,
@@ -360,7 +361,7 @@ at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& l
 
 at::Tensor Decoder::loss(const at::Tensor& ids, const at::Tensor& labels,
                          const at::Tensor& segments, bool as_trained) {
-  const int64_t targets = labels.ne(-100).sum().item<int64_t>();
+  const int64_t targets = labels.ne(core::kIgnoredLabel).sum().item<int64_t>();
   require<DataError>(targets > 0, "No label is left to learn from: all are -100.");
   const Losses made =
       losses(ids, labels, segments, {{}, 1.0 / static_cast<double>(targets), as_trained});

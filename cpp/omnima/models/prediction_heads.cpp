@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "omnima/core/labels.h"
+
 namespace omnima::models {
 
 PredictionHeads::PredictionHeads(nn::Arena& arena, const DecoderConfig& config, double std,
@@ -26,13 +28,14 @@ at::Tensor PredictionHeads::forward(std::int64_t index, const at::Tensor& trunk,
 }
 
 at::Tensor labels_ahead(const at::Tensor& labels, const at::Tensor& segments, std::int64_t ahead) {
-  at::Tensor shifted = at::full_like(labels, -100);
+  at::Tensor shifted = at::full_like(labels, core::kIgnoredLabel);
   const std::int64_t left = labels.size(1) - ahead;
   if (left <= 0) return shifted;
   at::Tensor begin = shifted.narrow(1, 0, left);
   begin.copy_(labels.narrow(1, ahead, left));
   if (segments.defined()) {
-    begin.masked_fill_(segments.narrow(1, ahead, left).ne(segments.narrow(1, 0, left)), -100);
+    begin.masked_fill_(segments.narrow(1, ahead, left).ne(segments.narrow(1, 0, left)),
+                       core::kIgnoredLabel);
   }
   return shifted;
 }

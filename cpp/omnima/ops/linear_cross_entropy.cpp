@@ -9,6 +9,7 @@
 
 #include <numeric>
 
+#include "omnima/core/labels.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/cross_entropy.h"
 #include "omnima/ops/device_ops.h"
@@ -21,8 +22,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-constexpr int64_t kIgnored = -100;
 
 // Rows a chunk: the logits of a chunk are held at a time, but the weight is packed and its gradient
 // rewritten once a chunk. Where threads work side by side, each holds a chunk of its own.
@@ -46,7 +45,7 @@ double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gra
       T* at = data<T>(logits) + row * vocab;
       if (cap > 0) caps.soft_cap(at, at, vocab, cap);
       std::copy_n(at, capped.size(), capped.data());
-      if (labels[row] == kIgnored) {
+      if (labels[row] == core::kIgnoredLabel) {
         if (with_gradient) std::fill(at, at + vocab, T{});
       } else if (with_gradient) {
         losses[row] = kernels.loss_and_gradient(at, vocab, labels[row], rule, scratch.data());
@@ -62,10 +61,10 @@ double chunk_loss(const at::Tensor& logits, const int64_t* labels, bool with_gra
 void check_labels(const at::Tensor& labels, int64_t vocab) {
   const auto* label = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.numel(); ++i) {
-    core::require<core::DataError>(label[i] == kIgnored || (label[i] >= 0 && label[i] < vocab),
-                                   "Label ", label[i], " at place ", i,
-                                   " lies outside the vocabulary of ", vocab, " tokens (", kIgnored,
-                                   " marks places to ignore).");
+    core::require<core::DataError>(
+        label[i] == core::kIgnoredLabel || (label[i] >= 0 && label[i] < vocab), "Label ", label[i],
+        " at place ", i, " lies outside the vocabulary of ", vocab, " tokens (",
+        core::kIgnoredLabel, " marks places to ignore).");
   }
 }
 

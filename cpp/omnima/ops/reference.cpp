@@ -18,6 +18,8 @@
 #include <cmath>
 #include <limits>
 
+#include "omnima/core/labels.h"
+
 namespace omnima::ops::reference {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
@@ -163,10 +165,10 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
                                 const at::Tensor& labels, double scale, const LossTerms& terms) {
   const at::Tensor logits =
       soft_cap(at::linear(hidden, weight.to(hidden.scalar_type())), terms.softcap).to(at::kFloat);
-  at::Tensor loss =
-      at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum, -100, terms.label_smoothing);
+  at::Tensor loss = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Sum,
+                                           core::kIgnoredLabel, terms.label_smoothing);
   if (terms.z_loss > 0) {
-    const at::Tensor counted = labels.ne(-100).to(at::kFloat);
+    const at::Tensor counted = labels.ne(core::kIgnoredLabel).to(at::kFloat);
     loss = loss + terms.z_loss * (at::logsumexp(logits, {1}).square() * counted).sum();
   }
   return loss * scale;

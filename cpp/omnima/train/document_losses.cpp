@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/train/flush_denormals.h"
 #include "omnima/train/row_workers.h"
 
@@ -22,7 +23,6 @@ namespace {
 // Adapters are prepared once, before the workers start.
 const nn::Compute kPrepared{at::kFloat, false, 0, false, 0, true};
 
-constexpr std::int64_t kIgnored = -100;
 constexpr std::int64_t kBatchTokens = 4096;
 
 struct Document {
@@ -50,7 +50,7 @@ data::Batch batch_of(std::span<const Document> documents, std::span<const std::i
   batch.time = documents.front().length;
   const auto cells = static_cast<std::size_t>(batch.rows * batch.time);
   batch.input_ids.assign(cells, start_id);
-  batch.labels.assign(cells, kIgnored);
+  batch.labels.assign(cells, core::kIgnoredLabel);
   auto ids = batch.input_ids.begin(), labels = batch.labels.begin();
   for (const Document& each : documents) {
     const auto text =
@@ -66,7 +66,7 @@ data::Batch batch_of(std::span<const Document> documents, std::span<const std::i
 at::Tensor losses_of_rows(models::Decoder& model, const BatchTensors& rows) {
   const at::Tensor logits = model.logits(rows.ids, kPrepared);
   return at::cross_entropy_loss(logits.flatten(0, 1), rows.labels.flatten(), {},
-                                at::Reduction::None, kIgnored)
+                                at::Reduction::None, core::kIgnoredLabel)
       .view_as(rows.labels)
       .sum(1, false, at::kDouble);
 }

@@ -8,6 +8,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/core/field.h"
+#include "omnima/core/labels.h"
 #include "omnima/core/scope.h"
 #include "omnima/train/row_workers.h"
 
@@ -70,13 +71,14 @@ PairLoss orpo(const PreferenceOptions& options, const Answer& chosen, const Answ
 
 bool has_labels(const data::Batch& batch, std::int64_t row) {
   const auto first = batch.labels.begin() + row * batch.time;
-  return std::any_of(first, first + batch.time, [](std::int64_t label) { return label != -100; });
+  return std::any_of(first, first + batch.time,
+                     [](std::int64_t label) { return label != core::kIgnoredLabel; });
 }
 
 double tokens_of(const data::Batch& batch, std::int64_t row) {
   const auto first = batch.labels.begin() + row * batch.time;
-  return static_cast<double>(
-      std::count_if(first, first + batch.time, [](std::int64_t label) { return label != -100; }));
+  return static_cast<double>(std::count_if(
+      first, first + batch.time, [](std::int64_t label) { return label != core::kIgnoredLabel; }));
 }
 
 Answer answer(const data::Batch& batch, std::int64_t row, double loss) {

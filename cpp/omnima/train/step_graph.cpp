@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "omnima/core/error.h"
+#include "omnima/core/labels.h"
 #include "omnima/optim/adamw.h"
 #include "omnima/train/step.h"
 
@@ -76,9 +77,10 @@ void check_tokens(const std::vector<data::Batch>& batches, std::int64_t vocab) {
     }
     for (std::size_t i = 0; i < batch.labels.size(); ++i) {
       const auto label = batch.labels[i];
-      core::require<core::DataError>(label == -100 || (label >= 0 && label < vocab), "Label ",
-                                     label, " at place ", i, " lies outside the vocabulary of ",
-                                     vocab, " tokens (-100 marks places to ignore).");
+      core::require<core::DataError>(label == core::kIgnoredLabel || (label >= 0 && label < vocab),
+                                     "Label ", label, " at place ", i,
+                                     " lies outside the vocabulary of ", vocab,
+                                     " tokens (-100 marks places to ignore).");
     }
   }
 }

@@ -1,5 +1,6 @@
 // A block takes a row: one pass for the maximum and the sum of exponentials together (each thread
 // rescales its sum when it meets a larger logit), one pass that writes the gradient.
+#include "omnima/core/labels.h"
 #include "omnima/kernels/cuda/cross_entropy.h"
 #include "omnima/kernels/cuda/device.h"
 
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kMostThreads) loss_rows(CrossEntropyTask<T> ta
     T* logits = task.logits + row * task.stride;
     const std::int64_t label = task.labels[row];
     if (label < 0 || label >= task.vocab) {  // the same for the whole block
-      if (threadIdx.x == 0) task.losses[row] = label == kIgnoredLabel ? 0.0f : NAN;
+      if (threadIdx.x == 0) task.losses[row] = label == core::kIgnoredLabel ? 0.0f : NAN;
       if (task.with_gradient) {
         rewrite_row<T, W>(logits, task.vocab, [](std::int64_t, float) { return 0.0f; });
       }

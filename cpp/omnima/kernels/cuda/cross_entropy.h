@@ -1,11 +1,10 @@
 // Softmax cross-entropy over rows of logits: the loss, and in place of the logits their gradient.
 #pragma once
 
+#include "omnima/core/labels.h"
 #include "omnima/kernels/cuda/types.h"
 
 namespace omnima::kernels::cuda {
-
-constexpr std::int64_t kIgnoredLabel = -100;
 
 template <class T>
 struct CrossEntropyTask {
