@@ -29,6 +29,12 @@ void grow(Vector& buffer, std::int64_t size) {
     buffer.resize(static_cast<std::size_t>(size));
 }
 
+// The threads of wide products are made by the first section that needs them and take over how its
+// caller treats denormals, for good: so they are made before forward() flushes them.
+void start_threads() {
+  at::parallel_for(0, at::get_num_threads(), 1, [](std::int64_t, std::int64_t) {});
+}
+
 void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
   kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(row),
                              matrix.inputs / matrix.format->numbers, out);
@@ -77,6 +83,7 @@ void Runner::prefill(SequenceState& state, std::span<const std::int64_t> tokens)
   for (std::int64_t i = 0; i < count; ++i) rows_.push_back(row_of(state, state.position() + i));
   state.advance(count);
   wide_ = count >= kWideRows;
+  if (wide_) start_threads();
   forward(tokens);
   wide_ = false;
 }

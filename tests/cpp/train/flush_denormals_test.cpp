@@ -5,11 +5,11 @@
 #include <ATen/record_function.h>
 
 #include <atomic>
-#include <limits>
 #include <mutex>
 #include <set>
 #include <thread>
 
+#include "../denormals.h"
 #include "omnima/train/row_workers.h"
 #include "step_fixture.h"
 
@@ -17,29 +17,6 @@
 
 namespace omnima::train {
 namespace {
-
-bool keeps_denormals() {
-  volatile float tiny = std::numeric_limits<float>::min();
-  return tiny * 0.5f > 0.0f;
-}
-
-// On how many of at::parallel_for's threads denormals are kept.
-int threads_that_keep() {
-  std::atomic<int> count{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    if (keeps_denormals()) ++count;
-  });
-  return count;
-}
-
-class WithThreads {
- public:
-  explicit WithThreads(int count) : before_(at::get_num_threads()) { at::set_num_threads(count); }
-  ~WithThreads() { at::set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 TEST(FlushDenormalsOfTraining, HoldsOnEveryThreadAndEndsOnEveryThread) {
   for (const int threads : {1, 2, 3}) {
