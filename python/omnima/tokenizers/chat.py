@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers import chat_files, chat_mask, chat_render, chat_turns
+from omnima.templates import process
+from omnima.templates.template import ChatTemplate, RenderedChat
+from omnima.templates.values import conversation, plain
+from omnima.tokenizers import chat_files, chat_mask, chat_turns
 from omnima.tokenizers.chat_files import DEFAULT, Templates
-from omnima.tokenizers.chat_render import ChatTemplate, RenderedChat
 from omnima.tokenizers.description import (
     ROLE_ADDED,
     ROLE_SPECIAL,
@@ -231,10 +233,10 @@ class ChatTemplates(ABC):
                 " gives the mask of the assistant's tokens"
             )
         given: dict[str, Any] = {
-            "messages": chat_render.conversation(messages),
-            "tools": chat_render.plain(tools, "tools"),
-            "documents": chat_render.plain(documents, "documents"),
-            **{name: chat_render.plain(each, name) for name, each in variables.items()},
+            "messages": conversation(messages),
+            "tools": plain(tools, "tools"),
+            "documents": plain(documents, "documents"),
+            **{name: plain(each, name) for name, each in variables.items()},
         }
         control = None
         if sanitize:
@@ -244,7 +246,7 @@ class ChatTemplates(ABC):
         ids = {"bos": named.bos, "eos": named.eos, "pad": named.pad, "unk": named.unknown}
         tokens = {f"{name}_token": named.pieces[i] for name, i in ids.items() if i is not None}
         values = {**tokens, "add_generation_prompt": bool(add_generation_prompt), **given}
-        return chat_render.render(template, values), control
+        return process.render(template, values), control
 
     def _control_tokens(self, template: ChatTemplate) -> re.Pattern[str]:
         """Special tokens, and the added ones that the template writes (but spaces are text)."""
@@ -256,7 +258,7 @@ class ChatTemplates(ABC):
         return known[template]
 
     def _found_control_tokens(self, template: ChatTemplate) -> re.Pattern[str]:
-        literals = chat_render.literals(template)
+        literals = process.literals(template)
         tokens = [
             piece
             for piece, role in zip(self.description.pieces, self.description.roles)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omnima._durable import write_durably
 from omnima.errors import DataError
-from omnima.tokenizers.chat_render import LARGEST, ChatTemplate, check_size
+from omnima.templates.template import LARGEST, ChatTemplate, check_size
 
 DEFAULT = "default"
 FILE, FOLDER = "chat_template.jinja", "additional_chat_templates"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from omnima.errors import DataError
+from omnima.templates import process
 from omnima.tokenizers import Tokenizer
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -17,6 +18,13 @@ WORK = "does too much work"
 WIDTH = "formats to a width of its own"
 DEEP = "nested too deeply"
 NESTED = "{% set ns = namespace(x=[], y=[]) %}{% for i in range(60) %}"
+
+
+@pytest.fixture(autouse=True)
+def counted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the process of templates: the sandbox and the count must do."""
+    monkeypatch.setattr(process, "_cannot", True)
+    monkeypatch.setattr(process, "_worker", None)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from omnima.tokenizers.chat_meter import EXPRESSION, PLAIN, STEP, Meter
+from omnima.templates.meter import EXPRESSION, PLAIN, STEP, Meter
 
 # Filters that instructions of ours are written as; no template can spell these names.
 _STEP, _TEXT, _SEEN, _MADE = ".step", ".text", ".seen", ".made"

@@ -1,0 +1,1 @@
+"""Chat templates: Jinja of strangers, rendered in a sandbox, in a process of its own."""
