@@ -76,7 +76,6 @@ def test_memory_is_bounded() -> None:
     ) as child:
         assert child.stdin is not None and child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
-        import pickle
 
         request = pickle.dumps(("render", ChatTemplate("{{ 'a' * 8000000 }}"), {}))
         child.stdin.write(len(request).to_bytes(8, "little") + request)
