@@ -59,7 +59,7 @@ def dpo(arguments: argparse.Namespace) -> None:
         arguments.data,
         model.tokenizer,
         CONTEXT,
-        paired=True,
+        form="pairs",
         on_error="skip",
         val_fraction=0.85,  # a few pairs are enough to be timed
     )

@@ -338,9 +338,9 @@ class SampleLoader(BatchSource):
     """
     Batches of samples of which only some tokens are labels, in an order that (seed, position) fix.
     """
-    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, paired: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, *, ids: torch.Tensor, supervised: torch.Tensor, ends: torch.Tensor, rows: typing.SupportsInt | typing.SupportsIndex, time: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, packed: bool = True, sequential: bool = False, paired: bool = False, pad_id: typing.SupportsInt | typing.SupportsIndex = 0, good: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> None:
         """
-        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest. paired: samples 2k and 2k + 1 stay side by side.
+        ids of all samples one behind the other, supervised: 1 where an id is a label, ends: of each sample, of at most time + 1 tokens. packed: several samples a row with segment numbers that attention does not cross; else one, as long as the batch's longest. paired: samples 2k and 2k + 1 stay side by side. good: of each of these, 1 where people liked the answer; or empty.
         """
     def next(self: BatchSource) -> tuple:
         """
@@ -436,6 +436,12 @@ class StepOptions:
         ...
     @decay_share.setter
     def decay_share(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def desirable_weight(self) -> float:
+        ...
+    @desirable_weight.setter
+    def desirable_weight(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def ema_decay(self) -> float:
@@ -552,6 +558,12 @@ class StepOptions:
     def total_steps(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
+    def undesirable_weight(self) -> float:
+        ...
+    @undesirable_weight.setter
+    def undesirable_weight(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def warmup_steps(self) -> int:
         ...
     @warmup_steps.setter
@@ -604,12 +616,12 @@ class StepResult:
     @property
     def reward_accuracy(self) -> float:
         """
-        Of pairs: the share whose chosen answer has the higher reward.
+        Of pairs: the share whose chosen answer has the higher reward; of judged answers: whose reward is on the right side of the model's drift.
         """
     @property
     def reward_margin(self) -> float:
         """
-        Of pairs: the mean reward of the chosen answer over the other.
+        Of pairs: the mean reward of the chosen answer over the other; of judged answers: the mean reward, that of bad ones counted negative.
         """
     @property
     def router_z_loss(self) -> float:

@@ -97,7 +97,7 @@ std::vector<Number> numbers_of(const at::Tensor& x, at::ScalarType type) {
 data::SampleLoader make_sample_loader(const at::Tensor& ids, const at::Tensor& supervised,
                                       const at::Tensor& ends, std::int64_t rows, std::int64_t time,
                                       std::uint64_t seed, bool packed, bool sequential, bool paired,
-                                      std::int64_t pad_id) {
+                                      std::int64_t pad_id, std::vector<std::uint8_t> good) {
   data::SampleOptions options;
   options.ids = numbers_of<std::int32_t>(ids, at::kInt);
   options.supervised = numbers_of<std::uint8_t>(supervised, at::kByte);
@@ -109,6 +109,7 @@ data::SampleLoader make_sample_loader(const at::Tensor& ids, const at::Tensor& s
   options.sequential = sequential;
   options.paired = paired;
   options.pad_id = pad_id;
+  options.good = std::move(good);
   return data::SampleLoader(std::move(options));
 }
 
@@ -120,11 +121,13 @@ void bind_samples(py::module_& module) {
       .def(py::init(&make_sample_loader), py::kw_only(), py::arg("ids"), py::arg("supervised"),
            py::arg("ends"), py::arg("rows"), py::arg("time"), py::arg("seed") = 0,
            py::arg("packed") = true, py::arg("sequential") = false, py::arg("paired") = false,
-           py::arg("pad_id") = 0, py::call_guard<py::gil_scoped_release>(),
+           py::arg("pad_id") = 0, py::arg("good") = std::vector<std::uint8_t>{},
+           py::call_guard<py::gil_scoped_release>(),
            "ids of all samples one behind the other, supervised: 1 where an id is a label, ends: "
            "of each sample, of at most time + 1 tokens. packed: several samples a row with "
            "segment numbers that attention does not cross; else one, as long as the batch's "
-           "longest. paired: samples 2k and 2k + 1 stay side by side.")
+           "longest. paired: samples 2k and 2k + 1 stay side by side. good: of each of these, 1 "
+           "where people liked the answer; or empty.")
       .def("next", &next_batch,
            "The next (input_ids, labels, segments): int64 [rows, time]; segments may be None.")
       .def("set_reference", &data::SampleLoader::set_reference, py::arg("losses"),

@@ -88,6 +88,8 @@ void bind_train(py::module_& module) {
       .def_readwrite("preference", &StepOptions::preference)
       .def_readwrite("preference_beta", &StepOptions::preference_beta)
       .def_readwrite("preference_margin", &StepOptions::preference_margin)
+      .def_readwrite("desirable_weight", &StepOptions::desirable_weight)
+      .def_readwrite("undesirable_weight", &StepOptions::undesirable_weight)
       .def_readwrite("prediction_weight", &StepOptions::prediction_weight)
       .def_readwrite("clip_value", &StepOptions::clip_value)
       .def_readwrite("clip_adaptive", &StepOptions::clip_adaptive)
@@ -136,9 +138,11 @@ void bind_train(py::module_& module) {
       .def_readonly("router_z_loss", &StepResult::router_z_loss,
                     "With experts: the routers' z-loss, not part of `loss`.")
       .def_readonly("reward_accuracy", &StepResult::reward_accuracy,
-                    "Of pairs: the share whose chosen answer has the higher reward.")
+                    "Of pairs: the share whose chosen answer has the higher reward; of judged "
+                    "answers: whose reward is on the right side of the model's drift.")
       .def_readonly("reward_margin", &StepResult::reward_margin,
-                    "Of pairs: the mean reward of the chosen answer over the other.")
+                    "Of pairs: the mean reward of the chosen answer over the other; of judged "
+                    "answers: the mean reward, that of bad ones counted negative.")
       .def_readonly("loss_scale", &StepResult::loss_scale, "fp16: factor of the loss; else 0.")
       .def_readonly("skipped", &StepResult::skipped, "fp16: overflow, the weights stayed.");
 

@@ -16,6 +16,9 @@ struct Batch {
   // [rows] where rows 2k and 2k + 1 are answers to the same, of which the first is preferred: their
   // summed losses by the model that the run began with. Empty: no pairs, or none needed.
   std::vector<float> reference;
+  // [rows] where rows 2k are answers that people judged, 1 where they liked it, and 2k + 1 the same
+  // question with another one's answer. Empty: answers are not judged.
+  std::vector<std::uint8_t> good;
   std::int64_t targets = 0;  // labels that are not -100
 };
 

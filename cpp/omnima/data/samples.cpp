@@ -44,6 +44,9 @@ void SamplePlan::check() const {
   require<DataError>(
       options_.reference.empty() || options_.reference.size() == options_.ends.size(), "there are ",
       options_.reference.size(), " reference losses for ", options_.ends.size(), " samples.");
+  require<DataError>(options_.good.empty() || options_.good.size() == options_.ends.size(),
+                     "there are ", options_.good.size(), " judgements for ", options_.ends.size(),
+                     " samples.");
   std::uint64_t begin = 0;
   for (std::size_t sample = 0; sample < options_.ends.size(); ++sample) {
     const std::uint64_t end = options_.ends[sample];
@@ -136,14 +139,15 @@ void SamplePlan::fill(std::int64_t position, Batch& batch) const {
   batch.labels.assign(cells, core::kIgnoredLabel);
   batch.segments.assign(options_.packed ? cells : 0, 0);
   batch.reference.assign(options_.reference.empty() ? 0 : batch.rows, 0);
+  batch.good.assign(options_.good.empty() ? 0 : batch.rows, 0);
   for (std::int64_t row = 0; row < options_.rows; ++row) {
     const std::int64_t index = row_of(position * options_.rows + row);
     if (index < 0) continue;
     fill_row(index, batch, row);
-    if (!options_.reference.empty()) {
-      const std::int64_t sample = samples_[static_cast<std::size_t>(index)];
-      batch.reference[row] = options_.reference[static_cast<std::size_t>(sample)];
-    }
+    if (!options_.paired) continue;
+    const auto sample = static_cast<std::size_t>(samples_[static_cast<std::size_t>(index)]);
+    if (!options_.reference.empty()) batch.reference[row] = options_.reference[sample];
+    if (!options_.good.empty()) batch.good[row] = options_.good[sample];
   }
   batch.targets =
       static_cast<std::int64_t>(cells) - std::ranges::count(batch.labels, core::kIgnoredLabel);

@@ -22,8 +22,9 @@ struct SampleOptions {
   bool sequential = false;  // every row once, in order, then the end
   // Samples 2k and 2k + 1 are answers to the same; both go into neighbouring rows.
   bool paired = false;
-  std::vector<float> reference;  // of paired samples, see Batch::reference; or empty
-  std::int64_t pad_id = 0;       // the input where no sample is; its label is none, whatever the id
+  std::vector<float> reference;    // of paired samples, see Batch::reference; or empty
+  std::vector<std::uint8_t> good;  // the same, see Batch::good
+  std::int64_t pad_id = 0;  // the input where no sample is; its label is none, whatever the id
 };
 
 // Which batch holds what; without state.

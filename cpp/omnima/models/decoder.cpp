@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
@@ -25,6 +26,8 @@ using core::require;
 
 namespace {
 
+constexpr double kMost = 0.95;  // a larger share of labelled places is not worth a copy
+
 nn::DropRates drop_rates(const DecoderConfig& c) {
   return {c.embedding_dropout < 0 ? c.dropout : c.embedding_dropout, c.attention_dropout, c.dropout,
           c.layer_drop};
@@ -33,6 +36,37 @@ nn::DropRates drop_rates(const DecoderConfig& c) {
 nn::Attention::Turn turn_of(const DecoderConfig& c, std::int64_t layer) {
   if (!c.is_turned(layer)) return nn::Attention::Turn::kNone;
   return c.is_turned_locally(layer) ? nn::Attention::Turn::kLocal : nn::Attention::Turn::kWhole;
+}
+
+// Places of a stream and their labels: [places, width] and [places].
+struct Places {
+  at::Tensor x, labels;
+};
+
+// Where most places have a label (or the labels lie on a device, which need not be asked) all of
+// them, else those that have one: the last norm and the head need no others. At least one.
+Places labelled(const at::Tensor& stream, const at::Tensor& labels) {
+  const at::Tensor flat = labels.reshape({-1}).contiguous();
+  const at::Tensor x = stream.reshape({flat.size(0), -1});
+  if (!flat.is_cpu()) return {x, flat};
+  const std::int64_t* label = flat.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> found;
+  for (std::int64_t i = 0; i < flat.numel(); ++i) {
+    if (label[i] != core::kIgnoredLabel) found.push_back(i);
+  }
+  if (static_cast<double>(found.size()) > kMost * static_cast<double>(flat.numel())) {
+    return {x, flat};
+  }
+  if (found.empty()) found.push_back(0);
+  const at::Tensor places = at::tensor(found, flat.options());
+  return {x.index_select(0, places), flat.index_select(0, places)};
+}
+
+// How many places of each row have a label.
+std::vector<std::int64_t> labels_a_row(const at::Tensor& labels) {
+  const at::Tensor counts = labels.ne(core::kIgnoredLabel).sum(1).cpu();
+  const std::int64_t* count = counts.const_data_ptr<std::int64_t>();
+  return {count, count + counts.numel()};
 }
 
 }  // namespace
@@ -237,47 +271,46 @@ nn::Stream Decoder::trunk(const at::Tensor& ids, nn::Pass& pass) const {
 
 at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
                             const nn::Pass& pass, double scale, ops::LossTerms terms) const {
-  const at::Tensor x = final_norm_.forward(stream, pass);
+  const auto [rows, targets] = labelled(stream, labels);
   terms.softcap = config_.logit_softcap;
-  return ops::linear_cross_entropy(x.view({-1, x.size(-1)}), pass.weight(head_),
-                                   labels.reshape({-1}), scale, terms);
+  return ops::linear_cross_entropy(final_norm_.forward(rows, pass), pass.weight(head_), targets,
+                                   scale, terms);
 }
 
-// Of each row the places from its first label to its last one are read: the others have no loss.
-at::Tensor Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
-                                   const nn::Pass& pass, const LossOptions& options) const {
-  const at::Tensor x = final_norm_.forward(stream, pass);
-  const at::Tensor on_host = labels.cpu().contiguous();
-  std::vector<std::pair<std::int64_t, std::int64_t>> spans;
-  for (std::int64_t row = 0; row < labels.size(0); ++row) {
-    const auto* label = on_host.const_data_ptr<std::int64_t>() + row * labels.size(1);
-    std::int64_t first = 0, last = labels.size(1);
-    while (first < last && label[first] == core::kIgnoredLabel) ++first;
-    while (last > first && label[last - 1] == core::kIgnoredLabel) --last;
-    spans.emplace_back(first, last - first);
-  }
+// The sums are looked at before it is known what they count: the head is computed twice.
+Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
+                                        const nn::Pass& pass, const LossOptions& options) const {
   ops::LossTerms terms;
   terms.softcap = config_.logit_softcap;
-  const auto loss_of_row = [&](std::size_t row, double scale) {
-    const auto [first, count] = spans[row];
-    const auto number = static_cast<std::int64_t>(row);
-    return ops::linear_cross_entropy(
-        x.select(0, number).narrow(0, first, count), pass.weight(head_),
-        labels.select(0, number).narrow(0, first, count), scale, terms);
+  const std::vector<std::int64_t> counts = labels_a_row(labels);
+  const at::Tensor all = labels.reshape({-1});
+  const at::Tensor places = all.ne(core::kIgnoredLabel).nonzero().view({-1});
+  const at::Tensor targets = all.index_select(0, places);
+  const at::Tensor x =
+      final_norm_.forward(stream.reshape({all.size(0), -1}).index_select(0, places), pass);
+  std::vector<double> sums(counts.size());
+  const auto loss_of_row = [&](std::size_t row, std::int64_t first, double scale) {
+    return ops::linear_cross_entropy(x.narrow(0, first, counts[row]), pass.weight(head_),
+                                     targets.narrow(0, first, counts[row]), scale, terms);
   };
-  std::vector<double> sums(spans.size());
   {
     const c10::AutoGradMode none(false);
-    for (std::size_t row = 0; row < sums.size(); ++row) {
-      if (spans[row].second > 0) sums[row] = loss_of_row(row, 1.0).item<double>();
+    std::int64_t first = 0;
+    for (std::size_t row = 0; row < sums.size(); first += counts[row], ++row) {
+      if (counts[row] > 0) sums[row] = loss_of_row(row, first, 1.0).item<double>();
     }
   }
   const std::vector<double> scales = options.row_scales(sums);
-  at::Tensor total = at::zeros({}, x.options().dtype(at::kFloat));
-  for (std::size_t row = 0; row < sums.size(); ++row) {
-    if (scales[row] != 0) total = total.add(loss_of_row(row, scales[row]));
+  at::Tensor total = at::zeros({}, stream.options().dtype(at::kFloat));
+  std::int64_t first = 0;
+  for (std::size_t row = 0; row < sums.size(); first += counts[row], ++row) {
+    if (scales[row] != 0) total = total.add(loss_of_row(row, first, scales[row]));
   }
-  return total;
+  if (!options.other_labels.defined()) return {total};
+  const at::Tensor others = loss_of(stream, options.other_labels, pass, options.scale, {});
+  Losses made{total.add(others)};
+  made.others = others.item<double>();
+  return made;
 }
 
 nn::Pass Decoder::begin(const at::Tensor& ids, const at::Tensor& segments,
@@ -321,8 +354,8 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   if (options.training) pass.drop = drop_rates(config_);
   pass.dropout_seed = options.dropout_seed;
   const auto [x, change, of_routers] = trunk(ids, pass);
-  Losses made{options.row_scales ? scaled_loss_of(x, labels, pass, options)
-                                 : loss_of(x, labels, pass, options.scale, options.terms)};
+  Losses made = options.row_scales ? scaled_loss_of(x, labels, pass, options)
+                                   : Losses{loss_of(x, labels, pass, options.scale, options.terms)};
   const auto heads = static_cast<double>(prediction_heads_.count());
   for (std::int64_t i = 0; options.prediction_weight > 0 && i < prediction_heads_.count(); ++i) {
     const at::Tensor ahead =

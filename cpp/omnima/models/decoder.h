@@ -53,6 +53,8 @@ class Decoder {
     // In the place of `scale`: how often the summed loss of each row counts, by these sums. Without
     // label smoothing and prediction heads.
     std::function<std::vector<double>(const std::vector<double>&)> row_scales{};
+    // Beside row_scales: labels of other places, whose losses count `scale` times each.
+    at::Tensor other_labels{};
   };
   struct Losses {
     // float32 scalar: the sum of the next tokens' losses, scaled. Its gradient is also that of the
@@ -61,7 +63,8 @@ class Decoder {
     // In training with experts also what the routers' losses, weighted by their coefficients, add
     // for these tokens, and their means over the routers: float32 [2], load balance and z.
     at::Tensor routers{}, of_routers{};
-    double share = 0;  // of these tokens among those that the scale stands for
+    double others = 0;  // of `words`: what LossOptions::other_labels add
+    double share = 0;   // of these tokens among those that the scale stands for
     // The scalars to differentiate: none where all parameters are frozen.
     std::vector<at::Tensor> roots() const;
   };
@@ -101,8 +104,8 @@ class Decoder {
   at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                      double scale, ops::LossTerms terms) const;
   // The same with a scale for each row, see LossOptions::row_scales.
-  at::Tensor scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
-                            const nn::Pass& pass, const LossOptions& options) const;
+  Losses scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
+                        const LossOptions& options) const;
 
   DecoderConfig config_;
   nn::Arena arena_;

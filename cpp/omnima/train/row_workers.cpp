@@ -44,18 +44,20 @@ std::int64_t row_workers(std::int64_t rows, std::int64_t parameters, const at::D
 
 double sum_over_rows(const BatchTensors& batch, const Slicing& slicing, bool with_gradients,
                      const std::function<double(const Slice&)>& part) {
-  const std::int64_t rows = batch.ids.size(0), time = batch.ids.size(1);
+  const std::int64_t time = batch.ids.size(1), together = slicing.together;
+  const std::int64_t groups = batch.ids.size(0) / together;
   const std::int64_t most =
-      batch.ids.is_cpu() ? std::max<std::int64_t>(1, slicing.tokens / time) : rows;
+      batch.ids.is_cpu() ? std::max<std::int64_t>(1, slicing.tokens / (time * together)) : groups;
   const std::int64_t workers = slicing.workers;
   std::vector<double> sums(workers);
   const core::ScopeTeam team(workers);
   at::parallel_for(0, workers, 1, [&](std::int64_t begin, std::int64_t end) {
     const c10::AutoGradMode mode(with_gradients);
     for (std::int64_t w = begin; w < end; ++w) {
-      const std::int64_t last = rows * (w + 1) / workers;
-      for (std::int64_t first = rows * w / workers; first < last; first += most) {
-        sums[w] += part({batch.rows(first, std::min(most, last - first)), first, w});
+      const std::int64_t last = groups * (w + 1) / workers;
+      for (std::int64_t first = groups * w / workers; first < last; first += most) {
+        const std::int64_t count = std::min(most, last - first) * together;
+        sums[w] += part({batch.rows(first * together, count), first * together, w});
       }
     }
   });

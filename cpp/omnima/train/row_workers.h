@@ -34,6 +34,7 @@ struct Slice {
 struct Slicing {
   std::int64_t workers = 1;
   std::int64_t tokens = 1024;  // about so many in a slice, but one row at least
+  std::int64_t together = 1;   // so many neighbouring rows stay in one slice
 };
 
 // The sum of part(slice) over a batch, added in order. Each worker takes its share of the rows in

@@ -140,6 +140,13 @@ Slicing TrainStep::slicing(const data::Batch& batch) const {
   return {workers(batch), model_->arena().packs() ? 512 : 1024};
 }
 
+// No worker has less than a pair.
+Slicing TrainStep::slicing_of_pairs(const data::Batch& batch) const {
+  Slicing found = slicing(batch);
+  found.workers = std::min(found.workers, batch.rows / 2);
+  return found;
+}
+
 // Workers only read the shared buffers: the bfloat16 copy and the packed weights are brought up to
 // date before they start.
 void TrainStep::prepare_weights(bool with_backward) {
@@ -191,7 +198,16 @@ void TrainStep::accumulate_gradients(StepResult& result) {
     const core::Scope scope("gradient.zero", 0, static_cast<double>(most * arena.size()) * 4);
     arena.zero_gradients(most);
   }
-  if (!options_.preference.empty()) return accumulate_pairs(result);
+  const auto sum_workers = [&] {
+    if (most == 1) return;
+    const core::Scope scope("gradient.sum", 0,
+                            4.0 * static_cast<double>((most + 1) * arena.size()));
+    arena.sum_gradients(most);
+  };
+  if (!options_.preference.empty()) {
+    accumulate_pairs(result);
+    return sum_workers();
+  }
   const double factor = loss_scale_ ? loss_scale_->value() : 1.0;
   const double scale = factor / static_cast<double>(result.tokens);
   std::vector<std::array<double, 2>> of_routers(most);
@@ -224,11 +240,7 @@ void TrainStep::accumulate_gradients(StepResult& result) {
           return part.words.item<double>() / factor;
         });
   }
-  if (most > 1) {
-    const core::Scope scope("gradient.sum", 0,
-                            4.0 * static_cast<double>((most + 1) * arena.size()));
-    arena.sum_gradients(most);
-  }
+  sum_workers();
   for (const auto& [balance, z] : of_routers) {
     result.balance_loss += balance;
     result.router_z_loss += z;
@@ -245,9 +257,12 @@ void TrainStep::accumulate_pairs(StepResult& result) {
   for (std::size_t i = 0; i < batches_.size(); ++i) {
     const auto seed = core::mix(
         core::mix(static_cast<std::uint64_t>(options_.seed), static_cast<std::uint64_t>(step_)), i);
-    models::Decoder::LossOptions how{compute(), 1.0, true, seed};
-    preference_pass(*model_, batches_[i], how, options_.preferences(),
-                    factor / static_cast<double>(pairs), true, totals);
+    totals.add(preference_pass(*model_, batches_[i],
+                               {{compute(), 1.0, true, seed},
+                                slicing_of_pairs(batches_[i]),
+                                factor / static_cast<double>(pairs),
+                                true},
+                               options_.preferences()));
   }
   const auto count = static_cast<double>(totals.pairs);
   result.loss = totals.value / count;
@@ -398,8 +413,8 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
     how.direct_gradients = false;
     how.checkpointed = 0;
     if (!options_.preference.empty()) {
-      PairTotals totals;
-      preference_pass(*model_, batch, {how}, options_.preferences(), 1.0, false, totals);
+      const PairTotals totals =
+          preference_pass(*model_, batch, {{how}, slicing_of_pairs(batch)}, options_.preferences());
       loss += totals.value;
       tokens += totals.pairs;
       continue;
@@ -427,7 +442,7 @@ std::vector<double> TrainStep::row_losses(data::BatchSource& source, std::int64_
   data::Batch batch;
   for (std::int64_t i = 0; i < batches; ++i) {
     source.next(batch);
-    const std::vector<double> rows = train::row_losses(*model_, batch, {how});
+    const std::vector<double> rows = train::row_losses(*model_, batch, {how}, slicing(batch));
     found.insert(found.end(), rows.begin(), rows.end());
   }
   return found;

@@ -43,6 +43,8 @@ struct StepOptions {
   std::string preference;  // loss of pairs of answers, see preference.h; "": no pairs
   double preference_beta = 0.1;
   double preference_margin = 0.5;
+  double desirable_weight = 1.0;
+  double undesirable_weight = 1.0;
   double prediction_weight = 0.3;  // of the mean loss of the model's prediction heads
   double ema_decay = 0;            // of the running mean of the weights; 0: there is none
   bool ema_eval = true;            // the mean is what is evaluated and saved
@@ -62,7 +64,9 @@ struct StepOptions {
   std::int64_t ramp_steps = 0;  // in which the batches of a step rise from 1 to accumulate; 0: none
   std::int64_t seed = 0;        // of dropout
 
-  PreferenceOptions preferences() const { return {preference, preference_beta, preference_margin}; }
+  PreferenceOptions preferences() const {
+    return {preference, preference_beta, preference_margin, desirable_weight, undesirable_weight};
+  }
   void check() const;
 };
 
@@ -77,7 +81,7 @@ struct StepResult {
   double loss_scale = 0;          // fp16: of this step
   bool skipped = false;           // fp16: the gradient overflowed and the weights were not changed
   double reward_accuracy = 0;     // of pairs: the share whose chosen answer has the higher reward
-  double reward_margin = 0;       // mean reward of the chosen answer over the other
+  double reward_margin = 0;       // mean reward of the chosen answer over the other; see PairTotals
   std::int64_t input_tokens = 0;  // that the model read, targets or not
 };
 
@@ -138,6 +142,7 @@ class TrainStep {
   double learning_rate() const;
   void accumulate_gradients(StepResult& result);
   void accumulate_pairs(StepResult& result);
+  Slicing slicing_of_pairs(const data::Batch& batch) const;
   void require_finite_loss(double loss) const;
   void require_finite_gradient(double norm, double loss) const;
   std::int64_t updates() const { return step_ - (loss_scale_ ? loss_scale_->skipped() : 0); }

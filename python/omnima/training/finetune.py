@@ -23,7 +23,7 @@ from omnima.training.whole_run import whole_run
 if TYPE_CHECKING:
     from omnima.model import Model
 
-_WITH_REFERENCE = ("dpo", "ipo")
+_WITH_REFERENCE = ("dpo", "ipo", "kto")
 _REFERENCE = "reference.safetensors"  # what the model said of the answers before it was trained
 _PART = 16  # batches in one call of the core
 _BEFORE = "before"  # what a run's directory remembers of the model it began with
@@ -248,24 +248,49 @@ def _conversations(
         val_fraction=recipe.val_fraction,
         seed=recipe.train.seed,
         packed=recipe.packed,
-        paired=recipe.objective in PREFERENCES,
+        form=_form_of(recipe.objective),
         too_long=recipe.too_long,
         on_error=cast(Any, recipe.on_error),
     )
-    if found.paired:
+    if recipe.objective in PREFERENCES:
         beta = recipe.beta or (2.0 if recipe.objective == "simpo" else 0.1)
         found.step_options = {
             "preference": recipe.objective,
             "preference_beta": beta,
             "preference_margin": recipe.margin,
+            "desirable_weight": recipe.desirable_weight,
+            "undesirable_weight": recipe.undesirable_weight,
         }
     for sentence in found.notes:
         display.note(sentence)
+    if found.form == "judged":
+        display.note(_balance(found, recipe))
     display.note(
         f"{found.train_samples:,} training and {found.val_samples:,} held-out samples; "
         f"{found.train_supervised:,} of {found.train_tokens:,} training tokens are supervised."
     )
     return found
+
+
+def _form_of(objective: str) -> Any:
+    if objective == "kto":
+        return "judged"
+    return "pairs" if objective in PREFERENCES else "turns"
+
+
+def _balance(data: Any, recipe: FineTuneRecipe) -> str:
+    """Say how many answers were liked; those should count about as much as the others (section 4.2
+    of the paper: 1 to 4/3 times).
+    """
+    good = sum(each.good is True for each in data.samples["train"])
+    bad = sum(each.good is False for each in data.samples["train"])
+    said = f"{good:,} training answers were liked, {bad:,} were not."
+    weight = recipe.undesirable_weight * bad / max(good, 1)
+    if good and bad and not 0.99 * weight <= recipe.desirable_weight <= 1.34 * weight:
+        said += (
+            f" To balance them, give a desirable_weight of {weight:.3g} to {4 * weight / 3:.3g}."
+        )
+    return said
 
 
 def _texts(

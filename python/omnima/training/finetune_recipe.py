@@ -15,7 +15,7 @@ from omnima.training.config import TrainConfig
 from omnima.training.schema import Field, check_bounds, fields_of, option, read_value, unknown_key
 
 METHODS = ("full", *adapters.METHODS)
-PREFERENCES = ("dpo", "ipo", "simpo", "orpo")
+PREFERENCES = ("dpo", "ipo", "simpo", "orpo", "kto")
 OBJECTIVES = ("sft", "lm", *PREFERENCES)
 LONGEST_CONTEXT = 1024  # unless another is asked for: conversations are short, memory is not
 
@@ -52,8 +52,8 @@ class FineTuneRecipe:
     )
     objective: str = option(
         "sft",
-        "what is learned: the answers of conversations (sft), every token of a text (lm), or which "
-        "of two answers is preferred",
+        "what is learned: the answers of conversations (sft), every token of a text (lm), which "
+        "of two answers is preferred, or which answers are liked (kto)",
         choices=OBJECTIVES,
     )
     method: str = option(
@@ -83,6 +83,12 @@ class FineTuneRecipe:
         "preferences: how much a difference counts; default: 0.1, of simpo 2",
         minimum=1e-6,
         maximum=1e6,
+    )
+    desirable_weight: float = option(
+        1.0, "kto: how much answers that people liked count", minimum=0.0, maximum=1e6
+    )
+    undesirable_weight: float = option(
+        1.0, "kto: how much answers that they did not like count", minimum=0.0, maximum=1e6
     )
     margin: float = option(0.5, "simpo: reward wanted in advance", minimum=0.0, maximum=1e6)
     packed: bool = option(True, "sft: several samples a row, which cannot see each other")

@@ -238,6 +238,8 @@ class Foresight:
         device = str(model.core.named_parameters()[0][1].device)
         machine = this_machine(4 * int(model.core.num_parameters()), device)
 
+        each = getattr(data, "rows_each", 1)
+
         def job_for(wanted: TrainConfig) -> Job:
             job = job_of(
                 model.config,
@@ -245,11 +247,15 @@ class Foresight:
                 precision,
                 train_tokens=data.train_tokens,
                 val_tokens=data.val_tokens,
+                rows_an_epoch=getattr(data, "rows_an_epoch", None),
             )
+            rows, context = job.rows, job.context
+            if hasattr(data, "shape"):
+                rows, context = data.shape(rows, context)
             learning = model.num_trainable_parameters if model.adapters else None
-            return dataclasses.replace(job, trained=learning)
+            return dataclasses.replace(job, rows=rows, context=context, trained=learning)
 
-        choice = kept_or_chosen(config, job_for, machine, directory, resume)
+        choice = kept_or_chosen(config, job_for, machine, directory, resume, each)
         config = config if choice is None else choice.apply(config)
         job = job_for(config)
         _require(job, machine)

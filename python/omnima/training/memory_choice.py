@@ -56,7 +56,7 @@ class MemoryChoice:
 
 
 def choose(
-    config: TrainConfig, job_of: Callable[[TrainConfig], Job], machine: Machine
+    config: TrainConfig, job_of: Callable[[TrainConfig], Job], machine: Machine, rows_each: int = 1
 ) -> MemoryChoice | None:
     """Choose what a config leaves to be chosen; None where it leaves nothing.
 
@@ -71,6 +71,8 @@ def choose(
         Turns a config without these two into what is planned.
     machine
         Where; the run may take its memory, or the budget where that is less.
+    rows_each
+        Rows of the job that one of `batch_size` takes: two of pairs of answers.
 
     Raises
     ------
@@ -100,12 +102,12 @@ def choose(
     if target is None:
         job = _with_fewest_layers(job, limited)
     else:
-        whole = max(1, round(target / job.context))
-        job = dataclasses.replace(job, rows=1, accumulate=whole)
+        whole = max(1, round(target / (rows_each * job.context)))
+        job = dataclasses.replace(job, rows=rows_each, accumulate=whole)
         job = _with_fewest_layers(job, limited)
-        most = min(whole, largest_rows(job, limited, step_rows=whole))
-        batches = -(-whole // most)
-        job = dataclasses.replace(job, rows=-(-whole // batches), accumulate=batches)
+        rows = largest_rows(job, limited, step_rows=whole * rows_each)
+        batches = -(-whole // min(whole, max(1, rows // rows_each)))
+        job = dataclasses.replace(job, rows=rows_each * -(-whole // batches), accumulate=batches)
         if config.ramp_steps and batches == 1:
             raise ConfigError(
                 f"ramp_steps is {config.ramp_steps}, but the whole target of {target} tokens fits "
@@ -114,7 +116,7 @@ def choose(
             )
     return MemoryChoice(
         job.checkpoint_layers,
-        job.rows,
+        job.rows // rows_each,
         job.accumulate,
         job.context,
         needed_bytes(job, limited),
@@ -151,11 +153,14 @@ def kept_or_chosen(
     machine: Machine,
     directory: RunDirectory,
     resume: bool,
+    rows_each: int = 1,
 ) -> MemoryChoice | None:
     """Return the choice of the run that is resumed, or a new one, which run.json then holds."""
     if config.memory_budget is None and config.target_batch_tokens is None:
         return None
-    found = (kept_choice(directory) if resume else None) or choose(config, job_of, machine)
+    found = (kept_choice(directory) if resume else None) or choose(
+        config, job_of, machine, rows_each
+    )
     if found is not None:
         directory.remember(_PART, dataclasses.asdict(found))
     return found

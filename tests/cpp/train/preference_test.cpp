@@ -14,11 +14,12 @@ TEST(Preference, SlopesAreThoseOfTheValues) {
     const PreferenceOptions options{name, 0.7, 0.3};
     for (const double chosen_loss : {0.5, 4.0, 30.0}) {
       for (const double rejected_loss : {0.6, 9.0, 80.0}) {
-        const Answer chosen{chosen_loss, 5.0, 7}, rejected{rejected_loss, 6.0, 11};
+        const Answer chosen{chosen_loss, 5.0, 7, 0.2}, rejected{rejected_loss, 6.0, 11};
         const auto value = [&](double by_chosen, double by_rejected) {
-          return pair_loss(options, {chosen.loss + by_chosen, chosen.reference, chosen.tokens},
-                           {rejected.loss + by_rejected, rejected.reference, rejected.tokens})
-              .value;
+          Answer mine = chosen, other = rejected;
+          mine.loss += by_chosen;
+          other.loss += by_rejected;
+          return pair_loss(options, mine, other).value;
         };
         const PairLoss found = pair_loss(options, chosen, rejected);
         const double by_chosen = (value(kStep, 0) - value(-kStep, 0)) / (2 * kStep);
@@ -28,6 +29,25 @@ TEST(Preference, SlopesAreThoseOfTheValues) {
         EXPECT_TRUE(std::isfinite(found.value) && std::isfinite(found.reward_margin)) << name;
       }
     }
+  }
+}
+
+TEST(Preference, JudgedAnswersHaveTheSlopesOfTheirValues) {
+  constexpr double kStep = 1e-5;
+  const PreferenceOptions options{"kto", 0.7, 0.3, 1.25, 0.5};
+  for (const bool good : {true, false}) {
+    for (const double loss : {0.5, 4.0, 9.0, 30.0}) {
+      const auto value = [&](double by) {
+        return judged_loss(options, {loss + by, 5.0, 7}, good, 0.75).value;
+      };
+      const JudgedLoss found = judged_loss(options, {loss, 5.0, 7}, good, 0.75);
+      EXPECT_NEAR(found.by_answer, (value(kStep) - value(-kStep)) / (2 * kStep), 1e-8);
+      EXPECT_EQ(found.by_answer > 0, good);  // a good answer is to become likelier
+      EXPECT_EQ(found.right, good == (5.0 - loss > 0.75));
+    }
+  }
+  for (const double loss : {0.0, 1e6}) {
+    EXPECT_TRUE(std::isfinite(judged_loss(options, {loss, 3e5, 7}, true, 0).by_answer));
   }
 }
 

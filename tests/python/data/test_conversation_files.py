@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from omnima.data import read_examples
-from omnima.data.conversations import FORMATS, Completion, Conversation, Pair, PlainText
+from omnima.data.conversations import (
+    FORMATS,
+    Completion,
+    Conversation,
+    Judged,
+    Pair,
+    PlainText,
+)
 from omnima.errors import ConfigError, DataError
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -26,6 +33,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     "tasks": {"instruction": "Hi?", "instances": [{"input": "", "output": "Ho."}]},
     "question": {"question": "Hi?", "answer": "Ho."},
     "completion": {"prompt": "Hi?", "completion": "Ho."},
+    "judged": {"prompt": "Hi?", "completion": "Ho.", "label": True},
     "preference": {"prompt": "Hi?", "chosen": "Ho.", "rejected": "Hu."},
     "text": {"text": "Hi? Ho."},
 }
@@ -65,6 +73,9 @@ def test_formats_are_told_by_their_fields(name: str, suffix: str, tmp_path: Path
     elif isinstance(example, Pair):
         assert isinstance(example.chosen, Completion) and isinstance(example.rejected, Completion)
         assert (example.chosen.completion, example.rejected.completion) == ("Ho.", "Hu.")
+    elif isinstance(example, Judged):
+        assert isinstance(example.answer, Completion) and example.good
+        assert (example.answer.prompt, example.answer.completion) == ("Hi?", "Ho.")
     else:
         assert isinstance(example, PlainText) and example.text == "Hi? Ho."
 

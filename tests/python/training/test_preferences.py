@@ -4,24 +4,30 @@ reference is measured once, and runs learn to prefer what people preferred."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.training.preference_cases import (
+    BETA,
+    CONTEXT,
+    MARGIN,
+    WEIGHTS,
+    flat,
+    fresh,
+    opened,
+    pairs,
+    stepper,
+)
 
-from omnima import Model, Tokenizer, _core
-from omnima.data import open_conversations
-from omnima.data.conversations import ConversationData
 from omnima.errors import ConfigError, DataError
-from omnima.tokenizers.chat_default import ensure_template
 from omnima.training.display import Display
 from omnima.training.finetune import finetune, run_recipe
 from omnima.training.finetune_recipe import FineTuneRecipe
 
-CONTEXT = 96
-BETA, MARGIN = 0.3, 0.5
 QUICK: dict[str, Any] = {
     "context": CONTEXT,
     "batch_size": 4,
@@ -30,33 +36,6 @@ QUICK: dict[str, Any] = {
     "eval_every": 5,
     "lr": 3e-3,
 }
-
-
-def pairs(path: Path, count: int = 30) -> Path:
-    records = [
-        {
-            "instruction": f"Say {n}.",
-            "chosen": "Of course: " + "ok " * (n % 4 + 1) + str(n),
-            "rejected": "No" + "!" * (n % 5 + 1),
-        }
-        for n in range(count)
-    ]
-    path.write_text("".join(json.dumps(each) + "\n" for each in records))
-    return path
-
-
-def fresh(seed: int = 0) -> Any:
-    tokenizer = Tokenizer.train(["Say 1. Of course"], "byte")
-    ensure_template(tokenizer)
-    made = Model.from_preset(
-        "nima", vocab_size=tokenizer.vocab_size, max_position_embeddings=128, seed=seed
-    )
-    made.tokenizer = tokenizer
-    return made
-
-
-def opened(path: Path, model: Any, **changes: Any) -> ConversationData:
-    return open_conversations(path, model.tokenizer, CONTEXT, paired=True, **changes)
 
 
 def summed(model: Any, sample: Any) -> torch.Tensor:
@@ -68,7 +47,7 @@ def summed(model: Any, sample: Any) -> torch.Tensor:
 
 
 def formula(name: str, mine: torch.Tensor, other: torch.Tensor, reference: Any, sizes: Any) -> Any:
-    """TRL 1.16: DPOTrainer (sigmoid, ipo), CPOTrainer (simpo), ORPOTrainer (the answer alone)."""
+    """TRL 1.16: DPOTrainer (sigmoid, ipo), CPOTrainer (simpo), ORPOTrainer (the odds alone)."""
     if name == "dpo":
         delta = (mine - reference[0]) - (other - reference[1])
         return -F.logsigmoid(BETA * delta)
@@ -79,26 +58,20 @@ def formula(name: str, mine: torch.Tensor, other: torch.Tensor, reference: Any, 
     if name == "simpo":
         return -F.logsigmoid(BETA * (mean - mean_other) - MARGIN)
     odds = mean - mean_other - (log1mexp(mean) - log1mexp(mean_other))
-    return -mean - BETA * F.logsigmoid(odds)
+    return -BETA * F.logsigmoid(odds)
+
+
+def imitated(model: Any, samples: Any) -> torch.Tensor:
+    losses, tokens = torch.zeros(()), 0
+    for each in samples:
+        ids = torch.tensor(each.ids[: len(each.ids) - each.supervised[::-1].index(1)])
+        losses = losses + model.loss(ids[None, :-1], ids[None, 1:]) * (len(ids) - 1)
+        tokens += len(ids) - 1
+    return losses / tokens
 
 
 def log1mexp(x: torch.Tensor) -> torch.Tensor:
     return torch.log(-torch.expm1(x))
-
-
-def stepper(model: Any, name: str) -> Any:
-    """A step whose update is the gradient itself: plain descent with a rate of one."""
-    options = _core.StepOptions()
-    plain = {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
-    plain |= {"lr": 1.0, "clip_norm": 0.0, "schedule": "constant", "total_steps": 10}
-    plain |= {"preference": name, "preference_beta": BETA, "preference_margin": MARGIN}
-    for key, value in plain.items():
-        setattr(options, key, value)
-    return _core.TrainStep(model.core, options)
-
-
-def flat(model: Any) -> torch.Tensor:
-    return torch.cat([each.detach().flatten() for _, each in model.named_parameters()])
 
 
 @pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "orpo"])
@@ -119,6 +92,8 @@ def test_losses_and_gradients_are_those_of_the_formulas(name: str, tmp_path: Pat
         known = [-each for each in reference[at : at + 2]]
         total = total + formula(name, *both, known, sizes) / 6
         margins.append(BETA * ((both[0] - known[0]) - (both[1] - known[1])).item())
+    if name == "orpo":  # it imitates the chosen answers and what was asked, a token as another
+        total = total + imitated(model, samples[::2])
     gradients = torch.autograd.grad(total, [each for _, each in model.named_parameters()])
     expected = torch.cat([each.flatten() for each in gradients])
 
@@ -196,11 +171,107 @@ def test_what_is_no_pair_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="beta=0.5 belongs to objectives dpo, ipo"):
         finetune(fresh(), path, tmp_path / "run", beta=0.5, **given)
     data = opened(pairs(path), fresh())
-    data.paired = False
+    data.form = "turns"
     with pytest.raises(DataError, match="needs the losses by the model that the run began with"):
         stepper(fresh(), "dpo").run(data.loader("train", 4, CONTEXT))
-    data.paired = True
+    data.form = "pairs"
     with pytest.raises(DataError, match="there are 2 reference losses for"):
         data.loader("train", 4, CONTEXT).set_reference([1.0, 2.0])
     with pytest.raises(ConfigError, match="preference"):
         stepper(fresh(), "magic")
+
+
+def judged(path: Path, count: int = 30) -> Path:
+    records = [
+        {
+            "prompt": f"Say {n}.",
+            "completion": " ok" * (n % 4 + 1) if n % 3 else " no!",
+            "label": n % 3 > 0,
+        }
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    return path
+
+
+def test_kto_is_the_formula(tmp_path: Path) -> None:
+    """TRL 1.16, KTOTrainer: the drift is the mean log ratio of answers to other questions, of which
+    no gradient is taken; at least 0."""
+    model, begun = fresh(), fresh(seed=1)
+    data = opened(judged(tmp_path / "a.jsonl", 9), model, form="judged", val_fraction=0.0)
+    samples = data.samples["train"]
+    assert (data.train_samples, len(samples)) == (9, 18)
+    for before, mine, other in zip([*samples[-2::2], *samples[::2]], samples[::2], samples[1::2]):
+        assert other.ids == mine.asked + before.ids[len(before.asked) :]
+    step = stepper(begun, "kto")
+    plain = data.loader("train", 5, CONTEXT, sequential=True)
+    reference = step.row_losses(plain, plain.batches_per_epoch)[:18]
+    with torch.no_grad():
+        assert reference == pytest.approx([-summed(begun, s).item() for s in samples], rel=1e-5)
+    for sign in (1, -1):  # of the drift: the second time it would be below zero
+        mine = torch.stack([summed(model, s) for s in samples])
+        away = sign * 3.0 - (mine.detach() + torch.tensor(reference))[1::2].mean().item()
+        data.references = {"train": [each + away for each in reference]}
+        ratios = mine + torch.tensor(data.references["train"])
+        drift = ratios[1::2].mean().detach().clamp(min=0)
+        assert (drift > 0) == (sign > 0)
+        good = torch.tensor([each.good for each in samples[::2]])
+        at = BETA * torch.where(good, ratios[::2] - drift, drift - ratios[::2])
+        weight = torch.where(good, WEIGHTS["desirable_weight"], WEIGHTS["undesirable_weight"])
+        total = (weight * (1 - torch.sigmoid(at))).mean()
+        gradients = torch.autograd.grad(total, [each for _, each in model.named_parameters()])
+        expected = torch.cat([each.flatten() for each in gradients])
+
+        before = flat(model)
+        step = stepper(model, "kto")
+        value, count = step.evaluate(data.loader("train", 9, CONTEXT, sequential=True), 1)
+        assert count == 9 and value / 9 == pytest.approx(total.item(), rel=1e-5)
+        result = step.run(data.loader("train", 9, CONTEXT))
+        assert result.loss == pytest.approx(total.item(), rel=1e-5)
+        assert (before - flat(model) - expected).norm() < 1e-4 * expected.norm()
+        assert result.reward_accuracy == pytest.approx((at > 0).double().mean().item())
+        rewards = BETA * torch.where(good, ratios[::2], -ratios[::2])
+        assert result.reward_margin == pytest.approx(rewards.mean().item(), rel=1e-4)
+        with torch.no_grad():
+            for _, each in model.named_parameters():
+                each.copy_(before[: each.numel()].view_as(each))
+                before = before[each.numel() :]
+
+
+def test_a_run_learns_what_is_liked(tmp_path: Path) -> None:
+    said = Display(silent=True)
+    notes: list[str] = []
+    said.note = notes.append  # type: ignore[method-assign]
+    run = finetune(
+        fresh(), judged(tmp_path / "a.jsonl"), tmp_path / "run", objective="kto", steps=15,
+        display=said, **QUICK,
+    )  # fmt: skip
+    assert run.summary["loss_before"] == pytest.approx(0.5, abs=1e-4)
+    assert run.summary["loss_after"] < run.summary["loss_before"]
+    assert run.history[-1]["reward_margin"] > run.history[0]["reward_margin"]
+    said_so = r"\d+ training answers were liked, \d+ were not. To balance them, give a desirable"
+    assert any(re.match(said_so, each) for each in notes)
+
+
+def test_pairs_are_answers_that_were_liked_and_not(tmp_path: Path) -> None:
+    model = fresh()
+    data = opened(pairs(tmp_path / "a.jsonl", 6), model, form="judged", val_fraction=0.0)
+    samples = data.samples["train"]
+    assert [each.good for each in samples[::2]] == [True, False] * 6
+    for mine, other in zip(samples[::2], samples[1::2]):
+        assert other.asked == mine.asked and other.good is None
+    texts = {model.tokenizer.decode(each.ids[len(each.asked) :]) for each in samples[3::4]}
+    assert not any(f"{n}" in text for n, text in enumerate(texts) if n > 3)  # of others' answers
+    with pytest.raises(DataError, match="learn what is liked with objective kto"):
+        opened(judged(tmp_path / "b.jsonl"), model, form="turns")
+    lines = tmp_path / "c.jsonl"
+    lines.write_text('{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(DataError, match="c.jsonl, line 1: no answer that people judged"):
+        opened(lines, model, form="judged")
+
+
+def test_what_pairs_take_is_known_before(tmp_path: Path) -> None:
+    data = opened(pairs(tmp_path / "a.jsonl"), fresh(), val_fraction=0.0)
+    longest = max(len(each.ids) for each in data.samples["train"]) - 1
+    assert data.shape(4, CONTEXT) == (8, longest) and longest < CONTEXT
+    assert data.rows_an_epoch == 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from omnima.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from omnima._core import SampleLoader
     from omnima.tokenizers import Tokenizer
+
+Form = Literal["turns", "pairs", "judged"]
+FORMS = get_args(Form)
+_LOOK_BACK = 100  # samples, for one that was asked something else
 
 
 class ConversationData:
@@ -35,8 +39,10 @@ class ConversationData:
         What was found, changed and left out, as sentences.
     packed : bool
         Whether several samples share a row.
-    paired : bool
-        Whether samples 2k and 2k + 1 are two answers to the same, the better one first.
+    form : str
+        ``"turns"``: samples of their own. Otherwise two stand side by side. ``"pairs"``: two
+        answers to the same, the better one first. ``"judged"``: an answer, and the same question
+        with the answer to another one, whose likelihood tells how far a model went.
     """
 
     entropy_floor = None  # nobody knows what people may say
@@ -51,7 +57,7 @@ class ConversationData:
         val_fraction: float = 0.05,
         seed: int = 0,
         packed: bool = True,
-        paired: bool = False,
+        form: Form = "turns",
         files: Sequence[Path] = (),
         notes: Sequence[str] = (),
     ) -> None:
@@ -60,20 +66,24 @@ class ConversationData:
         if not samples:
             raise DataError(f"no sample is left to learn from. {' '.join(notes)}".strip())
         self.tokenizer, self.context = tokenizer, context
-        self.packed, self.paired = packed and not paired, paired
+        self.form: Form = form
+        self.packed = packed and form == "turns"
         self.notes = list(notes)
         #: Fields of the core's options of a step that these samples ask for.
         self.step_options: dict[str, str | float] = {}
         #: Of pairs: each side's summed losses by the model that a run begins with.
         self.references: dict[str, list[float]] = {}
-        held_out = _held_out(samples, val_fraction, seed, paired)
-        self.samples: dict[str, list[Sample]] = {
+        held_out = _held_out(samples, val_fraction, seed, form)
+        sides = {
             "train": [each for each, out in zip(samples, held_out) if not out],
             "val": [each for each, out in zip(samples, held_out) if out],
         }
-        counts = {name: _counts(side) for name, side in self.samples.items()}
+        counts = {name: _counts(side) for name, side in sides.items()}
         self.train_samples, self.train_tokens, self.train_supervised = counts["train"]
         self.val_samples, self.val_tokens, self.val_supervised = counts["val"]
+        if form == "judged":
+            sides = {name: _with_others(side, context) for name, side in sides.items()}
+        self.samples: dict[str, list[Sample]] = sides
         self.fingerprint = _fingerprint(self.samples)
         states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns, hash_file(p)) for p in files]
         hashes = "\n".join(state[3] for state in states)
@@ -84,6 +94,21 @@ class ConversationData:
             "tokenizer": tokenizer.fingerprint,
             "tokens": self.fingerprint,
         }
+
+    @property
+    def rows_each(self) -> int:
+        """Rows that one of a batch takes: two of pairs and of judged answers."""
+        return 1 if self.form == "turns" else 2
+
+    def shape(self, rows: int, time: int) -> tuple[int, int]:
+        """Return rows and tokens of the largest batch that `loader` makes of these."""
+        longest = max(len(each.ids) for side in self.samples.values() for each in side) - 1
+        return rows * self.rows_each, time if self.packed else min(time, longest)
+
+    @property
+    def rows_an_epoch(self) -> float | None:
+        """How many of a batch visit the training side once; None: as its tokens fill rows."""
+        return None if self.packed else len(self.samples["train"]) / self.rows_each
 
     def loader(
         self,
@@ -104,7 +129,7 @@ class ConversationData:
             The side of the split.
         rows, time : int
             Shape of a batch. Unpacked rows are shorter where the batch's longest sample is. Of
-            pairs there are so many, with two rows each.
+            pairs and judged answers there are so many, with two rows each.
         seed : int
             The order is a function of (seed, epoch, position) alone.
         sequential : bool
@@ -131,13 +156,14 @@ class ConversationData:
                 [i for each in samples for i in each.supervised], dtype=torch.uint8
             ),
             ends=torch.from_numpy(ends),
-            rows=2 * rows if self.paired else rows,
+            rows=rows * self.rows_each,
             time=time,
             seed=seed,
             packed=self.packed,
             sequential=sequential,
-            paired=self.paired,
+            paired=self.form != "turns",
             pad_id=0 if pad is None else pad,
+            good=[int(each.good is True) for each in samples] if self.form == "judged" else [],
         )
         if split in self.references:
             loader.set_reference(self.references[split])
@@ -152,7 +178,7 @@ def open_conversations(
     val_fraction: float = 0.05,
     seed: int = 0,
     packed: bool = True,
-    paired: bool = False,
+    form: Form = "turns",
     too_long: str = CUT,
     on_error: OnError = "raise",
 ) -> ConversationData:
@@ -172,8 +198,9 @@ def open_conversations(
         Of the split.
     packed
         Put several samples into a row; they cannot see each other.
-    paired
-        Read pairs of answers (``chosen``, ``rejected``), not conversations.
+    form
+        ``"turns"``: conversations. ``"pairs"``: pairs of answers (``chosen``, ``rejected``).
+        ``"judged"``: answers with a ``label``, or pairs.
     too_long
         ``"cut"`` or ``"drop"``.
     on_error
@@ -186,7 +213,9 @@ def open_conversations(
     """
     reading = read_examples(data, on_error)
     encoder = Encoder(tokenizer, context, too_long)
-    samples = encode_all(reading, encoder, paired)
+    if form not in FORMS:
+        raise ConfigError(f"form is {form!r}; expected one of {', '.join(FORMS)}")
+    samples = encode_all(reading, encoder, form)
     return ConversationData(
         samples,
         tokenizer,
@@ -194,18 +223,21 @@ def open_conversations(
         val_fraction=val_fraction,
         seed=seed,
         packed=packed,
-        paired=paired,
+        form=form,
         files=reading.paths,
         notes=[*reading.sentences(), *encoder.sentences()],
     )
 
 
-def encode_all(reading: Reading, encoder: Encoder, paired: bool = False) -> list[Sample]:
+def encode_all(reading: Reading, encoder: Encoder, form: Form = "turns") -> list[Sample]:
     """Return the samples of all examples; broken ones are left out where that is asked."""
+    encode = {
+        "turns": encoder.encode, "pairs": encoder.encode_pair, "judged": encoder.encode_judged
+    }[form]  # fmt: skip
     samples: list[Sample] = []
     for example in reading:
         try:
-            samples += encoder.encode_pair(example) if paired else encoder.encode(example)
+            samples += encode(example)
         except DataError as error:
             if reading.on_error == "raise":
                 raise
@@ -214,12 +246,12 @@ def encode_all(reading: Reading, encoder: Encoder, paired: bool = False) -> list
     return samples
 
 
-def _held_out(samples: Sequence[Sample], fraction: float, seed: int, paired: bool) -> list[bool]:
+def _held_out(samples: Sequence[Sample], fraction: float, seed: int, form: Form) -> list[bool]:
     """Whether each sample is for validation: by a keyed hash of what comes before its answer."""
     if fraction == 0:
         return [False] * len(samples)
     keys = [_key(sample, seed) for sample in samples]
-    if paired:
+    if form == "pairs":
         keys[1::2] = keys[0::2]
     different = sorted(set(keys))
     if len(different) < 2:
@@ -230,9 +262,26 @@ def _held_out(samples: Sequence[Sample], fraction: float, seed: int, paired: boo
 
 
 def _key(sample: Sample, seed: int) -> bytes:
-    asked = sample.ids[: sample.supervised.index(1)]
+    asked = np.array(sample.asked, dtype="<i4")
     key = seed.to_bytes(8, "little", signed=True)
-    return hashlib.blake2b(np.array(asked, dtype="<i4").tobytes(), digest_size=16, key=key).digest()
+    return hashlib.blake2b(asked.tobytes(), digest_size=16, key=key).digest()
+
+
+def _with_others(samples: Sequence[Sample], context: int) -> list[Sample]:
+    """Behind each sample its question with the answer of the nearest one before it that was asked
+    something else (the first one's is the last).
+    """
+    found: list[Sample] = []
+    for n, sample in enumerate(samples):
+        asked = sample.asked
+        steps = range(1, min(len(samples), _LOOK_BACK) + 1)
+        others = (samples[n - step] for step in steps)
+        other = next((each for each in others if each.asked != asked), samples[n - 1])
+        first = other.supervised.index(1)
+        ids = (asked + other.ids[first:])[: context + 1]
+        marks = ([0] * len(asked) + other.supervised[first:])[: context + 1]
+        found += [sample, Sample(ids, marks, sample.place)]
+    return found
 
 
 def _counts(samples: Sequence[Sample]) -> tuple[int, int, int]:
@@ -248,4 +297,6 @@ def _fingerprint(sides: dict[str, list[Sample]]) -> str:
             digest.update(f"{len(each.ids)}\n".encode())
             digest.update(np.array(each.ids, dtype="<i4").tobytes())
             digest.update(bytes(each.supervised))
+            if each.good is not None:
+                digest.update(bytes([each.good]))
     return digest.hexdigest()

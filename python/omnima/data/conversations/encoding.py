@@ -11,6 +11,7 @@ from omnima.data.conversations.examples import (
     Completion,
     Conversation,
     Example,
+    Judged,
     Messages,
     Pair,
     PlainText,
@@ -32,6 +33,12 @@ class Sample:
     ids: list[int]
     supervised: list[int]
     place: str
+    good: bool | None = None  # of answers that people judged
+
+    @property
+    def asked(self) -> list[int]:
+        """What stands before the first id that is learned."""
+        return self.ids[: self.supervised.index(1)]
 
     @property
     def supervised_tokens(self) -> int:
@@ -110,13 +117,43 @@ class Encoder:
                 f"{example.place}: no pair of answers: expected chosen and rejected, and prompt or "
                 "instruction"
             )
-        both = []
-        for answered in (example.chosen, example.rejected):
-            if isinstance(answered, Conversation):
-                answered = replace(answered, last_turn_only=True)
-            both += self.encode(answered)
+        both = self._answer(example.chosen) + self._answer(example.rejected)
         self.alone += len(both) == 1
         return both if len(both) == 2 else []
+
+    def encode_judged(self, example: Example) -> list[Sample]:
+        """Return the sample of a judged answer, or those of a pair: one was liked, one was not.
+
+        Raises
+        ------
+        DataError
+            The example is neither, or as from :meth:`encode`.
+        """
+        if isinstance(example, Pair):
+            answers = [(example.chosen, True), (example.rejected, False)]
+        elif isinstance(example, Judged):
+            answers = [(example.answer, example.good)]
+        else:
+            raise DataError(
+                f"{example.place}: no answer that people judged: expected prompt, completion and "
+                "label (true or false), or pairs of answers (chosen, rejected)"
+            )
+        return [
+            replace(sample, good=good)
+            for answer, good in answers
+            for sample in self._answer(answer)
+        ]
+
+    def encode_any(self, example: Example) -> list[Sample]:
+        """Return the samples of an example of any kind."""
+        if isinstance(example, Pair):
+            return self.encode_pair(example)
+        return (self.encode_judged if isinstance(example, Judged) else self.encode)(example)
+
+    def _answer(self, answer: Conversation | Completion) -> list[Sample]:
+        if isinstance(answer, Conversation):
+            answer = replace(answer, last_turn_only=True)
+        return self.encode(answer)
 
     def _samples(self, example: Example) -> list[Sample]:
         if isinstance(example, Conversation):
@@ -128,9 +165,14 @@ class Encoder:
                 "plain text holds no answers to learn: give conversations, or learn all of it "
                 "with objective lm"
             )
+        if isinstance(example, Judged):
+            raise DataError(
+                "an answer with a label is judged, not to be imitated whatever was said of it: "
+                "learn what is liked with objective kto, or rename the label"
+            )
         raise DataError(
             "a pair of answers (chosen, rejected) is no conversation to imitate: learn what is "
-            "preferred with objective dpo, ipo, simpo or orpo"
+            "preferred with objective dpo, ipo, simpo, orpo or kto"
         )
 
     def _conversation(self, example: Conversation) -> list[Sample]:

@@ -38,6 +38,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """An answer, and whether people liked it."""
+
+    answer: Conversation | Completion
+    good: bool
+    place: str = "the answer"
+
+
+@dataclass(frozen=True)
 class PlainText:
     """A text without question and answer."""
 
@@ -45,4 +54,4 @@ class PlainText:
     place: str = "the text"
 
 
-Example: TypeAlias = "Conversation | Completion | Pair | PlainText"
+Example: TypeAlias = "Conversation | Completion | Pair | Judged | PlainText"

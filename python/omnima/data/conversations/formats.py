@@ -11,6 +11,7 @@ from omnima.data.conversations.examples import (
     Completion,
     Conversation,
     Example,
+    Judged,
     Messages,
     Pair,
     PlainText,
@@ -259,6 +260,15 @@ def _before(answered: Conversation | Completion) -> Any:
     return answered.messages[:-1]
 
 
+def _read_judged(record: Mapping[str, Any], place: str) -> Iterator[Example]:
+    answer = _answer(record["prompt"], record["completion"], "completion", place)
+    yield Judged(answer, record["label"], place)
+
+
+def _is_judged(record: Mapping[str, Any]) -> bool:
+    return _has("prompt", "completion")(record) and isinstance(record.get("label"), bool)
+
+
 def _read_text(record: Mapping[str, Any], place: str) -> Iterator[Example]:
     yield PlainText(_text(record["text"], "field 'text'"), place)
 
@@ -279,6 +289,7 @@ FORMATS = (
            _read_instruction),
     Format("question", "question, perhaps context, and answer", _has("question", "answer"),
            _read_question),
+    Format("judged", "prompt, completion and label: true or false", _is_judged, _read_judged),
     Format("completion", "prompt and completion", _has("prompt", "completion"), _read_completion),
     Format("text", "text", _has("text"), _read_text),
 )  # fmt: skip

@@ -161,7 +161,7 @@ def inspect(
         return _of_sample(data, encoder, index)
     if context is None:
         raise ConfigError("a packed row has a context: give it, too.")
-    samples = [each for example in read_examples(data) for each in encoder.encode(example)]
+    samples = [each for example in read_examples(data) for each in encoder.encode_any(example)]
     packed = ConversationData(samples, tokenizer, context, val_fraction=0.0)
     loader = packed.loader("train", 1, context, sequential=True)
     if not 0 <= row < loader.rows_per_epoch:
@@ -173,7 +173,7 @@ def inspect(
 def _of_sample(data: Any, encoder: Encoder, index: int) -> SupervisionView:
     count, found = 0, None
     for example in read_examples(data):
-        for sample in encoder.encode(example):
+        for sample in encoder.encode_any(example):
             if count == index:
                 found = sample
             count += 1
