@@ -128,9 +128,8 @@ def test_pairs_as_orpo_and_cpo_trainer(name: str, tmp_path: Path) -> None:
     theirs = in_transformers(model, tmp_path / "model")
     data = opened(pairs(tmp_path / "a.jsonl", SIZE), model, val_fraction=0.0)
     if name == "orpo":
-        trainer = trainer_of(
-            ORPOTrainer, ORPOConfig(**settings(tmp_path, beta=BETA)), theirs, tmp_path / "model", WORDS
-        )  # fmt: skip
+        options = ORPOConfig(**settings(tmp_path, beta=BETA))
+        trainer = trainer_of(ORPOTrainer, options, theirs, tmp_path / "model", WORDS)
     else:
         config = CPOConfig(
             **settings(tmp_path, beta=BETA, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.5)
