@@ -10,7 +10,8 @@ namespace {
 using kernels::bfloat16;
 using kernels::MatrixView;
 
-constexpr std::int64_t kDepth = 1024;             // of a block, in numbers
+constexpr std::int64_t kMostDepth =
+    640;  // of a block, in numbers: its rows stay in the first cache
 constexpr std::int64_t kPanelsBytes = 384 << 10;  // packed weights that stay in the second cache
 constexpr std::int64_t kMostPanels = 64;
 constexpr std::int64_t kGatedBytes = 768 << 10;  // of sums that become a row of an mlp's middle
@@ -38,6 +39,8 @@ std::int64_t grain_of(std::int64_t panels, std::int64_t threads, std::int64_t mo
 void HalfProducts::begin(std::int64_t rows, std::int64_t width) {
   count_ = rows;
   width_ = width;
+  const std::int64_t blocks = (width + kMostDepth - 1) / kMostDepth;
+  depth_ = round_up((width + blocks - 1) / blocks, kLine);
   stride_ = round_up(width, kLine / kHalf) + kLine / kHalf;
   rows_of_x_ = static_cast<bfloat16*>(x_.get(static_cast<std::size_t>(rows * stride_ * kHalf)));
   if (width % table_.group == 0) return;
@@ -53,14 +56,14 @@ std::int64_t HalfProducts::panels_of(std::int64_t outputs) const {
 }
 
 std::int64_t HalfProducts::panels_at_once() const {
-  const std::int64_t fit = kPanelsBytes / table_.panel_bytes(std::min(width_, kDepth));
+  const std::int64_t fit = kPanelsBytes / table_.panel_bytes(depth_);
   return std::clamp<std::int64_t>(fit, 1, kMostPanels);
 }
 
 // Of a thread: columns in float32 and in bfloat16, and packed.
 std::int64_t HalfProducts::thread_bytes() const {
   const std::int64_t columns = panels_at_once() * table_.panel_cols;
-  const std::int64_t packed = panels_at_once() * table_.panel_bytes(std::min(width_, kDepth));
+  const std::int64_t packed = panels_at_once() * table_.panel_bytes(depth_);
   return round_up(std::max(kFloats, width_) * kFloat, kLine) +
          round_up(columns * width_ * kHalf, kLine) + round_up(packed, kLine) + kLine;
 }
@@ -82,7 +85,7 @@ void HalfProducts::run(std::span<const Output> outputs) {
                   const std::int64_t first = from * table_.panel_cols;
                   const std::int64_t last = std::min(from + most, to) * table_.panel_cols;
                   multiply({*output.linear, first, std::min(last, all) - first, output.y + first,
-                            output.stride},
+                            output.stride, output.add},
                            thread);
                 }
                 start += own;
@@ -99,7 +102,7 @@ void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& m
   const std::int64_t fit = kGatedBytes / (2 * count_ * table_.panel_cols * kFloat);
   const std::int64_t grain =
       grain_of(panels, team_.size(), std::clamp<std::int64_t>(fit, 1, panels_at_once()));
-  const std::int64_t width = grain * table_.panel_cols, each = (2 * count_ + 1) * width;
+  const std::int64_t width = grain * table_.panel_cols, each = 2 * count_ * width;
   auto* sums =
       static_cast<float*>(gated_.get(static_cast<std::size_t>(team_.size() * each * kFloat)));
   team_.run(panels, grain, [&](std::int64_t begin, std::int64_t end, int thread) {
@@ -107,12 +110,10 @@ void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& m
       const std::int64_t first = begin * table_.panel_cols;
       const std::int64_t count = std::min(width, up.outputs - first);
       float* x = sums + thread * each;
-      float* y = x + 2 * count_ * width;
-      multiply({gate, first, count, x, 2 * count}, thread);
-      multiply({up, first, count, x + count, 2 * count}, thread);
+      multiply({gate, first, count, x, 2 * count, false}, thread);
+      multiply({up, first, count, x + count, 2 * count, false}, thread);
       for (std::int64_t row = 0; row < count_; ++row, x += 2 * count) {
-        make(x, count, y);
-        table_.convert(y, count, made.row(row) + first);
+        make(x, count, made.row(row) + first);
       }
     }
   });
@@ -122,13 +123,13 @@ void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& m
 void HalfProducts::pack_rows() {
   const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
   std::int64_t bytes = 0;
-  for (std::int64_t k = 0; k < width_; k += kDepth) {
-    bytes += strips * table_.strip_bytes(std::min(kDepth, width_ - k));
+  for (std::int64_t k = 0; k < width_; k += depth_) {
+    bytes += strips * table_.strip_bytes(std::min(depth_, width_ - k));
   }
   char* to = static_cast<char*>(packed_x_.get(static_cast<std::size_t>(bytes + kLine)));
   packed_rows_ = to;
-  for (std::int64_t k = 0; k < width_; k += kDepth) {
-    const std::int64_t depth = std::min(kDepth, width_ - k);
+  for (std::int64_t k = 0; k < width_; k += depth_) {
+    const std::int64_t depth = std::min(depth_, width_ - k);
     table_.pack_left(MatrixView<bfloat16>{rows_of_x_ + k, stride_, 1}, count_, depth, to);
     to += strips * table_.strip_bytes(depth);
   }
@@ -142,7 +143,7 @@ kernels::GemmStrip HalfProducts::strip(std::int64_t row, std::int64_t depth_begi
     return table_.strip_in_place(x.from(row, depth_begin), rows);
   }
   const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
-  const char* block = packed_rows_ + depth_begin / kDepth * strips * table_.strip_bytes(kDepth);
+  const char* block = packed_rows_ + depth_begin / depth_ * strips * table_.strip_bytes(depth_);
   return table_.packed_strip(block + row / table_.strip_rows * table_.strip_bytes(depth), rows);
 }
 
@@ -172,13 +173,13 @@ void HalfProducts::multiply(const Columns& columns, int thread) {
   const MatrixView<bfloat16> weights = weights_of(columns, memory);
   const std::int64_t stride = columns.stride;
   float* y = columns.y;
-  for (std::int64_t k = 0; k < width_; k += kDepth) {
-    const std::int64_t depth = std::min(kDepth, width_ - k);
+  for (std::int64_t k = 0; k < width_; k += depth_) {
+    const std::int64_t depth = std::min(depth_, width_ - k);
     table_.pack_right(weights.from(k, 0), depth, columns.count, packed);
     for (std::int64_t row = 0; row < count_; row += table_.strip_rows) {
       kernels::GemmTarget<bfloat16> target;
       target.sum = y + row * stride;
-      target.add = k > 0;
+      target.add = columns.add || k > 0;
       target.stride = stride;
       table_.multiply(strip(row, k, depth), packed, columns.count, depth, target);
     }

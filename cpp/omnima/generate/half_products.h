@@ -20,6 +20,7 @@ struct Output {
   const Linear* linear;
   float* y;
   std::int64_t stride;
+  bool add = false;  // to what is there
 };
 
 class HalfProducts {
@@ -33,10 +34,11 @@ class HalfProducts {
   std::int64_t stride() const { return stride_; }  // from row to row
   // Rounds a row. Threads may put different rows at once.
   void put(std::int64_t index, const float* x);
-  // y = rows weight^T + bias of each output.
+  // y = rows weight^T + bias of each output, or y += that.
   void run(std::span<const Output> outputs);
-  // make(x, count, y) makes y [count] of x, a row's numbers of the gate and then those of up.
-  using Gate = std::function<void(const float* x, std::int64_t count, float* y)>;
+  // make(x, count, y) makes y [count] of x, a row's numbers of the gate and then those of up, which
+  // it may overwrite.
+  using Gate = std::function<void(float* x, std::int64_t count, kernels::bfloat16* y)>;
   // The rows of `made` = what is made of gate and up: their columns never leave the second cache.
   void run_gated(const Linear& gate, const Linear& up, const Gate& make, HalfProducts& made);
 
@@ -46,6 +48,7 @@ class HalfProducts {
     std::int64_t first, count;
     float* y;
     std::int64_t stride;
+    bool add;
   };
 
   void pack_rows();
@@ -59,6 +62,7 @@ class HalfProducts {
   Team& team_;
   const kernels::GemmKernels<kernels::bfloat16>& table_;
   std::int64_t count_ = 0, width_ = 0, stride_ = 0;
+  std::int64_t depth_ = 0;  // of a block
   kernels::bfloat16* rows_of_x_ = nullptr;
   const char* packed_rows_ = nullptr;  // where the kernel does not take rows as they are
   core::Buffer x_, packed_x_, of_threads_, gated_;

@@ -147,6 +147,9 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   normalise(weights.mlp_norm, 0, rows);
+  if (weights.experts.empty() && adds_at_once(weights.mlp_output_norm)) {
+    return pass_mlp(weights.mlp, normed_.data(), rows, x_.data(), true);
+  }
   if (weights.mlp.up.outputs > 0) {
     pass_mlp(weights.mlp, normed_.data(), rows, projected_.data());
   } else {
@@ -156,13 +159,13 @@ void Runner::mlp(const Layer& weights) {
   add_to_residual(weights.mlp_output_norm);
 }
 
-void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y) {
+void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add) {
   const std::int64_t inner = mlp.up.outputs;
   const auto most = static_cast<std::int64_t>(rows_.size());  // any expert may be sent all rows
   if (in_halves() && config_.gated()) {
     grow(activated_, inner);
     pass_gated(mlp, x, rows);
-    return products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
+    return products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
   }
   grow(inner_, 2 * most * inner);
   grow(activated_, most * inner);
@@ -181,7 +184,7 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
       }
     });
   }
-  products({{&mlp.down, y, config_.hidden_size}}, activated_.data(), rows);
+  products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
 }
 
 // Leaves the mlp's middle in middle_, for the product that takes activated_.
@@ -193,9 +196,21 @@ void Runner::pass_gated(const Mlp& mlp, const float* x, std::int64_t rows) {
   middle_.begin(rows, inner);
   halves_.run_gated(
       mlp.gate, mlp.up,
-      [&](const float* sums, std::int64_t count, float* made) { activate(sums, count, made); },
+      [&](float* sums, std::int64_t count, kernels::bfloat16* made) {
+        if (config_.activation == "swiglu") {
+          return kernels::activation_kernels<float>().swiglu_rounded(sums, made, count);
+        }
+        activate(sums, count, sums);
+        kernels::gemm_kernels<kernels::bfloat16>().convert(sums, count, made);
+      },
       middle_);
   halves_of_ = activated_.data();
+}
+
+// Room for rounded rows of x, which are put there before the next products of x.
+void Runner::begin_halves(const float* x, std::int64_t rows, std::int64_t width) {
+  halves_.begin(rows, width);
+  halves_of_ = x;
 }
 
 // Rounds rows for the next products, unless they are there already.
@@ -280,15 +295,20 @@ void Runner::normalise(const Norm& norm, const float* x, std::int64_t rows, floa
   const core::Scope scope("norms");
   const auto& table = kernels::norm_kernels<float>();
   const kernels::NormShape one{1, config_.hidden_size, static_cast<float>(config_.norm_eps)};
+  // What is written to normed_ meets products next.
+  const bool rounds = in_halves() && y == normed_.data();
+  if (rounds) begin_halves(y, rows, one.cols);
   const auto some = [&](std::int64_t begin, std::int64_t end, int) {
     float mean, rstd;
-    for (std::int64_t at = begin * one.cols; at < end * one.cols; at += one.cols) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t at = row * one.cols;
       if (config_.norm == "layer_norm") {
         table.layer_forward(x + at, norm.weight.data(), norm.bias.data(), y + at, &mean, &rstd,
                             one);
       } else {
         table.rms_forward(x + at, norm.weight.data(), y + at, &rstd, one);
       }
+      if (rounds) halves_.put(row, y + at);
     }
   };
   if (wide_) {
@@ -316,7 +336,7 @@ void Runner::add_to_residual(const Norm& norm) {
 void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
                       const char* part) {
   double flops = 0, bytes = 0;
-  for (const auto& [linear, y, stride] : outputs) {
+  for (const auto& [linear, y, stride, add] : outputs) {
     flops += 2.0 * static_cast<double>(rows * linear->outputs * linear->inputs);
     bytes += static_cast<double>(linear->weight.bytes() + linear->bias.bytes());
   }
@@ -331,7 +351,7 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   std::int64_t total = 0;
   kernels::ByteRows bytes_of_x{};
   const void* halves_of_x = nullptr;
-  for (const auto& [linear, y, stride] : outputs) {
+  for (const auto& [linear, y, stride, add] : outputs) {
     total += linear->outputs;
     if (linear->packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear->inputs);
     if (linear->in_halves && !halves_of_x) halves_of_x = in_half_rows(x, rows, linear->inputs);
@@ -340,7 +360,7 @@ void Runner::products(std::initializer_list<Output> outputs, const float* x, std
   team_.run(
       total, std::max<std::int64_t>(grain, 16), [&](std::int64_t begin, std::int64_t end, int) {
         std::int64_t start = 0;  // of this output within the total
-        for (const auto& [linear, y, stride] : outputs) {
+        for (const auto& [linear, y, stride, add] : outputs) {
           const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
           const std::int64_t to = std::min(end - start, linear->outputs);
           if (from < to && linear->packed) {

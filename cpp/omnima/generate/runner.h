@@ -95,9 +95,10 @@ class Runner final : public ModelRunner {
   float score_scale() const;
   Row row_of(SequenceState& state, std::int64_t position);
   void mlp(const Layer& weights);
-  // y [rows, hidden] = what an mlp makes of x.
-  void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y);
+  // y [rows, hidden] = what an mlp makes of x; with `add`, where products can: y += that.
+  void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add = false);
   void pass_gated(const Mlp& mlp, const float* x, std::int64_t rows);
+  void begin_halves(const float* x, std::int64_t rows, std::int64_t width);
   HalfProducts& take_halves(const float* x, std::int64_t rows, std::int64_t inputs);
   // y [inner] = what the activation makes of a row of gate and up, or of up alone.
   void activate(const float* x, std::int64_t inner, float* y);
@@ -122,6 +123,10 @@ class Runner final : public ModelRunner {
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // The same in bfloat16, as half_gemv takes them.
   const void* in_half_rows(const float* x, std::int64_t rows, std::int64_t inputs);
+  // Products that end a block, with this norm behind them, add to the residual stream themselves.
+  bool adds_at_once(const Norm& norm) const {
+    return in_halves() && norm.weight.data() == nullptr && !config_.parallel_residual;
+  }
   // The products of a prompt in bfloat16.
   bool in_halves() const { return wide_ && bf16_prompts_; }
   // One product of many rows in float32: y [rows, outputs] = x [rows, inputs] weight^T + bias.

@@ -52,6 +52,9 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
       });
     }
   }
+  if (adds_at_once(weights.attention_output_norm)) {
+    return products({{&weights.o, x_.data(), config_.hidden_size, true}}, attended_.data(), rows);
+  }
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
   products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);

@@ -4,6 +4,7 @@
 #include <ATen/ops/t.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/attention.h"
@@ -25,6 +26,29 @@ void add_bias(const Linear& linear, std::int64_t rows, float* y, std::int64_t st
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * stride + i] += bias[i];
   }
+}
+
+// Queries of a head, to be read by one thread.
+struct Unit {
+  std::int64_t head, first, last;
+};
+
+// Each thread reads as many whole heads as the others, and a stretch of every head that is left.
+std::int64_t units_of(std::int64_t heads, std::int64_t threads) {
+  return heads / threads + heads % threads;
+}
+
+Unit unit_at(std::int64_t thread, std::int64_t number, std::int64_t heads, std::int64_t threads,
+             std::int64_t time, std::int64_t tile, bool windowed) {
+  const std::int64_t whole = heads / threads;
+  if (number < whole) return {thread * whole + number, 0, time};
+  // Of equal work: a query reads the keys before it, or a window of them.
+  const auto bound = [&](std::int64_t part) {
+    const double share = static_cast<double>(part) / static_cast<double>(threads);
+    const double at = static_cast<double>(time) * (windowed ? share : std::sqrt(share));
+    return part == threads ? time : std::min<std::int64_t>(time, std::llround(at / tile) * tile);
+  };
+  return {threads * whole + number - whole, bound(thread), bound(thread + 1)};
 }
 
 }  // namespace
@@ -66,9 +90,8 @@ void Runner::attend_in_tiles(std::int64_t layer) {
   void* memory = tokens_.get(static_cast<std::size_t>(rows * width) * number);
   const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
   if (bf16_prompts_) {
-    halves_.begin(rows, queries);
+    begin_halves(attended_.data(), rows, queries);
     attend_to_tiles<bfloat16>(layer, memory, halves_.row(0), halves_.stride());
-    halves_of_ = attended_.data();
   } else {
     attend_to_tiles<float>(layer, memory, attended_.data(), queries);
   }
@@ -98,12 +121,18 @@ void Runner::attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int6
   const std::int64_t kernel = lines(table.scratch_bytes(rows, width));
   const std::int64_t each = kernel + lines(rows * static_cast<std::int64_t>(sizeof(float)));
   char* tiles = static_cast<char*>(tiles_.get(static_cast<std::size_t>(team_.size() * each)));
-  share(heads, [&](std::int64_t begin, std::int64_t end, int thread) {
+  const std::int64_t window = config_.window_of(layer), threads = team_.size();
+  const std::int64_t units = units_of(heads, threads);
+  share(units * threads, [&](std::int64_t begin, std::int64_t end, int thread) {
     char* scratch = tiles + thread * each;
-    for (std::int64_t head = begin; head < end; ++head) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto [head, first, last] =
+          unit_at(i / units, i % units, heads, threads, rows, table.query_tile, window > 0);
+      if (first == last) continue;
       const std::int64_t keys = head / (heads / shared_by);
       kernels::AttentionTask<T> task{};
-      task.time = rows;
+      task.time = last;
+      task.first_query = first;
       task.head_dim = width;
       task.group = 1;
       task.stride = stride;
@@ -114,7 +143,7 @@ void Runner::attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int6
       task.out = out + head * width;
       task.logsumexp = reinterpret_cast<float*>(scratch + kernel);
       task.scale = static_cast<float>(config_.scale_of_scores());
-      task.window = config_.window_of(layer);
+      task.window = window;
       task.softcap = static_cast<float>(config_.attention_softcap);
       task.slopes = slopes_.empty() ? nullptr : &slopes_[head];
       task.blocks = config_.blocks_of(layer);

@@ -51,6 +51,13 @@ void check(const Shape& s, const std::string& format, kernels::Level level, int 
                 at::mm(rounded(x), rounded(weights[1]).t()) + bias.to(at::kDouble)),
             near);
   EXPECT_TRUE(y.narrow(1, s.outputs + s.others, 3).eq(7).all().item<bool>());
+  // Added to what is there.
+  const at::Tensor once = y.to(at::kDouble);
+  auto added = outputs;
+  for (Output& output : added) output.add = true;
+  halves.run(added);
+  EXPECT_LT(off(y.narrow(1, 0, s.outputs + s.others), 2 * once.narrow(1, 0, s.outputs + s.others)),
+            2 * near);
 }
 
 TEST(HalfProductsOf, OddShapesAtEveryLevel) {
@@ -92,8 +99,9 @@ TEST(HalfProductsOf, GateAndUpAreRoundedOnce) {
       }
       halves.run_gated(
           gate, up,
-          [](const float* sums, std::int64_t count, float* y) {
-            for (std::int64_t i = 0; i < count; ++i) y[i] = sums[i] * sums[count + i];
+          [&](float* sums, std::int64_t count, kernels::bfloat16* y) {
+            for (std::int64_t i = 0; i < count; ++i) sums[i] *= sums[count + i];
+            kernels::gemm_kernels<kernels::bfloat16>().convert(sums, count, y);
           },
           made);
       const auto rounded = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };

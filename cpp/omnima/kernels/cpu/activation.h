@@ -16,6 +16,8 @@ struct ActivationKernels {
   // Writes dgate_up; it may be the same memory as gate_up.
   void (*swiglu_backward)(const T* gate_up, const T* dy, T* dgate_up, std::int64_t rows,
                           std::int64_t width);
+  // The same of one row of float32 to bfloat16, as exact as that needs.
+  void (*swiglu_rounded)(const float* gate_up, bfloat16* y, std::int64_t width);
   // GELU by the error function, or by tanh as GPT-2 has it (Hendrycks and Gimpel 2016).
   void (*gelu_forward)(const T* x, T* y, std::int64_t count, bool by_tanh);
   void (*gelu_backward)(const T* x, const T* dy, T* dx, std::int64_t count, bool by_tanh);

@@ -37,6 +37,8 @@ struct AttentionTask {
   std::uint64_t dropout_seed = 0;  // of this row and key-value head
   core::BlockPattern blocks{};     // which keys are seen by blocks
   std::int64_t first_head = 0;     // of the group, among the heads that `blocks` counts
+  // The first query that forward computes, a multiple of query_tile: those before are left alone.
+  std::int64_t first_query = 0;
 };
 
 // Gradients lie as q, k and v do; dout as out does.
@@ -55,6 +57,7 @@ struct AttentionKernels {
   void (*forward)(const AttentionTask<T>& task, void* scratch);
   void (*backward)(const AttentionTask<T>& task, const AttentionGradients<T>& gradients,
                    void* scratch);
+  std::int64_t query_tile;  // queries that are computed together
   std::int64_t (*scratch_bytes)(std::int64_t time, std::int64_t head_dim);
   // What dropout multiplies the weights of a token's query by, for `count` keys from `first` on:
   // a pure function of seed, head within the group, token and key.

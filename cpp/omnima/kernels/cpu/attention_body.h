@@ -29,8 +29,7 @@ void forward_tile(const AttentionTask<T>& task, const KeyBlock& block, std::int6
       store(s.weights + i * tile.width + j, e);
     }
     if (task.dropout > 0) drop_row(task, block, tile, head, token, s.weights + i * tile.width);
-    float total = 0;
-    for (int j = 0; j < kLanes; ++j) total += sum[j];
+    const float total = all_lanes(sum, [](Vector a, Vector b) { return a + b; });
     const float keep = before == top ? 1.0f : std::exp2(before - top);
     s.top[token] = top;
     s.total[token] = s.total[token] * keep + total;
@@ -52,7 +51,7 @@ void pack_keys(const AttentionTask<T>& task, const KeyBlock& block, const Scratc
 
 template <class T>
 void turn_queries(const AttentionTask<T>& task, std::int64_t head, const Scratch<T>& s) {
-  for (std::int64_t token = 0; token < task.time; ++token) {
+  for (std::int64_t token = task.first_query; token < task.time; ++token) {
     turn(task, task.q + token * task.stride + head * task.head_dim, token,
          s.queries + token * task.head_dim);
   }
@@ -66,8 +65,8 @@ void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
   for (std::int64_t first = 0; first < task.time; first += kKeys) {
     const KeyBlock block{first, std::min(kKeys, task.time - first)};
     if (head == 0 || task.time > kKeys) pack(block);
-    for (std::int64_t start = first / kQueries<T> * kQueries<T>; start < task.time;
-         start += kQueries<T>) {
+    const std::int64_t nearest = std::max(first / kQueries<T> * kQueries<T>, task.first_query);
+    for (std::int64_t start = nearest; start < task.time; start += kQueries<T>) {
       const Tile tile = tile_of(task, block, start);
       if (tile.width == 0) continue;
       for_parts(task, head, block, tile, [&](const Tile& part) { f(block, part); });
@@ -86,13 +85,13 @@ void attention_forward(const AttentionTask<T>& task, void* memory) {
   };
   for (std::int64_t head = 0; head < task.group; ++head) {
     turn_queries(task, head, s);
-    std::fill(s.sums, s.sums + task.time * dim, 0.0f);
-    std::fill(s.top, s.top + task.time, kMasked);
-    std::fill(s.total, s.total + task.time, 0.0f);
+    std::fill(s.sums + task.first_query * dim, s.sums + task.time * dim, 0.0f);
+    std::fill(s.top + task.first_query, s.top + task.time, kMasked);
+    std::fill(s.total + task.first_query, s.total + task.time, 0.0f);
     for_tiles(task, head, pack, [&](const KeyBlock& block, const Tile& tile) {
       forward_tile(task, block, head, tile, s);
     });
-    for (std::int64_t token = 0; token < task.time; ++token) {
+    for (std::int64_t token = task.first_query; token < task.time; ++token) {
       const float scale = 1.0f / s.total[token];
       T* out = task.out + token * task.out_stride + head * dim;
 #pragma omp simd
@@ -217,7 +216,7 @@ std::int64_t attention_scratch(std::int64_t time, std::int64_t head_dim) {
 
 template <class T>
 const AttentionKernels<T>& attention_table() {
-  static const AttentionKernels<T> table{attention_forward<T>, attention_backward<T>,
+  static const AttentionKernels<T> table{attention_forward<T>, attention_backward<T>, kQueries<T>,
                                          attention_scratch<T>, dropout_factors<T>};
   return table;
 }

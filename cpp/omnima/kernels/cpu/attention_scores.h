@@ -164,15 +164,25 @@ void shape_row(const AttentionTask<T>& task, const KeyBlock& block, const Tile& 
   mask_row(task, block, tile, head, token, row);
 }
 
+// All lanes joined by pairs: rows do not wait for each other as in a loop over lanes.
+template <class F>
+inline float all_lanes(Vector v, F join) {
+  Bits lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+#pragma GCC unroll 4
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    v = join(v, __builtin_shuffle(v, lanes ^ distance));
+  }
+  return v[0];
+}
+
 inline float maximum(const float* row, std::int64_t count) {
   Vector top = load(row);
   for (std::int64_t j = kLanes; j < count; j += kLanes) {
     const Vector x = load(row + j);
     top = x > top ? x : top;
   }
-  float best = top[0];
-  for (int i = 1; i < kLanes; ++i) best = top[i] > best ? top[i] : best;
-  return best;
+  return all_lanes(top, [](Vector a, Vector b) { return a > b ? a : b; });
 }
 
 // Drops weights of a query's row.

@@ -43,14 +43,15 @@ struct ShapesByRows {
 };
 constinit const ShapesByRows shapes_by_rows;
 
-// sums += 16 groups of a strip times those of a panel.
+// sums += 16 groups of a strip times those of a panel. A panel passes by: the first cache is the
+// strip's.
 template <bool kBoth>
 inline __attribute__((always_inline)) void add_tiles(const char* left, std::int64_t row_bytes,
                                                      const char* right) {
-  _tile_loadd(6, right, kPanelLine);
+  _tile_stream_loadd(6, right, kPanelLine);
   _tile_loadd(4, left, row_bytes);
   _tile_dpbf16ps(0, 4, 6);
-  _tile_loadd(7, right + kTileLine, kPanelLine);
+  _tile_stream_loadd(7, right + kTileLine, kPanelLine);
   _tile_dpbf16ps(1, 4, 7);
   if constexpr (kBoth) {
     _tile_loadd(5, left + kTileRows * row_bytes, row_bytes);

@@ -39,6 +39,14 @@ class ActivationLevels : public testing::Test {
       kernels.swiglu_forward(in.data(), y.data(), rows, width);
       // The gradient may take the place of what it is the gradient of.
       kernels.swiglu_backward(in.data(), out_gradient.data(), in.data(), rows, width);
+      if constexpr (std::is_same_v<T, float>) {
+        Guarded<bfloat16> rounded(width, offset);
+        kernels.swiglu_rounded(gate_up.data(), rounded.data(), rows > 0 ? width : 0);
+        for (std::int64_t i = 0; i < (rows > 0 ? width : 0); ++i) {
+          const double expected = silu(gate_up[i]) * gate_up[width + i];
+          ASSERT_NEAR(rounded[i], expected, allowed<bfloat16>(expected)) << gate_up[i];
+        }
+      }
       for (std::int64_t row = 0; row < rows; ++row) {
         for (std::int64_t i = 0; i < width; ++i) {
           const std::int64_t at = row * width + i, left = 2 * row * width + i, right = left + width;
