@@ -66,6 +66,12 @@ class Adaptable(ABC):
         up_rate: float | None = None,
         rank_pattern: Mapping[str, int] | None = None,
         alpha_pattern: Mapping[str, float] | None = None,
+        virtual_tokens: int | None = None,
+        initial_rank: int | None = None,
+        budget_start: float | None = None,
+        budget_end: float | None = None,
+        budget_every: int | None = None,
+        orthogonality: float | None = None,
         seed: int = 0,
     ) -> None:
         """Put an adapter beside the weights. From now on it alone learns, and the weights rest.
@@ -75,29 +81,45 @@ class Adaptable(ABC):
         method
             ``"lora"``, ``"rslora"`` (counts alpha / sqrt(rank) times), ``"lora+"`` (B learns faster
             than A), ``"dora"`` (rows have magnitudes of their own), ``"pissa"`` or ``"olora"``
-            (begin with a part of the weights), ``"ia3"`` (a factor for each output).
+            (begin with a part of the weights), ``"ia3"`` (a factor for each output), ``"vera"``
+            (random matrices, of which vectors learn), ``"bitfit"`` (the biases learn),
+            ``"adalora"`` (ranks shrink while training, where they matter least), ``"bottleneck"``
+            (a narrow layer behind attention and feed-forward part),
+            ``"prompt"`` and ``"prefix"`` (virtual tokens in front of every text learn: their
+            embeddings, or their keys and values in each layer).
             docs/explanation/adapters.md says what each is.
         name
             Of the adapter.
         rank
-            Of what is added to each matrix; 16 where left out.
+            Of what is added to each matrix; left out: 16, or 256 for vera. adalora: what is left
+            in the end on average, 8. bottleneck: its width, 64.
         alpha
             What is added counts alpha / rank times. Left out: twice the rank, or the rank for
-            rslora, pissa and olora.
+            rslora, pissa and olora. adalora: the rank is the initial one.
         targets
             Where: ``"all-linear"``, or names and patterns of modules as the model's files call
             them: ``"q_proj,v_proj"``, ``["layers.0.*"]``. Left out: all-linear; for ia3 keys,
-            values and the last layer of the feed-forward part, whose inputs it scales.
+            values and the last layer of the feed-forward part, whose inputs it scales; for
+            bottleneck o_proj and down_proj.
         dropout
             Share of the inputs that what is added does not see in training.
         init
-            ``"default"`` (A random, B zero), ``"gaussian"``, ``"pissa"`` or ``"olora"``.
+            ``"default"`` (A random, B zero), ``"gaussian"``, ``"pissa"`` or ``"olora"``. Of a
+            prompt: ``"default"`` (words of the model's vocabulary) or ``"gaussian"``; of a prefix:
+            small numbers or ``"gaussian"``.
         rank_stabilized
             Count alpha / sqrt(rank) times.
         up_rate
             LoRA+: by how much faster B learns; 16 for ``"lora+"``, else 1.
         rank_pattern, alpha_pattern
             Other values for modules whose names end so (regular expressions).
+        virtual_tokens
+            prompt and prefix: how many; 20 where left out. They take room in the model's context.
+        initial_rank, budget_start, budget_end, budget_every, orthogonality
+            adalora: the rank that each matrix begins with, one and a half times the rank where left
+            out; from which to which share of the steps the budget shrinks, and every how many
+            steps (0.1, 0.7, 10); the weight of the penalty that keeps directions apart (0.5). A
+            trainer has to know its number of steps.
         seed
             Of the initial values.
 
@@ -116,6 +138,7 @@ class Adaptable(ABC):
         True
         """
         from omnima.adapters import AdapterOptions, chosen, usual_targets
+        from omnima.adapters.options import IN_FRONT
 
         self._check_unmerged()
         options = AdapterOptions.of(
@@ -128,11 +151,26 @@ class Adaptable(ABC):
             up_rate=up_rate,
             rank_pattern=rank_pattern,
             alpha_pattern=alpha_pattern,
+            virtual_tokens=virtual_tokens,
+            initial_rank=initial_rank,
+            budget_start=budget_start,
+            budget_end=budget_end,
+            budget_every=budget_every,
+            orthogonality=orthogonality,
             seed=seed,
         )
+        if options.kind in IN_FRONT:
+            if targets is not None:
+                raise ConfigError(f"{method} has no targets: it stands in front of the text.")
+            return self._attach(name, options, [])
         modules = self.linear_modules
         wanted = targets if targets is not None else usual_targets(options.kind, modules)
         found = chosen(modules, wanted)
+        if options.kind == "bottleneck" and (odd := [m for m in found if not m.ends_part]):
+            raise ConfigError(
+                f"A bottleneck stands behind attention or the feed-forward part (o_proj, "
+                f"down_proj), not behind {odd[0].name}."
+            )
         if options.kind == "ia3":
             ends = tuple(each.name for each in found if each.ends_feedforward)
             options = dataclasses.replace(options, feedforward=ends)
@@ -140,7 +178,9 @@ class Adaptable(ABC):
 
     def _attach(self, name: str, options: AdapterOptions, modules: Sequence[Any]) -> None:
         from omnima import _core
+        from omnima.adapters import peft_prompts
 
+        config = self.config.to_dict()
         sites = [
             _core.AdapterSite(
                 each.name,
@@ -148,11 +188,31 @@ class Adaptable(ABC):
                 options.rank_of(each.name),
                 options.scale(each.name),
                 each.name in options.feedforward,
+                each.order(config) if options.kind == "vera" else [],
             )
             for each in modules
         ]
+        if options.kind == "prefix":
+            sites = [
+                _core.AdapterSite(peft_prompts.site_name(i), [peft_prompts.key_module(i)])
+                for i in range(config["num_hidden_layers"])
+            ]
         wanted = _core.AdapterOptions(
-            options.kind, options.init, options.dropout, options.up_rate, options.seed
+            options.kind,
+            options.init,
+            options.dropout,
+            options.up_rate,
+            options.seed,
+            options.virtual_tokens,
+            _core.RankBudget(
+                options.rank,
+                options.budget_start,
+                1 - options.budget_end,
+                options.budget_every,
+                options.orthogonality,
+            )
+            if options.kind == "adalora"
+            else _core.RankBudget(),
         )
         self.core.add_adapter(name, sites, wanted)
         self._adapters[name] = options
@@ -170,6 +230,18 @@ class Adaptable(ABC):
     def adapters(self) -> dict[str, AdapterOptions]:
         """The options of each adapter by name."""
         return dict(self._adapters)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many tokens of the context the adapter in use takes in front of every text."""
+        if not self._adapters:
+            return 0
+        return sum(self._adapters[name].virtual_tokens for name in self.core.adapters_in_use)
+
+    @property
+    def context(self) -> int:
+        """How many tokens of text the model takes at once: its context, less virtual tokens."""
+        return self.config.max_position_embeddings - self.virtual_tokens
 
     @property
     def num_trainable_parameters(self) -> int:
@@ -260,7 +332,7 @@ class Adaptable(ABC):
         chosen = name or Path(directory).resolve().name
         found = read_adapter(directory, self.config.to_dict(), self.linear_modules)
         self._attach(chosen, found.options, found.modules)
-        found.fill(self.core.adapter_parameters(chosen))
+        found.fill(self.core.adapter_parameters(chosen), self.core.adapter_constants(chosen))
         if self.tokenizer is not None and self.tokenizer.chat_template is None:
             self.tokenizer.chat_template = template_beside(Path(directory))
         return chosen
@@ -273,8 +345,8 @@ class Adaptable(ABC):
         Raises
         ------
         ConfigError
-            No adapter is in use, they are merged already, or the model is quantized: merging would
-            round what was learned.
+            No adapter is in use, they are merged already, the model is quantized (merging would
+            round what was learned), or it has no biases where an adapter has.
         """
         import torch
 
@@ -288,6 +360,17 @@ class Adaptable(ABC):
             )
         changed = dict(self.core.merged_parameters())
         parameters = dict(self.named_parameters())
+        kinds = {self._adapters[name].kind for name in self.core.adapters_in_use}
+        if kinds & {"prompt", "prefix", "bottleneck"}:
+            raise ConfigError(
+                f"An adapter of kind {', '.join(kinds)} is no part of any weights: keep it beside "
+                "the model."
+            )
+        if missing := [key for key in changed if key not in parameters]:
+            raise ConfigError(
+                f"The adapter has biases ({missing[0]}, …) and this model has none there to merge "
+                "them into: keep the adapter beside it."
+            )
         self._unmerged = {key: parameters[key].detach().clone() for key in changed}
         self._merged = dict(self.core.adapters_in_use)
         with torch.no_grad():
@@ -330,9 +413,11 @@ class Adaptable(ABC):
             )
 
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
-        """The parameters with the adapters in use merged into copies of those they change."""
+        """The parameters with the adapters in use merged into copies of those they change, and
+        biases and virtual tokens that only adapters have.
+        """
         parameters = self.named_parameters()
         if not self.core.adapters_in_use:
             return parameters
         changed = dict(self.core.merged_parameters())
-        return [(key, changed.get(key, each)) for key, each in parameters]
+        return list({**dict(parameters), **changed}.items())

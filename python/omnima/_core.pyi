@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -181,7 +181,7 @@ class Decoder:
         """
     def merged_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """
-        Names and new values of the parameters with the adapters in use merged into them.
+        Names and new values of the parameters with the adapters in use merged into them, and of biases that the model has none of, where an adapter has.
         """
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """
@@ -229,15 +229,23 @@ class AdapterSite:
     """
     Where an adapter shall stand.
     """
-    def __init__(self, name: str, modules: collections.abc.Sequence[str], rank: typing.SupportsInt | typing.SupportsIndex = 0, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, feeds_forward: bool = False) -> None:
+    def __init__(self, name: str, modules: collections.abc.Sequence[str], rank: typing.SupportsInt | typing.SupportsIndex = 0, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, feeds_forward: bool = False, order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = []) -> None:
         """
-        name: of its parameters. modules: of the model, which lie one behind the other in one layer. scale: by which what is added counts.
+        name: of its parameters. modules: of the model, which lie one behind the other in one layer. scale: by which what is added counts. order: where the model's files have each of its outputs; empty: where it lies here.
+        """
+class RankBudget:
+    """
+    AdaLoRA: how many numbers are left, and when.
+    """
+    def __init__(self, rank: typing.SupportsInt | typing.SupportsIndex = 0, initial_share: typing.SupportsFloat | typing.SupportsIndex = 0.1, final_share: typing.SupportsFloat | typing.SupportsIndex = 0.3, every: typing.SupportsInt | typing.SupportsIndex = 10, orthogonality: typing.SupportsFloat | typing.SupportsIndex = 0.5, beta1: typing.SupportsFloat | typing.SupportsIndex = 0.85, beta2: typing.SupportsFloat | typing.SupportsIndex = 0.85) -> None:
+        """
+        rank: of a layer in the end, on average. initial_share, final_share: of the steps, before and after the budget moves, every so many steps. orthogonality: weight of the penalty. beta1, beta2: what the means of importance and uncertainty keep.
         """
 class AdapterOptions:
     """
     What kind of adapter, and how it begins.
     """
-    def __init__(self, kind: str = 'lora', init: str = 'default', dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, up_rate: typing.SupportsFloat | typing.SupportsIndex = 1.0, seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, kind: str = 'lora', init: str = 'default', dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, up_rate: typing.SupportsFloat | typing.SupportsIndex = 1.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, virtual_tokens: typing.SupportsInt | typing.SupportsIndex = 0, budget: RankBudget = ...) -> None:
         ...
 class BatchSource:
     """

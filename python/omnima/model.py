@@ -91,7 +91,7 @@ class Model(Adaptable, Shared):
         if self._stored is not None:
             return self._stored
         values, device = self.core.config.values(), self.device
-        if device != "cpu" and _core.why_not_on_gpu(values):
+        if device != "cpu" and (_core.why_not_on_gpu(values) or self.virtual_tokens):
             device = "cpu"
         # Parameters that are there already are not copied.
         parameters = {name: each.detach().to(device) for name, each in self._effective_parameters()}

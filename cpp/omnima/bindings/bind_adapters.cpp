@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "omnima/bindings/bindings.h"
+#include "omnima/core/error.h"
 #include "omnima/models/decoder.h"
 
 namespace omnima::bindings {
@@ -20,6 +21,7 @@ struct Wanted {
   std::int64_t rank = 0;
   double scale = 1.0;
   bool feeds_forward = false;
+  std::vector<std::int64_t> order;
 };
 
 void add_adapter(Decoder& model, const std::string& name, const std::vector<Wanted>& sites,
@@ -30,6 +32,10 @@ void add_adapter(Decoder& model, const std::string& name, const std::vector<Want
     site.rank = each.rank;
     site.scale = each.scale;
     site.feeds_forward = each.feeds_forward;
+    core::require<core::ConfigError>(each.order.empty() || std::ssize(each.order) == site.rows,
+                                     "The order of \"", each.name, "\" names ", each.order.size(),
+                                     " outputs, but there are ", site.rows, ".");
+    site.order = each.order;
     found.push_back(std::move(site));
   }
   model.adapters().add(model.arena(), name,
@@ -55,21 +61,39 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
 
   py::class_<Wanted>(module, "AdapterSite", "Where an adapter shall stand.")
       .def(py::init([](std::string name, std::vector<std::string> modules, std::int64_t rank,
-                       double scale, bool feeds_forward) {
-             return Wanted{std::move(name), std::move(modules), rank, scale, feeds_forward};
+                       double scale, bool feeds_forward, std::vector<std::int64_t> order) {
+             return Wanted{std::move(name), std::move(modules), rank,
+                           scale,           feeds_forward,      std::move(order)};
            }),
            py::arg("name"), py::arg("modules"), py::arg("rank") = 0, py::arg("scale") = 1.0,
-           py::arg("feeds_forward") = false,
+           py::arg("feeds_forward") = false, py::arg("order") = std::vector<std::int64_t>{},
            "name: of its parameters. modules: of the model, which lie one behind the other in one "
-           "layer. scale: by which what is added counts.");
+           "layer. scale: by which what is added counts. order: where the model's files have each "
+           "of its outputs; empty: where it lies here.");
+
+  py::class_<nn::RankBudget>(module, "RankBudget", "AdaLoRA: how many numbers are left, and when.")
+      .def(py::init([](std::int64_t rank, double initial_share, double final_share,
+                       std::int64_t every, double orthogonality, double beta1, double beta2) {
+             return nn::RankBudget{rank,          initial_share, final_share, every,
+                                   orthogonality, beta1,         beta2};
+           }),
+           py::arg("rank") = 0, py::arg("initial_share") = 0.1, py::arg("final_share") = 0.3,
+           py::arg("every") = 10, py::arg("orthogonality") = 0.5, py::arg("beta1") = 0.85,
+           py::arg("beta2") = 0.85,
+           "rank: of a layer in the end, on average. initial_share, final_share: of the steps, "
+           "before and after the budget moves, every so many steps. orthogonality: weight of the "
+           "penalty. beta1, beta2: what the means of importance and uncertainty keep.");
 
   py::class_<AdapterOptions>(module, "AdapterOptions", "What kind of adapter, and how it begins.")
       .def(py::init([](std::string kind, std::string init, double dropout, double up_rate,
-                       std::uint64_t seed) {
-             return AdapterOptions{std::move(kind), std::move(init), dropout, up_rate, seed};
+                       std::uint64_t seed, std::int64_t virtual_tokens,
+                       const nn::RankBudget& budget) {
+             return AdapterOptions{std::move(kind), std::move(init), dropout, up_rate, seed,
+                                   budget,          virtual_tokens};
            }),
            py::arg("kind") = "lora", py::arg("init") = "default", py::arg("dropout") = 0.0,
-           py::arg("up_rate") = 1.0, py::arg("seed") = 0);
+           py::arg("up_rate") = 1.0, py::arg("seed") = 0, py::arg("virtual_tokens") = 0,
+           py::arg("budget") = nn::RankBudget{});
 
   decoder
       .def("add_adapter", &add_adapter, py::arg("name"), py::arg("sites"), py::arg("options"),
@@ -110,7 +134,8 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
       .def(
           "merged_parameters", [](Decoder& self) { return self.adapters().merged(self.arena()); },
           unlocked,
-          "Names and new values of the parameters with the adapters in use merged into them.");
+          "Names and new values of the parameters with the adapters in use merged into them, and "
+          "of biases that the model has none of, where an adapter has.");
 }
 
 }  // namespace omnima::bindings

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <numeric>
 
 #include "omnima/core/error.h"
 #include "omnima/core/scope.h"
@@ -37,10 +38,19 @@ class CpuModel final : public RunnableModel {
                                       const RunnerOptions& options) const override {
     return std::make_unique<Runner>(config, weights_, options);
   }
+  std::int64_t virtual_tokens() const override { return weights_.virtual_tokens.count; }
 
  private:
   Weights weights_;
 };
+
+// A prompt behind the virtual tokens of a model.
+Ids behind_virtual(std::int64_t count, std::int64_t vocab_size, const Ids& prompt) {
+  Ids all(static_cast<std::size_t>(count));
+  std::iota(all.begin(), all.end(), vocab_size);
+  all.insert(all.end(), prompt.begin(), prompt.end());
+  return all;
+}
 
 // One call of Engine::generate.
 class Run {
@@ -51,6 +61,7 @@ class Run {
         prompts_(prompts),
         options_(options),
         hooks_(hooks),
+        virtual_(model.virtual_tokens()),
         runner_(model.runner(config, {longest(), static_cast<std::int64_t>(rows()),
                                       options.prompt_precision == "bf16",
                                       cache_format_named(options.cache_precision)})),
@@ -77,8 +88,8 @@ class Run {
 
  private:
   std::int64_t length_of(std::size_t index) const {
-    return std::min(static_cast<std::int64_t>(prompts_[index].size()) + options_.max_new_tokens,
-                    config_.max_position_embeddings);
+    const auto prompt = virtual_ + static_cast<std::int64_t>(prompts_[index].size());
+    return std::min(prompt + options_.max_new_tokens, config_.max_position_embeddings);
   }
 
   std::int64_t longest() const {
@@ -98,7 +109,7 @@ class Run {
   void enter(std::size_t index) {
     const core::Scope scope("prompt");
     const Ids& prompt = prompts_[index];
-    const auto count = static_cast<std::int64_t>(prompt.size());
+    const auto count = virtual_ + static_cast<std::int64_t>(prompt.size());
     const std::int64_t length = length_of(index);
     const std::uint64_t seed = options_.seeds[index];
     auto sequence = std::make_unique<Sequence>(
@@ -110,7 +121,7 @@ class Run {
     written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
     sequence->drawn.reserve(static_cast<std::size_t>(1 + options_.speculative_tokens));
     sequence->proposals.reserve(static_cast<std::size_t>(options_.speculative_tokens));
-    runner_->prefill(*sequence->state, prompt);
+    runner_->prefill(*sequence->state, behind_virtual(virtual_, config_.vocab_size, prompt));
     runner_->logits(count - 1, 1, logits_.data());
     poll();
     draw(*sequence, logits_.data());
@@ -207,7 +218,7 @@ class Run {
       if (!takes(sequence, sequence.drawn[static_cast<std::size_t>(i)])) return false;
     }
     const auto known = std::ssize(sequence.ids) - 1;
-    sequence.state->truncate(known);
+    sequence.state->truncate(virtual_ + known);
     if (sequence.draft) {
       SequenceState& state = *sequence.draft->state;
       state.truncate(std::min(state.position(), known));
@@ -242,6 +253,7 @@ class Run {
   const std::vector<Ids>& prompts_;
   const GenerateOptions& options_;
   const Hooks& hooks_;
+  std::int64_t virtual_;                 // tokens in front of every sequence
   std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences
   std::size_t known_;                    // rows of the head beyond it are never drawn
   std::vector<float> logits_;            // [rows, vocab]
@@ -268,6 +280,11 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
                        "activations=\"bf16\" and \"int8\" are the CPU's: on ", device.str(),
                        " matrices are multiplied with float32. Leave it out.");
   Weights weights(config_, parameters, formats, activations, std::move(head_order), device);
+  const bool follows =
+      !weights.layers.empty() && (weights.layers[0].o.behind || weights.layers[0].mlp.down.behind);
+  require<ConfigError>(device.is_cpu() || (weights.virtual_tokens.count == 0 && !follows),
+                       "Virtual tokens and bottlenecks are the CPU's when text is written: write "
+                       "there.");
   model_ = make_device_model(config_, weights, device);
   if (!model_) model_ = std::make_unique<CpuModel>(std::move(weights));
 }
@@ -286,11 +303,10 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
   }
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     check_prompt(prompts[i], i);
-    require<ConfigError>(
-        static_cast<std::int64_t>(prompts[i].size()) < config_.max_position_embeddings, "Prompt ",
-        i, " has ", prompts[i].size(), " tokens, but the model's context of ",
-        config_.max_position_embeddings,
-        " must hold the prompt and at least one new token. Shorten the prompt.");
+    const std::int64_t room = config_.max_position_embeddings - model_->virtual_tokens();
+    require<ConfigError>(static_cast<std::int64_t>(prompts[i].size()) < room, "Prompt ", i, " has ",
+                         prompts[i].size(), " tokens, but the model's context of ", room,
+                         " must hold the prompt and at least one new token. Shorten the prompt.");
   }
   check_draft(options, draft);
   Run run(config_, *model_, prompts, options, hooks);
@@ -310,18 +326,20 @@ void Engine::check_draft(const GenerateOptions& options, const Engine* draft) co
 at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
                           const std::string& cache_precision) const {
   check_prompt(ids, 0);
+  const std::int64_t added = model_->virtual_tokens();
   const auto count = static_cast<std::int64_t>(ids.size());
-  require<ConfigError>(count <= config_.max_position_embeddings, "There are ", count,
+  require<ConfigError>(added + count <= config_.max_position_embeddings, "There are ", count,
                        " tokens, but the model's context holds ", config_.max_position_embeddings,
                        ".");
-  const auto runner =
-      model_->runner(config_, {count, 1, bf16_prompts, cache_format_named(cache_precision)});
-  const auto state = runner->begin(count);
+  const auto runner = model_->runner(
+      config_, {added + count, 1, bf16_prompts, cache_format_named(cache_precision)});
+  const auto state = runner->begin(added + count);
+  const Ids first = behind_virtual(added, config_.vocab_size, stepwise ? Ids{} : ids);
+  if (!first.empty()) runner->prefill(*state, first);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);
   float* data = out.mutable_data_ptr<float>();
   if (!stepwise) {
-    runner->prefill(*state, ids);
-    runner->logits(0, count, data);
+    runner->logits(added, count, data);
     return out;
   }
   SequenceState* const states[] = {state.get()};

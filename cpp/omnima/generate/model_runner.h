@@ -30,7 +30,8 @@ class ModelRunner {
 
   // A sequence of this runner, without tokens. It must not outlive the runner.
   virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity) = 0;
-  // Appends all tokens to one sequence; wide matrix products where they pay.
+  // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
+  // on are the model's virtual tokens, which stand first.
   virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;
   // Appends one token to each sequence. A row's numbers do not depend on the other rows.
   virtual void append(std::span<SequenceState* const> states,
@@ -48,6 +49,7 @@ class RunnableModel {
   // Refers to the config and to this.
   virtual std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                               const RunnerOptions& options) const = 0;
+  virtual std::int64_t virtual_tokens() const { return 0; }
 };
 
 // On the device, where it is one that has kernels of its own; nullptr: it is the CPU. Throws

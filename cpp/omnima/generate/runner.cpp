@@ -80,7 +80,11 @@ Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {
 void Runner::prefill(SequenceState& state, std::span<const std::int64_t> tokens) {
   rows_.clear();
   const auto count = static_cast<std::int64_t>(tokens.size());
-  for (std::int64_t i = 0; i < count; ++i) rows_.push_back(row_of(state, state.position() + i));
+  for (std::int64_t i = 0; i < count; ++i) {
+    rows_.push_back(row_of(state, state.position() + i));
+    const std::int64_t beyond = tokens[i] - config_.vocab_size;
+    if (beyond >= 0) rows_.back().virtual_token = beyond;
+  }
   state.advance(count);
   wide_ = count >= kWideRows;
   if (wide_) start_threads();
@@ -135,7 +139,15 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
                           static_cast<double>(rows * weights_.embedding.row_bytes()));
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     float* x = &x_[row * hidden];
-    read_row(weights_.embedding, tokens[row], x);
+    const std::int64_t which = rows_[row].virtual_token;
+    const at::Tensor& own = weights_.virtual_tokens.embeddings;
+    if (which < 0) {
+      read_row(weights_.embedding, tokens[row], x);
+    } else if (own.defined()) {
+      std::copy_n(own.const_data_ptr<float>() + which * hidden, hidden, x);
+    } else {
+      std::fill_n(x, hidden, 1.0f);  // nothing reads what becomes of it
+    }
     const auto factor = static_cast<float>(config_.embedding_multiplier);
     for (std::int64_t i = 0; i < hidden; ++i) x[i] *= factor;
     if (weights_.positions.outputs == 0) continue;
@@ -147,7 +159,8 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   normalise(weights.mlp_norm, 0, rows);
-  if (weights.experts.empty() && adds_at_once(weights.mlp_output_norm)) {
+  const bool alone = weights.experts.empty() && !weights.mlp.down.behind;
+  if (alone && adds_at_once(weights.mlp_output_norm)) {
     return pass_mlp(weights.mlp, normed_.data(), rows, x_.data(), true);
   }
   if (weights.mlp.up.outputs > 0) {
@@ -165,7 +178,8 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
   if (in_halves() && config_.gated()) {
     grow(activated_, inner);
     pass_gated(mlp, x, rows);
-    return products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
+    products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
+    return pass_bottleneck(mlp.down, rows, y);
   }
   grow(inner_, 2 * most * inner);
   grow(activated_, most * inner);
@@ -185,6 +199,19 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
     });
   }
   products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
+  pass_bottleneck(mlp.down, rows, y);
+}
+
+void Runner::pass_bottleneck(const Linear& layer, std::int64_t rows, float* y) {
+  if (!layer.behind) return;
+  const auto& [down, up] = *layer.behind;
+  grow(narrow_, rows * down.outputs);
+  grow(widened_, rows * up.outputs);
+  products({{&down, narrow_.data(), down.outputs}}, y, rows);
+  kernels::activation_kernels<float>().gelu_forward(narrow_.data(), narrow_.data(),
+                                                    rows * down.outputs, false);
+  products({{&up, widened_.data(), up.outputs}}, narrow_.data(), rows);
+  for (std::int64_t i = 0; i < rows * up.outputs; ++i) y[i] += widened_[i];
 }
 
 // Leaves the mlp's middle in middle_, for the product that takes activated_.

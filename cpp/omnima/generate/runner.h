@@ -42,6 +42,7 @@ class Runner final : public ModelRunner {
     DecodeState* state;
     std::int64_t position;
     const models::RotaryTables* rotary;
+    std::int64_t virtual_token = -1;  // which it is; -1: none
   };
 
   void forward(std::span<const std::int64_t> tokens);
@@ -76,6 +77,8 @@ class Runner final : public ModelRunner {
   void remember(std::int64_t layer, const Layer& weights);
   void reorder(float* heads, std::int64_t count, int thread);
   // The norm of each query or key head of a row.
+  // Keys and values of a row that an adapter gives; false: it gives none for this row.
+  bool take_virtual(std::int64_t layer, std::int64_t row);
   void normalise_heads(const Weight& norm, float* heads, std::int64_t count, int thread);
   void remember(std::int64_t layer, const Layer& weights, std::int64_t row, int thread);
   // What attention computes and reads in a layer, for the profile.
@@ -97,6 +100,8 @@ class Runner final : public ModelRunner {
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x; with `add`, where products can: y += that.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add = false);
+  // What an adapter behind a layer makes of its outputs y [rows, outputs].
+  void pass_bottleneck(const Linear& layer, std::int64_t rows, float* y);
   void pass_gated(const Mlp& mlp, const float* x, std::int64_t rows);
   void begin_halves(const float* x, std::int64_t rows, std::int64_t width);
   HalfProducts& take_halves(const float* x, std::int64_t rows, std::int64_t inputs);
@@ -150,6 +155,7 @@ class Runner final : public ModelRunner {
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   using Floats = core::LineVector<float>;
   Floats x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
+  Floats narrow_, widened_;              // of a bottleneck
   Floats routed_, gathered_, made_;      // the routers' logits, and one expert's rows
   std::vector<std::vector<Sent>> sent_;  // to each expert
   std::vector<std::int64_t> chosen_;     // experts of one row

@@ -52,12 +52,13 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
       });
     }
   }
-  if (adds_at_once(weights.attention_output_norm)) {
+  if (!weights.o.behind && adds_at_once(weights.attention_output_norm)) {
     return products({{&weights.o, x_.data(), config_.hidden_size, true}}, attended_.data(), rows);
   }
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
   products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
+  pass_bottleneck(weights.o, rows, to.data());
   if (!config_.parallel_residual) add_to_residual(weights.attention_output_norm);
 }
 
@@ -89,16 +90,18 @@ void Runner::remember(std::int64_t layer, const Layer& weights) {
 void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row, int thread) {
   const std::int64_t width = config_.head_dim, heads = config_.num_key_value_heads;
   const std::int64_t shared = config_.num_attention_heads;
-  auto [state, position, rotary] = rows_[row];
+  auto* const state = rows_[row].state;
+  const std::int64_t position = rows_[row].position;
   const auto* tables = tables_of(layer, rows_[row]);
   float *keys = &k_[row * heads * width], *queries = &q_[row * shared * width];
   reorder(queries, shared, thread);
   reorder(keys, heads, thread);
-  if (config_.qk_norm) {
+  const bool given = take_virtual(layer, row);
+  if (config_.qk_norm && !given) {
     normalise_heads(weights.query_norm, queries, shared, thread);
     normalise_heads(weights.key_norm, keys, heads, thread);
   }
-  if (tables != nullptr) {
+  if (tables != nullptr && !given) {
     rotate(queries, shared, position, *tables);
     rotate(keys, heads, position, *tables);
   }
@@ -114,6 +117,18 @@ void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row
     float* values = state->values(layer, head) + position;
     for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
   }
+}
+
+bool Runner::take_virtual(std::int64_t layer, std::int64_t row) {
+  const auto& all = weights_.virtual_tokens.keys_values;
+  const std::int64_t which = rows_[row].virtual_token;
+  if (which < 0 || all.empty()) return false;
+  const std::int64_t width = config_.num_key_value_heads * config_.head_dim;
+  const float* own =
+      all[static_cast<std::size_t>(layer)].const_data_ptr<float>() + which * 2 * width;
+  std::copy_n(own, width, &k_[row * width]);
+  std::copy_n(own + width, width, &v_[row * width]);
+  return true;
 }
 
 const models::RotaryTables* Runner::tables_of(std::int64_t layer, const Row& row) const {
@@ -142,7 +157,8 @@ void Runner::rotate(float* heads, std::int64_t count, std::int64_t position,
 void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores) {
   const std::int64_t width = config_.head_dim;
   const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
-  const auto [state, position, rotary] = rows_[row];
+  auto* const state = rows_[row].state;
+  const std::int64_t position = rows_[row].position;
   const std::int64_t window = config_.window_of(layer);
   const std::int64_t begin = window > 0 ? std::max<std::int64_t>(0, position + 1 - window) : 0;
   const std::int64_t length = position + 1 - begin;
@@ -164,7 +180,8 @@ void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t
                               float* scores) {
   const std::int64_t width = config_.head_dim;
   const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
-  const auto [state, position, rotary] = rows_[row];
+  auto* const state = rows_[row].state;
+  const std::int64_t position = rows_[row].position;
   const core::BlockPattern blocks = config_.blocks_of(layer);
   const float* keys = state->keys(layer, head);
   const float* values = state->values(layer, head);

@@ -242,8 +242,22 @@ nn::Stream Decoder::run_block(std::int64_t layer, nn::Stream stream, nn::Pass& p
   return stream;
 }
 
+VirtualLayout Decoder::laid(const at::Tensor& ids, const at::Tensor& labels,
+                            const at::Tensor& segments) const {
+  const std::int64_t count = adapters_.virtual_tokens();
+  if (count == 0) return {ids, labels, segments, {}};
+  const auto made =
+      with_virtual_tokens(ids, labels, segments, count, config_.max_position_embeddings);
+  require<DataError>(!buckets_.defined() || made.ids.size(1) <= config_.max_position_embeddings,
+                     "A row of documents with their virtual tokens has ", made.ids.size(1),
+                     " tokens, but relative positions reach ", config_.max_position_embeddings,
+                     ": take shorter rows.");
+  return made;
+}
+
 nn::Stream Decoder::embed(const at::Tensor& ids, nn::Pass& pass) const {
   at::Tensor x = ops::embedding(ids, pass.weight(tokens_));
+  if (pass.virtuals.places.defined()) x = pass.adapters->with_embeddings(x, pass);
   if (config_.embedding_multiplier != 1) x = x.mul(config_.embedding_multiplier);
   if (learned_positions_.count > 0) {
     const at::Tensor places =
@@ -328,8 +342,13 @@ void Decoder::prepare_adapters(const nn::Compute& compute) {
 at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
   check_ids(ids);
   prepare_adapters(compute);
-  nn::Pass pass = begin(ids, {}, compute);
-  const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
+  const VirtualLayout rows = laid(ids, {}, {});
+  nn::Pass pass = begin(rows.ids, {}, compute);
+  pass.virtuals = rows.places;
+  const at::Tensor stream = trunk(rows.ids, pass).x;
+  const std::int64_t added = rows.ids.size(1) - ids.size(1);
+  const at::Tensor x = final_norm_.forward(
+      added == 0 ? stream : stream.narrow(1, added, ids.size(1)).contiguous(), pass);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
 
@@ -341,15 +360,18 @@ std::vector<at::Tensor> Decoder::Losses::roots() const {
   return all;
 }
 
-Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
-                                const at::Tensor& segments, const LossOptions& options) {
-  check_ids(ids, !options.ids_checked);
-  require<DataError>(labels.sizes() == ids.sizes() && labels.scalar_type() == at::kLong,
-                     "labels must be int64 and have the shape of the ids.");
+Decoder::Losses Decoder::losses(const at::Tensor& given_ids, const at::Tensor& given_labels,
+                                const at::Tensor& given_segments, const LossOptions& options) {
+  check_ids(given_ids, !options.ids_checked);
+  require<DataError>(
+      given_labels.sizes() == given_ids.sizes() && given_labels.scalar_type() == at::kLong,
+      "labels must be int64 and have the shape of the ids.");
+  const auto [ids, labels, segments, places] = laid(given_ids, given_labels, given_segments);
   prepare_adapters(options.compute);
   if (options.compute.direct_gradients && arena_.learns()) arena_.gradients();
   if (options.compute.dtype != at::kFloat) arena_.shadow(options.compute.dtype);
   nn::Pass pass = begin(ids, segments, options.compute);
+  pass.virtuals = places;
   pass.training = options.training;
   if (options.training) pass.drop = drop_rates(config_);
   pass.dropout_seed = options.dropout_seed;
@@ -373,12 +395,14 @@ Decoder::Losses Decoder::losses(const at::Tensor& ids, const at::Tensor& labels,
   return made;
 }
 
-at::Tensor Decoder::prediction_losses(const at::Tensor& ids, const at::Tensor& labels,
-                                      const at::Tensor& segments) {
-  check_ids(ids);
+at::Tensor Decoder::prediction_losses(const at::Tensor& given_ids, const at::Tensor& given_labels,
+                                      const at::Tensor& given_segments) {
+  check_ids(given_ids);
   require<core::ConfigError>(prediction_heads_.count() > 0,
                              "This model has no prediction heads: make it with prediction_heads.");
+  const auto [ids, labels, segments, places] = laid(given_ids, given_labels, given_segments);
   nn::Pass pass = begin(ids, segments);
+  pass.virtuals = places;
   const at::Tensor x = trunk(ids, pass).x;
   std::vector<at::Tensor> losses;
   for (std::int64_t i = 0; i < prediction_heads_.count(); ++i) {

@@ -10,6 +10,7 @@
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/prediction_heads.h"
 #include "omnima/models/rotary.h"
+#include "omnima/models/virtual_layout.h"
 #include "omnima/nn/adapters/adapters.h"
 #include "omnima/nn/moe.h"
 #include "omnima/ops/linear_cross_entropy.h"
@@ -94,6 +95,9 @@ class Decoder {
   };
 
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
+  // The rows with the virtual tokens of the adapter in use, or as they are.
+  VirtualLayout laid(const at::Tensor& ids, const at::Tensor& labels,
+                     const at::Tensor& segments) const;
   // The same places with the tables of layers with a window.
   ops::Positions local(ops::Positions positions) const;
   // x [batch, time, hidden] before the last norm, and the routers' losses.

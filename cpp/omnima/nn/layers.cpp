@@ -23,7 +23,11 @@ Linear::Linear(Arena& arena, int64_t input, const std::vector<Output>& outputs, 
 
 at::Tensor Linear::forward(const at::Tensor& x, const Pass& pass) const {
   if (pass.observer != nullptr) pass.observer->see(weight_, x);
-  return ops::linear(x, pass.weight(weight_), pass.weight(bias_), adapted(pass));
+  return followed(ops::linear(x, pass.weight(weight_), pass.weight(bias_), adapted(pass)), pass);
+}
+
+at::Tensor Linear::followed(const at::Tensor& y, const Pass& pass) const {
+  return pass.adapters == nullptr ? y : pass.adapters->behind(weight_, y, pass);
 }
 
 ops::Adapted Linear::adapted(const Pass& pass) const {
@@ -45,14 +49,15 @@ at::Tensor Linear::forward(Stream& stream, const Norm& norm, const Pass& pass) c
   const auto [sum, y] = ops::norm_linear(stream.x, stream.change, norm.weights(pass),
                                          pass.weight(weight_), pass.weight(bias_), adapted(pass));
   stream = {sum, {}, stream.losses};
-  return y;
+  return followed(y, pass);
 }
 
 at::Tensor Linear::forward(const at::Tensor& x, ops::Activation activation,
                            const Pass& pass) const {
   if (pass.observer != nullptr) return forward(ops::activate(x, activation), pass);
-  return ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_),
-                                adapted(pass));
+  return followed(ops::activation_linear(x, activation, pass.weight(weight_), pass.weight(bias_),
+                                         adapted(pass)),
+                  pass);
 }
 
 Norm::Norm(Arena& arena, const std::string& name, int64_t size, bool layer_norm, double eps)
@@ -102,6 +107,9 @@ at::Tensor Attention::forward(Stream& stream, const Norm& norm, Pass& pass) cons
   }
   ops::Positions positions = turn_ == Turn::kLocal ? pass.local_positions : pass.positions;
   if (turn_ == Turn::kNone) positions.cos = positions.sin = at::Tensor();
+  if (pass.virtuals.places.defined()) {
+    qkv = pass.adapters->with_keys_values(qkv, input_.slot(), shape_, positions, pass);
+  }
   return output_.forward(ops::attention(qkv, shape_, positions, scores), pass);
 }
 
@@ -131,7 +139,8 @@ ops::ExpertWeights Mlp::weights(const Pass& pass) const {
 }
 
 bool Mlp::has_adapters(const Pass& pass) const {
-  return !input_.adapted(pass).empty() || !output_.adapted(pass).empty();
+  const bool followed = pass.adapters != nullptr && pass.adapters->follow(output_.slot());
+  return followed || !input_.adapted(pass).empty() || !output_.adapted(pass).empty();
 }
 
 }  // namespace omnima::nn

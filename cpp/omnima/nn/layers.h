@@ -52,10 +52,14 @@ class Linear {
   // Of the activation of x.
   at::Tensor forward(const at::Tensor& x, ops::Activation activation, const Pass& pass) const;
   ops::Weight weight(const Pass& pass) const { return pass.weight(weight_); }
+  Slot slot() const { return weight_; }
   // What the adapters in use make of it.
   ops::Adapted adapted(const Pass& pass) const;
 
  private:
+  // What adapters that stand behind it make of its result.
+  at::Tensor followed(const at::Tensor& y, const Pass& pass) const;
+
   Slot weight_, bias_;
 };
 

@@ -26,6 +26,11 @@ class InputObserver {
 
 class Adapters;
 
+// Where virtual tokens stand among the flattened tokens of a pass, and which each is: int64.
+struct VirtualPlaces {
+  at::Tensor places, which;
+};
+
 struct Pass {
   const Arena& arena;
   Compute compute;
@@ -38,6 +43,7 @@ struct Pass {
   ops::Positions local_positions{};  // as `positions`, for layers with rotary tables of their own
 
   const Adapters* adapters = nullptr;  // that are in use; null: none
+  VirtualPlaces virtuals{};            // of those in use; undefined: there are none
   InputObserver* observer = nullptr;   // then no layer is fused with what stands before it
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }

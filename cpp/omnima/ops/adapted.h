@@ -1,5 +1,5 @@
 // What adapters make of a linear layer y = x W^T + b, as its operator sees it: low-rank products
-// added to some of its outputs, factors on outputs, and factors on inputs.
+// added to some of its outputs, factors on outputs, factors on inputs, and other biases.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,14 @@ namespace omnima::ops {
 
 // Products that read the same input: their A lie one below the other and are one factor.
 struct LowRank {
-  // Outputs `first` to `first + rows - 1` get scale (x A^T) B^T, A being rows `begin` to
-  // `begin + rank - 1` of `down`.
+  // Outputs `first` to `first + rows - 1` get scale outer ((inner x A^T) B^T), A being rows `begin`
+  // to `begin + rank - 1` of `down`. Parts may share rows of it. inner: float32 [rank], outer:
+  // float32 [rows]; without values: 1.
   struct Part {
     int64_t first, rows, begin, rank;
     Weight up;  // B [rows, rank]
     double scale;
+    Weight inner{}, outer{};
   };
   Weight down;  // [ranks, in]
   std::vector<Part> parts;
@@ -32,14 +34,24 @@ struct OutputFactor {
   bool with_bias = false;
 };
 
+// Outputs `first` to `first + rows - 1` have this bias, whatever the layer's own is.
+struct OutputBias {
+  int64_t first, rows;
+  Weight bias;  // float32 [rows]
+};
+
 // y = f (x' W^T + sum of the products) + b, with x' = g x; f with_bias multiplies b as well.
 struct Adapted {
   std::vector<LowRank> products{};
   std::vector<OutputFactor> outputs{};
-  Weight input{};  // g, float32 [in]; without leaves: 1
+  std::vector<OutputBias> biases{};  // not beside factors of outputs
+  Weight input{};                    // g, float32 [in]; without leaves: 1
 
-  bool empty() const { return products.empty() && outputs.empty() && input.leaves.empty(); }
-  // Factors of outputs, then each product's A and Bs, then the factor of inputs.
+  bool empty() const {
+    return products.empty() && outputs.empty() && biases.empty() && input.leaves.empty();
+  }
+  // Factors of outputs, biases, then of each product A and of each part B, inner and outer, then
+  // the factor of inputs.
   std::vector<at::Tensor> leaves() const;
 };
 

@@ -60,9 +60,14 @@ std::vector<at::Tensor> Adapted::leaves() const {
     all.insert(all.end(), weight.leaves.begin(), weight.leaves.end());
   };
   for (const auto& output : outputs) add(output.factor);
+  for (const auto& each : biases) add(each.bias);
   for (const auto& product : products) {
     add(product.down);
-    for (const auto& part : product.parts) add(part.up);
+    for (const auto& part : product.parts) {
+      add(part.up);
+      add(part.inner);
+      add(part.outer);
+    }
   }
   add(input);
   return all;
@@ -98,13 +103,16 @@ AdaptedRows::AdaptedRows(const Adapted& adapted) : input_(adapted.input) {
   for (const auto& product : adapted.products) {
     Product own{Factor(product.down), {}, product.dropout, product.seed};
     for (const auto& part : product.parts) {
-      own.parts.push_back(
-          {part.first, part.rows, part.begin, part.rank, part.scale, Factor(part.up)});
+      own.parts.push_back({part.first, part.rows, part.begin, part.rank, part.scale,
+                           Factor(part.up), Factor(part.inner), Factor(part.outer)});
     }
     products_.push_back(std::move(own));
   }
   for (const auto& output : adapted.outputs) {
     outputs_.push_back({output.first, output.rows, Factor(output.factor), output.with_bias});
+  }
+  for (const auto& each : adapted.biases) {
+    biases_.push_back({each.first, each.rows, Factor(each.bias)});
   }
 }
 
@@ -131,23 +139,43 @@ void AdaptedRows::scale_outputs(const at::Tensor& y, bool with_bias) const {
   }
 }
 
-at::Tensor AdaptedRows::finish(const at::Tensor& x, const at::Tensor& y,
-                               const at::Tensor& bias) const {
-  for (const auto& product : products_) {
-    const core::Scope scope("adapter.forward",
-                            2.0 * product.down.values.size(0) * (x.numel() + y.numel()),
-                            bytes_of(x) + 2 * bytes_of(y));
-    const at::Tensor read = dropout(x, product.dropout, product.seed);
-    const at::Tensor low = ops::product(read, product.down.values.t());  // [rows, ranks]
-    for (const auto& part : product.parts) {
-      at::Tensor own = low.narrow(1, part.begin, part.rank);
-      if (part.scale != 1) own.mul_(part.scale);
-      add_thin_product(y.narrow(1, part.first, part.rows), own, part.up.values.t());
+at::Tensor AdaptedRows::Part::enter(const at::Tensor& low) const {
+  const at::Tensor own = low.narrow(1, begin, rank);
+  if (inner.values.defined()) return own.mul(inner.values.mul(scale)).to(low.scalar_type());
+  return scale != 1 ? own.mul(scale) : own;
+}
+
+void AdaptedRows::add_product(const Product& product, const at::Tensor& x,
+                              const at::Tensor& y) const {
+  const core::Scope scope("adapter.forward",
+                          2.0 * product.down.values.size(0) * (x.numel() + y.numel()),
+                          bytes_of(x) + 2 * bytes_of(y));
+  const at::Tensor read = dropout(x, product.dropout, product.seed);
+  const at::Tensor low = ops::product(read, product.down.values.t());  // [rows, ranks]
+  for (const auto& part : product.parts) {
+    const at::Tensor own = part.enter(low), out = y.narrow(1, part.first, part.rows);
+    if (part.outer.values.defined()) {
+      at::Tensor(out).addcmul_(ops::product(own, part.up.values.t()),
+                               part.outer.values.to(y.scalar_type()));
+    } else {
+      add_thin_product(out, own, part.up.values.t());
     }
   }
+}
+
+at::Tensor AdaptedRows::bias_for(const at::Tensor& y, const at::Tensor& bias) const {
+  if (biases_.empty()) return bias;
+  const at::Tensor all = bias.defined() ? bias.clone() : at::zeros({y.size(1)}, y.options());
+  for (const auto& each : biases_) all.narrow(0, each.first, each.rows).copy_(each.values.values);
+  return all;
+}
+
+at::Tensor AdaptedRows::finish(const at::Tensor& x, const at::Tensor& y,
+                               const at::Tensor& bias) const {
+  for (const auto& product : products_) add_product(product, x, y);
   const at::Tensor kept = keeps_product() ? y.clone() : y;
   scale_outputs(y, false);
-  if (bias.defined()) at::Tensor(y).add_(bias);
+  if (const at::Tensor added = bias_for(y, bias); added.defined()) at::Tensor(y).add_(added);
   scale_outputs(y, true);
   return outputs_.empty() ? at::Tensor() : kept;
 }
@@ -168,6 +196,10 @@ at::Tensor AdaptedRows::factor_gradient(const Output& output, const ColumnSums& 
 at::Tensor AdaptedRows::before_factors(const at::Tensor& kept, const at::Tensor& dy,
                                        const at::Tensor& bias,
                                        std::vector<at::Tensor>& gradients) const {
+  for (const auto& each : biases_) {
+    const at::Tensor own = dy.narrow(1, each.first, each.rows);
+    each.values.give(each.values.frozen ? at::Tensor() : own.sum(0, false, at::kFloat), gradients);
+  }
   if (outputs_.empty()) return dy;
   const core::Scope scope("adapter.backward", 0, 3 * bytes_of(dy));
   const at::Tensor from = dy.contiguous();
@@ -185,6 +217,32 @@ at::Tensor AdaptedRows::before_factors(const at::Tensor& kept, const at::Tensor&
   return dz;
 }
 
+void AdaptedRows::through(const Part& part, const at::Tensor& low, const at::Tensor& dz,
+                          const at::Tensor& dlow, std::vector<at::Tensor>& gradients) const {
+  const auto sum_of = [](const Factor& factor, const at::Tensor& a, const at::Tensor& b) {
+    return factor.frozen ? at::Tensor() : a.to(at::kFloat).mul(b).sum(0);
+  };
+  const at::Tensor own = part.enter(low);
+  const bool scaled = part.outer.values.defined();
+  const at::Tensor of_outputs = dz.narrow(1, part.first, part.rows);
+  const at::Tensor dy =
+      scaled ? of_outputs.mul(part.outer.values.to(dz.scalar_type())) : of_outputs;
+  part.up.give_outer(dy, own, gradients);
+  const at::Tensor back = ops::product(dy, part.up.values);
+  const at::Tensor unscaled = low.narrow(1, part.begin, part.rank);
+  at::Tensor back_to_low = part.scale != 1 ? back.mul(part.scale) : back;
+  if (part.inner.values.defined()) {
+    part.inner.give(sum_of(part.inner, back_to_low, unscaled), gradients);
+    back_to_low = back_to_low.mul(part.inner.values);
+  }
+  if (scaled) {
+    const at::Tensor made =
+        part.outer.frozen ? at::Tensor() : ops::product(own, part.up.values.t());
+    part.outer.give(sum_of(part.outer, of_outputs, made), gradients);
+  }
+  dlow.narrow(1, part.begin, part.rank).add_(back_to_low);
+}
+
 void AdaptedRows::through(const Product& product, const at::Tensor& x, const at::Tensor& dz,
                           const at::Tensor& dx, std::vector<at::Tensor>& gradients) const {
   const core::Scope scope("adapter.backward",
@@ -194,14 +252,7 @@ void AdaptedRows::through(const Product& product, const at::Tensor& x, const at:
   const at::Tensor low = ops::product(read, product.down.values.t());
   const at::Tensor dlow = at::zeros_like(low);
   std::vector<at::Tensor> of_parts;
-  for (const auto& part : product.parts) {
-    const at::Tensor dy = dz.narrow(1, part.first, part.rows);
-    at::Tensor own = low.narrow(1, part.begin, part.rank);
-    if (part.scale != 1) own.mul_(part.scale);
-    part.up.give_outer(dy, own, of_parts);
-    at::Tensor back = ops::product(dy, part.up.values);
-    dlow.narrow(1, part.begin, part.rank).copy_(part.scale != 1 ? back.mul_(part.scale) : back);
-  }
+  for (const auto& part : product.parts) through(part, low, dz, dlow, of_parts);
   product.down.give_outer(dlow, read, gradients);
   gradients.insert(gradients.end(), of_parts.begin(), of_parts.end());
   if (!dx.defined()) return;

@@ -11,7 +11,11 @@ class AdaptedRows {
  public:
   explicit AdaptedRows(const Adapted& adapted);
 
-  bool empty() const { return products_.empty() && outputs_.empty() && !input_.values.defined(); }
+  bool empty() const {
+    return products_.empty() && outputs_.empty() && biases_.empty() && !input_.values.defined();
+  }
+  // Whether backward needs the layer's input.
+  bool reads_input() const { return !products_.empty() || scales_input(); }
   // What the layer's product reads: x [rows, in] or g x.
   at::Tensor enter(const at::Tensor& x) const;
   // Makes of y = x' W^T [rows, out] the layer's result, with its bias (or undefined). Gives what
@@ -55,7 +59,10 @@ class AdaptedRows {
   struct Part {
     int64_t first, rows, begin, rank;
     double scale;
-    Factor up;
+    Factor up, inner, outer;
+
+    // What B is multiplied with, of low = x A^T [rows, ranks].
+    at::Tensor enter(const at::Tensor& low) const;
   };
   struct Product {
     Factor down;
@@ -69,6 +76,17 @@ class AdaptedRows {
     bool with_bias;
   };
 
+  struct Bias {
+    int64_t first, rows;
+    Factor values;
+  };
+
+  // The layer's bias with those of adapters in their places; undefined: there is none.
+  at::Tensor bias_for(const at::Tensor& y, const at::Tensor& bias) const;
+  void add_product(const Product& product, const at::Tensor& x, const at::Tensor& y) const;
+  // Of one part: adds to dlow [rows, ranks], and appends its gradients.
+  void through(const Part& part, const at::Tensor& low, const at::Tensor& dz,
+               const at::Tensor& dlow, std::vector<at::Tensor>& gradients) const;
   // Whether the sum of products is kept, not the result: a factor of 0 cannot be taken away.
   bool keeps_product() const;
   void scale_outputs(const at::Tensor& y, bool with_bias) const;
@@ -79,6 +97,7 @@ class AdaptedRows {
 
   std::vector<Product> products_;
   std::vector<Output> outputs_;
+  std::vector<Bias> biases_;
   Factor input_;
 };
 

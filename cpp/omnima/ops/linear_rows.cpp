@@ -75,7 +75,7 @@ LinearRows::Gradients LinearRows::backward(const at::Tensor& x, const at::Tensor
     return {with_input ? input_gradient(dy) : at::Tensor(), parameter_gradients(x, dy)};
   }
   Gradients gradients;
-  const at::Tensor rows = as_rows(x), entered = adapted_.enter(rows);
+  const at::Tensor rows = x.defined() ? as_rows(x) : x, entered = adapted_.enter(rows);
   std::vector<at::Tensor> of_adapters;
   const at::Tensor dz = adapted_.before_factors(kept, as_rows(dy), bias_, of_adapters);
   at::Tensor dx;

@@ -14,7 +14,7 @@ class LinearRows {
   at::Tensor forward(const at::Tensor& x, at::Tensor* kept = nullptr) const;
 
   // Whether backward() reads x: with frozen weights and no adapter it does not.
-  bool reads_input() const { return !frozen_ || !adapted_.empty(); }
+  bool reads_input() const { return !frozen_ || adapted_.reads_input(); }
   struct Gradients {
     at::Tensor input;  // undefined where it was not asked for
     // For the leaves of the weight, of the bias and of the adapters: nothing where the gradient was

@@ -329,6 +329,7 @@ StepResult TrainStep::run_batches(const std::vector<data::Batch>& batches) {
   const FlushDenormals flush;
   accumulate_gradients(result);
   require_finite_loss(result.loss);
+  if (adapter_) adapter_->add_penalty();
   return update_weights(result);
 }
 
@@ -354,6 +355,7 @@ StepResult TrainStep::update_weights(StepResult result) {
   whole_or_fatal(
       [&] { optimizer_->update(updates() + 1, result.lr, scale, options_.precision == "bf16"); });
   ++step_;
+  if (adapter_) adapter_->after_update({updates(), options_.total_steps, scale});
   // It writes through pointers: a float16 copy must be seen as old.
   if (loss_scale_) arena().weights().unsafeGetTensorImpl()->bump_version();
   averaged_.take_in(updates());

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from omnima._durable import write_durably
-from omnima.adapters.options import AdapterOptions
+from omnima.adapters import peft_kinds, peft_prompts
+from omnima.adapters.options import IN_FRONT, AdapterOptions
+from omnima.adapters.peft_kinds import BIAS, DOWN, FACTOR, UP, VALUES
 from omnima.adapters.sites import Module
 from omnima.errors import ConfigError, DataError
 from omnima.hub.strict_json import read_json_object
@@ -19,17 +21,6 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_DOWN, _UP, _MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
-_FACTOR = "ia3_l"
-#: What we read of a LoRA's config.
-_READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights"}
-_READ |= {"rank_pattern", "alpha_pattern"}
-#: What changes nothing that we compute: where it stood, how it was found and trained.
-_HARMLESS = {"peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"}
-_HARMLESS |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
-_HARMLESS |= {"peft_version", "auto_mapping", "megatron_core", "qalora_group_size"}
-_HARMLESS |= {"runtime_config", "fan_in_fan_out", "ensure_weight_tying"}
-_OFF: tuple[Any, ...] = (None, False, {}, [], "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +35,8 @@ class ReadAdapter:
         Where it stands.
     tensors
         Its parameters by the names that ours have, rows as with us.
+    constants
+        What does not learn, by our names; without those that can be drawn again.
     where
         Names the directory in errors.
     """
@@ -51,15 +44,29 @@ class ReadAdapter:
     options: AdapterOptions
     modules: Sequence[Module]
     tensors: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor]
     where: str
 
-    def fill(self, parameters: Sequence[tuple[str, Tensor]]) -> None:
-        """Copy the values into the parameters of an adapter that was made for this."""
+    def fill(
+        self,
+        parameters: Sequence[tuple[str, Tensor]],
+        constants: Sequence[tuple[str, Tensor]] = (),
+    ) -> None:
+        """Copy the values into the parameters and constants of an adapter made for this."""
         import torch
 
+        for name, each in constants:
+            if name in self.constants and self.constants[name].shape != each.shape:
+                raise DataError(
+                    f'{self.where}, "{name}": its shape is {tuple(self.constants[name].shape)}, '
+                    f"but the layers that the adapter stands at ask for {tuple(each.shape)}."
+                )
         with torch.no_grad():
             for name, parameter in parameters:
                 parameter.copy_(self.tensors[name])
+            for name, each in constants:
+                if name in self.constants:
+                    each.copy_(self.constants[name])
 
 
 def read_adapter(
@@ -82,19 +89,29 @@ def read_adapter(
             "save_adapter or PEFT's save_pretrained wrote."
         )
     raw = read_json_object(folder / CONFIG)
-    options = _options(raw, folder / CONFIG)
+    options = peft_kinds.options_of(raw, str(folder / CONFIG))
     path = folder / WEIGHTS
     if not path.is_file():
         raise DataError(f"{folder} has no {WEIGHTS}; pickled adapter_model.bin files are not read.")
+    if options.kind in IN_FRONT:
+        stored = _core.read_safetensors(path)
+        ours = peft_prompts.from_files(stored, options, config, modules, str(path))
+        return ReadAdapter(options, [], ours, {}, str(path))
+    shared = peft_kinds.SHARED.get(options.kind, {})
     found: dict[str, dict[str, Tensor]] = {}
+    constants: dict[str, Tensor] = {}
     for key, tensor in _core.read_safetensors(path).items():
+        if key in shared:
+            constants[shared[key]] = tensor
+            continue
         module, part = _split(key, path)
         if module not in modules:
             raise DataError(
                 f'{path}, tensor "{key}": the model has no linear layer "{module}" in its blocks. '
                 f"It has {next(iter(modules))}, …: is the adapter of another model?"
             )
-        found.setdefault(module, {})[part] = tensor
+        if tensor.numel() > 0:  # AdaLoRA may have left nothing of a layer
+            found.setdefault(module, {})[part] = tensor
     if not found:
         raise DataError(f"{path} holds no tensor: the adapter would change nothing.")
     if options.kind == "ia3":
@@ -104,59 +121,16 @@ def read_adapter(
     for name, parts in found.items():
         tensors |= _checked(modules[name], parts, options, config, path)
     stands_at = [module for name, module in modules.items() if name in found]
-    return ReadAdapter(options, stands_at, tensors, str(path))
-
-
-def _options(raw: Mapping[str, Any], path: Path) -> AdapterOptions:
-    kind = raw.get("peft_type")
-    if kind not in ("LORA", "IA3"):
-        raise DataError(
-            f"{path}: adapters of the type {kind!r} are not supported; LORA and IA3 are."
-        )
-    read = _READ if kind == "LORA" else {"feedforward_modules", "init_ia3_weights"}
-    for key, value in raw.items():
-        off = key.endswith("_config") and not value
-        if key not in read | _HARMLESS and value not in _OFF and not off:
-            raise DataError(
-                f"{path}: {key} is {value!r}, which Omnima does not have: the adapter would "
-                "compute something else."
-            )
-    if kind == "IA3":
-        return AdapterOptions(kind="ia3")
-    init = raw.get("init_lora_weights", True)
-    if init not in (True, False, "gaussian", "pissa", "olora"):
-        raise DataError(
-            f"{path}: init_lora_weights is {init!r}, whose change of the base cannot be made "
-            "again. Save the adapter with path_initial_model_for_weight_conversion."
-        )
-    dora = bool(raw.get("use_dora"))
-    try:
-        options = AdapterOptions(
-            kind="dora" if dora else "lora",
-            rank=raw["r"],
-            alpha=float(raw["lora_alpha"]),
-            dropout=float(raw.get("lora_dropout", 0.0)),
-            init=init if init in ("pissa", "olora") else "default",
-            rank_stabilized=bool(raw.get("use_rslora")),
-            rank_pattern=dict(raw.get("rank_pattern") or {}),
-            alpha_pattern=dict(raw.get("alpha_pattern") or {}),
-        )
-        options.check()
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise DataError(f"{path} does not describe a LoRA: {error}.") from error
-    return options
+    return ReadAdapter(options, stands_at, tensors, constants, str(path))
 
 
 def _split(key: str, path: Path) -> tuple[str, str]:
     """The module of a tensor and what it is there."""
-    for part in (_DOWN, _UP, _FACTOR, _MAGNITUDE, f"{_MAGNITUDE}.weight"):
-        if key.startswith(_PREFIX) and key.endswith(f".{part}"):
-            module = key.removeprefix(_PREFIX).removesuffix(f".{part}")
-            return module, part.removesuffix(".weight") if part.startswith(_MAGNITUDE) else part
-    raise DataError(
-        f'{path}, tensor "{key}": expected are {_PREFIX}MODULE.{_DOWN}, .{_UP}, .{_MAGNITUDE} and '
-        f".{_FACTOR}."
-    )
+    for written, part in peft_kinds.PARTS.items():
+        if key.startswith(_PREFIX) and key.endswith(f".{written}"):
+            return key.removeprefix(_PREFIX).removesuffix(f".{written}"), part
+    known = ", ".join(f".{each}" for each in peft_kinds.PARTS)
+    raise DataError(f'{path}, tensor "{key}": expected are {_PREFIX}MODULE and one of {known}.')
 
 
 def _scales_inputs(module: Module, parts: Mapping[str, Tensor]) -> bool:
@@ -175,15 +149,9 @@ def _checked(
     """The parameters of one module, whole, of the right shapes, and with rows as ours lie."""
     import torch
 
-    outputs, rank = sum(module.sizes), options.rank_of(module.name)
-    shapes: dict[str, tuple[int, ...]] = {_DOWN: (rank, module.inputs), _UP: (outputs, rank)}
-    if options.kind == "dora":
-        shapes[_MAGNITUDE] = (outputs,)
-    along: tuple[str, ...] = (_DOWN,)  # inputs, which lie with us as there
-    if options.kind == "ia3":
-        ends = module.name in options.feedforward
-        shapes = {_FACTOR: (1, module.inputs) if ends else (outputs, 1)}
-        along = (_FACTOR,) if ends else ()
+    shapes = peft_kinds.shapes(options, module)
+    if options.kind == "bitfit":
+        parts = _biases_alone(module, parts, path)
     if set(parts) != set(shapes):
         raise DataError(
             f'{path}: of "{module.name}" there are {", ".join(sorted(parts))}; needed are '
@@ -197,11 +165,22 @@ def _checked(
                 f'{path}, "{module.name}.{part}": its shape is {tuple(tensor.shape)}, but the '
                 f"model and {CONFIG} ask for {shape}."
             )
-        rows = tensor if part in along else module.rows_to_ours(tensor, config)
-        if part == _FACTOR:
+        turned = peft_kinds.has_rows_of_outputs(part, options, module.name)
+        rows = module.rows_to_ours(tensor, config) if turned else tensor
+        if part in (FACTOR, VALUES):
             rows = rows.flatten()
         made[f"{module.name}.{part}"] = rows.contiguous()
     return made
+
+
+def _biases_alone(module: Module, parts: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The parts without a product that is zero; DataError where it is not."""
+    if parts.get(UP) is not None and parts[UP].any() and parts[DOWN].any():
+        raise DataError(
+            f'{path}, "{module.name}": a LoRA and biases that learned together are not supported; '
+            "biases alone are, and a LoRA without."
+        )
+    return {part: each for part, each in parts.items() if part not in (UP, DOWN)}
 
 
 def write_adapter(model: Any, directory: str | Path, name: str) -> None:
@@ -214,26 +193,65 @@ def write_adapter(model: Any, directory: str | Path, name: str) -> None:
 
     options: AdapterOptions = model.adapters.get(name) or _missing(model, name)
     config = model.config.to_dict()
+    if options.kind in IN_FRONT:
+        parameters = model.core.adapter_parameters(name)
+        tensors = peft_prompts.to_files(parameters, options, config, model.linear_modules)
+        described = peft_prompts.described(options, config)
+    else:
+        tensors, described = _of_modules(model, name, options, config)
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    described["base_model_name_or_path"] = model.origin.base_model if model.origin else None
+    _core.write_safetensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_durably(folder / CONFIG, (text + "\n").encode("utf-8"))
+
+
+def _of_modules(
+    model: Any, name: str, options: AdapterOptions, config: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the config of an adapter that stands at modules."""
     parameters = {key: each.detach() for key, each in model.core.adapter_parameters(name)}
     modules = model.linear_modules
-    chosen = list(dict.fromkeys(_split(_PREFIX + key, Path(name))[0] for key in parameters))
+    names = dict.fromkeys(_split(_PREFIX + key, Path(name))[0] for key in parameters)
+    chosen = {each: modules[each] for each in names}
     initial = _initial(model, name, parameters)
+    with_biases = _have_biases(model, chosen)
     tensors: dict[str, Tensor] = {}
     for key, tensor in parameters.items():
         module, part = _split(_PREFIX + key, Path(name))
         whole = _with_initial(part, tensor, initial.get(key))
-        ends = module in options.feedforward
-        if part == _FACTOR:
-            whole = whole.reshape((1, -1) if ends else (-1, 1))
-        along = part == _DOWN or ends
-        rows = whole if along else modules[module].rows_to_theirs(whole, config)
-        tensors[_PREFIX + key] = rows.cpu().contiguous()
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    described = _described(options, {each: modules[each] for each in chosen}, bool(initial), model)
-    _core.write_safetensors(folder / WEIGHTS, tensors, {"format": "pt"})
-    text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_durably(folder / CONFIG, (text + "\n").encode("utf-8"))
+        if part in (FACTOR, VALUES):
+            whole = whole.reshape((1, -1) if module in options.feedforward else (-1, 1))
+        turned = peft_kinds.has_rows_of_outputs(part, options, module)
+        rows = modules[module].rows_to_theirs(whole, config) if turned else whole
+        if part == BIAS and with_biases:
+            tensors |= _beside_zeros(modules[module], rows)
+        else:
+            name_there = f"{_PREFIX}{module}.{peft_kinds.written(part, options)}"
+            tensors[name_there] = rows.cpu().contiguous()
+    constants = dict(model.core.adapter_constants(name))
+    for key, ours in peft_kinds.SHARED.get(options.kind, {}).items():
+        tensors[key] = constants[ours].cpu()
+    described = peft_kinds.described(
+        options, chosen, doubled=bool(initial), with_biases=with_biases
+    )
+    return tensors, described
+
+
+def _have_biases(model: Any, modules: Mapping[str, Module]) -> bool:
+    there = {name for name, _ in model.named_parameters()}
+    return all(f"{part}.bias" in there for each in modules.values() for part in each.parts)
+
+
+def _beside_zeros(module: Module, bias: Tensor) -> dict[str, Tensor]:
+    """A bias as PEFT has it: beside a product, which is zero."""
+    at = f"{_PREFIX}{module.name}."
+    return {
+        f"{at}base_layer.bias": bias.cpu().contiguous(),
+        at + DOWN: bias.new_zeros(1, module.inputs).cpu(),
+        at + UP: bias.new_zeros(len(bias), 1).cpu(),
+    }
 
 
 def _missing(model: Any, name: str) -> NoReturn:
@@ -258,47 +276,4 @@ def _with_initial(part: str, tensor: Tensor, initial: Tensor | None) -> Tensor:
 
     if initial is None:
         return tensor
-    return torch.cat([tensor, initial]) if part == _DOWN else torch.cat([tensor, -initial], 1)
-
-
-def _described(
-    options: AdapterOptions, modules: Mapping[str, Module], doubled: bool, model: Any
-) -> dict[str, Any]:
-    base = model.origin.base_model if model.origin is not None else None
-    common = {
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "fan_in_fan_out": any(each.transposed for each in modules.values()),
-        "target_modules": list(modules),
-        "modules_to_save": None,
-    }
-    if options.kind == "ia3":
-        ends = list(options.feedforward)
-        return {**common, "peft_type": "IA3", "feedforward_modules": ends}
-    ranks: dict[str, Any] = dict(options.rank_pattern)
-    alphas: dict[str, Any] = dict(options.alpha_pattern)
-    rank, alpha, stabilized = options.rank, options.alpha, options.rank_stabilized
-    if doubled:
-        # Each module with its own rank and scale, which rank patterns would say otherwise.
-        rank, stabilized, alpha = 2 * rank, False, 2 * rank * options.scale("")
-        special = ranks or alphas
-        names = [name.replace(".", r"\.") for name in modules] if special else []
-        ranks = {key: 2 * options.rank_of(name) for key, name in zip(names, modules, strict=False)}
-        alphas = {
-            key: 2 * options.rank_of(name) * options.scale(name)
-            for key, name in zip(names, modules, strict=False)
-        }
-    return {
-        **common,
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "lora_dropout": options.dropout,
-        "use_rslora": stabilized,
-        "use_dora": options.kind == "dora",
-        "init_lora_weights": True,
-        "bias": "none",
-        "rank_pattern": ranks,
-        "alpha_pattern": alphas,
-    }
+    return torch.cat([tensor, initial]) if part == DOWN else torch.cat([tensor, -initial], 1)

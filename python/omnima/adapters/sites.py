@@ -58,9 +58,22 @@ class Module:
         return all(part.endswith(".down_proj") for part in self.parts)
 
     @property
+    def ends_part(self) -> bool:
+        """Whether its outputs are what attention or the feed-forward part gives."""
+        return len(self.parts) == 1 and self.parts[0].endswith((".o_proj", ".down_proj"))
+
+    @property
     def ordered(self) -> list[str]:
         """Our modules in our order: those of a fused layer lie so one behind the other."""
         return sorted(self.parts, key=_place)
+
+    def order(self, config: Config) -> list[int]:
+        """Where the files have each of our outputs; empty: where it lies here."""
+        import torch
+
+        places = torch.arange(float(sum(self.sizes)))
+        found: list[int] = self.rows_to_ours(places, config).long().tolist()
+        return [] if found == list(range(len(found))) else found
 
     def rows_to_ours(self, theirs: Tensor, config: Config) -> Tensor:
         """What belongs to the outputs, [outputs, ...], in our order from that of the files."""
@@ -127,11 +140,15 @@ def linear_modules(config: Config, names: Names | None = None) -> dict[str, Modu
 
 def usual_targets(kind: str, modules: Mapping[str, Module]) -> str | list[str]:
     """Where an adapter of a kind stands if nothing is said: IA3 at keys, values and the last layer
-    of the feed-forward part, as its paper has it; others everywhere.
+    of the feed-forward part, a bottleneck behind attention and feed-forward part, as their papers
+    have it; others everywhere.
     """
-    if kind != "ia3":
+    ends = {
+        "ia3": (".k_proj", ".v_proj", ".down_proj"),
+        "bottleneck": (".o_proj", ".down_proj"),
+    }.get(kind)
+    if ends is None:
         return ALL_LINEAR
-    ends = (".k_proj", ".v_proj", ".down_proj")
     return [name for name, each in modules.items() if any(p.endswith(ends) for p in each.parts)]
 
 

@@ -153,7 +153,7 @@ def converse(
         "Write a prompt; an empty line or Ctrl-D leaves, /new forgets the history.", file=sys.stderr
     )
     history = ""
-    context = model.config.max_position_embeddings
+    context = model.context
     room = max(context - sampling["max_new_tokens"], context // 2)
     while True:
         line = opening if opening is not None else _ask()

@@ -89,7 +89,7 @@ def evaluate_directory(
     step = _core.TrainStep(model.core, _core.StepOptions())
     with tempfile.TemporaryDirectory(prefix="omnima-eval-") as place:
         tokens = prepare(source, tokenizer, Path(place), val_fraction=0.0, seed=0)
-        rows, time = batch_shape(tokens, batch_size, model.config.max_position_embeddings)
+        rows, time = batch_shape(tokens, batch_size, model.context)
         return score(step, tokens, "train", rows, time)
 
 

@@ -93,7 +93,7 @@ def questions_of(model: Model) -> Questions:
     """What a tool is asked of a model: the prompts as ids (without a tokenizer as many drawn ones,
     always the same), within the model's context.
     """
-    context = model.config.max_position_embeddings
+    context = model.context
     count = min(_WRITTEN, context // 2)
     if model.tokenizer is None:
         size = (len(PROMPTS), min(16, context - count))

@@ -204,7 +204,7 @@ class ChatSession:
         """Tokens that the history may take: an answer gets its own, but half of the context at
         most.
         """
-        context: int = self.model.config.max_position_embeddings
+        context: int = self.model.context
         wanted: int = {**_DEFAULTS, **self.options, **options}["max_new_tokens"]
         return max(context - wanted, context // 2)
 
@@ -220,7 +220,7 @@ class ChatSession:
                 return ids, first
         raise ConfigError(
             f"the last message needs {len(ids)} tokens with the system's words, but only {room} of "
-            f"the model's context of {self.model.config.max_position_embeddings} are free for them "
+            f"the model's context of {self.model.context} are free for them "
             "beside an answer: shorten it, or lower max_new_tokens."
         )
 
@@ -253,7 +253,7 @@ class ChatSession:
 
     def _say_unseen(self, unseen: int) -> None:
         if unseen > self._unseen:
-            context = self.model.config.max_position_embeddings
+            context = self.model.context
             self._note(
                 f"The first {unseen} messages no longer fit the context of {context} tokens: the "
                 "model does not see them any more."

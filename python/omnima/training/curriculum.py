@@ -233,7 +233,7 @@ def _measure(
             f"curriculum: {directory} holds a model with causal false, which has no loss of next "
             "tokens to order by. Give the directory of one that writes."
         )
-    context = model.config.max_position_embeddings
+    context = model.context
     documents = len(data.document_ends("train"))
     if its.fingerprint == data.version["tokenizer"]:
         start, items = data.start_id, _as_they_are(data, context)

@@ -185,9 +185,10 @@ def assemble(
             "to answer."
         )
     _choose_what_learns(recipe, model)
-    limit = model.config.max_position_embeddings
+    limit = model.context
     context = recipe.train.context or min(limit, LONGEST_CONTEXT)
-    config = dataclasses.replace(recipe.train, context=context)
+    freeze = (*recipe.train.freeze, *_first_blocks(recipe.freeze_layers, model))
+    config = dataclasses.replace(recipe.train, context=context, freeze=freeze)
     if context > limit:
         raise ConfigError(
             f"context is {context}, but the model's context is {limit} (max_position_embeddings): "
@@ -220,6 +221,8 @@ def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
             alpha=recipe.alpha,
             targets=recipe.targets or None,
             dropout=recipe.adapter_dropout,
+            virtual_tokens=recipe.virtual_tokens,
+            initial_rank=recipe.initial_rank,
             seed=recipe.train.seed,
         )
     elif model.quantization is not None:
@@ -227,6 +230,18 @@ def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
             "The model's matrices are quantized, and small steps would be lost in rounding: start "
             "from the model that was quantized, or train an adapter beside it (method lora)."
         )
+
+
+def _first_blocks(count: int, model: Model) -> list[str]:
+    """Patterns of the embeddings and of so many blocks; none for 0."""
+    layers = model.config.num_hidden_layers
+    if count >= layers:
+        raise ConfigError(
+            f"freeze_layers is {count}, but the model has {layers} blocks: freeze fewer, so that "
+            "some learn."
+        )
+    blocks = [f"model.layers.{number}.*" for number in range(count)]
+    return ["model.embed_*", *blocks] if blocks else []
 
 
 def _conversations(

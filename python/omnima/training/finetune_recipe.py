@@ -30,7 +30,10 @@ _BUDGETS = ("steps", "minutes", "epochs")
 # which are to move a model little.
 _RATES = (5e-5, 2e-4)
 _PREFERENCE_RATES = (1e-6, 1e-5)
-_OF_ADAPTERS = ("rank", "alpha", "targets", "adapter_dropout")
+_OF_ADAPTERS = (
+    *("rank", "alpha", "targets", "adapter_dropout"),
+    *("virtual_tokens", "initial_rank"),
+)
 _DEFAULTS: dict[str, Any] = {"batch_size": 4, "lr": None, "weight_decay": 0.01, "samples": 0}
 
 
@@ -62,7 +65,10 @@ class FineTuneRecipe:
         choices=METHODS,
     )
     rank: int | None = option(
-        None, "adapters: rank of what is added; default: 16", minimum=1, maximum=1 << 16
+        None,
+        "adapters: rank of what is added; default: 16, vera 256, adalora 8, bottleneck 64",
+        minimum=1,
+        maximum=1 << 16,
     )
     alpha: float | None = option(
         None,
@@ -73,10 +79,28 @@ class FineTuneRecipe:
     targets: tuple[str, ...] = option(
         (),
         "adapters: names and patterns of modules; default: all-linear; "
-        "ia3: keys, values, down_proj",
+        "ia3: keys, values, down_proj; bottleneck: o_proj, down_proj",
     )
     adapter_dropout: float = option(
         0.0, "adapters: share of their inputs left out in training", minimum=0.0, maximum=0.99
+    )
+    freeze_layers: int = option(
+        0,
+        "method full: so many of the first blocks, and the embeddings, stay as they are",
+        minimum=0,
+        maximum=1 << 16,
+    )
+    virtual_tokens: int | None = option(
+        None,
+        "prompt, prefix: tokens in front of every text; default: 20",
+        minimum=1,
+        maximum=1 << 16,
+    )
+    initial_rank: int | None = option(
+        None,
+        "adalora: rank that each matrix begins with; default: one and a half times the rank",
+        minimum=1,
+        maximum=1 << 16,
     )
     beta: float | None = option(
         None,
@@ -118,6 +142,11 @@ class FineTuneRecipe:
             raise ConfigError(
                 f"beta={self.beta:g} belongs to objectives {', '.join(PREFERENCES)}, not to "
                 f"{self.objective}: leave it out."
+            )
+        if self.method != "full" and self.freeze_layers:
+            raise ConfigError(
+                f"freeze_layers={self.freeze_layers} is for method full: beside an adapter all "
+                "blocks stay as they are."
             )
         defaults = fields_of(FineTuneRecipe)
         given = [

@@ -77,7 +77,7 @@ class Loop:
         self.model, self.tokenizer, self.data, self.config = model, tokenizer, data, config
         self.display, self.directory, self.precision = display, directory, precision
         self.observers, self.curriculum, self.sources = observers, curriculum, sources
-        self.context = config.context or model.config.max_position_embeddings
+        self.context = config.context or model.context
         self.objective = objective_of(config, tokenizer)
         self.loader = self._training_loader()
         per_epoch = self.loader.batches_per_epoch / config.accumulate

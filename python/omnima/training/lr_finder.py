@@ -98,7 +98,7 @@ def _constant_step(trainer: Trainer) -> tuple[Any, Any]:
     from omnima import _core
 
     config, model = trainer.config, trainer.model
-    context = config.context or model.config.max_position_embeddings
+    context = config.context or model.context
     precision = config.precision
     if precision == "auto":
         precision = choose_precision(model.config, context, model.device).precision

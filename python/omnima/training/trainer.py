@@ -75,11 +75,21 @@ class Trainer:
         self.callbacks = (*make_trackers(self.config.track), *named(callbacks).values())
         self._directory = directory
         self._check_sizes()
+        self._check_budget()
         if model.tokenizer is None:
             model.tokenizer = tokenizer  # so that model.generate("text") works after fit()
 
+    def _check_budget(self) -> None:
+        learning = self.model.core.learning_adapter
+        shrinks = learning is not None and self.model.adapters[learning].kind == "adalora"
+        if shrinks and self.config.minutes is not None:
+            raise ConfigError(
+                f"minutes={self.config.minutes:g} leaves open how many steps there will be, but "
+                "adalora moves its budget of ranks by them: say steps or epochs."
+            )
+
     def _check_sizes(self) -> None:
-        limit = self.model.config.max_position_embeddings
+        limit = self.model.context
         context = self.config.context
         if context is not None and context > limit:
             raise ConfigError(
@@ -292,7 +302,7 @@ class Trainer:
         elif resume and path.exists():
             choice = PrecisionChoice.read(path)
         else:
-            context = self.config.context or self.model.config.max_position_embeddings
+            context = self.config.context or self.model.context
             choice = choose_precision(self.model.config, context, self.model.device)
         write_text(path, json.dumps(dataclasses.asdict(choice), indent=2) + "\n")
         self.display.note(choice.reason)

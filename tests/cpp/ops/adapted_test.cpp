@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/zeros.h>
 
 #include "omnima/ops/fused_linear.h"
 #include "omnima/ops/linear.h"
@@ -181,6 +182,78 @@ TEST(Adapted, DropoutsGradientsAreSlopes) {
         return with_all(linear(in[0], resting(base_weight(), in[0]), {}, adapted), in);
       },
       inputs());
+}
+
+// Two parts that share A [5, 6], which rests as their B do, with vectors before and behind B; and
+// biases of outputs 2 to 4. x [2, 3, 6].
+Tensors vectors() {
+  return {drawn({2, 3, 6}, 1), drawn({5}, 11), drawn({3}, 12),
+          drawn({5}, 13),      drawn({4}, 14), drawn({3}, 15)};
+}
+
+Operator with_vectors(bool frozen_matrices) {
+  return [=](const Tensors& in) {
+    const auto rests = [&](const std::vector<int64_t>& sizes, std::uint64_t seed) {
+      const at::Tensor values = drawn(sizes, seed);
+      return frozen_matrices ? Weight{{}, values.to(in[0].scalar_type())}
+                             : weight_like(values, in[0]);
+    };
+    Adapted adapted;
+    adapted.products.push_back(
+        {rests({5, 6}, 2),
+         {{1, 3, 0, 5, rests({3, 5}, 3), kScale, weight_of(in[1]), weight_of(in[2])},
+          {3, 4, 0, 5, rests({4, 5}, 4), 1.0, weight_of(in[3]), weight_of(in[4])}}});
+    adapted.biases.push_back({2, 3, weight_of(in[5])});
+    return linear(in[0], resting(base_weight(), in[0]), resting(base_bias(), in[0]), adapted);
+  };
+}
+
+Operator with_plain_vectors() {
+  return [](const Tensors& in) {
+    const auto like = [&](const at::Tensor& w) { return w.to(in[0].scalar_type()); };
+    const at::Tensor low = at::linear(in[0], like(drawn({5, 6}, 2)));
+    const auto part = [&](std::uint64_t seed, std::int64_t rows, const at::Tensor& inner,
+                          const at::Tensor& outer) {
+      return at::linear(low * like(inner), like(drawn({rows, 5}, seed))) * like(outer);
+    };
+    const at::Tensor one = part(3, 3, in[1], in[2]) * kScale, two = part(4, 4, in[3], in[4]);
+    const at::Tensor y = at::linear(in[0], like(base_weight()));
+    const at::Tensor bias =
+        at::cat({base_bias().narrow(0, 0, 2), in[5], base_bias().narrow(0, 5, 3)}, 0);
+    const auto columns = [](const at::Tensor& z, int64_t first, int64_t count) {
+      return z.narrow(-1, first, count);
+    };
+    return at::cat({columns(y, 0, 1), columns(y, 1, 2) + columns(one, 0, 2),
+                    columns(y, 3, 1) + columns(one, 2, 1) + columns(two, 0, 1),
+                    columns(y, 4, 3) + columns(two, 1, 3), columns(y, 7, 1)},
+                   -1) +
+           like(bias);
+  };
+}
+
+TEST(Adapted, VectorsBesideSharedMatricesEqualThePlainParts) {
+  for (const bool frozen : {true, false}) {
+    expect_reference(with_vectors(frozen), with_plain_vectors(), vectors(), 2e-5, 4e-2);
+    expect_slopes(with_vectors(frozen), vectors());
+  }
+}
+
+TEST(Adapted, BiasesAloneReadNoInput) {
+  const at::Tensor ones = drawn({6}, 9);
+  const Operator normed = [=](const Tensors& in) {
+    Adapted adapted;
+    adapted.biases.push_back({2, 3, weight_of(in[1])});
+    return norm_linear(in[0], {}, {resting(ones, in[0]), {}, 1e-5}, resting(base_weight(), in[0]),
+                       {}, adapted)
+        .second;
+  };
+  const Operator plainly = [=](const Tensors& in) {
+    const at::Tensor zeros = at::zeros({2}), more = at::zeros({3});
+    return at::linear(reference::rms_norm(in[0], ones, 1e-5), base_weight(),
+                      at::cat({zeros, in[1], more}, 0));
+  };
+  const Tensors in{drawn({2, 3, 6}, 1), drawn({3}, 15)};
+  expect_close(outcome(normed, in), outcome(plainly, in), 3e-5);
 }
 
 // In training steps gradients go to buffers, and rows may be many.

@@ -25,8 +25,20 @@ def made(seed: int = 3, **changes: object) -> omnima.Model:
     return omnima.Model.from_config(values, seed=seed)
 
 
+#: Which are no part of any weights.
+BESIDE = ("bottleneck", "prompt", "prefix")
+IN_FRONT = ("prompt", "prefix")
+
+
 def options_of(method: str) -> dict[str, int]:
-    return {} if method == "ia3" else {"rank": 2}
+    if method in IN_FRONT:
+        return {"virtual_tokens": 3}
+    return {} if method in ("ia3", "bitfit") else {"rank": 2}
+
+
+def base_for(method: str) -> omnima.Model:
+    """A model that the adapter can be merged into."""
+    return made(attention_bias=True, mlp_bias=True) if method == "bitfit" else made()
 
 
 def moved(model: omnima.Model, name: str, by: float = 0.1) -> None:
@@ -46,7 +58,8 @@ def test_an_adapter_begins_as_the_model_and_leaves_it_as_it_was(method: str) -> 
     before = model(IDS)
     weights = [each.detach().clone() for _, each in model.named_parameters()]
     model.add_adapter(method, **options_of(method))
-    assert distance(model(IDS), before) < 1e-5
+    if method not in IN_FRONT:  # whose tokens are seen at once
+        assert distance(model(IDS), before) < 1e-5
     moved(model, "default")
     assert distance(model(IDS), before) > 1e-2
     model.remove_adapter()
@@ -56,9 +69,19 @@ def test_an_adapter_begins_as_the_model_and_leaves_it_as_it_was(method: str) -> 
     assert all(each.requires_grad for _, each in parameters)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_merging_changes_no_logit_and_unmerging_no_bit(method: str) -> None:
+@pytest.mark.parametrize("method", BESIDE)
+def test_what_is_no_part_of_weights_does_not_merge(method: str) -> None:
     model = made()
+    model.add_adapter(method, **options_of(method))
+    adapted = model(IDS)
+    with pytest.raises(ConfigError, match="no part of any weights"):
+        model.merge_adapters()
+    assert torch.equal(model(IDS), adapted)
+
+
+@pytest.mark.parametrize("method", [each for each in METHODS if each not in BESIDE])
+def test_merging_changes_no_logit_and_unmerging_no_bit(method: str) -> None:
+    model = base_for(method)
     weights = {name: each.detach().clone() for name, each in model.named_parameters()}
     model.add_adapter(method, **options_of(method))
     moved(model, "default")
@@ -74,20 +97,47 @@ def test_merging_changes_no_logit_and_unmerging_no_bit(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_texts_are_written_with_the_adapters_in_use(method: str) -> None:
-    model = made()
+    model = base_for(method)
     model.add_adapter(method, **options_of(method))
     moved(model, "default", 0.3)
     row = [1, 2, 3]
     adapted = model(torch.tensor([row]))[0]
     assert distance(model.engine.logits(row), adapted) < 1e-4
+    stepwise = model.engine.logits(row, stepwise=True)
+    assert distance(stepwise, adapted) < 1e-4
     options = {"max_new_tokens": 8, "temperature": 0.0, "ignore_eos": True}
-    written = omnima.generation.generate(model, None, [row], **options)[0]
-    model.merge_adapters()
-    merged = omnima.generation.generate(model, None, [row], **options)[0]
-    assert written.ids == merged.ids
-    model.unmerge_adapters()
+    written = omnima.generation.generate(model, None, [row, [5]], **options)[0]
+    expected = list(row)
+    for _ in range(8):
+        expected.append(int(model(torch.tensor([expected]))[0, -1].argmax()))
+    assert written.ids == expected[len(row) :]
     model.set_adapters({})
     assert distance(model.engine.logits(row), adapted) > 1e-3
+
+
+def test_biases_are_learned_where_the_model_has_none() -> None:
+    model = made()
+    model.add_adapter("bitfit", targets="q_proj,down_proj")
+    assert not any(each.any() for _, each in model.adapter_parameters())
+    moved(model, "default", 0.3)
+    row = [1, 2, 3]
+    adapted = model(torch.tensor([row]))[0]
+    assert distance(model.engine.logits(row), adapted) < 1e-4
+    with pytest.raises(ConfigError, match=r"down_proj\.bias|q_proj\.bias"):
+        model.merge_adapters()
+
+
+def test_biases_that_peft_has_no_place_for_come_back(tmp_path: Path) -> None:
+    model = made()
+    model.add_adapter("bitfit")
+    moved(model, "default")
+    model.save_adapter(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] not in (
+        "LORA", "IA3",
+    )  # fmt: skip
+    again = made()
+    again.load_adapter(tmp_path)
+    assert torch.equal(again(IDS), model(IDS))
 
 
 def test_several_adapters_add_up_by_their_weights() -> None:
@@ -162,6 +212,20 @@ def test_a_target_that_is_nowhere_is_refused(targets: str | list[str]) -> None:
         ({"alpha_pattern": {"(q_proj": 2.0}}, "no regular expression"),
         ({"name": "taken"}, "already"),
         ({"method": "ia3", "rank": 4}, "ia3 has no rank"),
+        ({"method": "bitfit", "dropout": 0.1}, "bitfit has no dropout"),
+        ({"method": "vera", "alpha": 4.0}, "vera has no alpha"),
+        ({"method": "vera", "rank": -4}, "rank is -4"),
+        ({"method": "prompt", "targets": "q_proj"}, "prompt has no targets"),
+        ({"method": "prefix", "virtual_tokens": 0}, "virtual_tokens is 0"),
+        ({"method": "prompt", "rank": 4}, "prompt has no rank"),
+        ({"method": "prompt", "init": "pissa"}, "init is"),
+        ({"virtual_tokens": 4}, "lora has no virtual_tokens"),
+        ({"method": "adalora", "rank": 8, "initial_rank": 4}, "initial_rank is 4"),
+        ({"method": "adalora", "budget_start": 0.8}, "shrinks from 0.8"),
+        ({"method": "adalora", "budget_every": 0}, "budget_every is 0"),
+        ({"initial_rank": 4}, "adalora has a budget"),
+        ({"method": "bottleneck", "targets": "q_proj"}, "stands behind attention"),
+        ({"method": "bottleneck", "alpha": 2.0}, "bottleneck has no alpha"),
     ],
 )
 def test_options_out_of_bounds_are_refused(options: dict[str, object], message: str) -> None:
@@ -321,6 +385,9 @@ BROKEN = {
     "another model": (
         lambda folder: rename(folder, "self_attn.q_proj", "attn.c_attn"), "of another model"
     ),
+    "biases beside a product": (
+        lambda folder: (fill(folder), edit(folder, bias="lora_only")), "learned together"
+    ),
     "other tensors": (lambda folder: rename(folder, "lora_A", "lora_C"), "expected are"),
 }  # fmt: skip
 
@@ -328,6 +395,12 @@ BROKEN = {
 def edit(folder: Path, **changes: object) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def fill(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = {key: torch.ones_like(each) for key, each in _core.read_safetensors(path).items()}
+    _core.write_safetensors(path, tensors)
 
 
 def rename(folder: Path, old: str, new: str) -> None:
@@ -378,3 +451,106 @@ def test_options_by_method() -> None:
     assert AdapterOptions.of("pissa", rank=4).scale("x") == 1
     assert AdapterOptions.of("rslora", rank=4).scale("x") == 2
     assert AdapterOptions.of("lora+").up_rate == 16
+
+
+@pytest.mark.parametrize("method", IN_FRONT)
+@pytest.mark.parametrize("positions", ["rotary", "learned", "alibi", "relative"])
+def test_packed_documents_have_virtual_tokens_of_their_own(method: str, positions: str) -> None:
+    model = made(positions=positions, max_position_embeddings=64)
+    model.add_adapter(method, virtual_tokens=3)
+    moved(model, "default", 0.3)
+    lengths = ((4, 6), (7,))
+    time, generator = 12, torch.Generator().manual_seed(1)
+    ids = torch.zeros(2, time, dtype=torch.long)
+    labels = torch.full((2, time), -100)
+    segments = torch.full((2, time), 9)
+    total, count, alone = 0.0, 0, []
+    for row, of_row in enumerate(lengths):
+        at = 0
+        for number, length in enumerate(of_row):
+            tokens = torch.randint(61, (1, length + 1), generator=generator)
+            ids[row, at : at + length] = tokens[0, :-1]
+            labels[row, at + 1 : at + length] = tokens[0, 2:]  # the first target is not learned
+            segments[row, at : at + length] = number
+            own = tokens[:, 1:].clone()
+            own[0, 0] = -100
+            alone.append((tokens[:, :-1], own))
+            at += length
+    packed = model.loss(ids, labels, segments.int())
+    packed.backward()
+    gradients = [each.grad.clone() for _, each in model.adapter_parameters()]
+    for _, each in model.adapter_parameters():
+        each.grad = None
+    for own_ids, own_labels in alone:
+        targets = int((own_labels != -100).sum())
+        loss = model.loss(own_ids, own_labels) * targets
+        loss.backward()
+        total, count = total + loss.item(), count + targets
+    assert packed.item() == pytest.approx(total / count, rel=1e-5)
+    for (name, each), gradient in zip(model.adapter_parameters(), gradients, strict=True):
+        assert distance(each.grad / count, gradient) < 1e-5, name
+
+
+@pytest.mark.parametrize("method", IN_FRONT)
+def test_virtual_tokens_take_room_in_the_context(method: str) -> None:
+    model = made()
+    model.add_adapter(method, virtual_tokens=4)
+    assert model.context == 28 and model.virtual_tokens == 4
+    fits, too_long = torch.zeros(1, 28, dtype=torch.long), torch.zeros(1, 29, dtype=torch.long)
+    model(fits)
+    with pytest.raises(DataError, match="4 virtual tokens"):
+        model(too_long)
+    options = {"max_new_tokens": 9, "temperature": 0.0, "ignore_eos": True}
+    written = omnima.generation.generate(model, None, [[1] * 24], **options)[0]
+    assert len(written.ids) == 4 and written.finish_reason == "length"
+    with pytest.raises(ConfigError, match="context of 28"):
+        omnima.generation.generate(model, None, [[1] * 28], **options)
+    model.set_adapters({})
+    assert model.context == 32
+
+
+@pytest.mark.parametrize("method", IN_FRONT)
+def test_guessing_ahead_writes_the_same_behind_virtual_tokens(method: str) -> None:
+    model = made(max_position_embeddings=96)
+    model.add_adapter(method, virtual_tokens=4)
+    moved(model, "default", 0.3)
+    prompt = [1, 2, 3, 4] * 9  # longer than where wide products begin
+    options = {"max_new_tokens": 24, "temperature": 0.0, "ignore_eos": True}
+    plain = omnima.generation.generate(model, None, [prompt], **options)[0]
+    ahead = omnima.generation.generate(model, None, [prompt], speculation="lookup", **options)[0]
+    assert plain.ids == ahead.ids and ahead.proposed_tokens > 0
+    for cache in ("bf16", "int8"):
+        other = omnima.generation.generate(model, None, [prompt], cache_precision=cache, **options)
+        assert len(other[0].ids) == 24
+
+
+def test_a_bottleneck_stands_behind_experts() -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    model = made(**experts)
+    before = model(IDS)
+    model.add_adapter("bottleneck", rank=2)
+    moved(model, "default", 0.3)
+    adapted = model(IDS)
+    assert distance(adapted, before) > 1e-3
+    row = IDS[0].tolist()
+    assert distance(model.engine.logits(row), model(IDS[:1])[0]) < 1e-4
+    model.loss(IDS, IDS).backward()
+    moving = [name for name, each in model.adapter_parameters() if each.grad is not None]
+    assert any("experts" in name for name in moving) and any("o_proj" in name for name in moving)
+
+
+def test_adalora_keeps_its_budget() -> None:
+    model = made()
+    model.add_adapter("adalora", rank=1, initial_rank=3, budget_every=2)
+    options = _core.StepOptions()
+    options.total_steps, options.schedule, options.lr = 20, "constant", 1e-2
+    step = _core.TrainStep(model.core, options)
+    left = []
+    for _ in range(20):
+        step.run_batches([(IDS, IDS)])
+        values = [each for name, each in model.adapter_parameters() if name.endswith("lora_E")]
+        left.append(sum(int((each != 0).sum()) for each in values))
+    assert left[:3] == [42] * 3 and left[-7:] == [14] * 7
+    shrinking = left[3:14:2]  # between those steps what was given up may come back
+    assert shrinking == sorted(shrinking, reverse=True) and 14 < shrinking[1] < shrinking[0] < 42
+    assert len({int((each != 0).sum()) for each in values}) > 1  # not the same everywhere

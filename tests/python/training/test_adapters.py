@@ -31,7 +31,14 @@ def trainer(
     tokenizer = omnima.Tokenizer.train(["a"], "byte")
     config = {"vocab_size": tokenizer.vocab_size, **MODEL}
     model = omnima.Model.from_config(config, seed=3)
-    model.add_adapter(method, rank=2, dropout=0.1, seed=adapter_seed)
+    options: dict[str, object] = {"rank": 2, "dropout": 0.1}
+    if method in ("bitfit", "prompt", "prefix"):
+        options = {}
+    elif method == "bottleneck":
+        options = {"rank": 2}
+    elif method == "adalora":
+        options = {"rank": 1, "budget_every": 1, "dropout": 0.1}
+    model.add_adapter(method, seed=adapter_seed, **options)
     values = {
         "batch_size": 2, "steps": STEPS, "precision": "fp32", "samples": 0, "eval_batches": 1,
         "lr": 1e-2, "warmup": 1, "save_every": 3, "out": str(out), **changes,
@@ -48,7 +55,13 @@ def written(path: Path) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "lora+"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("lora", "dora", "pissa", "lora+", "vera", "bitfit", "adalora", "bottleneck"),
+        *("prompt", "prefix"),
+    ],
+)
 def test_a_stopped_run_ends_as_one_that_was_not(
     method: str, precision: str, text: Path, tmp_path: Path
 ) -> None:

@@ -173,6 +173,41 @@ def test_an_adapter_learns_beside_the_model(method: str, quantized: bool, tmp_pa
         tuned(fresh(), data, tmp_path / "run", method=method)
 
 
+@pytest.mark.parametrize("method", ["adalora", "bitfit", "bottleneck", "prefix", "prompt", "vera"])
+def test_every_kind_learns_to_answer(method: str, tmp_path: Path) -> None:
+    model, data = fresh(), sums(tmp_path / "a.jsonl")
+    before = [each.detach().clone() for _, each in model.named_parameters()]
+    run = tuned(model, data, tmp_path / "run", method=method, steps=30, lr=3e-2)
+    assert run.summary["loss_after"] < run.summary["loss_before"] - 0.02
+    after = [each for _, each in model.named_parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    again = fresh()
+    again.load_adapter(tmp_path / "run")
+    ids = torch.arange(20)[None]
+    assert torch.allclose(again(ids), model(ids), atol=1e-6)
+    assert again.generate("1 + 2", max_new_tokens=4, temperature=0.0) == model.generate(
+        "1 + 2", max_new_tokens=4, temperature=0.0
+    )
+
+
+def test_virtual_tokens_shorten_the_rows(tmp_path: Path) -> None:
+    model, data = fresh(), sums(tmp_path / "a.jsonl")
+    tuned(model, data, tmp_path / "run", method="prompt", virtual_tokens=40, context=88)
+    with pytest.raises(ConfigError, match="the model's context is 88"):
+        tuned(fresh(), data, tmp_path / "more", method="prompt", virtual_tokens=40)
+
+
+def test_the_first_blocks_stay_as_they_are(tmp_path: Path) -> None:
+    model, data = fresh(), sums(tmp_path / "a.jsonl")
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    tuned(model, data, tmp_path / "run", freeze_layers=1)
+    still = {name for name, each in model.named_parameters() if torch.equal(each, before[name])}
+    wanted = {name for name in before if name.startswith(("model.layers.0.", "model.embed_"))}
+    assert still == wanted
+    with pytest.raises(ConfigError, match="has 2 blocks"):
+        tuned(fresh(), data, tmp_path / "none", freeze_layers=2)
+
+
 def test_factors_stand_where_their_paper_has_them(tmp_path: Path) -> None:
     model, data = fresh(), sums(tmp_path / "a.jsonl")
     tuned(model, data, tmp_path / "run", method="ia3", steps=1)
@@ -215,6 +250,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no budget": ({"steps": None}, "No budget"),
     "rank": ({"rank": 4}, "rank=4 shape an adapter, but method full"),
     "targets": ({"method": "lora", "targets": "z_proj"}, "z_proj"),
+    "blocks": ({"method": "lora", "freeze_layers": 1}, "is for method full"),
+    "tokens": ({"method": "lora", "virtual_tokens": 4}, "lora has no virtual_tokens"),
+    "clock": ({"method": "adalora", "minutes": 1.0, "steps": None}, "say steps or epochs"),
     "field": ({"field": "text"}, "objective sft knows the fields of its formats"),
     "context": ({"context": 512}, "the model's context is 128"),
     "too_long": ({"too_long": "wrap"}, "too_long is 'wrap'"),

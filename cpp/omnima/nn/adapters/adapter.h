@@ -19,6 +19,20 @@ struct Site {
   int64_t rank = 0;            // of what is added, in kinds that have one
   double scale = 1.0;          // by which it counts
   bool feeds_forward = false;  // IA3: it scales the inputs, not the outputs
+  // Where the model's files have each of its outputs; empty: where we have it.
+  std::vector<int64_t> order{};
+};
+
+// AdaLoRA: how many numbers are left, and when.
+struct RankBudget {
+  std::int64_t rank = 0;              // a layer has in the end, on average
+  double initial_share = 0.1;         // of the steps, before the budget moves
+  double final_share = 0.3;           // of the steps, after it has
+  std::int64_t every = 10;            // steps it moves
+  double orthogonality = 0.5;         // weight of the penalty
+  double beta1 = 0.85, beta2 = 0.85;  // what the means of importance and uncertainty keep
+
+  void check() const;
 };
 
 struct AdapterOptions {
@@ -27,12 +41,14 @@ struct AdapterOptions {
   double dropout = 0.0;          // of what the added products read, in training
   double up_rate = 1.0;          // LoRA+: B's learning rate by A's
   std::uint64_t seed = 0;        // of the initial values
+  RankBudget budget{};
+  std::int64_t virtual_tokens = 0;  // prompt and prefix: in front of every document
 };
 
 // Parameters of the base in float32 that an adapter is merged into: a site's rows.
 struct SiteWeights {
   at::Tensor weight;  // [rows, in]
-  at::Tensor bias;    // [rows], or undefined
+  at::Tensor bias;    // [rows], or undefined: the layer and the adapter have none
 };
 
 class Adapter {
@@ -56,20 +72,49 @@ class Adapter {
   // To be called whenever its parameters or those of the base have changed, before passes that
   // compute in `type`.
   virtual void prepare(const Arena& base, at::ScalarType type);
-  // Adds what it makes of a layer to `adapted`, counted `weight` times. dropout_seed: 0 outside
-  // training.
-  virtual void adapt(Slot layer, const Compute& compute, double weight, std::uint64_t dropout_seed,
-                     ops::Adapted& adapted) const = 0;
+  // adapt(layer, compute, weight, dropout_seed, adapted) adds what it makes of a layer to
+  // `adapted`, counted `weight` times. dropout_seed: 0 outside training.
+  virtual void adapt(Slot, const Compute&, double, std::uint64_t, ops::Adapted&) const {}
   // Makes the change part of the site's weights.
-  virtual void merge(std::size_t site, double weight, const SiteWeights& into) const = 0;
+  virtual void merge(std::size_t site, double weight, const SiteWeights& into) const;
+  virtual bool merges() const { return virtual_tokens() == 0; }
+  // What can be no part of weights but is needed beside them to write texts, by name.
+  virtual std::vector<std::pair<std::string, at::Tensor>> beside() const { return {}; }
+
+  // Tokens in front of every document, which no vocabulary has.
+  virtual std::int64_t virtual_tokens() const { return 0; }
+  // Their embeddings, float32 [tokens, hidden]; undefined: any.
+  virtual at::Tensor embeddings(const Compute&) const { return {}; }
+  // Their keys and values in the attention with this projection, float32 [tokens, keys then values
+  // of all heads]; undefined: as those of other tokens are made.
+  virtual at::Tensor keys_values(Slot, const Compute&) const { return {}; }
+  // Whether it changes what a layer gives, and what it makes of that, y [..., outputs].
+  virtual bool follows(Slot) const { return false; }
+  virtual at::Tensor behind(Slot, const at::Tensor& y, const Compute&) const { return y; }
+
+  // Adds the gradient of a penalty to that of the loss, once a step; returns the penalty.
+  virtual double add_penalty() { return 0; }
+  struct Update {
+    std::int64_t step;      // that was done, from 1 on
+    std::int64_t total;     // steps of the run; 0: not known
+    double gradient_scale;  // by which the gradient in the arena counted
+  };
+  // To be called when the optimizer has moved the parameters.
+  virtual void after_update(const Update&) {}
+
   // Whether it can count other than once, and beside others on the same layers.
   virtual bool combines() const { return true; }
+  // Whether its layers have biases of their own, even where those of the base have none.
+  virtual bool has_biases() const { return false; }
 
  protected:
   Arena arena_;
   std::vector<Site> sites_;
   AdapterOptions options_;
 };
+
+// The biases of a layer with these weights; without parameters: it has none.
+Slot find_bias(const Arena& base, Slot layer);
 
 std::vector<std::string> adapter_kinds();
 // Throws core::ConfigError for what the registry does not have.

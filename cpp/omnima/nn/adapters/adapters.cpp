@@ -1,5 +1,9 @@
 #include "omnima/nn/adapters/adapters.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -24,7 +28,9 @@ int64_t index_of(const Arena& base, const std::string& name) {
   return found - parameters.begin();
 }
 
-Slot bias_of(const Arena& base, Slot layer) {
+}  // namespace
+
+Slot find_bias(const Arena& base, Slot layer) {
   std::string name = base.parameters()[layer.first].name;
   name.replace(name.rfind(".weight"), std::string::npos, ".bias");
   const auto& parameters = base.parameters();
@@ -33,8 +39,6 @@ Slot bias_of(const Arena& base, Slot layer) {
   if (found == parameters.end()) return {};
   return {found - parameters.begin(), layer.count};
 }
-
-}  // namespace
 
 Site Adapters::find_site(const Arena& base, const std::string& name,
                          const std::vector<std::string>& modules) {
@@ -124,6 +128,60 @@ ops::Adapted Adapters::of(Slot layer, const Pass& pass) const {
   return adapted;
 }
 
+bool Adapters::follow(Slot layer) const {
+  return !active_.empty() && active_[0].first->follows(layer);
+}
+
+at::Tensor Adapters::behind(Slot layer, const at::Tensor& y, const Pass& pass) const {
+  return follow(layer) ? active_[0].first->behind(layer, y, pass.compute) : y;
+}
+
+std::int64_t Adapters::virtual_tokens() const {
+  return active_.empty() ? 0 : active_[0].first->virtual_tokens();
+}
+
+namespace {
+
+at::Tensor placed(const at::Tensor& x, const at::Tensor& rows, const VirtualPlaces& places) {
+  const at::Tensor made = rows.to(x.scalar_type()).index_select(0, places.which);
+  return x.flatten(0, 1).index_copy(0, places.places, made).view_as(x);
+}
+
+// Keys [tokens, heads, head_dim] as they are before tokens at places 0, 1, … turn them.
+at::Tensor turned_back(const at::Tensor& keys, const ops::Positions& positions) {
+  if (!positions.cos.defined()) return keys;
+  const auto table = [&](const at::Tensor& of) {
+    return of.narrow(0, 0, keys.size(0)).unsqueeze(1);  // [tokens, 1, head_dim / 2]
+  };
+  const at::Tensor cos = table(positions.cos), sin = table(positions.sin);
+  const at::Tensor length = cos.square().add(sin.square());
+  const std::int64_t half = cos.size(2);
+  const at::Tensor one = keys.narrow(2, 0, half), two = keys.narrow(2, half, half);
+  return at::cat(
+      {one.mul(cos).add(two.mul(sin)).div(length), two.mul(cos).sub(one.mul(sin)).div(length)}, 2);
+}
+
+}  // namespace
+
+at::Tensor Adapters::with_embeddings(const at::Tensor& x, const Pass& pass) const {
+  const at::Tensor rows = active_[0].first->embeddings(pass.compute);
+  return rows.defined() ? placed(x, rows, pass.virtuals) : x;
+}
+
+at::Tensor Adapters::with_keys_values(const at::Tensor& qkv, Slot layer,
+                                      const ops::AttentionShape& shape,
+                                      const ops::Positions& positions, const Pass& pass) const {
+  const at::Tensor own = active_[0].first->keys_values(layer, pass.compute);
+  if (!own.defined()) return qkv;
+  const std::int64_t tokens = own.size(0), width = shape.kv_heads * shape.head_dim;
+  const at::Tensor keys = turned_back(
+      own.narrow(1, 0, width).view({tokens, shape.kv_heads, shape.head_dim}), positions);
+  const at::Tensor queries = at::zeros({tokens, shape.heads * shape.head_dim}, own.options());
+  return placed(qkv,
+                at::cat({queries, keys.reshape({tokens, width}), own.narrow(1, width, width)}, 1),
+                pass.virtuals);
+}
+
 std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& base) const {
   // A layer's parts lie one behind the other: its matrix is changed as a whole and then named.
   struct Layer {
@@ -131,14 +189,20 @@ std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& ba
     at::Tensor weights, biases;
   };
   std::map<int64_t, Layer> layers;
+  const auto make = [&](Slot slot) {
+    Layer layer{slot, find_bias(base, slot), base.values(slot).clone(), {}};
+    if (layer.bias.count > 0) layer.biases = base.values(layer.bias).clone();
+    return layer;
+  };
   for (const auto& [each, weight] : active_) {
     each->prepare(base, at::kFloat);
+    if (!each->merges()) continue;
     for (std::size_t i = 0; i < each->sites().size(); ++i) {
       const Site& site = each->sites()[i];
       auto& layer = layers[site.layer.first];
-      if (!layer.weights.defined()) {
-        layer = {site.layer, bias_of(base, site.layer), base.values(site.layer).clone(), {}};
-        if (layer.bias.count > 0) layer.biases = base.values(layer.bias).clone();
+      if (!layer.weights.defined()) layer = make(site.layer);
+      if (!layer.biases.defined() && each->has_biases()) {
+        layer.biases = at::zeros({layer.weights.size(0)}, layer.weights.options());
       }
       const auto rows = [&](const at::Tensor& x) {
         return x.defined() ? x.narrow(0, site.first, site.rows) : x;
@@ -147,17 +211,22 @@ std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& ba
     }
   }
   std::vector<std::pair<std::string, at::Tensor>> made;
-  const auto name_parts = [&](Slot slot, const at::Tensor& values) {
+  const auto name_parts = [&](Slot slot, const at::Tensor& values, const std::string& kind) {
     int64_t row = 0;
     for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
       const Parameter& parameter = base.parameters()[i];
-      made.emplace_back(parameter.name, values.narrow(0, row, parameter.sizes[0]));
+      std::string name = parameter.name;
+      name.replace(name.rfind('.') + 1, std::string::npos, kind);
+      made.emplace_back(name, values.narrow(0, row, parameter.sizes[0]));
       row += parameter.sizes[0];
     }
   };
   for (const auto& [first, layer] : layers) {
-    name_parts(layer.slot, layer.weights);
-    if (layer.biases.defined()) name_parts(layer.bias, layer.biases);
+    name_parts(layer.slot, layer.weights, "weight");
+    if (layer.biases.defined()) name_parts(layer.slot, layer.biases, "bias");
+  }
+  for (const auto& [each, weight] : active_) {
+    for (auto& part : each->beside()) made.push_back(std::move(part));
   }
   return made;
 }

@@ -35,7 +35,20 @@ class Adapters {
 
   void prepare(const Arena& base, at::ScalarType type);
   ops::Adapted of(Slot layer, const Pass& pass) const;
-  // Names and new values of the base's parameters with what is in use merged into them.
+  // Whether an adapter stands behind a layer, and what it makes of its outputs.
+  bool follow(Slot layer) const;
+  at::Tensor behind(Slot layer, const at::Tensor& y, const Pass& pass) const;
+  // Of the adapter in use; 0: there are none.
+  std::int64_t virtual_tokens() const;
+  // The stream x [batch, time, hidden] with the virtual tokens' embeddings in their places.
+  at::Tensor with_embeddings(const at::Tensor& x, const Pass& pass) const;
+  // qkv [batch, time, queries then keys then values] of a projection with the virtual tokens' keys
+  // and values in their places; keys before they are turned by `positions`.
+  at::Tensor with_keys_values(const at::Tensor& qkv, Slot layer, const ops::AttentionShape& shape,
+                              const ops::Positions& positions, const Pass& pass) const;
+  // Names and new values of the base's parameters with what is in use merged into them, and of
+  // biases that it has none of, where an adapter has; and what is
+  // no part of weights.
   std::vector<std::pair<std::string, at::Tensor>> merged(const Arena& base) const;
 
  private:

@@ -19,7 +19,7 @@ def write_samples(
     from omnima.generation.prompts import encode
 
     prompt = config.sample_prompt
-    room = model.config.max_position_embeddings - len(encode(prompt, tokenizer))
+    room = model.context - len(encode(prompt, tokenizer))
     written = generate(
         model,
         tokenizer,
