@@ -241,7 +241,8 @@ class Adaptable(ABC):
     @property
     def context(self) -> int:
         """How many tokens of text the model takes at once: its context, less virtual tokens."""
-        return self.config.max_position_embeddings - self.virtual_tokens
+        room: int = self.config.max_position_embeddings
+        return room - self.virtual_tokens
 
     @property
     def num_trainable_parameters(self) -> int:

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
@@ -205,6 +206,19 @@ ops::Positions Decoder::positions(const at::Tensor& ids, const at::Tensor& segme
   return positions;
 }
 
+namespace {
+
+// The tables with rows of zeros for places behind the context, which no token has: rows of packed
+// documents may be longer.
+void lengthen(ops::Positions& positions, std::int64_t time) {
+  for (at::Tensor* table : {&positions.cos, &positions.sin}) {
+    if (!table->defined() || table->size(0) >= time) continue;
+    *table = at::cat({*table, at::zeros({time - table->size(0), table->size(1)}, table->options())});
+  }
+}
+
+}  // namespace
+
 ops::Positions Decoder::local(ops::Positions positions) const {
   positions.cos = local_rotary_.cos;
   positions.sin = local_rotary_.sin;
@@ -331,6 +345,8 @@ nn::Pass Decoder::begin(const at::Tensor& ids, const at::Tensor& segments,
                         const nn::Compute& compute) const {
   nn::Pass pass{arena_, compute, positions(ids, segments)};
   pass.local_positions = local(pass.positions);
+  lengthen(pass.positions, ids.size(1));
+  lengthen(pass.local_positions, ids.size(1));
   if (!adapters_.used().empty()) pass.adapters = &adapters_;
   return pass;
 }

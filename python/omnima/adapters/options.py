@@ -49,16 +49,6 @@ _VIRTUAL_TOKENS = 20
 _INITS = ("default", "gaussian", "pissa", "olora")
 
 
-def takes(method: str, option: str) -> bool:
-    """Whether an adapter of a method can be told an option of those that a LoRA has.
-
-    >>> takes("lora", "rank"), takes("ia3", "rank")
-    (True, False)
-    """
-    kind = METHODS[method]["kind"]
-    return option in (_OTHERS[kind][0] if kind in _OTHERS else _OF_LORA)
-
-
 @dataclasses.dataclass(frozen=True)
 class AdapterOptions:
     """An adapter's options; see :meth:`omnima.Model.add_adapter`.

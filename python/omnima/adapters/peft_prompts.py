@@ -62,7 +62,7 @@ def from_files(
         return {EMBEDDINGS: whole}
     found = {}
     for layer, part in enumerate(whole.view(len(whole), layers, 2 * width).unbind(1)):
-        keys, values = part.split(width, 1)
+        keys, values = part[:, :width], part[:, width:]
         order = _key_order(layer, config, modules)
         found[f"{site_name(layer)}.prefix"] = torch.cat([keys[:, order], values], 1)
     return found
@@ -82,7 +82,7 @@ def to_files(
         return {EMBEDDINGS: tensors[0].clone()}
     parts = []
     for layer, each in enumerate(tensors):
-        keys, values = each.split(_width(config), 1)
+        keys, values = each[:, : _width(config)], each[:, _width(config) :]
         theirs = torch.empty_like(keys)
         theirs[:, _key_order(layer, config, modules)] = keys
         parts += [theirs, values]

@@ -243,7 +243,8 @@ class Foresight:
         def job_for(wanted: TrainConfig) -> Job:
             job = job_of(
                 model.config,
-                wanted,
+                # Virtual tokens take room in the model's context.
+                dataclasses.replace(wanted, context=wanted.context or model.context),
                 precision,
                 train_tokens=data.train_tokens,
                 val_tokens=data.val_tokens,

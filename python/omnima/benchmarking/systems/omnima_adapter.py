@@ -11,14 +11,10 @@ def build(job: dict[str, Any]) -> tuple[Step, int]:
     """Return the step of a job and the number of parameters that learn."""
     import omnima
     from omnima import _core
-    from omnima.adapters.options import takes
 
     model = omnima.Model.from_pretrained(job["model"])
-    wanted = {"rank": job["rank"], "alpha": 2 * job["rank"]}
-    given = {name: value for name, value in wanted.items() if takes(job["method"], name)}
-    model.add_adapter(job["method"], **given)
+    model.add_adapter(job["method"], rank=job["rank"], alpha=2 * job["rank"])
     options = _core.StepOptions()
-    options.total_steps = 1 << 20  # so that what follows the steps of a run does
     options.precision, options.lr, options.schedule = job["precision"], 3e-4, "constant"
     step = _core.TrainStep(model.core, options)
 
