@@ -225,8 +225,7 @@ def test_interactive_asks_on_standard_error(monkeypatch, capsys):
         return [{"text": " yes"}]
 
     class Model:
-        class config:
-            max_position_embeddings = 64
+        context = 64
 
     class Letters:
         bos_id = None
