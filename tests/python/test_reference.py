@@ -15,7 +15,7 @@ import omnima
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Not for callers: the commands are documented as commands, __main__ and _… are ours.
-PRIVATE = {"cli", "__main__"}
+PRIVATE = {"cli", "__main__", "templates"}
 
 
 def pages() -> ModuleType:
