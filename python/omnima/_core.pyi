@@ -203,6 +203,10 @@ class Decoder:
         """
         The model itself learns again when the last one is gone.
         """
+    def rewards(self, ids: torch.Tensor) -> torch.Tensor:
+        """
+        With a reward head: ids int64 [batch, time] -> rewards float32 [batch, time], of a text that ends at each token.
+        """
     def use_adapters(self, weights: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex]) -> None:
         """
         Uses exactly these, each as often as it counts.
@@ -376,6 +380,7 @@ class StepOptions:
     """
     How a training step computes and updates.
     """
+    divergence: str
     ema_eval: bool
     nesterov: bool
     offload_optimizer: str
@@ -402,6 +407,12 @@ class StepOptions:
         ...
     @beta2.setter
     def beta2(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def center_rewards(self) -> float:
+        ...
+    @center_rewards.setter
+    def center_rewards(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def checkpoint_layers(self) -> int:
@@ -560,6 +571,12 @@ class StepOptions:
     def stages(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
     @property
+    def temperature(self) -> float:
+        ...
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
     def total_steps(self) -> int:
         ...
     @total_steps.setter
@@ -691,6 +708,10 @@ class TrainStep:
     def set_progress(self, progress: typing.SupportsFloat | typing.SupportsIndex) -> None:
         """
         Fraction of the run that is done; the schedule follows it instead of total_steps.
+        """
+    def set_teacher(self, decoder: Decoder) -> None:
+        """
+        With options.divergence: the model to learn from, of the same vocabulary and device.
         """
     def show_averaged_weights(self, averaged: bool) -> None:
         """

@@ -353,6 +353,8 @@ class Model(Adaptable, Shared):
         from omnima import quantization
 
         self._check_without_adapters("quantize")
+        if self.config.reward_head:
+            raise ConfigError("A reward model is not quantized: its head would lose its meaning.")
         return quantization.quantize(
             self,
             to,
@@ -394,6 +396,33 @@ class Model(Adaptable, Shared):
             configuration leaves out at random (as drawn from the seed 0).
         """
         return self.core.loss(input_ids, labels, segments, as_trained)
+
+    def reward(self, texts: Sequence[Any]) -> list[float]:
+        """Return how good a reward model finds texts; as `generation.rewards` says."""
+        from omnima.generation.rewards import rewards
+
+        return rewards(self, texts)
+
+    def with_reward_head(self, seed: int = 0) -> Model:
+        """Return a reward model with these weights: a head that says how good a text is, drawn
+        from `seed`, in the place of the one for tokens.
+
+        >>> model = Model.from_preset("nima", vocab_size=512).with_reward_head()
+        >>> model.config.reward_head, model.core.rewards(torch.tensor([[1, 2, 3]])).shape
+        (True, torch.Size([1, 3]))
+        """
+        self._check_without_adapters("with_reward_head")
+        if self.config.reward_head:
+            raise ConfigError("This model has a reward head already.")
+        made = Model(self.config.replace(reward_head=True, prediction_heads=0), seed=seed,
+                     tokenizer=self.tokenizer, device=self.device)  # fmt: skip
+        old = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if name in old:
+                    parameter.copy_(old[name])
+        made.origin = self.origin
+        return made
 
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor."""

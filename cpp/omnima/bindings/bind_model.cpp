@@ -79,6 +79,11 @@ void bind_model(py::module_& module) {
           py::arg("ids"), unlocked,
           "ids int64 [batch, time] -> logits float32 [batch, time, vocab].")
       .def(
+          "rewards", [](Decoder& self, const at::Tensor& ids) { return self.rewards(ids); },
+          py::arg("ids"), unlocked,
+          "With a reward head: ids int64 [batch, time] -> rewards float32 [batch, time], of a text "
+          "that ends at each token.")
+      .def(
           "loss",
           [](Decoder& self, const at::Tensor& ids, const at::Tensor& labels,
              const std::optional<at::Tensor>& segments, bool as_trained) {

@@ -90,6 +90,9 @@ void bind_train(py::module_& module) {
       .def_readwrite("preference_margin", &StepOptions::preference_margin)
       .def_readwrite("desirable_weight", &StepOptions::desirable_weight)
       .def_readwrite("undesirable_weight", &StepOptions::undesirable_weight)
+      .def_readwrite("center_rewards", &StepOptions::center_rewards)
+      .def_readwrite("divergence", &StepOptions::divergence)
+      .def_readwrite("temperature", &StepOptions::temperature)
       .def_readwrite("prediction_weight", &StepOptions::prediction_weight)
       .def_readwrite("clip_value", &StepOptions::clip_value)
       .def_readwrite("clip_adaptive", &StepOptions::clip_adaptive)
@@ -149,6 +152,8 @@ void bind_train(py::module_& module) {
   py::class_<TrainStep>(module, "TrainStep", "A whole training step in one call.")
       .def(py::init<std::shared_ptr<models::Decoder>, const StepOptions&>(), py::arg("decoder"),
            py::arg("options"), unlocked)
+      .def("set_teacher", &TrainStep::set_teacher, py::arg("decoder"), unlocked,
+           "With options.divergence: the model to learn from, of the same vocabulary and device.")
       .def("run", &TrainStep::run, py::arg("source"), unlocked,
            "Pull options.accumulate batches and update the weights once.")
       .def(

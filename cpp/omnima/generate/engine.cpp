@@ -276,6 +276,9 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "
       "it fills masks. Take one that was trained with causal true.");
+  require<ConfigError>(!config_.reward_head,
+                       "A reward model says how good a text is, and cannot write: ask it with "
+                       "model.reward(texts), or take the model it was made of.");
   require<ConfigError>(device.is_cpu() || activations == Activations::kFloat32,
                        "activations=\"bf16\" and \"int8\" are the CPU's: on ", device.str(),
                        " matrices are multiplied with float32. Leave it out.");

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
@@ -27,6 +28,7 @@ using core::require;
 
 namespace {
 
+constexpr double kAlways = 2.0;
 constexpr double kMost = 0.95;  // a larger share of labelled places is not worth a copy
 
 nn::DropRates drop_rates(const DecoderConfig& c) {
@@ -46,7 +48,7 @@ struct Places {
 
 // Where most places have a label (or the labels lie on a device, which need not be asked) all of
 // them, else those that have one: the last norm and the head need no others. At least one.
-Places labelled(const at::Tensor& stream, const at::Tensor& labels) {
+Places labelled(const at::Tensor& stream, const at::Tensor& labels, double most = kMost) {
   const at::Tensor flat = labels.reshape({-1}).contiguous();
   const at::Tensor x = stream.reshape({flat.size(0), -1});
   if (!flat.is_cpu()) return {x, flat};
@@ -55,7 +57,7 @@ Places labelled(const at::Tensor& stream, const at::Tensor& labels) {
   for (std::int64_t i = 0; i < flat.numel(); ++i) {
     if (label[i] != core::kIgnoredLabel) found.push_back(i);
   }
-  if (static_cast<double>(found.size()) > kMost * static_cast<double>(flat.numel())) {
+  if (static_cast<double>(found.size()) > most * static_cast<double>(flat.numel())) {
     return {x, flat};
   }
   if (found.empty()) found.push_back(0);
@@ -134,10 +136,14 @@ Decoder::Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
     blocks_.push_back(std::move(block));
   }
   final_norm_ = nn::Norm(arena_, "model.norm", c.hidden_size, layer_norm, c.norm_eps);
-  head_ = c.tie_word_embeddings
+  head_ = c.tie_word_embeddings || c.reward_head
               ? tokens_
               : arena_.add({"lm_head.weight", {c.vocab_size, c.hidden_size}, std});
-  arena_.add_factor(head_);
+  if (c.reward_head) {
+    reward_ = arena_.add({"score.weight", {1, c.hidden_size}, std});
+  } else {
+    arena_.add_factor(head_);
+  }
   prediction_heads_ = PredictionHeads(arena_, c, std, output_std);
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
@@ -213,7 +219,8 @@ namespace {
 void lengthen(ops::Positions& positions, std::int64_t time) {
   for (at::Tensor* table : {&positions.cos, &positions.sin}) {
     if (!table->defined() || table->size(0) >= time) continue;
-    *table = at::cat({*table, at::zeros({time - table->size(0), table->size(1)}, table->options())});
+    *table =
+        at::cat({*table, at::zeros({time - table->size(0), table->size(1)}, table->options())});
   }
 }
 
@@ -305,6 +312,28 @@ at::Tensor Decoder::loss_of(const at::Tensor& stream, const at::Tensor& labels,
                                    scale, terms);
 }
 
+// The teacher reads the rows as they are, without the virtual tokens that an adapter puts between
+// them: the places with a label are the same, in the same order.
+at::Tensor Decoder::divergence_of(const at::Tensor& stream, const at::Tensor& laid_labels,
+                                  const at::Tensor& ids, const at::Tensor& labels,
+                                  const at::Tensor& segments, const nn::Pass& pass,
+                                  const LossOptions& options) const {
+  const auto& [teacher, compute, asked] = *options.teaching;
+  ops::Divergence divergence = asked;
+  divergence.softcap = config_.logit_softcap;
+  divergence.teacher_softcap = teacher->config_.logit_softcap;
+  ops::Speaker theirs;
+  {
+    const c10::AutoGradMode none(false);
+    nn::Pass reading = teacher->begin(ids, segments, compute);
+    const at::Tensor x = labelled(teacher->trunk(ids, reading).x, labels, kAlways).x;
+    theirs = {teacher->final_norm_.forward(x, reading), reading.weight(teacher->head_)};
+  }
+  const auto [rows, targets] = labelled(stream, laid_labels, kAlways);
+  return ops::linear_divergence({final_norm_.forward(rows, pass), pass.weight(head_)}, theirs,
+                                targets, options.scale, divergence);
+}
+
 // The sums are looked at before it is known what they count: the head is computed twice.
 Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
                                         const nn::Pass& pass, const LossOptions& options) const {
@@ -316,8 +345,11 @@ Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tens
   const at::Tensor targets = all.index_select(0, places);
   const at::Tensor x =
       final_norm_.forward(stream.reshape({all.size(0), -1}).index_select(0, places), pass);
+  const at::Tensor rewards =
+      config_.reward_head ? ops::linear(x, pass.weight(reward_), {}).to(at::kFloat) : at::Tensor();
   std::vector<double> sums(counts.size());
   const auto loss_of_row = [&](std::size_t row, std::int64_t first, double scale) {
+    if (config_.reward_head) return rewards.narrow(0, first, counts[row]).sum().mul(scale);
     return ops::linear_cross_entropy(x.narrow(0, first, counts[row]), pass.weight(head_),
                                      targets.narrow(0, first, counts[row]), scale, terms);
   };
@@ -335,7 +367,11 @@ Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tens
     if (scales[row] != 0) total = total.add(loss_of_row(row, first, scales[row]));
   }
   if (!options.other_labels.defined()) return {total};
-  const at::Tensor others = loss_of(stream, options.other_labels, pass, options.scale, {});
+  // Virtual tokens stand in front of every row that has a label.
+  const std::int64_t added = labels.size(1) - options.other_labels.size(1);
+  const at::Tensor beside =
+      at::constant_pad_nd(options.other_labels, {added, 0}, core::kIgnoredLabel);
+  const at::Tensor others = loss_of(stream, beside, pass, options.scale, {});
   Losses made{total.add(others)};
   made.others = others.item<double>();
   return made;
@@ -355,7 +391,14 @@ void Decoder::prepare_adapters(const nn::Compute& compute) {
   if (!compute.adapted) adapters_.prepare(arena_, compute.dtype);
 }
 
+void Decoder::require_words() const {
+  require<core::ConfigError>(!config_.reward_head,
+                             "A reward model says how good a text is, and has no head for tokens: "
+                             "ask it with model.reward(texts), or take the model it was made of.");
+}
+
 at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
+  require_words();
   check_ids(ids);
   prepare_adapters(compute);
   const VirtualLayout rows = laid(ids, {}, {});
@@ -366,6 +409,16 @@ at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
   const at::Tensor x = final_norm_.forward(
       added == 0 ? stream : stream.narrow(1, added, ids.size(1)).contiguous(), pass);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
+}
+
+at::Tensor Decoder::rewards(const at::Tensor& ids, const nn::Compute& compute) {
+  require<core::ConfigError>(config_.reward_head,
+                             "This model has no reward head: train one with objective reward.");
+  check_ids(ids);
+  prepare_adapters(compute);
+  nn::Pass pass = begin(ids, {}, compute);
+  const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
+  return ops::linear(x, pass.weight(reward_), {}).to(at::kFloat).squeeze(-1);
 }
 
 std::vector<at::Tensor> Decoder::Losses::roots() const {
@@ -383,6 +436,7 @@ Decoder::Losses Decoder::losses(const at::Tensor& given_ids, const at::Tensor& g
       given_labels.sizes() == given_ids.sizes() && given_labels.scalar_type() == at::kLong,
       "labels must be int64 and have the shape of the ids.");
   const auto [ids, labels, segments, places] = laid(given_ids, given_labels, given_segments);
+  if (!options.row_scales) require_words();
   prepare_adapters(options.compute);
   if (options.compute.direct_gradients && arena_.learns()) arena_.gradients();
   if (options.compute.dtype != at::kFloat) arena_.shadow(options.compute.dtype);
@@ -392,8 +446,14 @@ Decoder::Losses Decoder::losses(const at::Tensor& given_ids, const at::Tensor& g
   if (options.training) pass.drop = drop_rates(config_);
   pass.dropout_seed = options.dropout_seed;
   const auto [x, change, of_routers] = trunk(ids, pass);
-  Losses made = options.row_scales ? scaled_loss_of(x, labels, pass, options)
-                                   : Losses{loss_of(x, labels, pass, options.scale, options.terms)};
+  Losses made;
+  if (options.row_scales) {
+    made = scaled_loss_of(x, labels, pass, options);
+  } else if (options.teaching) {
+    made.words = divergence_of(x, labels, given_ids, given_labels, given_segments, pass, options);
+  } else {
+    made.words = loss_of(x, labels, pass, options.scale, options.terms);
+  }
   const auto heads = static_cast<double>(prediction_heads_.count());
   for (std::int64_t i = 0; options.prediction_weight > 0 && i < prediction_heads_.count(); ++i) {
     const at::Tensor ahead =

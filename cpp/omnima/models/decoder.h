@@ -14,6 +14,7 @@
 #include "omnima/nn/adapters/adapters.h"
 #include "omnima/nn/moe.h"
 #include "omnima/ops/linear_cross_entropy.h"
+#include "omnima/ops/linear_divergence.h"
 
 namespace omnima::models {
 
@@ -36,12 +37,21 @@ class Decoder {
   // ids int64 [batch, time] -> float32 [batch, time, vocab].
   // With adapters the compute's `adapted` says whether they are prepared.
   at::Tensor logits(const at::Tensor& ids, const nn::Compute& compute = {});
+  // With a reward head: how good it finds a text that ends at each token, float32 [batch, time].
+  at::Tensor rewards(const at::Tensor& ids, const nn::Compute& compute = {});
   // Mean cross-entropy in nats over the labels that are not -100; labels are already shifted.
   // segments int32 [batch, time] or undefined: attention stays inside a row's documents.
   // as_trained: with the routers' losses and all that only training has (what is left out at
   // random is that of the seed 0).
   at::Tensor loss(const at::Tensor& ids, const at::Tensor& labels, const at::Tensor& segments,
                   bool as_trained = false);
+
+  // Another model of the same vocabulary, and how far this one may be from what it says.
+  struct Teaching {
+    Decoder* teacher;
+    nn::Compute compute;
+    ops::Divergence divergence;
+  };
 
   struct LossOptions {
     nn::Compute compute;
@@ -52,10 +62,13 @@ class Decoder {
     ops::LossTerms terms{};
     double prediction_weight = 0.0;  // of the mean loss of the prediction heads
     // In the place of `scale`: how often the summed loss of each row counts, by these sums. Without
-    // label smoothing and prediction heads.
+    // label smoothing and prediction heads. Of a model with a reward head a row has no loss, but
+    // the sum of the rewards at the places that have a label.
     std::function<std::vector<double>(const std::vector<double>&)> row_scales{};
     // Beside row_scales: labels of other places, whose losses count `scale` times each.
     at::Tensor other_labels{};
+    // In the place of the next tokens' losses: the divergence from a teacher, at the same places.
+    std::optional<Teaching> teaching{};
   };
   struct Losses {
     // float32 scalar: the sum of the next tokens' losses, scaled. Its gradient is also that of the
@@ -104,9 +117,15 @@ class Decoder {
   nn::Stream trunk(const at::Tensor& ids, nn::Pass& pass) const;
   // Brings what adapters make of their parameters up to date, where the caller has not.
   void prepare_adapters(const nn::Compute& compute);
+  void require_words() const;  // and no reward head in their place
   // The summed loss of the stream before the last norm.
   at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                      double scale, ops::LossTerms terms) const;
+  // The summed divergence of what it says from what a teacher says.
+  at::Tensor divergence_of(const at::Tensor& stream, const at::Tensor& laid_labels,
+                           const at::Tensor& ids, const at::Tensor& labels,
+                           const at::Tensor& segments, const nn::Pass& pass,
+                           const LossOptions& options) const;
   // The same with a scale for each row, see LossOptions::row_scales.
   Losses scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                         const LossOptions& options) const;
@@ -114,7 +133,7 @@ class Decoder {
   DecoderConfig config_;
   nn::Arena arena_;
   nn::Adapters adapters_;
-  nn::Slot tokens_, learned_positions_, relative_bias_, head_;
+  nn::Slot tokens_, learned_positions_, relative_bias_, head_, reward_;
   std::vector<Block> blocks_;
   nn::Norm final_norm_;
   PredictionHeads prediction_heads_;

@@ -161,6 +161,9 @@ void each_option(DecoderConfig& c, Visit& visit) {
         c.logit_softcap);
   visit(Field{"causal", true, "tokens see only those before them; false: both sides", 0, 1},
         c.causal);
+  visit(Field{"reward_head", false,
+              "a head that says how good a text is, in the place of the one for tokens", 0, 1},
+        c.reward_head);
   visit(Field{"prediction_heads", std::int64_t{0},
               "extra heads, in training only, that predict the tokens after the next one", 0, 16},
         c.prediction_heads);

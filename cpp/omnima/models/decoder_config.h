@@ -76,6 +76,7 @@ struct DecoderConfig {
   double attention_softcap = 0.0;
   double logit_softcap = 0.0;
   bool causal = true;
+  bool reward_head = false;           // one number a token in the place of logits
   std::int64_t prediction_heads = 0;  // in training only, see models/prediction_heads.h
 
   bool gated() const;

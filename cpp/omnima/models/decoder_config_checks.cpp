@@ -205,6 +205,9 @@ void check_options(const DecoderConfig& c) {
   require<ConfigError>(c.causal || c.prediction_heads == 0,
                        "prediction_heads predict tokens that causal false would show them: take "
                        "one of the two.");
+  require<ConfigError>(!c.reward_head || (c.causal && c.prediction_heads == 0),
+                       "reward_head reads a text at its last token: it goes with causal true and "
+                       "without prediction_heads.");
   require<ConfigError>(c.prediction_heads < c.max_position_embeddings, "prediction_heads ",
                        c.prediction_heads, " look past the end of a context of ",
                        c.max_position_embeddings, " tokens: take fewer heads.");

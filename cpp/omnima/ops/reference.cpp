@@ -7,6 +7,8 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logaddexp.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
@@ -172,6 +174,29 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
     loss = loss + terms.z_loss * (at::logsumexp(logits, {1}).square() * counted).sum();
   }
   return loss * scale;
+}
+
+at::Tensor linear_divergence(const at::Tensor& hidden, const at::Tensor& weight,
+                             const at::Tensor& teacher_hidden, const at::Tensor& teacher_weight,
+                             const at::Tensor& labels, double scale, const Divergence& divergence) {
+  const auto said = [&](const at::Tensor& x, const at::Tensor& head, double cap) {
+    const at::Tensor logits = soft_cap(at::linear(x, head.to(x.scalar_type())), cap);
+    return at::log_softmax(logits.to(at::kFloat) / divergence.temperature, 1);
+  };
+  const at::Tensor mine = said(hidden, weight, divergence.softcap);
+  const at::Tensor theirs =
+      said(teacher_hidden, teacher_weight, divergence.teacher_softcap).detach();
+  const auto kl = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a.exp() * (a - b)).sum(1);
+  };
+  at::Tensor rows;
+  if (divergence.kind == "middle") {
+    const at::Tensor mixed = at::logaddexp(mine, theirs) - std::log(2.0);
+    rows = 0.5 * (kl(theirs, mixed) + kl(mine, mixed));
+  } else {
+    rows = divergence.kind == "forward" ? kl(theirs, mine) : kl(mine, theirs);
+  }
+  return (rows * labels.ne(core::kIgnoredLabel).to(at::kFloat)).sum() * scale;
 }
 
 }  // namespace omnima::ops::reference

@@ -6,6 +6,7 @@
 
 #include "omnima/ops/attention.h"
 #include "omnima/ops/linear_cross_entropy.h"
+#include "omnima/ops/linear_divergence.h"
 
 namespace omnima::ops::reference {
 
@@ -24,5 +25,9 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const P
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                                 const at::Tensor& labels, double scale,
                                 const LossTerms& terms = {});
+// The same sum of divergences between the softmax of its logits and that of a teacher's.
+at::Tensor linear_divergence(const at::Tensor& hidden, const at::Tensor& weight,
+                             const at::Tensor& teacher_hidden, const at::Tensor& teacher_weight,
+                             const at::Tensor& labels, double scale, const Divergence& divergence);
 
 }  // namespace omnima::ops::reference

@@ -52,6 +52,13 @@ PairLoss simpo(const PreferenceOptions& options, const Answer& chosen, const Ans
           options.beta * delta};
 }
 
+PairLoss reward(const PreferenceOptions& options, const Answer& chosen, const Answer& rejected) {
+  const double delta = chosen.loss - rejected.loss, sum = chosen.loss + rejected.loss;
+  const double slope = slope_of_softplus(delta), pull = 2 * options.center_rewards * sum;
+  return {softplus_of_minus(delta) + options.center_rewards * sum * sum, slope + pull,
+          -slope + pull, delta};
+}
+
 // The losses of the chosen answer's tokens, and the log odds of both: log(p / (1 - p)) with p the
 // exponential of the mean log probability.
 PairLoss orpo(const PreferenceOptions& options, const Answer& chosen, const Answer& rejected) {
@@ -219,11 +226,13 @@ void PreferenceOptions::check() const {
                      "loss of pairs of answers",
                      0,
                      0,
-                     {"", "dpo", "ipo", "simpo", "orpo", "kto"}},
+                     {"", "dpo", "ipo", "simpo", "orpo", "kto", "reward"}},
                     loss);
   core::check_field({"preference_beta", 0.1, "how much a pair counts", 1e-6, 1e6}, beta);
   core::check_field({"preference_margin", 0.5, "simpo: reward wanted in advance", 0, 1e6}, margin);
   core::check_field({"desirable_weight", 1.0, "kto: of good answers", 0, 1e6}, desirable_weight);
+  core::check_field({"center_rewards", 0.0, "reward: weight of a pair's squared sum", 0, 1e6},
+                    center_rewards);
   core::check_field({"undesirable_weight", 1.0, "kto: of bad answers", 0, 1e6}, undesirable_weight);
 }
 
@@ -231,6 +240,7 @@ PairLoss pair_loss(const PreferenceOptions& options, const Answer& chosen, const
   if (options.loss == "dpo") return dpo(options, chosen, rejected);
   if (options.loss == "ipo") return ipo(options, chosen, rejected);
   if (options.loss == "simpo") return simpo(options, chosen, rejected);
+  if (options.loss == "reward") return reward(options, chosen, rejected);
   return orpo(options, chosen, rejected);
 }
 
@@ -262,6 +272,11 @@ PairTotals preference_pass(models::Decoder& model, const data::Batch& batch, con
                            const PreferenceOptions& options) {
   require<DataError>(batch.rows % 2 == 0, "A batch of pairs has an even number of rows, not ",
                      batch.rows, ".");
+  require<core::ConfigError>((options.loss == "reward") == model.config().reward_head, "Loss ",
+                             options.loss,
+                             model.config().reward_head ? " is that of answers, but this model has"
+                                                        : " is that of a model with",
+                             " a reward head.");
   require<DataError>(!options.has_reference() || !batch.reference.empty(), "Loss ", options.loss,
                      " needs the losses by the model that the run began with.");
   const BatchTensors rows = batch_tensors(batch, model.arena().weights().device());

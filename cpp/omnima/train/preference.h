@@ -14,12 +14,15 @@ namespace omnima::train {
 struct PreferenceOptions {
   // "" (none) | dpo (Rafailov et al. 2023, eq. 7) | ipo (Azar et al. 2023, eq. 17, by mean log
   // probabilities) | simpo (Meng et al. 2024, eq. 6) | orpo (Hong et al. 2024, eq. 6) |
-  // kto (Ethayarajh et al. 2024, eq. 8), of answers that were judged one by one
+  // kto (Ethayarajh et al. 2024, eq. 8), of answers that were judged one by one | reward (Ouyang et
+  // al. 2022, eq. 1), of a model with a reward head
   std::string loss;
   double beta = 0.1;
   double margin = 0.5;              // simpo: gamma
   double desirable_weight = 1.0;    // kto: of answers that people liked,
   double undesirable_weight = 1.0;  // and of those that they did not
+  double center_rewards = 0.0;      // reward: keeps the sum of a pair's rewards small (Eisenstein
+                                    // et al. 2023, eq. 2)
 
   bool none() const { return loss.empty(); }
   bool has_reference() const { return loss == "dpo" || loss == "ipo" || loss == "kto"; }
@@ -27,7 +30,8 @@ struct PreferenceOptions {
 };
 
 // One answer: the sum of its tokens' losses in nats by the model, by the one that the run began
-// with, and how many tokens these are.
+// with, and how many tokens these are. By a model with a reward head its reward is in the place of
+// the loss.
 struct Answer {
   double loss = 0;
   double reference = 0;

@@ -72,6 +72,7 @@ void StepOptions::check() const {
                     label_smoothing);
   core::check_field({"z_loss", 0.0, "weight of the squared log-sum of logits", 0, 1e3}, z_loss);
   preferences().check();
+  if (!divergence.empty()) ops::Divergence{divergence, temperature}.check();
   core::check_field({"prediction_weight", 0.3, "weight of the prediction heads' loss", 0, 1e3},
                     prediction_weight);
   core::check_field({"clip_value", 0.0, "largest element of the gradient; 0: any", 0, 1e9},
@@ -120,9 +121,30 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
   if (options.precision == "fp16") {
     loss_scale_ = std::make_unique<LossScale>(options.loss_scale, options.loss_scale_growth);
   }
-  if (!adapter_ && options_.preference.empty()) {
+  if (!adapter_ && options_.preference.empty() && options_.divergence.empty()) {
     device_step_ = make_device_step(*model_, *optimizer_, options_);
   }
+}
+
+void TrainStep::set_teacher(std::shared_ptr<models::Decoder> teacher) {
+  require<core::ConfigError>(!options_.divergence.empty(),
+                             "A teacher serves a step with a divergence: say which.");
+  require<core::ConfigError>(teacher->config().vocab_size == model_->config().vocab_size,
+                             "The teacher has ", teacher->config().vocab_size,
+                             " tokens, the model ", model_->config().vocab_size,
+                             ": to learn from its logits both must have the same vocabulary.");
+  teacher_ = std::move(teacher);
+}
+
+std::optional<models::Decoder::Teaching> TrainStep::teaching(std::int64_t worker) const {
+  if (options_.divergence.empty()) return std::nullopt;
+  require<core::ConfigError>(teacher_ != nullptr, "No teacher: give one with set_teacher().");
+  nn::Compute how = compute();
+  how.worker = worker;
+  how.direct_gradients = false;
+  how.checkpointed = 0;
+  return models::Decoder::Teaching{
+      teacher_.get(), how, {options_.divergence, options_.temperature}};
 }
 
 nn::Compute TrainStep::compute() const {
@@ -157,6 +179,10 @@ void TrainStep::prepare_weights(bool with_backward) {
   const core::Scope scope("weights.pack");
   model_->arena().pack(compute().dtype, with_backward);
   model_->adapters().prepare(model_->arena(), compute().dtype);
+  if (!teacher_) return;
+  if (compute().dtype != at::kFloat) teacher_->arena().shadow(compute().dtype);
+  teacher_->arena().pack(compute().dtype, false);
+  teacher_->adapters().prepare(teacher_->arena(), compute().dtype);
 }
 
 void TrainStep::require_same_parameters() const {
@@ -223,14 +249,15 @@ void TrainStep::accumulate_gradients(StepResult& result) {
           models::Decoder::Losses part;
           {
             const core::Scope scope("pass.forward");
-            part = model_->losses(rows.ids, rows.labels, rows.segments,
-                                  {how,
-                                   scale,
-                                   true,
-                                   core::mix(seed, slice.first),
-                                   false,
-                                   {options_.label_smoothing, options_.z_loss},
-                                   options_.prediction_weight});
+            models::Decoder::LossOptions asked{how,
+                                               scale,
+                                               true,
+                                               core::mix(seed, slice.first),
+                                               false,
+                                               {options_.label_smoothing, options_.z_loss},
+                                               options_.prediction_weight};
+            asked.teaching = teaching(slice.worker);
+            part = model_->losses(rows.ids, rows.labels, rows.segments, asked);
           }
           for (std::size_t k = 0; part.of_routers.defined() && k < 2; ++k) {
             of_routers[slice.worker][k] += part.share / factor * part.of_routers[k].item<double>();
@@ -426,7 +453,9 @@ std::pair<double, std::int64_t> TrainStep::evaluate(data::BatchSource& source,
         [&](const Slice& slice) {
           const core::Scope pass("pass.forward");
           const BatchTensors& rows = slice.rows;
-          return model_->losses(rows.ids, rows.labels, rows.segments, {how}).words.item<double>();
+          models::Decoder::LossOptions asked{how};
+          asked.teaching = teaching(slice.worker);
+          return model_->losses(rows.ids, rows.labels, rows.segments, asked).words.item<double>();
         });
     tokens += batch.targets;
   }

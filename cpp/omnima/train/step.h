@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ struct StepOptions {
   double preference_margin = 0.5;
   double desirable_weight = 1.0;
   double undesirable_weight = 1.0;
+  double center_rewards = 0.0;
+  std::string divergence;  // from a teacher, see ops/linear_divergence.h; "": there is none
+  double temperature = 1.0;
   double prediction_weight = 0.3;  // of the mean loss of the model's prediction heads
   double ema_decay = 0;            // of the running mean of the weights; 0: there is none
   bool ema_eval = true;            // the mean is what is evaluated and saved
@@ -65,7 +69,8 @@ struct StepOptions {
   std::int64_t seed = 0;        // of dropout
 
   PreferenceOptions preferences() const {
-    return {preference, preference_beta, preference_margin, desirable_weight, undesirable_weight};
+    return {preference,       preference_beta,    preference_margin,
+            desirable_weight, undesirable_weight, center_rewards};
   }
   void check() const;
 };
@@ -88,6 +93,9 @@ struct StepResult {
 class TrainStep {
  public:
   TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& options);
+
+  // With options.divergence: the model to learn from, of the same vocabulary and device.
+  void set_teacher(std::shared_ptr<models::Decoder> teacher);
 
   // Pulls options.accumulate batches, or fewer at the start of a ramp. Their gradient is that of
   // one batch of all their target tokens. A loss or gradient that is not finite throws
@@ -139,6 +147,8 @@ class TrainStep {
   std::int64_t workers(const data::Batch& batch) const;
   Slicing slicing(const data::Batch& batch) const;
   void prepare_weights(bool with_backward);
+  // How a pass that learns from a teacher does so; nothing where none does.
+  std::optional<models::Decoder::Teaching> teaching(std::int64_t worker) const;
   double learning_rate() const;
   void accumulate_gradients(StepResult& result);
   void accumulate_pairs(StepResult& result);
@@ -152,7 +162,8 @@ class TrainStep {
   StepResult run_on_device(StepResult result);
 
   std::shared_ptr<models::Decoder> model_;
-  std::shared_ptr<nn::Adapter> adapter_;  // that learns, or null: the model does
+  std::shared_ptr<models::Decoder> teacher_;  // or null
+  std::shared_ptr<nn::Adapter> adapter_;      // that learns, or null: the model does
   StepOptions options_;
   optim::Schedule schedule_;
   std::unique_ptr<optim::Optimizer> optimizer_;

@@ -1,4 +1,4 @@
-"""`benchmark_adapter`: training an adapter of a model, beside PEFT, from the same weights."""
+"""`benchmark_adapter`: training a model on, beside PEFT and TRL, from the same weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from omnima.benchmarking.copies import Copies
 from omnima.benchmarking.process import SystemFailed
 from omnima.benchmarking.rounds import OURS, Measured, Say, Turns
 from omnima.benchmarking.shapes import Shape
+from omnima.benchmarking.systems import TUNING
 from omnima.errors import ConfigError
 
 _CONTEXT, _ROWS, _RANK = 512, 4, 16
@@ -24,6 +25,7 @@ METHODS = ("lora", "rslora", "dora", "pissa", "olora")
 def benchmark_adapter(
     model: str | Path,
     *,
+    task: str = "lora",
     method: str = "lora",
     rank: int = _RANK,
     context: int | None = None,
@@ -36,7 +38,7 @@ def benchmark_adapter(
     cache: str | Path | None = None,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Measure steps that train an adapter of every linear layer of a model.
+    """Measure steps that train an adapter of every linear layer of a model, or the model.
 
     A step is forward, backward, clipping and AdamW on random ids; every system has a process of its
     own and takes turns as in :func:`omnima.benchmark`.
@@ -45,16 +47,21 @@ def benchmark_adapter(
     ----------
     model
         A directory, a GGUF file or a name on the Hugging Face hub.
+    task
+        "lora": every token is learned. "sft": the second half of each row is. "dpo": pairs of rows
+        with the same first half, whose second halves are the answers; the reference is part of the
+        step.
     method
-        "lora", "rslora", "dora", "pissa" or "olora".
+        "lora", "rslora", "dora", "pissa" or "olora"; sft and dpo: also "full".
     rank
         Of the adapter, which counts twice its rank / rank times.
     context, batch_size
-        Tokens of a row (512, or the model's context where that is less) and rows of a batch.
+        Tokens of a row (512, or the model's context where that is less) and rows of a batch, or
+        pairs.
     precision
         "bf16" (PEFT: float32 weights under autocast), "fp32", or several.
     peers
-        "peft"; None: all, "none": no other.
+        "peft", "trl" (sft, dpo) or both; None: all, "none": no other.
     threads, rounds, seconds
         As in :func:`omnima.benchmark`.
     cache
@@ -76,12 +83,13 @@ def benchmark_adapter(
     --------
     >>> found = benchmark_adapter("my-model", peers="none")  # doctest: +SKIP
     """
-    if method not in METHODS:
-        raise ConfigError(f'method is "{method}"; the choices are {", ".join(METHODS)}.')
+    methods = METHODS if task == "lora" else ("full", *METHODS)
+    if method not in methods:
+        raise ConfigError(f'method is "{method}"; the choices are {", ".join(methods)}.')
     for name, value in (("rank", rank), ("batch_size", batch_size), ("context", context or 1)):
         if value < 1:
             raise ConfigError(f"{name} is {value}, but must be at least 1.")
-    systems = [OURS, *check_peers("lora", peers)]
+    systems = [OURS, *check_peers(_checked(task), peers)]
     precisions = check_precisions(precision)
     turns = Turns.of(rounds, seconds, threads, say)
     from omnima._places import find_model
@@ -102,21 +110,36 @@ def benchmark_adapter(
         jobs: list[tuple[str | None, dict[str, Any]]] = [
             (each, {**job, "precision": each}) for each in precisions
         ]
-        return _Adapting(turns, shape, copies).run(systems, jobs)
+        return _Adapting(task, method, turns, shape, copies).run(systems, jobs)
+
+
+def _checked(task: str) -> str:
+    if task not in TUNING:
+        raise ConfigError(f'task is "{task}"; the choices are {", ".join(TUNING)}.')
+    return task
 
 
 class _Adapting(_Steps):
-    """Training steps of an adapter."""
+    """Training steps of a model that is there already."""
 
-    def __init__(self, turns: Turns, shape: Shape, copies: Copies | None) -> None:
-        super().__init__("lora", turns, shape)
-        self.copies = copies
+    def __init__(
+        self, task: str, method: str, turns: Turns, shape: Shape, copies: Copies | None
+    ) -> None:
+        super().__init__(task, turns, shape)
+        self.method, self.copies = method, copies
 
     def memory(self) -> float:
-        return self.shape.memory("train")
+        return self.rows_each * self.shape.memory("train")
 
     def flops(self) -> float:
-        return 2 * self.shape.forward_flops  # no gradients of the model's own weights
+        # An adapter's model has no gradients of its own weights. Of pairs the reference counts.
+        passes = (3 if self.method == "full" else 2) + (self.task == "dpo")
+        return self.rows_each * passes * self.shape.forward_flops
+
+    @property
+    def rows_each(self) -> int:
+        """Rows that one of a batch takes."""
+        return 2 if self.task == "dpo" else 1
 
     def able(self, system: str, precision: str | None) -> bool:
         if not super().able(system, precision):
@@ -140,4 +163,5 @@ class _Adapting(_Steps):
     ) -> dict[str, Any]:
         row = super().row(found, system, precision, ours)
         row["trainable_parameters"] = row.pop("parameters")
+        row["tokens_per_s"] *= self.rows_each
         return row

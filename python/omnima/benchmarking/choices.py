@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from omnima.benchmarking.formats import FORMATS
 from omnima.benchmarking.rounds import OURS
-from omnima.benchmarking.systems import WRITING, systems_of
+from omnima.benchmarking.systems import TUNING, WRITING, systems_of
 from omnima.errors import ConfigError
 
 TASKS = ("train", "evaluate", "tokenize")
@@ -61,7 +61,7 @@ def check_peers(task: str, peers: str | Sequence[str] | None) -> list[str]:
     >>> check_peers("train", "none")
     []
     """
-    if task not in (tasks := (*TASKS, "lora", *WRITING, "quantize")):
+    if task not in (tasks := (*TASKS, *TUNING, *WRITING, "quantize")):
         raise ConfigError(f'Unknown task "{task}"; the tasks are {", ".join(tasks)}.')
     known = [name for name in systems_of(task) if name != OURS]
     if peers is None:

@@ -76,7 +76,7 @@ class Worker:
 
     def _start(self, job: dict[str, Any]) -> dict[str, Any]:
         makers = {"tokenize": self._tokenizer}
-        makers |= dict.fromkeys(("train", "evaluate", "lora"), self._trainer)
+        makers |= dict.fromkeys(("train", "evaluate", "lora", "sft", "dpo"), self._trainer)
         told = makers.get(job["task"], self._writer)(job)
         start = time.perf_counter()
         self._prepare()
@@ -95,13 +95,20 @@ class Worker:
         torch.set_num_threads(job["threads"])
         step, parameters = module_of(job["task"], job["system"]).build(job)
         model, rows = job["shape"]["model"], job["shape"]["batch_size"]
-        size = (rows, model["max_position_embeddings"] + 1)
+        time = model["max_position_embeddings"]
+        task = job["task"]
+        size = (2 * rows if task == "dpo" else rows, time + 1)
         generator = torch.Generator().manual_seed(job["seed"])
         batch: list[Any] = []
 
         def prepare() -> None:
             ids = torch.randint(model["vocab_size"], size, generator=generator)
-            batch[:] = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+            asked = time // 2 if task in ("sft", "dpo") else 0  # of each row; the rest is answered
+            if task == "dpo":
+                ids[1::2, :asked] = ids[::2, :asked]
+            batch[:] = ids[:, :-1].contiguous(), ids[:, 1:].clone()
+            if asked:
+                batch[1][:, : asked - 1] = -100
 
         self._prepare, self._work = prepare, lambda: step(*batch)
         return {"parameters": parameters}

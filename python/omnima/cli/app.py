@@ -27,6 +27,7 @@ from omnima.cli import (
     profile,
     push,
     quantize,
+    reward,
     tokenize,
     tokenizer,
     train,
@@ -36,7 +37,7 @@ from omnima.errors import OmnimaError
 _INTERRUPTED = 130
 # Options that take every value up to the next option: --data a.txt b.txt.
 _GREEDY = {"train": ("--data",), "plan": ("--data", "--from-runs"), "eval": ("--data",)}
-_GREEDY |= {"inspect": ("--data",), "finetune": ("--data",)}
+_GREEDY |= {"inspect": ("--data",), "finetune": ("--data",), "reward": ("--data",)}
 
 app = typer.Typer(
     name="omnima",
@@ -50,6 +51,7 @@ app.command("train")(train.train)
 app.command("finetune")(finetune.finetune)
 app.command("plan")(plan.plan)
 app.command("eval")(evaluate.evaluate)
+app.command("reward")(reward.reward)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("inspect")(inspect.inspect)

@@ -13,8 +13,9 @@ from omnima.errors import ConfigError
 
 _PEERS = (
     "the systems beside ours, with commas: torch-eager, torch-compile, transformers, litgpt "
-    "(tokenize: sentencepiece, tokenizers; lora: peft; prefill, decode, batch: transformers, "
-    "llama.cpp, ctranslate2; quantize: llama.cpp); none; all that are installed when not given"
+    "(tokenize: sentencepiece, tokenizers; lora: peft; sft: peft, trl; dpo: trl; prefill, decode, "
+    "batch: transformers, llama.cpp, ctranslate2; quantize: llama.cpp); none; all that are "
+    "installed when not given"
 )
 
 
@@ -23,9 +24,11 @@ def bench(
     task: str = typer.Argument(
         ...,
         metavar="TASK",
-        help="train, lora, evaluate, tokenize, prefill, decode, batch or quantize",
+        help="train, lora, sft, dpo, evaluate, tokenize, prefill, decode, batch or quantize",
     ),
-    model: str | None = typer.Option(None, help="lora, prefill, decode, batch, quantize: " + MODEL),
+    model: str | None = typer.Option(
+        None, help="lora, sft, dpo, prefill, decode, batch, quantize: " + MODEL
+    ),
     format: str | None = typer.Option(
         None,
         help="of the model's weights: f32, bf16, int8, int4, or several; f32 by default "
@@ -42,9 +45,9 @@ def bench(
     method: str | None = typer.Option(
         None,
         help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits; "
-        "lora: lora, rslora, dora, pissa or olora",
+        "lora, sft, dpo: lora, rslora, dora, pissa or olora; sft, dpo: or full",
     ),
-    rank: int | None = typer.Option(None, help="lora: of the adapter; 16 by default"),
+    rank: int | None = typer.Option(None, help="lora, sft, dpo: of the adapter; 16 by default"),
     group_size: int | None = typer.Option(None, help="quantize: numbers that share a scale"),
     precision: str | None = typer.Option(None, help="bf16, fp32, or both; both by default"),
     peers: str | None = typer.Option(None, help=_PEERS),
@@ -110,13 +113,13 @@ def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict
         benchmark_generation,
         benchmark_quantize,
     )
-    from omnima.benchmarking.systems import WRITING
+    from omnima.benchmarking.systems import TUNING, WRITING
 
     if task in WRITING:
         mine: tuple[str, ...] = ("model", "writing", "turns")
     elif task == "quantize":
         mine = ("model", "quantizing", "method", "texts")
-    elif task == "lora":
+    elif task in TUNING:
         mine = ("shape", "model", "method", "adapting", "turns")
     elif task in ("train", "evaluate", "tokenize"):
         mine = ("shape", "texts", "turns")
@@ -130,9 +133,9 @@ def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict
             refuse("bench", task, values)
     if "model" in mine and "model" not in chosen:
         raise ConfigError(f"bench {task} measures a model: give --model, {MODEL}.")
-    if task == "lora":
-        _refuse_shape(chosen)
-        return benchmark_adapter(**chosen, **common)
+    if task in TUNING:
+        _refuse_shape(task, chosen)
+        return benchmark_adapter(task=task, **chosen, **common)
     if task == "quantize":
         return benchmark_quantize(**chosen, **common)
     if task in WRITING:
@@ -140,7 +143,7 @@ def _measure(task: str, common: dict[str, Any], **flags: dict[str, Any]) -> dict
     return benchmark(task, **chosen, **common)
 
 
-def _refuse_shape(chosen: dict[str, Any]) -> None:
+def _refuse_shape(task: str, chosen: dict[str, Any]) -> None:
     """Refuse what makes a shape up: an adapter is a real model's."""
     made_up = ("preset", "params", "vocab_size", "kind", "format")
-    refuse("bench", "lora", {name: chosen.pop(name, None) for name in made_up})
+    refuse("bench", task, {name: chosen.pop(name, None) for name in made_up})

@@ -121,6 +121,8 @@ class ModelConfig(_Fields):  # type: ignore[misc]
             "norms": (norms * layers + 1) * norm + layers * heads,
             "head": 0 if self.tie_word_embeddings else self.vocab_size * hidden,
         }
+        if self.reward_head:
+            parts["head"] = hidden
         if self.prediction_heads:
             parts["prediction_heads"] = self.prediction_heads * (mlp + norm)
         return parts

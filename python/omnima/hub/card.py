@@ -63,7 +63,7 @@ class Card:
         or the directory holds our blocks.
     sections
         Titles and their rows, or their text.
-    causal, has_tokenizer
+    causal, rewards, has_tokenizer
         Whether it writes text, and whether it can read some.
     license
         Given by who saves the model; None: what the model came with, or the card that is there.
@@ -74,6 +74,7 @@ class Card:
     model_type: str
     sections: Mapping[str, Rows | str]
     causal: bool = True
+    rewards: bool = False
     has_tokenizer: bool = True
     license: str | None = None
     origin: Origin = dataclasses.field(default_factory=Origin)
@@ -133,6 +134,7 @@ def card_of(
         model_type="omnima" if quantization else architecture_of(config).model_type,
         sections={**results, "Model": shape, **given},
         causal=bool(config.get("causal", True)),
+        rewards=bool(config.get("reward_head", False)),
         has_tokenizer=tokenizer is not None,
         license=check_license(license),
         origin=origin,
@@ -278,7 +280,7 @@ def _merged(theirs: Mapping[str, Any], card: Card) -> dict[str, Any]:
     """The header: what is there goes first but for facts, tags are joined."""
     origin = card.origin
     found = {
-        "pipeline_tag": "text-generation" if card.causal else "fill-mask",
+        "pipeline_tag": _task(card),
         **({"license": origin.license, **origin.more} if origin.license else {}),
         **({"base_model": origin.base_model} if origin.base_model else {}),
         **theirs,
@@ -292,6 +294,12 @@ def _merged(theirs: Mapping[str, Any], card: Card) -> dict[str, Any]:
     found["tags"] = [*known, *(each for each in ("omnima", card.model_type) if each not in known)]
     found["tags"] = list(dict.fromkeys(found["tags"]))
     return found
+
+
+def _task(card: Card) -> str:
+    if card.rewards:
+        return "text-classification"
+    return "text-generation" if card.causal else "fill-mask"
 
 
 def _yaml(header: Mapping[str, Any]) -> str:
@@ -353,7 +361,7 @@ def _loading(card: Card) -> str:
             "transformers is exactly this model."
         )
         return "\n\n".join(use)
-    kind = "AutoModelForCausalLM"
+    kind = "AutoModelForSequenceClassification" if card.rewards else "AutoModelForCausalLM"
     names = f"{kind}, AutoTokenizer" if card.has_tokenizer else kind
     lines = [f"from transformers import {names}", "", f'model = {kind}.from_pretrained("PATH")']
     if card.has_tokenizer:

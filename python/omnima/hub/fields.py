@@ -16,6 +16,19 @@ from omnima.hub.config_reader import ConfigReader
 from omnima.hub.options import field_defaults
 
 SUPPORTED = tuple(BY_NAME)
+_REWARD = "ForSequenceClassification"
+
+
+def reward_name(name: str) -> str:
+    """Return what transformers calls an architecture with a reward head.
+
+    >>> reward_name("LlamaForCausalLM"), reward_name("GPT2LMHeadModel")
+    ('LlamaForSequenceClassification', 'GPT2ForSequenceClassification')
+    """
+    return name.removesuffix("ForCausalLM").removesuffix("LMHeadModel") + _REWARD
+
+
+_REWARDING = {reward_name(name): each for name, each in BY_NAME.items()}
 
 
 def architecture(raw: Mapping[str, Any], path: Path) -> Architecture:
@@ -25,6 +38,8 @@ def architecture(raw: Mapping[str, Any], path: Path) -> Architecture:
         by_type = {each.model_type: each.name for each in REGISTRY}
         model_type = raw.get("model_type")
         named = [by_type.get(model_type, model_type) if isinstance(model_type, str) else model_type]
+    if isinstance(named, list) and len(named) == 1 and named[0] in _REWARDING:
+        return _REWARDING[named[0]]
     if not isinstance(named, list) or len(named) != 1 or named[0] not in SUPPORTED:
         raise DataError(
             f"{path}: the architecture {named!r} is not supported. Omnima loads "
@@ -37,7 +52,7 @@ def read_config(raw: Mapping[str, Any], path: Path) -> tuple[Architecture, dict[
     """Architecture and decoder configuration of a config.json."""
     found = architecture(raw, path)
     reader = ConfigReader(raw, path, assumed=found.assumed)
-    config = {**field_defaults(), **found.read(reader)}
+    config = {**field_defaults(), **found.read(reader), "reward_head": _rewards(raw, path)}
     reader.finish()
     heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
     if heads % shared:
@@ -46,6 +61,20 @@ def read_config(raw: Mapping[str, Any], path: Path) -> tuple[Architecture, dict[
             "in equal groups."
         )
     return found, config
+
+
+def _rewards(raw: Mapping[str, Any], path: Path) -> bool:
+    """Whether a config.json is that of a reward model: it tells one label, which is its reward."""
+    if (raw.get("architectures") or [None])[0] not in _REWARDING:
+        return False
+    labels = raw.get("id2label")
+    count = raw.get("num_labels", 2) if labels is None else len(labels)
+    if count != 1:
+        raise DataError(
+            f"{path}: a classifier of {count} labels is not supported. Omnima loads reward models, "
+            "which have one (num_labels 1)."
+        )
+    return True
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
@@ -75,10 +104,13 @@ def write_config(
     dtype: str,
 ) -> dict[str, Any]:
     """The contents of config.json for a decoder."""
+    rewards = bool(config.get("reward_head"))
+    labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}} if rewards else {}
     return {
-        "architectures": [written.name],
+        "architectures": [reward_name(written.name) if rewards else written.name],
         "model_type": written.model_type,
         "torch_dtype": dtype,
         **written.write({**field_defaults(), **config}),
+        **labels,
         **special_ids,
     }

@@ -56,7 +56,9 @@ def expected_shapes(config: Mapping[str, Any]) -> Shapes:
         for name, shape in blocks[sparse].items():
             shapes[f"model.layers.{layer}.{name}"] = shape
     shapes.update(_norm_shapes(config, "model.norm"))
-    if not config["tie_word_embeddings"]:
+    if config.get("reward_head"):
+        shapes["score.weight"] = (1, hidden)
+    elif not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (vocab, hidden)
     return shapes
 

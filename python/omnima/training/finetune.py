@@ -33,9 +33,17 @@ class FineTuner(Trainer):
     """A trainer that begins with a trained model, and measures it before and after."""
 
     def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
-        return {**super()._facts(data, scores), "base": fingerprint_of(self.model)}
+        facts = {**super()._facts(data, scores), "base": fingerprint_of(self.model)}
+        if self.teacher is not None:
+            facts["teacher"] = fingerprint_of(self.teacher)
+        return facts
+
+    #: The larger model that a run learns from.
+    teacher: Model | None = None
 
     def _begin(self, loop: Loop, directory: RunDirectory) -> None:
+        if self.teacher is not None:
+            loop.stepper.step.set_teacher(self.teacher.core)
         if loop.of_data.get("preference") in _WITH_REFERENCE:
             references_of(loop, directory.path / _REFERENCE)
         if directory.recall(_BEFORE) is None or loop.step == 0:
@@ -73,8 +81,8 @@ def finetune(
     Parameters
     ----------
     model
-        An `omnima.Model` with a tokenizer, whose weights are changed in place, or what
-        `Model.from_pretrained` takes.
+        An `omnima.Model` with a tokenizer, whose weights are changed in place (but for objective
+        ``"reward"``, which trains a copy with another head), or what `Model.from_pretrained` takes.
     data
         Files of conversations, as `omnima.data.read_examples` takes them; with objective ``"lm"``
         what `omnima.data.open_source` takes.
@@ -85,7 +93,8 @@ def finetune(
     display, callbacks
         As for `omnima.Trainer`.
     **options
-        Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``), ``method`` (``"full"``, or that of
+        Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``, ``"dpo"`` and the other preferences,
+        ``"reward"``, ``"distill"`` with a ``teacher``), ``method`` (``"full"``, or that of
         an adapter such as ``"lora"``, with ``rank``, ``alpha``, ``targets``), ``context``,
         ``packed``,
         ``val_fraction``, one of ``steps``, ``minutes`` and ``epochs``, ``batch_size``, ``lr``,
@@ -184,6 +193,9 @@ def assemble(
             "A model with causal false sees the tokens it would have to predict: it cannot learn "
             "to answer."
         )
+    if recipe.objective == "reward" and not model.config.reward_head:
+        model = model.with_reward_head(recipe.train.seed)
+    _check_head(recipe, model)
     _choose_what_learns(recipe, model)
     limit = model.context
     context = recipe.train.context or min(limit, LONGEST_CONTEXT)
@@ -196,7 +208,7 @@ def assemble(
         )
     read = _texts if recipe.objective == "lm" else _conversations
     data = read(recipe, tokenizer, context, directory, display)
-    return FineTuner(
+    made = FineTuner(
         model,
         tokenizer,
         data,
@@ -206,6 +218,50 @@ def assemble(
         display=display,
         callbacks=callbacks,
     )
+    made.teacher = _teacher(recipe, model, context)
+    return made
+
+
+def _teacher(recipe: FineTuneRecipe, model: Model, context: int) -> Model | None:
+    """Open the larger model to learn from; it must speak in the same tokens."""
+    if recipe.teacher is None:
+        return None
+    from omnima.model import Model
+
+    teacher = Model.from_pretrained(recipe.teacher, recipe.device)
+    theirs, ours = teacher.tokenizer, model.tokenizer
+    assert ours is not None
+    if theirs is None:
+        raise ConfigError(f"The teacher {recipe.teacher} has no tokenizer: it must be the model's.")
+    if theirs.description.pieces != ours.description.pieces:
+        raise ConfigError(
+            f"The teacher {recipe.teacher} has {theirs.vocab_size:,} tokens, the model "
+            f"{ours.vocab_size:,}, and they are not the same: logits can be learned from a model "
+            "of the same vocabulary only. Take one of the same family, or learn the teacher's "
+            "texts with objective sft."
+        )
+    if teacher.config.vocab_size != model.config.vocab_size:
+        raise ConfigError(
+            f"The teacher's logits have {teacher.config.vocab_size:,} rows, the model's "
+            f"{model.config.vocab_size:,}: bring the smaller one up with model.resize()."
+        )
+    if teacher.config.reward_head or not teacher.config.causal:
+        raise ConfigError(f"The teacher {recipe.teacher} does not predict next tokens.")
+    if context > teacher.config.max_position_embeddings:
+        raise ConfigError(
+            f"context is {context}, but the teacher's context holds "
+            f"{teacher.config.max_position_embeddings}: train on shorter rows."
+        )
+    return teacher
+
+
+def _check_head(recipe: FineTuneRecipe, model: Model) -> None:
+    if model.config.reward_head and recipe.objective != "reward":
+        raise ConfigError(
+            f"The model is a reward model: objective {recipe.objective} needs one that writes."
+        )
+    if model.config.reward_head and (recipe.train.samples or recipe.train.samples_every):
+        raise ConfigError("A reward model cannot write: set samples=0 and samples_every=0.")
 
 
 def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
@@ -278,6 +334,14 @@ def _conversations(
         }
     for sentence in found.notes:
         display.note(sentence)
+    if recipe.objective == "reward":
+        coefficient = recipe.center_rewards_coefficient
+        found.step_options = {"preference": "reward", "center_rewards": coefficient}
+    if recipe.objective == "distill":
+        found.step_options = {
+            "divergence": recipe.divergence,
+            "temperature": recipe.temperature,
+        }
     if found.form == "judged":
         display.note(_balance(found, recipe))
     display.note(
@@ -290,6 +354,8 @@ def _conversations(
 def _form_of(objective: str) -> Any:
     if objective == "kto":
         return "judged"
+    if objective == "reward":
+        return "scored"
     return "pairs" if objective in PREFERENCES else "turns"
 
 

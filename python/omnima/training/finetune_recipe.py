@@ -16,7 +16,8 @@ from omnima.training.schema import Field, check_bounds, fields_of, option, read_
 
 METHODS = ("full", *adapters.METHODS)
 PREFERENCES = ("dpo", "ipo", "simpo", "orpo", "kto")
-OBJECTIVES = ("sft", "lm", *PREFERENCES)
+OBJECTIVES = ("sft", "lm", *PREFERENCES, "reward", "distill")
+DIVERGENCES = ("forward", "reverse", "middle")
 LONGEST_CONTEXT = 1024  # unless another is asked for: conversations are short, memory is not
 
 # Fields of the training that conversations have no use for, or that this recipe says otherwise.
@@ -58,7 +59,8 @@ class FineTuneRecipe:
     objective: str = option(
         "sft",
         "what is learned: the answers of conversations (sft), every token of a text (lm), which "
-        "of two answers is preferred, or which answers are liked (kto)",
+        "of two answers is preferred, which answers are liked (kto), to say how good an answer is "
+        "(reward), or what a larger model says (distill)",
         choices=OBJECTIVES,
     )
     method: str = option(
@@ -116,6 +118,21 @@ class FineTuneRecipe:
     undesirable_weight: float = option(
         1.0, "kto: how much answers that they did not like count", minimum=0.0, maximum=1e6
     )
+    center_rewards_coefficient: float = option(
+        0.0, "reward: keeps rewards near zero; 0.01 is usual", minimum=0.0, maximum=1e6
+    )
+    teacher: str | None = option(
+        None, "distill: the larger model to learn from, of the same vocabulary"
+    )
+    divergence: str = option(
+        "forward",
+        "distill: what is small in the end: the teacher's surprise at the model (forward), the "
+        "model's at the teacher (reverse), or both against their mixture (middle)",
+        choices=DIVERGENCES,
+    )
+    temperature: float = option(
+        1.0, "distill: both models' logits are divided by it", minimum=0.001, maximum=1000.0
+    )
     margin: float = option(0.5, "simpo: reward wanted in advance", minimum=0.0, maximum=1e6)
     packed: bool = option(True, "sft: several samples a row, which cannot see each other")
     too_long: str = option(
@@ -140,6 +157,17 @@ class FineTuneRecipe:
                 "knows the fields of its formats: leave it out."
             )
 
+        if (self.teacher is None) == (self.objective == "distill"):
+            raise ConfigError(
+                "objective distill learns from a larger model: give a teacher."
+                if self.teacher is None
+                else f"teacher={self.teacher} belongs to objective distill: leave it out."
+            )
+        if self.objective == "reward" and self.method != "full":
+            raise ConfigError(
+                f"objective reward trains a new head with the model, which method {self.method} "
+                "leaves as it is: give method full (freeze keeps layers at rest)."
+            )
         if self.beta is not None and self.objective not in PREFERENCES:
             raise ConfigError(
                 f"beta={self.beta:g} belongs to objectives {', '.join(PREFERENCES)}, not to "

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from omnima._device import check_device
 from omnima.errors import ConfigError
-from omnima.planning import Job, Machine, Plan, advice, memory_by_part, plan, this_machine
+from omnima.planning import (
+    Calibration,
+    Job,
+    Machine,
+    Plan,
+    advice,
+    memory_by_part,
+    plan,
+    this_machine,
+)
 from omnima.planning.machine import forget_peak, peak_memory
 from omnima.training.budget import FIRST_LOOK
 from omnima.training.config import TrainConfig
@@ -233,8 +242,6 @@ class Foresight:
         ConfigError
             The run does not fit.
         """
-        from omnima.planning import calibrate
-
         device = str(model.core.named_parameters()[0][1].device)
         machine = this_machine(4 * int(model.core.num_parameters()), device)
 
@@ -260,7 +267,7 @@ class Foresight:
         config = config if choice is None else choice.apply(config)
         job = job_for(config)
         _require(job, machine)
-        calibration = calibrate(job, machine, decoder=model.core, directory=directory.path)
+        calibration = _calibration(job, machine, model, directory.path)
         found = plan(job, here=machine, calibration=calibration)
         made = cls(found, job, peak_memory(), config, choice)
         forget_peak(machine.device)
@@ -303,6 +310,16 @@ class Foresight:
         result = self.compare(tokens, seconds, peak_memory(self.plan.machine.device))
         write_text(directory / FILE, json.dumps(result, indent=2) + "\n")
         return result
+
+
+def _calibration(job: Job, machine: Machine, model: Any, directory: Path) -> Calibration:
+    """A reward model is measured as the one for tokens that it is beside its head."""
+    from omnima.planning import calibrate
+
+    if not model.config.reward_head:
+        return calibrate(job, machine, decoder=model.core, directory=directory)
+    alike = dataclasses.replace(job, model=job.model.replace(reward_head=False))
+    return calibrate(alike, machine, directory=directory)
 
 
 def recipe_to_plan(

@@ -32,6 +32,23 @@ TEST(Preference, SlopesAreThoseOfTheValues) {
   }
 }
 
+TEST(Preference, RewardsHaveTheSlopesOfTheirValues) {
+  constexpr double kStep = 1e-5;
+  PreferenceOptions options{"reward"};
+  for (const double center : {0.0, 0.3}) {
+    options.center_rewards = center;
+    for (const double delta : {-40.0, -0.5, 0.0, 2.0, 40.0}) {
+      const auto value = [&](double by_chosen, double by_rejected) {
+        return pair_loss(options, {1.5 + delta + by_chosen}, {1.5 + by_rejected}).value;
+      };
+      const PairLoss found = pair_loss(options, {1.5 + delta}, {1.5});
+      EXPECT_NEAR(found.by_chosen, (value(kStep, 0) - value(-kStep, 0)) / (2 * kStep), 1e-6);
+      EXPECT_NEAR(found.by_rejected, (value(0, kStep) - value(0, -kStep)) / (2 * kStep), 1e-6);
+      EXPECT_EQ(found.reward_margin, delta);
+    }
+  }
+}
+
 TEST(Preference, JudgedAnswersHaveTheSlopesOfTheirValues) {
   constexpr double kStep = 1e-5;
   const PreferenceOptions options{"kto", 0.7, 0.3, 1.25, 0.5};

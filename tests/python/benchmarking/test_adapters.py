@@ -40,6 +40,27 @@ def test_rows_are_those_of_training(model: Path, method: str) -> None:
         assert row["tokens_per_s"] > 0 and row["peak_memory_bytes"] > 0 and row["gflops_per_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("task", "method", "peers"),
+    [("sft", "lora", ["peft", "trl"]), ("sft", "full", ["peft"]), ("dpo", "lora", ["trl"])],
+)
+def test_answers_and_preferences_have_such_rows(
+    model: Path, task: str, method: str, peers: list[str]
+) -> None:
+    for peer in peers:
+        pytest.importorskip(peer)
+    found = benchmark_adapter(
+        model, task=task, method=method, rank=2, batch_size=2, precision="fp32", threads=1,
+        rounds=1, seconds=0.05, peers=peers,
+    )  # fmt: skip
+    assert [row["system"] for row in found["rows"]] == ["omnima", *peers], found["skipped"]
+    assert found["task"] == task
+    assert len({row["trainable_parameters"] for row in found["rows"]}) == 1
+    tokens = 2 * 32 * (2 if task == "dpo" else 1)
+    for row in found["rows"]:
+        assert row["tokens_per_s"] == pytest.approx(tokens / row["seconds"])
+
+
 def test_the_command_takes_a_models_flags_alone(model: Path) -> None:
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "omnima", "bench", *map(str, words)]
@@ -56,6 +77,8 @@ def test_the_command_takes_a_models_flags_alone(model: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_refused(model: Path) -> None:
-    for wrong in ({"method": "vera"}, {"rank": 0}, {"context": 33}, {"peers": "trl"}):
+    for wrong in ({"method": "vera"}, {"rank": 0}, {"context": 33}, {"peers": "trl"},
+        {"task": "ppo"}, {"method": "full"}, {"task": "dpo", "peers": "peft"},
+    ):  # fmt: skip
         with pytest.raises(ConfigError):
             benchmark_adapter(model, **wrong)

@@ -12,6 +12,7 @@ from tests.python.training.preference_cases import (
     BETA,
     CONTEXT,
     WEIGHTS,
+    answers,
     flat,
     fresh,
     opened,
@@ -66,9 +67,11 @@ def gradient_of(theirs: Any, ours: Any, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([by_name[name].flatten() for name, _ in ours.named_parameters()])
 
 
-def compare(model: Any, name: str, data: Any, loss: torch.Tensor, gradient: torch.Tensor) -> Any:
+def compare(
+    model: Any, name: str, data: Any, loss: torch.Tensor, gradient: torch.Tensor, **more: Any
+) -> Any:
     before = flat(model)
-    result = stepper(model, name).run(data.loader("train", SIZE, CONTEXT))
+    result = stepper(model, name, **more).run(data.loader("train", SIZE, CONTEXT))
     assert result.loss == pytest.approx(loss.item(), rel=1e-5)
     assert (before - flat(model) - gradient).norm() < 1e-5 * gradient.norm()
     return result
@@ -182,3 +185,54 @@ def test_judged_answers_as_kto_trainer(tmp_path: Path) -> None:
     gradient = gradient_of(theirs, model, loss)
     with_reference(data, begun, "kto", 2 * SIZE)
     compare(model, "kto", data, loss, gradient)
+
+
+def test_rewards_as_reward_trainer(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    model = fresh().with_reward_head(seed=3)
+    model.save_pretrained(tmp_path / "model")
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "model", dtype=torch.float32
+    )
+    data = opened(pairs(tmp_path / "a.jsonl", SIZE), model, form="scored", val_fraction=0.0)
+    config = RewardConfig(**settings(tmp_path, center_rewards_coefficient=0.01))
+    trainer = trainer_of(RewardTrainer, config, theirs, tmp_path / "model", WORDS)
+    read = [each.ids[:-1] for each in data.samples["train"]]
+    features = [
+        {"chosen_ids": good, "rejected_ids": bad} for good, bad in zip(read[::2], read[1::2])
+    ]
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(features))
+    gradient = gradient_of(theirs, model, loss)
+    result = compare(model, "reward", data, loss, gradient, center_rewards=0.01)
+    assert result.reward_accuracy == pytest.approx(trainer._metrics["train"]["accuracy"][-1])
+
+
+@pytest.mark.parametrize(("kind", "beta"), [("forward", 0.0), ("reverse", 1.0), ("middle", 0.5)])
+def test_divergences_as_gkd_trainer(kind: str, beta: float, tmp_path: Path) -> None:
+    from trl.experimental.gkd import GKDTrainer
+
+    model, teacher = fresh(), fresh(seed=1)
+    theirs = in_transformers(model, tmp_path / "model")
+    larger = in_transformers(teacher, tmp_path / "teacher")
+    path = answers(tmp_path / "a.jsonl", SIZE)
+    data = opened(path, model, form="turns", packed=False, val_fraction=0.0)
+    total, count = torch.zeros(()), 0
+    for sample in data.samples["train"]:
+        ids = torch.tensor([sample.ids])
+        labels = torch.where(torch.tensor([sample.supervised]) > 0, ids, -100)[:, 1:]
+        with torch.no_grad():
+            said = larger(ids).logits[:, :-1]
+        total = total + GKDTrainer.generalized_jsd_loss(
+            theirs(ids).logits[:, :-1], said, labels, beta, temperature=1.5, reduction="sum"
+        )
+        count += sample.supervised_tokens
+    loss = total / count
+    gradient = gradient_of(theirs, model, loss)
+    before = flat(model)
+    step = stepper(model, "", divergence=kind, temperature=1.5)
+    step.set_teacher(teacher.core)
+    result = step.run(data.loader("train", SIZE, CONTEXT))
+    assert result.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert (before - flat(model) - gradient).norm() < 1e-5 * gradient.norm()

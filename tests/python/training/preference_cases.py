@@ -32,6 +32,13 @@ def pairs(path: Path, count: int = 30) -> Path:
     return path
 
 
+def answers(path: Path, count: int) -> Path:
+    """Prompts with completions, for what needs no preference."""
+    records = [{"prompt": f"Say {n}.", "completion": " ok" * (n % 4 + 1)} for n in range(count)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    return path
+
+
 def fresh(seed: int = 0) -> Any:
     tokenizer = Tokenizer.train(["Say 1. Of course"], "byte")
     ensure_template(tokenizer)
@@ -46,13 +53,13 @@ def opened(path: Path, model: Any, **changes: Any) -> ConversationData:
     return open_conversations(path, model.tokenizer, CONTEXT, **{"form": "pairs", **changes})
 
 
-def stepper(model: Any, name: str) -> Any:
+def stepper(model: Any, name: str, **more: Any) -> Any:
     """A step whose update is the gradient itself: plain descent with a rate of one."""
     options = _core.StepOptions()
     plain = {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     plain |= {"lr": 1.0, "clip_norm": 0.0, "schedule": "constant", "total_steps": 10}
     plain |= {"preference": name, "preference_beta": BETA, "preference_margin": MARGIN}
-    for key, value in {**plain, **WEIGHTS}.items():
+    for key, value in {**plain, **WEIGHTS, **more}.items():
         setattr(options, key, value)
     return _core.TrainStep(model.core, options)
 

@@ -24,7 +24,14 @@ SHAPE = {
 
 
 def test_there_are_recipes() -> None:
-    assert {path.stem for path in PATHS} >= {"code", "science", "support", "writing"}
+    assert {path.stem for path in PATHS} >= {
+        "code",
+        "language",
+        "preference",
+        "science",
+        "support",
+        "writing",
+    }
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

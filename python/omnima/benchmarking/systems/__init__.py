@@ -46,6 +46,11 @@ ADAPTERS = {
     "omnima": ("omnima_adapter", "torch"),
     "peft": ("peft_adapter", "peft"),
 }
+#: The same for learning answers, and which of two answers is preferred.
+ANSWERS = {**ADAPTERS, "trl": ("trl_trainer", "trl")}
+PREFERENCES = {"omnima": ANSWERS["omnima"], "trl": ANSWERS["trl"]}
+#: What trains a model that is there already.
+TUNING = {"lora": ADAPTERS, "sft": ANSWERS, "dpo": PREFERENCES}
 WRITING = ("prefill", "decode", "batch")
 _INSTALL = {"llama_cpp": "llama-cpp-python"}
 
@@ -56,8 +61,8 @@ def systems_of(task: str) -> dict[str, tuple[str, str]]:
         return WRITERS
     if task == "quantize":
         return QUANTIZERS
-    if task == "lora":
-        return ADAPTERS
+    if task in TUNING:
+        return TUNING[task]
     return TOKENIZERS if task == "tokenize" else TRAINERS
 
 

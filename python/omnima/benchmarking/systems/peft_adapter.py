@@ -1,4 +1,4 @@
-"""transformers with PEFT's adapter on every linear layer, with its own loss."""
+"""transformers with PEFT's adapter on every linear layer (or none), with its own loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,20 @@ _METHODS: dict[str, dict[str, Any]] = {
 
 def build(job: dict[str, Any]) -> tuple[Step, int]:
     """Return the step of a job and the number of parameters that learn."""
-    import peft
+    model = opened(job)
+    if job["method"] != "full":
+        import peft
+
+        model = peft.get_peft_model(model, adapter_config(job))
+
+    def loss_of(ids: Any, labels: Any) -> Any:
+        return model(input_ids=ids, labels=unshifted(labels)).loss
+
+    return step_of(job, model, loss_of)
+
+
+def opened(job: dict[str, Any]) -> Any:
+    """Return transformers' model in float32."""
     import torch
     import transformers
 
@@ -27,13 +40,24 @@ def build(job: dict[str, Any]) -> tuple[Step, int]:
         job["model"], dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
     model.config.use_cache = False
-    config = peft.LoraConfig(
+    return model
+
+
+def adapter_config(job: dict[str, Any]) -> Any:
+    """Return PEFT's description of the job's adapter."""
+    import peft
+
+    return peft.LoraConfig(
         r=job["rank"],
         lora_alpha=2 * job["rank"],
         target_modules="all-linear",
         task_type="CAUSAL_LM",
         **_METHODS[job["method"]],
     )
-    adapted = peft.get_peft_model(model, config)
-    # The model shifts the labels itself.
-    return step_of(job, adapted, lambda ids, labels: adapted(input_ids=ids, labels=ids).loss)
+
+
+def unshifted(labels: Any) -> Any:
+    """Labels at the places of their ids, as transformers wants them: it shifts them itself."""
+    import torch
+
+    return torch.nn.functional.pad(labels[:, :-1], (1, 0), value=-100)

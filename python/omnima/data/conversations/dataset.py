@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from omnima.data.base import OnError, hash_file
-from omnima.data.conversations.encoding import CUT, Encoder, Sample
+from omnima.data.conversations.encoding import CUT, DROP, Encoder, Sample
 from omnima.data.conversations.reading import Reading, read_examples
 from omnima.data.split import SPLITS
 from omnima.errors import ConfigError, DataError
+from omnima.tokenizers.padding import end_of_reading
 
 if TYPE_CHECKING:
     from omnima._core import SampleLoader
     from omnima.tokenizers import Tokenizer
 
-Form = Literal["turns", "pairs", "judged"]
+Form = Literal["turns", "pairs", "judged", "scored"]
 FORMS = get_args(Form)
 _LOOK_BACK = 100  # samples, for one that was asked something else
 
@@ -42,7 +43,8 @@ class ConversationData:
     form : str
         ``"turns"``: samples of their own. Otherwise two stand side by side. ``"pairs"``: two
         answers to the same, the better one first. ``"judged"``: an answer, and the same question
-        with the answer to another one, whose likelihood tells how far a model went.
+        with the answer to another one, whose likelihood tells how far a model went. ``"scored"``:
+        pairs, of which a reward model reads all up to the last token; that place alone is marked.
     """
 
     entropy_floor = None  # nobody knows what people may say
@@ -83,6 +85,8 @@ class ConversationData:
         self.val_samples, self.val_tokens, self.val_supervised = counts["val"]
         if form == "judged":
             sides = {name: _with_others(side, context) for name, side in sides.items()}
+        if form == "scored":
+            sides = {name: _at_ends(side, tokenizer.pad_id) for name, side in sides.items()}
         self.samples: dict[str, list[Sample]] = sides
         self.fingerprint = _fingerprint(self.samples)
         states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns, hash_file(p)) for p in files]
@@ -200,7 +204,8 @@ def open_conversations(
         Put several samples into a row; they cannot see each other.
     form
         ``"turns"``: conversations. ``"pairs"``: pairs of answers (``chosen``, ``rejected``).
-        ``"judged"``: answers with a ``label``, or pairs.
+        ``"judged"``: answers with a ``label``, or pairs. ``"scored"``: pairs for a reward model,
+        which reads their ends: those longer than the context are dropped.
     too_long
         ``"cut"`` or ``"drop"``.
     on_error
@@ -212,7 +217,10 @@ def open_conversations(
         Names file and line of what is broken or cannot be learned.
     """
     reading = read_examples(data, on_error)
-    encoder = Encoder(tokenizer, context, too_long)
+    if form == "scored":  # the last token is read, too
+        encoder = Encoder(tokenizer, context - 1, DROP)
+    else:
+        encoder = Encoder(tokenizer, context, too_long)
     if form not in FORMS:
         raise ConfigError(f"form is {form!r}; expected one of {', '.join(FORMS)}")
     samples = encode_all(reading, encoder, form)
@@ -232,8 +240,11 @@ def open_conversations(
 def encode_all(reading: Reading, encoder: Encoder, form: Form = "turns") -> list[Sample]:
     """Return the samples of all examples; broken ones are left out where that is asked."""
     encode = {
-        "turns": encoder.encode, "pairs": encoder.encode_pair, "judged": encoder.encode_judged
-    }[form]  # fmt: skip
+        "turns": encoder.encode,
+        "pairs": encoder.encode_pair,
+        "judged": encoder.encode_judged,
+        "scored": encoder.encode_pair,
+    }[form]
     samples: list[Sample] = []
     for example in reading:
         try:
@@ -251,7 +262,7 @@ def _held_out(samples: Sequence[Sample], fraction: float, seed: int, form: Form)
     if fraction == 0:
         return [False] * len(samples)
     keys = [_key(sample, seed) for sample in samples]
-    if form == "pairs":
+    if form in ("pairs", "scored"):
         keys[1::2] = keys[0::2]
     different = sorted(set(keys))
     if len(different) < 2:
@@ -265,6 +276,16 @@ def _key(sample: Sample, seed: int) -> bytes:
     asked = np.array(sample.asked, dtype="<i4")
     key = seed.to_bytes(8, "little", signed=True)
     return hashlib.blake2b(asked.tobytes(), digest_size=16, key=key).digest()
+
+
+def _at_ends(samples: Sequence[Sample], pad_id: int | None) -> list[Sample]:
+    """Samples whose last token is marked; the mark stands behind it, as labels do."""
+    found = []
+    for each in samples:
+        ids = each.ids[: end_of_reading(each.ids, pad_id)]
+        marks = [0] * len(ids) + [1]
+        found.append(Sample([*ids, ids[-1]], marks, each.place))
+    return found
 
 
 def _with_others(samples: Sequence[Sample], context: int) -> list[Sample]:

@@ -21,7 +21,7 @@ COMMON = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim max_position_embeddings norm_eps rope_theta tie_word_embeddings
     initializer_range depth_scaled_init dropout embedding_dropout attention_dropout layer_drop
-    prediction_heads""".split()
+    prediction_heads reward_head""".split()
 )
 #: Our fields of how rotary frequencies stretch.
 SCALING = frozenset(

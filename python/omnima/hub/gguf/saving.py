@@ -77,6 +77,11 @@ def save_gguf(
 
     check_dtype(dtype, DTYPES)
     model = outgoing(model_config, parameters, "The model given to save_gguf")
+    if model.config["reward_head"]:
+        raise ConfigError(
+            "A reward model has no head for tokens, and llama.cpp cannot run it: save it as a "
+            "directory."
+        )
     form = _form_of(model.architecture)
     blocks = _in_blocks(model.parameters, quantization)
     tensors = _tensors(model, form, blocks, dtype)
