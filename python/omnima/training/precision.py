@@ -110,6 +110,7 @@ def _stand_in(model_config: Any, time_steps: int, precision: str, device: str) -
         "num_hidden_layers": 1,
         "max_position_embeddings": max(2, time_steps),
         "dropout": 0.0,
+        "reward_head": False,  # a model for tokens takes about as long
     }
     options = _core.StepOptions()
     options.precision = precision
