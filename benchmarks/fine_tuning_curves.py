@@ -45,6 +45,8 @@ def opened(arguments: argparse.Namespace) -> tuple[Any, Any]:
         seed=arguments.seed,
     )
     data.samples["val"] = data.samples["val"][:_HELD_OUT]
+    if arguments.what == "dpo":
+        data.samples["train"] = data.samples["train"][: 2 * arguments.pairs]
     return model, data
 
 
@@ -226,7 +228,7 @@ def dpo_trl(arguments: argparse.Namespace) -> None:
     steps = pairs_in_order(data, arguments)
     with tempfile.TemporaryDirectory() as place:
         ours.add_adapter("lora", rank=RANK, alpha=2 * RANK, seed=arguments.seed)
-        ours.save_adapter(Path(place) / "adapter", "lora")
+        ours.save_adapter(Path(place) / "adapter")
         del ours
         base = transformers_model(arguments)
         model = peft.PeftModel.from_pretrained(base, f"{place}/adapter", is_trainable=True)
@@ -278,6 +280,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="sft: of training")
     parser.add_argument("--points", type=int, default=5, help="sft: evaluations")
     parser.add_argument("--steps", type=int, default=60, help="dpo: updates")
+    parser.add_argument("--pairs", type=int, default=1 << 20, help="dpo: the first ones alone")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="dpo")
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
