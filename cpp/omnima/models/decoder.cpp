@@ -397,10 +397,8 @@ void Decoder::require_words() const {
                              "ask it with model.reward(texts), or take the model it was made of.");
 }
 
-at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
-  require_words();
-  check_ids(ids);
-  prepare_adapters(compute);
+std::pair<at::Tensor, nn::Pass> Decoder::read(const at::Tensor& ids,
+                                              const nn::Compute& compute) const {
   const VirtualLayout rows = laid(ids, {}, {});
   nn::Pass pass = begin(rows.ids, {}, compute);
   pass.virtuals = rows.places;
@@ -408,6 +406,14 @@ at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
   const std::int64_t added = rows.ids.size(1) - ids.size(1);
   const at::Tensor x = final_norm_.forward(
       added == 0 ? stream : stream.narrow(1, added, ids.size(1)).contiguous(), pass);
+  return {x, pass};
+}
+
+at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
+  require_words();
+  check_ids(ids);
+  prepare_adapters(compute);
+  const auto [x, pass] = read(ids, compute);
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
 
@@ -416,8 +422,7 @@ at::Tensor Decoder::rewards(const at::Tensor& ids, const nn::Compute& compute) {
                              "This model has no reward head: train one with objective reward.");
   check_ids(ids);
   prepare_adapters(compute);
-  nn::Pass pass = begin(ids, {}, compute);
-  const at::Tensor x = final_norm_.forward(trunk(ids, pass).x, pass);
+  const auto [x, pass] = read(ids, compute);
   return ops::linear(x, pass.weight(reward_), {}).to(at::kFloat).squeeze(-1);
 }
 

@@ -108,6 +108,8 @@ class Decoder {
   };
 
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
+  // What the heads read of each token, [batch, time, hidden], and the pass that made it.
+  std::pair<at::Tensor, nn::Pass> read(const at::Tensor& ids, const nn::Compute& compute) const;
   // The rows with the virtual tokens of the adapter in use, or as they are.
   VirtualLayout laid(const at::Tensor& ids, const at::Tensor& labels,
                      const at::Tensor& segments) const;

@@ -49,7 +49,7 @@ def rewards(model: Model, texts: Sequence[Any]) -> list[float]:
 def _reward(model: Model, ids: Sequence[int]) -> float:
     import torch
 
-    context = model.config.max_position_embeddings
+    context = model.context
     if len(ids) > context:
         raise DataError(f"a text has {len(ids)} tokens, but the model's context holds {context}.")
     end = end_of_reading(ids, None if model.tokenizer is None else model.tokenizer.pad_id)

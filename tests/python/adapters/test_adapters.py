@@ -554,3 +554,13 @@ def test_adalora_keeps_its_budget() -> None:
     shrinking = left[3:14:2]  # between those steps what was given up may come back
     assert shrinking == sorted(shrinking, reverse=True) and 14 < shrinking[1] < shrinking[0] < 42
     assert len({int((each != 0).sum()) for each in values}) > 1  # not the same everywhere
+
+
+@pytest.mark.parametrize("method", IN_FRONT)
+def test_rewards_are_given_behind_virtual_tokens(method: str) -> None:
+    model = made(reward_head=True)
+    before = model.core.rewards(IDS)
+    model.add_adapter(method, virtual_tokens=3)
+    moved(model, "default", 0.3)
+    after = model.core.rewards(IDS)
+    assert after.shape == before.shape and distance(after, before) > 1e-3
