@@ -413,6 +413,34 @@ class Adaptable(ABC):
                 "merge_adapters() first, or set_adapters({}) to do without them."
             )
 
+    def adapted(self, weights: Mapping[str, float] | str | None) -> _core.AdaptedModel | None:
+        """Return what some adapters make of the model, for texts that are written with them.
+
+        Parameters
+        ----------
+        weights
+            As for :meth:`set_adapters`; None or empty: the model as it is without any.
+
+        Raises
+        ------
+        ConfigError
+            An unknown name, several where a kind is used alone, or a kind whose change cannot
+            stand beside the weights.
+        """
+        self._check_unmerged()
+        if not self.core.adapters_stand_beside:
+            names = ", ".join(self.core.adapters_in_use)
+            raise ConfigError(
+                f"The adapters {names} are in use for all texts, since what they change is more "
+                "than products: call set_adapters({}) first."
+            )
+        if self.named_parameters()[0][1].is_cuda:
+            raise ConfigError(
+                "On a GPU adapters are not chosen for each text: use set_adapters, for all."
+            )
+        chosen = {weights: 1.0} if isinstance(weights, str) else dict(weights or {})
+        return self.core.adapted(chosen) if chosen else None
+
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """The parameters with the adapters in use merged into copies of those they change, and
         biases and virtual tokens that only adapters have.

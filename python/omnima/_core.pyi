@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdaptedModel', 'AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'TokenClock', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -159,6 +159,10 @@ class Decoder:
         """
         Weights are drawn from the seed; with None they hold anything, to be overwritten.
         """
+    def adapted(self, weights: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex]) -> AdaptedModel:
+        """
+        What these adapters, each as often as it counts, make of the linear layers.
+        """
     def adapter_constants(self, name: str) -> list[tuple[str, torch.Tensor]]:
         """
         What belongs to it but does not learn: pairs of name and tensor.
@@ -222,6 +226,11 @@ class Decoder:
         Names and how often each counts.
         """
     @property
+    def adapters_stand_beside(self) -> bool:
+        """
+        Whether texts can be written with those in use beside the weights.
+        """
+    @property
     def config(self) -> DecoderConfig:
         ...
     @property
@@ -251,6 +260,10 @@ class AdapterOptions:
     """
     def __init__(self, kind: str = 'lora', init: str = 'default', dropout: typing.SupportsFloat | typing.SupportsIndex = 0.0, up_rate: typing.SupportsFloat | typing.SupportsIndex = 1.0, seed: typing.SupportsInt | typing.SupportsIndex = 0, virtual_tokens: typing.SupportsInt | typing.SupportsIndex = 0, budget: RankBudget = ...) -> None:
         ...
+class AdaptedModel:
+    """
+    What some adapters make of a model, for an Engine.
+    """
 class BatchSource:
     """
     A source of micro-batches for TrainStep.
@@ -865,17 +878,30 @@ class Span:
     @property
     def thread(self) -> int:
         ...
+class TokenClock:
+    """
+    An on_token for Engine.generate that only keeps the time.
+    """
+    def __init__(self, sequences: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Starts the clock.
+        """
+    @property
+    def seconds(self) -> list[float]:
+        """
+        From its making to the newest token of each sequence; 0: none came.
+        """
 class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
     """
-    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32', head_order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], device: str = 'cpu') -> None:
+    def __init__(self, config: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], parameters: collections.abc.Mapping[str, torch.Tensor], formats: collections.abc.Mapping[str, str] = {}, activations: str = 'float32', head_order: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], device: str = 'cpu', adapters: AdaptedModel | None = None) -> None:
         """
-        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row head_order[i] of each head is our number i; empty: row i. Parameters that do not lie on the device are copied there.
+        From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row head_order[i] of each head is our number i; empty: row i. Parameters that do not lie on the device are copied there. Adapters stand beside them where a text names none.
         """
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None) -> list[tuple[list[int], str, int, int]]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None) -> list[tuple[list[int], str, int, int]]:
         """
-        Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any.
+        Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone.
         """
     def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False, cache_precision: str = 'fp32') -> torch.Tensor:
         """

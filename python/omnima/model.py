@@ -93,9 +93,13 @@ class Model(Adaptable, Shared):
         values, device = self.core.config.values(), self.device
         if device != "cpu" and (_core.why_not_on_gpu(values) or self.virtual_tokens):
             device = "cpu"
+        in_use = self.core.adapters_in_use
+        beside = bool(in_use) and self.device == "cpu" and self.core.adapters_stand_beside
+        named = self.named_parameters() if beside else self._effective_parameters()
         # Parameters that are there already are not copied.
-        parameters = {name: each.detach().to(device) for name, each in self._effective_parameters()}
-        return _core.Engine(values, parameters, device=device)
+        parameters = {name: each.detach().to(device) for name, each in named}
+        adapters = self.core.adapted(in_use) if beside else None
+        return _core.Engine(values, parameters, device=device, adapters=adapters)
 
     def close(self) -> None:
         """Free the weights now, whoever still holds the model: a notebook keeps every output.

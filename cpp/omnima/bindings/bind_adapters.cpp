@@ -1,6 +1,7 @@
 // omnima._core: the adapters of a Decoder.
 #include <pybind11/stl.h>
 
+#include "omnima/bindings/adapted_model.h"
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/models/decoder.h"
@@ -95,6 +96,9 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
            py::arg("up_rate") = 1.0, py::arg("seed") = 0, py::arg("virtual_tokens") = 0,
            py::arg("budget") = nn::RankBudget{});
 
+  py::class_<AdaptedModel, std::shared_ptr<AdaptedModel>>(
+      module, "AdaptedModel", "What some adapters make of a model, for an Engine.");
+
   decoder
       .def("add_adapter", &add_adapter, py::arg("name"), py::arg("sites"), py::arg("options"),
            unlocked, "Makes an adapter, which alone is in use then and learns.")
@@ -123,6 +127,18 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
             return self.adapters().used().begin()->first;
           },
           "The one whose parameters learn; None: none does.")
+      .def_property_readonly(
+          "adapters_stand_beside",
+          [](const Decoder& self) { return self.adapters().stand_beside(); },
+          "Whether texts can be written with those in use beside the weights.")
+      .def(
+          "adapted",
+          [](const Decoder& self, const std::map<std::string, double>& weights) {
+            return std::make_shared<AdaptedModel>(
+                AdaptedModel{self.adapters().beside(self.arena(), weights)});
+          },
+          py::arg("weights"), unlocked,
+          "What these adapters, each as often as it counts, make of the linear layers.")
       .def("adapter_parameters", &parameters_of, py::arg("name"),
            "Pairs of name and float32 leaf tensor, each a view of the adapter's flat buffer.")
       .def(

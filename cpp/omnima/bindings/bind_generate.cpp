@@ -6,6 +6,7 @@
 #include <span>
 #include <tuple>
 
+#include "omnima/bindings/adapted_model.h"
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/generate/engine.h"
@@ -35,27 +36,57 @@ class SignalWatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
+// When the newest token of each sequence came: hears them without Python.
+struct TokenClock {
+  using Time = std::chrono::steady_clock;
+  explicit TokenClock(std::size_t sequences) : seconds(sequences) {}
+  void hear(std::int64_t sequence) {
+    const std::chrono::duration<double> passed = Time::now() - began;
+    seconds.at(static_cast<std::size_t>(sequence)) = passed.count();
+  }
+  Time::time_point began = Time::now();
+  std::vector<double> seconds;
+};
+
+// Adapters of a text; none: the base alone.
+using Chosen = std::optional<std::shared_ptr<const AdaptedModel>>;
+
+generate::Adapters linears_of(const Chosen& chosen) {
+  return chosen ? generate::Adapters(*chosen, &(*chosen)->linears) : nullptr;
+}
+
 using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t>;
 
 std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, const Values& values,
                         std::vector<std::uint64_t> seeds, Ids stop_ids, const py::object& on_token,
-                        std::int64_t known_ids, const py::object& draft) {
+                        std::int64_t known_ids, const py::object& draft,
+                        const std::optional<std::vector<Chosen>>& adapters) {
   GenerateOptions options = GenerateOptions::from_values(values);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
   options.known_ids = known_ids;
   generate::Hooks hooks;
   hooks.poll = SignalWatch();
-  if (!on_token.is_none()) {
+  if (py::isinstance<TokenClock>(on_token)) {
+    hooks.on_token = [clock = on_token.cast<TokenClock*>()](std::int64_t sequence, std::int64_t) {
+      clock->hear(sequence);
+      return true;
+    };
+  } else if (!on_token.is_none()) {
     hooks.on_token = [&on_token](std::int64_t sequence, std::int64_t id) {
       const py::gil_scoped_acquire lock;
       return on_token(sequence, id).ptr() != Py_False;
     };
   }
   const Engine* ahead = draft.is_none() ? nullptr : draft.cast<const Engine*>();
+  std::optional<std::vector<generate::Adapters>> chosen;
+  if (adapters) {
+    chosen.emplace();
+    for (const Chosen& each : *adapters) chosen->push_back(linears_of(each));
+  }
   std::vector<Result> results;
   const py::gil_scoped_release unlock;
-  for (auto& written : engine.generate(prompts, options, hooks, ahead)) {
+  for (auto& written : engine.generate(prompts, options, hooks, ahead, chosen)) {
     results.emplace_back(std::move(written.ids), std::move(written.finish_reason), written.proposed,
                          written.accepted);
   }
@@ -93,31 +124,37 @@ std::vector<py::dict> describe_options() {
 }  // namespace
 
 void bind_generate(py::module_& module) {
+  py::class_<TokenClock>(module, "TokenClock",
+                         "An on_token for Engine.generate that only keeps the time.")
+      .def(py::init<std::size_t>(), py::arg("sequences"), "Starts the clock.")
+      .def_readonly("seconds", &TokenClock::seconds,
+                    "From its making to the newest token of each sequence; 0: none came.");
   py::class_<Engine>(module, "Engine",
                      "Writes on from prompts. References the parameters and follows their changes.")
       .def(py::init([](const Values& config, const generate::Parameters& parameters,
                        const generate::Formats& formats, const std::string& activations,
-                       generate::HeadOrder head_order, const std::string& device) {
+                       generate::HeadOrder head_order, const std::string& device,
+                       const Chosen& adapters) {
              return Engine(models::DecoderConfig::from_values(config), parameters, formats,
                            generate::activations_named(activations), std::move(head_order),
-                           at::Device(device));
+                           at::Device(device), linears_of(adapters));
            }),
            py::arg("config"), py::arg("parameters"), py::arg("formats") = generate::Formats{},
            py::arg("activations") = "float32", py::arg("head_order") = generate::HeadOrder{},
-           py::arg("device") = "cpu",
+           py::arg("device") = "cpu", py::arg("adapters") = py::none(),
            "From the values of a decoder's configuration and its parameters by canonical name. "
            "Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. "
            "What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row "
            "head_order[i] of each head is our number i; empty: row i. Parameters that do not lie "
-           "on the device are copied there.")
+           "on the device are copied there. Adapters stand beside them where a text names none.")
       .def(
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
-          py::arg("draft") = py::none(),
+          py::arg("draft") = py::none(), py::arg("adapters") = py::none(),
           "Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. "
           "on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
-          "any.")
+          "any. adapters: one choice a prompt, None for the base alone.")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::arg("bf16_prompts") = false, py::arg("cache_precision") = "fp32",

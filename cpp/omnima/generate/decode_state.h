@@ -11,6 +11,8 @@
 
 namespace omnima::generate {
 
+class Change;
+
 // "fp32", "bf16" or "int8"; else a ConfigError.
 kernels::CacheFormat cache_format_named(const std::string& name);
 
@@ -21,6 +23,10 @@ class DecodeState final : public SequenceState {
               kernels::CacheFormat format = kernels::CacheFormat::kFloat32);
 
   kernels::CacheFormat format() const { return format_; }
+
+  // What adapters change for this sequence; null: nothing.
+  void use(const Change* change) { change_ = change; }
+  const Change* change() const { return change_; }
 
   // In float32:
   float* keys(std::int64_t layer, std::int64_t head);    // [capacity, head_dim]
@@ -34,6 +40,7 @@ class DecodeState final : public SequenceState {
     void operator()(std::uint8_t* memory) const;
   };
 
+  const Change* change_ = nullptr;
   std::int64_t heads_, head_dim_, stride_;
   kernels::CacheFormat format_;
   std::int64_t key_bytes_, value_bytes_, head_bytes_;  // of one head

@@ -39,6 +39,9 @@ class CpuModel final : public RunnableModel {
     return std::make_unique<Runner>(config, weights_, options);
   }
   std::int64_t virtual_tokens() const override { return weights_.virtual_tokens.count; }
+  std::unique_ptr<const Change> bind(const AdaptedLinears& adapted) const override {
+    return std::make_unique<Change>(weights_, adapted);
+  }
 
  private:
   Weights weights_;
@@ -52,16 +55,34 @@ Ids behind_virtual(std::int64_t count, std::int64_t vocab_size, const Ids& promp
   return all;
 }
 
+// The changes of the texts of one call; those with the same adapters share one.
+class Changes {
+ public:
+  Changes(const RunnableModel& model, const std::vector<Adapters>& adapters) {
+    for (const Adapters& each : adapters) {
+      if (each && !bound_.contains(each.get())) bound_[each.get()] = model.bind(*each);
+      of_.push_back(each ? bound_[each.get()].get() : nullptr);
+    }
+  }
+  const Change* of(std::size_t text) const { return of_[text]; }
+
+ private:
+  std::map<const AdaptedLinears*, std::unique_ptr<const Change>> bound_;
+  std::vector<const Change*> of_;
+};
+
 // One call of Engine::generate.
 class Run {
  public:
   Run(const models::DecoderConfig& config, const RunnableModel& model,
-      const std::vector<Ids>& prompts, const GenerateOptions& options, const Hooks& hooks)
+      const std::vector<Ids>& prompts, const GenerateOptions& options, const Hooks& hooks,
+      const Changes& changes)
       : config_(config),
         prompts_(prompts),
         options_(options),
         hooks_(hooks),
         virtual_(model.virtual_tokens()),
+        changes_(changes),
         runner_(model.runner(config, {longest(), static_cast<std::int64_t>(rows()),
                                       options.prompt_precision == "bf16",
                                       cache_format_named(options.cache_precision)})),
@@ -112,10 +133,10 @@ class Run {
     const auto count = virtual_ + static_cast<std::int64_t>(prompt.size());
     const std::int64_t length = length_of(index);
     const std::uint64_t seed = options_.seeds[index];
-    auto sequence = std::make_unique<Sequence>(
-        Sequence{index, prompt, runner_->begin(length), Sampler(options_, seed, config_.vocab_size),
-                 length - count, Ambition(options_.speculative_tokens),
-                 drafter_ ? drafter_->begin(length, seed) : nullptr});
+    auto sequence = std::make_unique<Sequence>(Sequence{
+        index, prompt, runner_->begin(length, changes_.of(index)),
+        Sampler(options_, seed, config_.vocab_size), length - count,
+        Ambition(options_.speculative_tokens), drafter_ ? drafter_->begin(length, seed) : nullptr});
     for (const std::int64_t id : prompt) sequence->sampler.saw(id);
     sequence->ids.reserve(static_cast<std::size_t>(length));
     written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
@@ -126,7 +147,13 @@ class Run {
     poll();
     draw(*sequence, logits_.data());
     if (drafter_) drafter_->catch_up(*sequence);
-    if (takes(*sequence)) active_.push_back(std::move(sequence));
+    if (!takes(*sequence)) return;
+    // Rows with the same adapters are neighbours.
+    const auto same = [&](const auto& other) {
+      return changes_.of(other->index) == changes_.of(index);
+    };
+    const auto last = std::find_if(active_.rbegin(), active_.rend(), same);
+    active_.insert(last == active_.rend() ? active_.end() : last.base(), std::move(sequence));
   }
 
   void step() {
@@ -253,7 +280,8 @@ class Run {
   const std::vector<Ids>& prompts_;
   const GenerateOptions& options_;
   const Hooks& hooks_;
-  std::int64_t virtual_;                 // tokens in front of every sequence
+  std::int64_t virtual_;  // tokens in front of every sequence
+  const Changes& changes_;
   std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences
   std::size_t known_;                    // rows of the head beyond it are never drawn
   std::vector<float> logits_;            // [rows, vocab]
@@ -269,9 +297,16 @@ class Run {
 
 }  // namespace
 
+std::unique_ptr<const Change> RunnableModel::bind(const AdaptedLinears&) const {
+  throw ConfigError(
+      "Adapters are chosen for each text on the CPU alone: use set_adapters here, which is for all "
+      "texts.");
+}
+
 Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats,
-               Activations activations, HeadOrder head_order, const at::Device& device)
-    : config_(std::move(config)) {
+               Activations activations, HeadOrder head_order, const at::Device& device,
+               Adapters adapters)
+    : config_(std::move(config)), adapters_(std::move(adapters)) {
   require<ConfigError>(
       config_.causal,
       "A model with causal false sees both sides of a token and cannot write text: "
@@ -294,7 +329,11 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
 
 std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
                                       const GenerateOptions& options, const Hooks& hooks,
-                                      const Engine* draft) const {
+                                      const Engine* draft,
+                                      const std::optional<std::vector<Adapters>>& adapters) const {
+  require<ConfigError>(!adapters || adapters->size() == prompts.size(), "There are ",
+                       prompts.size(), " prompts but ", adapters ? adapters->size() : 0,
+                       " choices of adapters: give one a prompt.");
   require<ConfigError>(options.seeds.size() == prompts.size(), "There are ", prompts.size(),
                        " prompts but ", options.seeds.size(), " seeds: give one a prompt.");
   require<ConfigError>(0 <= options.known_ids && options.known_ids <= config_.vocab_size,
@@ -312,7 +351,9 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
                          " must hold the prompt and at least one new token. Shorten the prompt.");
   }
   check_draft(options, draft);
-  Run run(config_, *model_, prompts, options, hooks);
+  const Changes changes(*model_,
+                        adapters.value_or(std::vector<Adapters>(prompts.size(), adapters_)));
+  Run run(config_, *model_, prompts, options, hooks, changes);
   if (draft != nullptr) run.draft_with(draft->config_, *draft->model_);
   return run.all();
 }
@@ -336,7 +377,8 @@ at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
                        ".");
   const auto runner = model_->runner(
       config_, {added + count, 1, bf16_prompts, cache_format_named(cache_precision)});
-  const auto state = runner->begin(added + count);
+  const Changes changes(*model_, {adapters_});
+  const auto state = runner->begin(added + count, changes.of(0));
   const Ids first = behind_virtual(added, config_.vocab_size, stepwise ? Ids{} : ids);
   if (!first.empty()) runner->prefill(*state, first);
   at::Tensor out = at::empty({count, config_.vocab_size}, at::kFloat);

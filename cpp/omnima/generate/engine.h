@@ -8,9 +8,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "omnima/generate/change.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/options.h"
 #include "omnima/generate/weights.h"
@@ -33,21 +35,27 @@ struct Hooks {
   std::function<void()> poll;
 };
 
+// What adapters make of a model's linear layers; null: nothing.
+using Adapters = std::shared_ptr<const AdaptedLinears>;
+
 // References the parameters' storage and keeps no copy, so it follows the model's training. Calls
 // from several threads do not disturb each other.
 class Engine {
  public:
-  // Computes on `device`; parameters that do not lie there are copied.
+  // Computes on `device`; parameters that do not lie there are copied. `adapters` stand beside them
+  // where a text asks for no others.
   Engine(models::DecoderConfig config, const Parameters& parameters, const Formats& formats = {},
          Activations activations = Activations::kFloat32, HeadOrder head_order = {},
-         const at::Device& device = at::kCPU);
+         const at::Device& device = at::kCPU, Adapters adapters = {});
 
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by
   // "length". With speculative_tokens a step checks several tokens, guessed by look-up in the
-  // sequence or by `draft`, a model with the same vocabulary; the results are the same.
+  // sequence or by `draft`, a model with the same vocabulary; the results are the same. Each prompt
+  // may have `adapters` of its own.
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
-                                const Hooks& hooks, const Engine* draft = nullptr) const;
+                                const Hooks& hooks, const Engine* draft = nullptr,
+                                const std::optional<std::vector<Adapters>>& adapters = {}) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token. `bf16_prompts`:
   // as prompt_precision "bf16". `cache_precision`: as in the options.
   at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false,
@@ -59,6 +67,7 @@ class Engine {
   void check_prompt(const Ids& prompt, std::size_t index) const;
 
   models::DecoderConfig config_;
+  Adapters adapters_;
   std::unique_ptr<RunnableModel> model_;
 };
 

@@ -5,17 +5,21 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "omnima/generate/sequence_state.h"
 #include "omnima/generate/team.h"
 #include "omnima/kernels/cpu/cached_heads.h"
 #include "omnima/models/decoder_config.h"
+#include "omnima/ops/adapted.h"
 
 namespace omnima::generate {
 
 struct Weights;
+class Change;
 
 struct RunnerOptions {
   std::int64_t longest = 1;   // the most tokens that any sequence will hold
@@ -28,8 +32,10 @@ class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
 
-  // A sequence of this runner, without tokens. It must not outlive the runner.
-  virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity) = 0;
+  // A sequence of this runner, without tokens, with the weights as `change` has them; null: as they
+  // are. It must outlive neither.
+  virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity,
+                                               const Change* change = nullptr) = 0;
   // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
   // on are the model's virtual tokens, which stand first.
   virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;
@@ -50,6 +56,9 @@ class RunnableModel {
   virtual std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                               const RunnerOptions& options) const = 0;
   virtual std::int64_t virtual_tokens() const { return 0; }
+  // What adapters change in these weights. Throws ConfigError where they cannot stand beside them.
+  virtual std::unique_ptr<const Change> bind(
+      const std::map<std::string, ops::Adapted>& adapted) const;
 };
 
 // On the device, where it is one that has kernels of its own; nullptr: it is the CPU. Throws

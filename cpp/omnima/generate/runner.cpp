@@ -22,13 +22,6 @@ namespace {
 constexpr std::int64_t kRowsOfAThread =
     16;  // of those that are rounded: so many share lines of memory
 
-// A buffer only grows: its contents are written before they are read.
-template <class Vector>
-void grow(Vector& buffer, std::int64_t size) {
-  if (static_cast<std::int64_t>(buffer.size()) < size)
-    buffer.resize(static_cast<std::size_t>(size));
-}
-
 // The threads of wide products are made by the first section that needs them and take over how its
 // caller treats denormals, for good: so they are made before forward() flushes them.
 void start_threads() {
@@ -64,8 +57,10 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights,
   }
 }
 
-std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity) {
-  return std::make_unique<DecodeState>(config_, capacity, cache_);
+std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity, const Change* change) {
+  auto state = std::make_unique<DecodeState>(config_, capacity, cache_);
+  state->use(change);
+  return state;
 }
 
 Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {
@@ -105,7 +100,8 @@ void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
   const core::Scope scope("head");
   const core::FlushDenormals flush;
   normalise(weights_.norm, first, count);
-  products({{&weights_.head, out, config_.vocab_size}}, normed_.data(), count, "head");
+  const Item item{{&weights_.head, out, config_.vocab_size}, normed_.data(), count};
+  multiply({&item, 1}, "head");
   if (config_.logit_softcap == 0) return;
   kernels::activation_kernels<float>().soft_cap(out, out, count * config_.vocab_size,
                                                 static_cast<float>(config_.logit_softcap));
@@ -115,6 +111,7 @@ void Runner::forward(std::span<const std::int64_t> tokens) {
   const core::FlushDenormals flush;
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const auto& c = config_;
+  group(rows, [&](std::int64_t row) { return rows_[row].state->change(); });
   for (auto* buffer : {&x_, &normed_, &projected_}) grow(*buffer, rows * c.hidden_size);
   if (c.parallel_residual) grow(change_, rows * c.hidden_size);
   for (auto* buffer : {&q_, &attended_}) {
@@ -175,7 +172,7 @@ void Runner::mlp(const Layer& weights) {
 void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add) {
   const std::int64_t inner = mlp.up.outputs;
   const auto most = static_cast<std::int64_t>(rows_.size());  // any expert may be sent all rows
-  if (in_halves() && config_.gated()) {
+  if (in_halves() && config_.gated() && groups_.empty()) {
     grow(activated_, inner);
     pass_gated(mlp, x, rows);
     products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
@@ -279,12 +276,14 @@ void Runner::pass_experts(const Layer& weights) {
   const auto& sent = routes(weights.router);
   grow(gathered_, static_cast<std::int64_t>(rows_.size()) * hidden);
   grow(made_, static_cast<std::int64_t>(rows_.size()) * hidden);
+  all_groups_.swap(groups_);
   for (std::size_t expert = 0; expert < sent.size(); ++expert) {
     const auto here = static_cast<std::int64_t>(sent[expert].size());
     if (here == 0) continue;
     for (std::int64_t i = 0; i < here; ++i) {
       std::copy_n(&normed_[sent[expert][i].row * hidden], hidden, &gathered_[i * hidden]);
     }
+    group(here, [&](std::int64_t i) { return rows_[sent[expert][i].row].state->change(); });
     pass_mlp(weights.experts[expert], gathered_.data(), here, made_.data());
     for (std::int64_t i = 0; i < here; ++i) {
       const auto [row, weight] = sent[expert][i];
@@ -293,6 +292,7 @@ void Runner::pass_experts(const Layer& weights) {
       }
     }
   }
+  groups_.swap(all_groups_);
 }
 
 void Runner::activate(const float* x, std::int64_t inner, float* y) {
@@ -360,52 +360,64 @@ void Runner::add_to_residual(const Norm& norm) {
   }
 }
 
-void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
-                      const char* part) {
+void Runner::products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows) {
+  if (!groups_.empty()) return adapted_products(outputs, x, rows);
+  items_.clear();
+  for (const Output& output : outputs) items_.push_back({output, x, rows});
+  multiply(items_, "products");
+}
+
+void Runner::multiply(std::span<const Item> items, const char* part) {
   double flops = 0, bytes = 0;
-  for (const auto& [linear, y, stride, add] : outputs) {
-    flops += 2.0 * static_cast<double>(rows * linear->outputs * linear->inputs);
-    bytes += static_cast<double>(linear->weight.bytes() + linear->bias.bytes());
+  for (const auto& [output, x, rows] : items) {
+    const Linear& linear = *output.linear;
+    flops += 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
+    bytes += static_cast<double>(linear.weight.bytes() + linear.bias.bytes());
   }
   const core::Scope scope(part, flops, bytes);
+  const auto& [first, x, rows] = items.front();
   if (in_halves()) {
-    return take_halves(x, rows, outputs.begin()->linear->inputs).run(outputs);
+    outputs_.clear();
+    for (const Item& item : items) outputs_.push_back(item.output);
+    return take_halves(x, rows, first.linear->inputs).run(outputs_);
   }
   if (wide_) {
-    for (const Output& output : outputs) wide_product(output, x, rows);
+    for (const Item& item : items) wide_product(item.output, item.x, item.rows);
     return;
   }
   std::int64_t total = 0;
   kernels::ByteRows bytes_of_x{};
   const void* halves_of_x = nullptr;
-  for (const auto& [linear, y, stride, add] : outputs) {
-    total += linear->outputs;
-    if (linear->packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear->inputs);
-    if (linear->in_halves && !halves_of_x) halves_of_x = in_half_rows(x, rows, linear->inputs);
+  for (const Item& item : items) {
+    const Linear& linear = *item.output.linear;
+    total += linear.outputs;
+    if (linear.packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear.inputs);
+    if (linear.in_halves && !halves_of_x) halves_of_x = in_half_rows(x, rows, linear.inputs);
   }
   const std::int64_t grain = (total / (8 * team_.size()) + 15) / 16 * 16;
   team_.run(
       total, std::max<std::int64_t>(grain, 16), [&](std::int64_t begin, std::int64_t end, int) {
         std::int64_t start = 0;  // of this output within the total
-        for (const auto& [linear, y, stride, add] : outputs) {
+        for (const auto& [output, in, count] : items) {
+          const Linear& linear = *output.linear;
           const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
-          const std::int64_t to = std::min(end - start, linear->outputs);
-          if (from < to && linear->packed) {
-            kernels::packed_gemv(
-                {linear->packed->layout, linear->bias.data(), bytes_of_x, rows, y, stride}, from,
-                to);
-          } else if (from < to && linear->in_halves) {
-            const auto* weight = reinterpret_cast<const kernels::bfloat16*>(linear->weight.row(0));
-            kernels::half_gemv(
-                {weight, linear->bias.data(), linear->inputs, halves_of_x, rows, y, stride}, from,
-                to);
+          const std::int64_t to = std::min(end - start, linear.outputs);
+          if (from < to && linear.packed) {
+            kernels::packed_gemv({linear.packed->layout, linear.bias.data(), bytes_of_x, count,
+                                  output.y, output.stride},
+                                 from, to);
+          } else if (from < to && linear.in_halves) {
+            const auto* weight = reinterpret_cast<const kernels::bfloat16*>(linear.weight.row(0));
+            kernels::half_gemv({weight, linear.bias.data(), linear.inputs, halves_of_x, count,
+                                output.y, output.stride},
+                               from, to);
           } else if (from < to) {
             kernels::block_gemv(
-                {linear->weight.format->blocks(), linear->weight.row(0), linear->bias.data(),
-                 linear->inputs, x, linear->inputs, rows, y, stride},
+                {linear.weight.format->blocks(), linear.weight.row(0), linear.bias.data(),
+                 linear.inputs, in, linear.inputs, count, output.y, output.stride},
                 from, to);
           }
-          start += linear->outputs;
+          start += linear.outputs;
         }
       });
 }

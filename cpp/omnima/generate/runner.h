@@ -12,6 +12,7 @@
 
 #include "omnima/core/buffer.h"
 #include "omnima/core/lines.h"
+#include "omnima/generate/change.h"
 #include "omnima/generate/decode_state.h"
 #include "omnima/generate/half_products.h"
 #include "omnima/generate/model_runner.h"
@@ -25,11 +26,18 @@ namespace omnima::generate {
 // From this many rows on, a blocked matrix product is faster than gemv.
 inline constexpr std::int64_t kWideRows = 32;
 
+// A buffer only grows: its contents are written before they are read.
+template <class Vector>
+void grow(Vector& buffer, std::int64_t size) {
+  if (std::ssize(buffer) < size) buffer.resize(static_cast<std::size_t>(size));
+}
+
 class Runner final : public ModelRunner {
  public:
   Runner(const models::DecoderConfig& config, const Weights& weights, const RunnerOptions& options);
 
-  std::unique_ptr<SequenceState> begin(std::int64_t capacity) override;
+  std::unique_ptr<SequenceState> begin(std::int64_t capacity,
+                                       const Change* change = nullptr) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
   void append(std::span<SequenceState* const> states,
               std::span<const std::int64_t> tokens) override;
@@ -120,17 +128,47 @@ class Runner final : public ModelRunner {
   void normalise(const Norm& norm, const float* x, std::int64_t rows, float* y);
   // Adds projected_ to the residual stream, by way of a norm where there is one.
   void add_to_residual(const Norm& norm);
-  // Products of the same inputs with several weights, as one parallel section; a profile counts
-  // them to `part`.
-  void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows,
-                const char* part = "products");
+  // Products of the same inputs with several weights, and what adapters make of them.
+  void products(std::initializer_list<Output> outputs, const float* x, std::int64_t rows);
+  // A product of some rows.
+  struct Item {
+    Output output;
+    const float* x;
+    std::int64_t rows;
+  };
+  // As one parallel section; a profile counts them to `part`. The rows of the first are all rows:
+  // those of others with weights that are read otherwise than as float32 are, too.
+  void multiply(std::span<const Item> items, const char* part);
+  // Neighbouring rows with the same change.
+  struct Group {
+    std::int64_t first, count;
+    const Change* change;
+  };
+  // Of `count` rows, of which change(i) is that of row i.
+  template <class F>
+  void group(std::int64_t count, const F& change);
+  // A layer's products for the rows of a group, whose x A^T begin at `thin` of thin_.
+  struct Changed {
+    const Output* output;
+    const Group* group;
+    const LinearChange* change;
+    std::int64_t thin;
+  };
+  bool scales_inputs(const Linear& linear) const;
+  const float* scaled(const Linear& linear, const float* x, std::int64_t rows);
+  void adapted_products(std::span<const Output> outputs, const float* x, std::int64_t rows);
+  void add_low_rank(std::int64_t rows);
+  void add_wide_low_rank(const Changed& changed);
+  void scale_outputs(const Changed& changed);
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // The same in bfloat16, as half_gemv takes them.
   const void* in_half_rows(const float* x, std::int64_t rows, std::int64_t inputs);
-  // Products that end a block, with this norm behind them, add to the residual stream themselves.
+  // Products that end a block add to the residual stream themselves, where nothing reads what they
+  // give: neither this norm nor an adapter.
   bool adds_at_once(const Norm& norm) const {
-    return in_halves() && norm.weight.data() == nullptr && !config_.parallel_residual;
+    return in_halves() && groups_.empty() && norm.weight.data() == nullptr &&
+           !config_.parallel_residual;
   }
   // The products of a prompt in bfloat16.
   bool in_halves() const { return wide_ && bf16_prompts_; }
@@ -166,6 +204,13 @@ class Runner final : public ModelRunner {
   // Of a prompt: queries, keys and values side by side; a tile of each thread.
   core::Buffer tokens_, tiles_;
   HalfProducts halves_{team_}, middle_{team_};
+  // With adapters: the rows that have any, in those of the step or of an expert; their products.
+  std::vector<Group> groups_, all_groups_;
+  std::vector<Item> items_;
+  std::vector<Output> outputs_;
+  std::vector<Changed> changed_;
+  Floats thin_, scaled_;
+  HalfProducts thin_halves_{team_};
   const float* halves_of_ = nullptr;      // whose rows halves_ holds for the next products, if any
   std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
@@ -173,6 +218,21 @@ class Runner final : public ModelRunner {
   std::vector<std::int32_t> byte_totals_;
   core::LineVector<std::uint8_t> half_rows_;  // what in_half_rows makes
 };
+
+template <class F>
+void Runner::group(std::int64_t count, const F& change) {
+  groups_.clear();
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Change* const own = change(i);
+    if (own == nullptr) continue;
+    if (!groups_.empty() && groups_.back().change == own &&
+        groups_.back().first + groups_.back().count == i) {
+      ++groups_.back().count;
+    } else {
+      groups_.push_back({i, 1, own});
+    }
+  }
+}
 
 template <class F>
 void Runner::share(std::int64_t count, const F& body) {

@@ -80,6 +80,8 @@ class Finder {
           std::make_shared<Bottleneck>(Bottleneck{linear(behind + "down", width, outputs, true),
                                                   linear(behind + "up", outputs, width, true)});
     }
+    made.place = std::ssize(named_);
+    named_[name] = {made.place, outputs, inputs};
     return made;
   }
 
@@ -159,6 +161,8 @@ class Finder {
     return layer;
   }
 
+  const std::map<std::string, Weights::Named>& named() const { return named_; }
+
  private:
   at::Tensor found(const std::string& name) const {
     const auto found = all_.find(name);
@@ -184,6 +188,7 @@ class Finder {
   const Formats& formats_;
   Activations activations_;
   at::Device device_;
+  mutable std::map<std::string, Weights::Named> named_;
   mutable quant::PackedMemory packed_;  // in the order in which a token reads them
 };
 
@@ -214,6 +219,7 @@ Weights::Weights(const models::DecoderConfig& config, const Parameters& paramete
   }
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) layers.push_back(find.layer(i));
   virtual_tokens = find.virtual_tokens();
+  linears = find.named();
   norm = find.norm("model.norm");
   head = config.tie_word_embeddings
              ? find.linear(embedding, {})

@@ -34,6 +34,7 @@ struct Linear {
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
   std::shared_ptr<const Bottleneck> behind{};  // an adapter's, or null
+  std::int64_t place = -1;  // among those that adapters can change; -1: none of them
 };
 
 // y becomes y + up(gelu(down(y))).
@@ -97,6 +98,10 @@ struct Weights {
   Linear head;
   HeadOrder head_order;
   VirtualTokens virtual_tokens;
+  struct Named {
+    std::int64_t place, outputs, inputs;
+  };
+  std::map<std::string, Named> linears;  // those that adapters can change, by their names
 };
 
 }  // namespace omnima::generate

@@ -55,4 +55,8 @@ struct Adapted {
   std::vector<at::Tensor> leaves() const;
 };
 
+// What concerns the outputs `first` to `first + rows - 1`, as a layer of its own has it, without
+// dropout.
+Adapted rows_of(const Adapted& adapted, int64_t first, int64_t rows);
+
 }  // namespace omnima::ops

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from omnima import _core
 from omnima.errors import ConfigError
 from omnima.generation import prompts as prompting
+from omnima.generation.adapters import AdapterChoices, adapted_of
 from omnima.generation.prompts import Prompts
 from omnima.generation.protocols import LanguageModel, TextCodec
 from omnima.generation.speculation import draft_of, guesses_of
@@ -65,6 +67,7 @@ def generate(
     speculative_tokens: int = 15,
     prompt_precision: str = "fp32",
     cache_precision: str = "fp32",
+    adapters: AdapterChoices | None = None,
 ) -> list[Generation]:
     """Write on from one or several prompts.
 
@@ -111,6 +114,10 @@ def generate(
     cache_precision
         Number format of the keys and values that a sequence remembers: ``"fp32"``, ``"bf16"`` (half
         the memory) or ``"int8"`` (about a quarter), which are faster in long texts, and rounded.
+    adapters
+        Of the model, in the place of those in use (on the CPU): a name or ``{name: weight}`` for
+        all prompts, or a list with one a prompt; None or ``{}`` there is the base alone. The
+        prompts of a call share the base's weights, whatever their adapters.
 
     Returns
     -------
@@ -120,8 +127,8 @@ def generate(
     Raises
     ------
     ConfigError
-        An option out of its bounds, a prompt that is empty or does not fit the context, or a draft
-        model with another vocabulary.
+        An option out of its bounds, a prompt that is empty or does not fit the context, a draft
+        model with another vocabulary, or an adapter that is not there.
     NonFiniteError
         The model gave NaN or infinite logits.
 
@@ -130,6 +137,7 @@ def generate(
     >>> from omnima.generation import generate
     >>> generate(model, tokenizer, "Once upon", temperature=0.0)[0].text  # doctest: +SKIP
     >>> generate(model, tokenizer, "Once upon", speculation="lookup")[0].text  # doctest: +SKIP
+    >>> generate(model, tokenizer, ["Once", "One"], adapters=["a", "b"])  # doctest: +SKIP
     """
     words = check_stop(stop)
     rows = [prompting.encode(prompt, tokenizer) for prompt in prompting.as_list(prompts)]
@@ -146,16 +154,20 @@ def generate(
         "cache_precision": cache_precision,
     }
     engine = model.engine
+    clock = _core.TokenClock(len(rows))
     written = engine.generate(
         rows,
         options,
         prompting.seeds(rows, seed),
         listener.stop_ids,
-        listener,
+        listener if words or stream else clock,
         # Rows that a model has to spare stand for no token.
         known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, engine.vocab_size),
         draft=draft_of(speculation, tokenizer),
+        adapters=adapted_of(model, adapters, len(rows)),
     )
+    if not (words or stream):
+        listener.hear_all([ids for ids, *_ in written], clock.seconds)
     return [
         listener.result(index, len(row), *found)
         for index, (row, found) in enumerate(zip(rows, written, strict=True))
@@ -194,6 +206,12 @@ class _Listener:
             return True
         text = self._texts[index]
         return self._tell(text.push(token), index) and not text.stopped
+
+    def hear_all(self, written: Sequence[Sequence[int]], seconds: Sequence[float]) -> None:
+        """Take whole sequences, where nobody listens to their tokens."""
+        self._seconds = list(seconds)
+        for text, ids in zip(self._texts, written, strict=False):
+            text.take(id for id in ids if id not in self.stop_ids)
 
     def result(
         self,

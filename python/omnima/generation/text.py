@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from omnima.errors import ConfigError
 from omnima.generation.protocols import StreamDecoder
@@ -34,6 +34,10 @@ class TextAssembler:
     def push(self, token: int) -> str:
         """Take the next token; return the text that it releases."""
         return self._take(self._decoder.push(token))
+
+    def take(self, tokens: Iterable[int]) -> None:
+        """Take all tokens of a sequence at once, where there is no stop string to look for."""
+        self._released.append("".join([self._decoder.push(token) for token in tokens]))
 
     def finish(self) -> str:
         """Return what is still held, when no more tokens come."""

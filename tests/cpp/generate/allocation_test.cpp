@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 
 #include "../models/families.h"
@@ -43,7 +44,8 @@ namespace {
 constexpr std::int64_t kVocab = 61;
 
 // The allocations from the second step of all sequences to the last but one.
-int allocations_of(const Engine& engine, const std::vector<Ids>& prompts, GenerateOptions options) {
+int allocations_of(const Engine& engine, const std::vector<Ids>& prompts, GenerateOptions options,
+                   const std::optional<std::vector<Adapters>>& adapters = {}) {
   constexpr int kTokens = 20;
   options.max_new_tokens = kTokens;
   for (std::size_t i = 0; i < prompts.size(); ++i) options.seeds.push_back(i);
@@ -58,18 +60,22 @@ int allocations_of(const Engine& engine, const std::vector<Ids>& prompts, Genera
   };
   hooks.poll = [] {};
   allocations = 0;
-  engine.generate(prompts, options, hooks);
+  engine.generate(prompts, options, hooks, nullptr, adapters);
   EXPECT_EQ(steps, kTokens);
   return allocations;
 }
 
-Engine engine_of(models::Changes values) {
+models::DecoderConfig config_of(models::Changes values) {
   values.insert({"vocab_size", kVocab});
   values.insert({"hidden_size", std::int64_t{32}});
   values.insert({"num_hidden_layers", std::int64_t{2}});
   values.insert({"num_attention_heads", std::int64_t{4}});
   values.insert({"max_position_embeddings", std::int64_t{48}});
-  const models::Decoder model(models::DecoderConfig::from_values(values), 3);
+  return models::DecoderConfig::from_values(values);
+}
+
+Engine engine_of(const models::Changes& values) {
+  const models::Decoder model(config_of(values), 3);
   const auto named = model.named_parameters();
   return Engine(model.config(), {named.begin(), named.end()});
 }
@@ -125,6 +131,29 @@ TEST_P(Allocation, NoWayOfDrawingNeedsOne) {
   options.top_p = 0.9;
   options.min_p = 0.01;
   EXPECT_EQ(allocations_of(engine, {{1}, {2}}, options), 0);
+}
+
+TEST_P(Allocation, NoAdapterOfARowNeedsOne) {
+  models::Decoder model(config_of({}), 3);
+  std::vector<Adapters> chosen{nullptr};
+  for (const char* name : {"a", "b"}) {
+    std::vector<nn::Site> sites;
+    for (const char* module : {"self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"}) {
+      const std::string whole = std::string("model.layers.1.") + module;
+      sites.push_back(nn::Adapters::find_site(model.arena(), whole, {whole}));
+      sites.back().rank = 3;
+    }
+    model.adapters().add(model.arena(), name, nn::make_adapter(model.arena(), sites, {}));
+    chosen.push_back(
+        std::make_shared<AdaptedLinears>(model.adapters().beside(model.arena(), {{name, 1.0}})));
+  }
+  const auto named = model.named_parameters();
+  const Engine engine(model.config(), {named.begin(), named.end()});
+  const std::vector<Ids> prompts{{1}, {2}, {3, 4}, {5}, {6}};
+  EXPECT_EQ(allocations_of(engine, {{1}}, {}, {{chosen[1]}}), 0);
+  EXPECT_EQ(allocations_of(engine, prompts, {},
+                           {{chosen[1], chosen[0], chosen[2], chosen[1], chosen[2]}}),
+            0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Allocation, testing::Values(1, 2));

@@ -75,7 +75,7 @@ DeviceRunner::DeviceRunner(const models::DecoderConfig& config, const DeviceWeig
 // A step may still use what is freed next: the queue's end waits for it.
 DeviceRunner::~DeviceRunner() { queue_ = nullptr; }
 
-std::unique_ptr<SequenceState> DeviceRunner::begin(std::int64_t capacity) {
+std::unique_ptr<SequenceState> DeviceRunner::begin(std::int64_t capacity, const Change*) {
   std::unique_ptr<SequenceState> state;
   queue_->run([&] { state = std::make_unique<State>(config_, capacity, weights_.device); });
   return state;

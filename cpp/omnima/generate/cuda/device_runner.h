@@ -21,7 +21,7 @@ class DeviceRunner final : public ModelRunner {
                const RunnerOptions& options);
   ~DeviceRunner() override;
 
-  std::unique_ptr<SequenceState> begin(std::int64_t capacity) override;
+  std::unique_ptr<SequenceState> begin(std::int64_t capacity, const Change* change) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
   void append(std::span<SequenceState* const> states,
               std::span<const std::int64_t> tokens) override;

@@ -75,6 +75,8 @@ class Adapter {
   // adapt(layer, compute, weight, dropout_seed, adapted) adds what it makes of a layer to
   // `adapted`, counted `weight` times. dropout_seed: 0 outside training.
   virtual void adapt(Slot, const Compute&, double, std::uint64_t, ops::Adapted&) const {}
+  // Whether adapt() says all that it changes: then texts are written with it beside the weights.
+  virtual bool stands_beside() const { return false; }
   // Makes the change part of the site's weights.
   virtual void merge(std::size_t site, double weight, const SiteWeights& into) const;
   virtual bool merges() const { return virtual_tokens() == 0; }

@@ -87,8 +87,8 @@ const std::shared_ptr<Adapter>& Adapters::get(const std::string& name) const {
                     "\"; there are: " + (known.empty() ? "none" : known) + ".");
 }
 
-void Adapters::use(const std::map<std::string, double>& weights) {
-  std::vector<std::pair<Adapter*, double>> active;
+Adapters::Counted Adapters::counted(const std::map<std::string, double>& weights) const {
+  Counted active;
   for (const auto& [name, weight] : weights) {
     require<ConfigError>(std::isfinite(weight), "The weight of adapter \"", name,
                          "\" is not finite.");
@@ -98,8 +98,12 @@ void Adapters::use(const std::map<std::string, double>& weights) {
                          " is used alone and counted once: merge it to go further.");
     active.emplace_back(each, weight);
   }
+  return active;
+}
+
+void Adapters::use(const std::map<std::string, double>& weights) {
+  active_ = counted(weights);
   used_ = weights;
-  active_ = std::move(active);
   const Adapter* learns = learning().get();
   for (auto& [name, each] : all_) each->arena().set_learning(each.get() == learns);
 }
@@ -180,6 +184,35 @@ at::Tensor Adapters::with_keys_values(const at::Tensor& qkv, Slot layer,
   return placed(qkv,
                 at::cat({queries, keys.reshape({tokens, width}), own.narrow(1, width, width)}, 1),
                 pass.virtuals);
+}
+
+bool Adapters::stand_beside() const {
+  return std::all_of(active_.begin(), active_.end(),
+                     [](const auto& each) { return each.first->stands_beside(); });
+}
+
+std::map<std::string, ops::Adapted> Adapters::beside(
+    const Arena& base, const std::map<std::string, double>& weights) const {
+  const Counted active = counted(weights);
+  std::map<std::string, ops::Adapted> made;
+  for (const auto& [each, weight] : active) {
+    require<ConfigError>(each->stands_beside(), "An adapter of kind ", each->options().kind,
+                         " cannot be chosen for a text: use set_adapters, which is for all.");
+    each->prepare(base, at::kFloat);
+  }
+  for (const Slot slot : base.factors()) {
+    ops::Adapted adapted;
+    for (const auto& [each, weight] : active) each->adapt(slot, {}, weight, 0, adapted);
+    if (adapted.empty()) continue;
+    int64_t first = 0;
+    for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
+      const Parameter& parameter = base.parameters()[i];
+      const std::string name = parameter.name.substr(0, parameter.name.rfind(".weight"));
+      made[name] = ops::rows_of(adapted, first, parameter.sizes[0]);
+      first += parameter.sizes[0];
+    }
+  }
+  return made;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& base) const {

@@ -35,6 +35,12 @@ class Adapters {
 
   void prepare(const Arena& base, at::ScalarType type);
   ops::Adapted of(Slot layer, const Pass& pass) const;
+  // Whether all in use can write beside the weights.
+  bool stand_beside() const;
+  // What these adapters, each as often as it counts, make of the linear layers of the base, by the
+  // layers' names. Refers to their parameters, but for what is made of them anew here.
+  std::map<std::string, ops::Adapted> beside(const Arena& base,
+                                             const std::map<std::string, double>& weights) const;
   // Whether an adapter stands behind a layer, and what it makes of its outputs.
   bool follow(Slot layer) const;
   at::Tensor behind(Slot layer, const at::Tensor& y, const Pass& pass) const;
@@ -52,9 +58,13 @@ class Adapters {
   std::vector<std::pair<std::string, at::Tensor>> merged(const Arena& base) const;
 
  private:
+  using Counted = std::vector<std::pair<Adapter*, double>>;
+  // Refuses what cannot be used together.
+  Counted counted(const std::map<std::string, double>& weights) const;
+
   std::map<std::string, std::shared_ptr<Adapter>> all_;
   std::map<std::string, double> used_;
-  std::vector<std::pair<Adapter*, double>> active_;
+  Counted active_;
 };
 
 }  // namespace omnima::nn
