@@ -249,7 +249,7 @@ class Adaptable(ABC):
         """Number of parameters that learn: those of the adapter in use, or all."""
         learning = self.core.learning_adapter
         if learning is None:
-            return 0 if self._adapters else self.core.num_parameters()
+            return 0 if self._adapters or self.core.held else self.core.num_parameters()
         return sum(each.numel() for _, each in self.core.adapter_parameters(learning))
 
     def adapter_parameters(self, name: str = "default") -> list[tuple[str, torch.Tensor]]:
@@ -354,10 +354,10 @@ class Adaptable(ABC):
         self._check_unmerged()
         if not self.core.adapters_in_use:
             raise ConfigError("No adapter is in use: there is nothing to merge.")
-        if self.quantization is not None:
+        if self.quantization is not None or self.core.held:
             raise ConfigError(
                 "This model is quantized, and merging would round away what was learned: merge "
-                "into the model that it was made of, and quantize that."
+                "into an unquantized base only, the model that it was made of, and quantize that."
             )
         changed = dict(self.core.merged_parameters())
         parameters = dict(self.named_parameters())
@@ -444,6 +444,8 @@ class Adaptable(ABC):
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """The parameters with the adapters in use merged into copies of those they change, and
         biases and virtual tokens that only adapters have.
+
+        Of matrices that are held in blocks only such copies are among them.
         """
         parameters = self.named_parameters()
         if not self.core.adapters_in_use:

@@ -155,9 +155,9 @@ class Decoder:
     """
     A decoder-only language model.
     """
-    def __init__(self, config: DecoderConfig, seed: typing.SupportsInt | typing.SupportsIndex | None = 0, device: str = 'cpu') -> None:
+    def __init__(self, config: DecoderConfig, seed: typing.SupportsInt | typing.SupportsIndex | None = 0, device: str = 'cpu', held: collections.abc.Mapping[str, str] = {}) -> None:
         """
-        Weights are drawn from the seed; with None they hold anything, to be overwritten.
+        Weights are drawn from the seed; with None they hold anything, to be overwritten. held: matrices by name that are held in blocks of a format, which `hold` brings; they do not learn.
         """
     def adapted(self, weights: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex]) -> AdaptedModel:
         """
@@ -175,6 +175,10 @@ class Decoder:
         """
         Makes an adapter, which alone is in use then and learns.
         """
+    def hold(self, name: str, blocks: torch.Tensor) -> None:
+        """
+        The blocks of such a matrix, uint8 [outputs, bytes of a row], whose memory it shares.
+        """
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """
         ids int64 [batch, time] -> logits float32 [batch, time, vocab].
@@ -189,7 +193,7 @@ class Decoder:
         """
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """
-        Pairs of name and float32 leaf tensor, each a view of the one flat buffer.
+        Pairs of name and float32 leaf tensor, each a view of the one flat buffer; but for matrices that are held in blocks.
         """
     def num_parameters(self) -> int:
         """
@@ -233,6 +237,11 @@ class Decoder:
     @property
     def config(self) -> DecoderConfig:
         ...
+    @property
+    def held(self) -> list[tuple[str, str, torch.Tensor]]:
+        """
+        Triples of name, format and blocks of the matrices that are held so.
+        """
     @property
     def learning_adapter(self) -> str | None:
         """

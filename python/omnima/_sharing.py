@@ -12,6 +12,7 @@ import torch
 from omnima.config import ModelConfig
 
 if TYPE_CHECKING:
+    from omnima import _core
     from omnima.hub import Origin, Pushed
     from omnima.hub.quantized import Quantization
     from omnima.tokenizers import Tokenizer
@@ -38,6 +39,25 @@ class Shared(ABC):
     @abstractmethod
     def num_active_parameters(self) -> int:
         """Number of parameters that a token meets."""
+
+    @property
+    @abstractmethod
+    def core(self) -> _core.Decoder:
+        """The core's decoder."""
+
+    def _numbers(self) -> list[tuple[str, torch.Tensor]]:
+        """All parameters as numbers, also those that are held in blocks."""
+        from omnima import _core
+        from omnima.hub.names import expected_shapes
+
+        shapes = expected_shapes(self.config.to_dict())
+        return [
+            *self.named_parameters(),
+            *(
+                (name, _core.dequantized(format, blocks, list(shapes[name])))
+                for name, format, blocks in self.core.held
+            ),
+        ]
 
     @abstractmethod
     def _check_without_adapters(self, what: str) -> None:
@@ -89,7 +109,7 @@ class Shared(ABC):
         )
         hub.save_pretrained(
             config,
-            self.named_parameters(),
+            self._numbers(),
             directory,
             tokenizer=self.tokenizer,
             dtype=dtype,
@@ -147,7 +167,7 @@ class Shared(ABC):
             about = {"license": terms, **(about or {})}
         hub.save_gguf(
             self.config.to_dict(),
-            self.named_parameters(),
+            self._numbers(),
             path,
             tokenizer=self.tokenizer,
             dtype=dtype or ("f32" if self.quantization else "f16"),

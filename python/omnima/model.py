@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from omnima.generation import Generation
     from omnima.hub import Origin
     from omnima.hub.quantized import Quantization
+    from omnima.hub.stored import StoredModel
     from omnima.quantization import Report
     from omnima.quantization.text import Text
     from omnima.tokenizers import Tokenizer
+
+
+# Of `from_pretrained`: matrices in blocks, beside which adapters can learn.
+_HELD = ("nf4", "int8", "int4", "stored")
 
 
 class Model(Adaptable, Shared):
@@ -62,7 +67,8 @@ class Model(Adaptable, Shared):
         self.tokenizer = tokenizer
         #: Where a loaded model comes from: its card says it, and those of its copies.
         self.origin: Origin | None = None
-        #: The blocks of a quantized model, whose numbers the parameters hold; None: it is none.
+        #: The blocks of a quantized model; None: it is none. The parameters hold their numbers, but
+        #: for those of `core.held`.
         self.quantization: Quantization | None = None
         self._decoder: _core.Decoder | None = _core.Decoder(
             config.core(), seed, check_device(device)
@@ -98,8 +104,12 @@ class Model(Adaptable, Shared):
         named = self.named_parameters() if beside else self._effective_parameters()
         # Parameters that are there already are not copied.
         parameters = {name: each.detach().to(device) for name, each in named}
+        formats = {}
+        for name, format, blocks in self.core.held:
+            if name not in parameters:  # else an adapter was merged into a copy
+                parameters[name], formats[name] = blocks, format
         adapters = self.core.adapted(in_use) if beside else None
-        return _core.Engine(values, parameters, device=device, adapters=adapters)
+        return _core.Engine(values, parameters, formats, device=device, adapters=adapters)
 
     def close(self) -> None:
         """Free the weights now, whoever still holds the model: a notebook keeps every output.
@@ -160,6 +170,10 @@ class Model(Adaptable, Shared):
             in the file as they are, blocks of quantized numbers and 16-bit numbers, and computes
             with them, exactly; ``"bfloat16"`` rounds all matrices to that. On a GPU they are copied
             there, once.
+            ``"nf4"``, ``"int8"`` and ``"int4"`` quantize the matrices while they are read, one
+            after the other, and ``"stored"`` takes the blocks of a directory that is quantized
+            already: they serve writing, and the training of adapters beside them (QLoRA), on the
+            CPU. Nowhere is there more of them in numbers than one matrix.
         activations
             What matrices are multiplied with when text is written. ``"float32"`` is exact. The
             others are faster, give nearly the same results, and only the CPU has them: ``"bf16"``
@@ -183,8 +197,8 @@ class Model(Adaptable, Shared):
         from omnima import hub
         from omnima._places import find_model, hub_name
 
-        check_device(device)
         _check_dtype(dtype, device, activations)
+        check_device(device)
         path = find_model(directory, revision)
         with paused():
             if path.is_file():
@@ -197,6 +211,8 @@ class Model(Adaptable, Shared):
                 # No weights are drawn: all of them are filled.
                 model = cls(config, seed=None, device=device)
                 stored.fill(model.named_parameters(), strict)
+            elif dtype in _HELD:
+                model = cls._held(stored, dtype, strict)
             else:
                 model = cls.__new__(cls)
                 model.config, model.tokenizer, model._decoder = config, None, None
@@ -209,7 +225,8 @@ class Model(Adaptable, Shared):
             beside = path if path.is_dir() else None
             hub.check_tokenizer(tokenizer, stored.config, str(directory), beside)
         model.tokenizer = tokenizer
-        model.quantization = stored.quantization
+        if dtype not in _HELD:
+            model.quantization = stored.quantization
         if path.is_dir() and stored.quantization is None:
             model._file_names = stored.names
         named = hub_name(directory, revision)
@@ -217,6 +234,77 @@ class Model(Adaptable, Shared):
         its_own = hub.Origin(base, stored.license)
         model.origin = its_own if path.is_file() else hub.read_origin(path, base)
         return model
+
+    @classmethod
+    def _held(cls, stored: StoredModel, dtype: str, strict: bool) -> Model:
+        """A model of files whose matrices are held in blocks."""
+        from omnima.quantization import held
+
+        if dtype == "stored" or stored.quantization is not None:
+            wanted = None if dtype == "stored" else dtype
+            chosen = held.as_stored(stored.quantization, stored.where, wanted)
+        else:
+            chosen = held.holding(stored.config, dtype)
+        model = cls.__new__(cls)
+        model.config, model.tokenizer = ModelConfig.from_dict(stored.config), None
+        model._stored = None
+        model._stored_device = "cpu"
+        model._begin_without_adapters()
+        core = _core.Decoder(model.config.core(), None, "cpu", dict(chosen.formats))
+        stored.fill(core.named_parameters(), strict, chosen.holder(core))
+        model._decoder, model.quantization = core, chosen.of(core)
+        return model
+
+    def hold_blocks(self, to: str | None = None) -> None:
+        """Keep the model's matrices as blocks alone, without their numbers, on the CPU.
+
+        It can then write, and train adapters (QLoRA), in far less memory; its own weights learn no
+        more. Experts stay numbers.
+
+        Parameters
+        ----------
+        to
+            ``"nf4"``, ``"int8"`` or ``"int4"``: a model with numbers is quantized as
+            :meth:`from_pretrained` does it with that dtype. Left out: :meth:`quantize` did so.
+
+        Raises
+        ------
+        ConfigError
+            The model is not quantized, or otherwise than asked for; it lives on a GPU or has
+            adapters.
+        DataError
+            Its parameters were changed since it was quantized, or hold NaN or infinity.
+
+        Examples
+        --------
+        >>> model = Model.from_preset("nima", vocab_size=512)
+        >>> model.hold_blocks("nf4")
+        >>> model.add_adapter("lora", rank=4)
+        """
+        from omnima.quantization import held
+
+        if self.adapters:
+            raise ConfigError(
+                f"The adapters {', '.join(self.adapters)} stand at the model as it is: remove them "
+                "first."
+            )
+        if self.device != "cpu":
+            raise ConfigError(f"Matrices are held in blocks on the CPU, not on {self.device}.")
+        if to is not None and self.quantization is None:
+            chosen = held.holding(self.config.to_dict(), to)
+            numbers = dict(self.named_parameters())
+            blocks = {
+                name: held.blocks_of(numbers[name].detach(), format, name)
+                for name, format in chosen.formats.items()
+            }
+        else:
+            chosen = held.as_stored(self.quantization, "The model", to)
+            if self.core.held or self.quantization is None:
+                return
+            self.quantization.check_unchanged(dict(self.named_parameters()))
+            blocks = dict(self.quantization.blocks)
+        self._decoder = held.held_decoder(self.core, chosen.formats, blocks)
+        self.quantization = chosen.of(self._decoder)
 
     def add_tokens(
         self,
@@ -286,6 +374,11 @@ class Model(Adaptable, Shared):
             raise ConfigError(
                 f"The adapters {', '.join(self.adapters)} stand at the model as it is: remove them "
                 "first, or merge and drop them."
+            )
+        if self.core.held:
+            raise ConfigError(
+                "The matrices of this model are held in blocks, to which no rows are added: grow "
+                "the model that they were made of."
             )
         rows = rows_of(vocab_size, multiple_of)
         self._decoder, self.config = grown(
@@ -429,7 +522,10 @@ class Model(Adaptable, Shared):
         return made
 
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
-        """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor."""
+        """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor.
+
+        Matrices that are held in blocks are not among them: see :meth:`hold_blocks`.
+        """
         return self.core.named_parameters()
 
     @property
@@ -460,8 +556,14 @@ class Model(Adaptable, Shared):
 
 
 def _check_dtype(dtype: str, device: str, activations: str) -> None:
-    if dtype not in ("float32", "auto", "bfloat16"):
-        raise ConfigError(f'dtype is "{dtype}"; the choices are float32, auto and bfloat16.')
+    choices = ("float32", "auto", "bfloat16", *_HELD)
+    if dtype not in choices:
+        raise ConfigError(f'dtype is "{dtype}"; the choices are {", ".join(choices)}.')
+    if dtype in _HELD and device != "cpu":
+        raise ConfigError(
+            f'dtype="{dtype}" holds matrices in blocks on the CPU, not on {device}: take "float32" '
+            "there."
+        )
     if activations not in ("float32", "bf16", "int8"):
         raise ConfigError(
             f'activations is "{activations}"; the choices are float32, bf16 and int8.'

@@ -67,7 +67,7 @@ PYTHON = {
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
-    | {"_growth", "adapters", "planning", "profiling"},
+    | {"_growth", "adapters", "planning", "profiling", "quantization"},
     "doctor": BASE | {"config", "planning"},
     "benchmarking": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "quantization"},

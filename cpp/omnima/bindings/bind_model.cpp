@@ -66,14 +66,30 @@ void bind_model(py::module_& module) {
   py::class_<Decoder, std::shared_ptr<Decoder>> decoder(module, "Decoder",
                                                         "A decoder-only language model.");
   decoder
-      .def(py::init<const DecoderConfig&, std::optional<std::uint64_t>, const std::string&>(),
-           py::arg("config"), py::arg("seed") = 0, py::arg("device") = "cpu", unlocked,
-           "Weights are drawn from the seed; with None they hold anything, to be overwritten.")
+      .def(
+          py::init<const DecoderConfig&, std::optional<std::uint64_t>, const std::string&,
+                   const std::map<std::string, std::string>&>(),
+          py::arg("config"), py::arg("seed") = 0, py::arg("device") = "cpu",
+          py::arg("held") = std::map<std::string, std::string>{}, unlocked,
+          "Weights are drawn from the seed; with None they hold anything, to be overwritten. held: "
+          "matrices by name that are held in blocks of a format, which `hold` brings; they do not "
+          "learn.")
+      .def("hold", &Decoder::hold, py::arg("name"), py::arg("blocks"),
+           "The blocks of such a matrix, uint8 [outputs, bytes of a row], whose memory it shares.")
+      .def_property_readonly(
+          "held",
+          [](const Decoder& self) {
+            std::vector<Described> all;
+            for (auto& each : self.held()) all.emplace_back(each.name, each.format, each.blocks);
+            return all;
+          },
+          "Triples of name, format and blocks of the matrices that are held so.")
       .def_property_readonly("config", &Decoder::config)
       .def("num_parameters", &Decoder::num_parameters,
            "Number of parameters; tied ones count once.")
       .def("named_parameters", &Decoder::named_parameters,
-           "Pairs of name and float32 leaf tensor, each a view of the one flat buffer.")
+           "Pairs of name and float32 leaf tensor, each a view of the one flat buffer; but for "
+           "matrices that are held in blocks.")
       .def(
           "logits", [](Decoder& self, const at::Tensor& ids) { return self.logits(ids); },
           py::arg("ids"), unlocked,

@@ -75,7 +75,7 @@ std::vector<std::int64_t> labels_a_row(const at::Tensor& labels) {
 }  // namespace
 
 Decoder::Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
-                 const std::string& device)
+                 const std::string& device, const std::map<std::string, std::string>& held)
     : config_(config) {
   config_.check();
   const auto& c = config_;
@@ -145,6 +145,7 @@ Decoder::Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
     arena_.add_factor(head_);
   }
   prediction_heads_ = PredictionHeads(arena_, c, std, output_std);
+  hold_in(held);
   arena_.build(seed, at::Device(device));
   if (c.positions == "rotary") {
     // Those of a sequence in the original context; longer ones may have tables of their own.
@@ -158,9 +159,45 @@ Decoder::Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
   }
 }
 
+void Decoder::hold_in(const std::map<std::string, std::string>& formats) {
+  auto slots = arena_.factors();
+  slots.push_back(tokens_);
+  for (const auto& [name, format] : formats) {
+    bool found = false;
+    for (const nn::Slot slot : slots) {
+      for (std::int64_t i = slot.first; i < slot.first + slot.count && !found; ++i) {
+        found = arena_.parameters()[i].name == name && name.find(".experts.") == std::string::npos;
+        if (found) arena_.hold_in(i, quant::format_named(format));
+      }
+    }
+    require<core::ConfigError>(found, "\"", name, "\" cannot be held in blocks: linear layers, ",
+                               "embedding and head can, experts cannot.");
+  }
+}
+
+void Decoder::hold(const std::string& name, const at::Tensor& blocks) {
+  for (std::size_t i = 0; i < arena_.parameters().size(); ++i) {
+    if (arena_.parameters()[i].name == name) {
+      return arena_.hold(static_cast<std::int64_t>(i), blocks);
+    }
+  }
+  throw core::ConfigError("The model has no parameter \"" + name + "\" to be held in blocks.");
+}
+
+std::vector<Decoder::Held> Decoder::held() const {
+  std::vector<Held> all;
+  for (std::size_t i = 0; i < arena_.parameters().size(); ++i) {
+    const nn::Parameter& each = arena_.parameters()[i];
+    if (each.held == nullptr) continue;
+    all.push_back({each.name, each.held->name, arena_.blocks(static_cast<std::int64_t>(i))});
+  }
+  return all;
+}
+
 std::vector<std::pair<std::string, at::Tensor>> Decoder::named_parameters() const {
   std::vector<std::pair<std::string, at::Tensor>> all;
   for (std::size_t i = 0; i < arena_.parameters().size(); ++i) {
+    if (arena_.parameters()[i].held != nullptr) continue;
     all.emplace_back(arena_.parameters()[i].name, arena_.leaf(static_cast<int64_t>(i)));
   }
   return all;

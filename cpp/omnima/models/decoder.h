@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,9 +22,18 @@ namespace omnima::models {
 class Decoder {
  public:
   // Weights are drawn from `seed`; without one they are to be overwritten before any use. device:
-  // "cpu" or "cuda".
+  // "cpu" or "cuda". The matrices that `held` names are held in blocks of these formats (on the
+  // CPU), which hold() brings: linear layers, embedding and head, but for experts. They do not
+  // learn.
   Decoder(const DecoderConfig& config, std::optional<std::uint64_t> seed,
-          const std::string& device = "cpu");
+          const std::string& device = "cpu", const std::map<std::string, std::string>& held = {});
+
+  void hold(const std::string& name, const at::Tensor& blocks);
+  struct Held {
+    std::string name, format;
+    at::Tensor blocks;
+  };
+  std::vector<Held> held() const;
 
   const DecoderConfig& config() const { return config_; }
   nn::Arena& arena() { return arena_; }
@@ -31,8 +41,9 @@ class Decoder {
   // Those that stand at its linear layers. While there are any, its own weights rest.
   nn::Adapters& adapters() { return adapters_; }
   const nn::Adapters& adapters() const { return adapters_; }
+  // But for those that are held in blocks.
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const;
-  int64_t num_parameters() const { return arena_.size(); }
+  int64_t num_parameters() const { return arena_.numbers(); }
 
   // ids int64 [batch, time] -> float32 [batch, time, vocab].
   // With adapters the compute's `adapted` says whether they are prepared.
@@ -107,6 +118,7 @@ class Decoder {
     std::optional<nn::Moe> moe{};  // in the mlp's place
   };
 
+  void hold_in(const std::map<std::string, std::string>& formats);
   ops::Positions positions(const at::Tensor& ids, const at::Tensor& segments) const;
   // What the heads read of each token, [batch, time, hidden], and the pass that made it.
   std::pair<at::Tensor, nn::Pass> read(const at::Tensor& ids, const nn::Compute& compute) const;

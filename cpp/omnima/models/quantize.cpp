@@ -163,6 +163,9 @@ class Quantizer {
   }
 
   void check() const {
+    require<ConfigError>(!model_.arena().holds(),
+                         "The model's matrices are held in blocks already: quantize the model that "
+                         "they were made of.");
     for (const auto& [name, format_name] : options_.formats) {
       const auto found = places_.find(name);
       require<ConfigError>(found != places_.end(), "There is no parameter \"", name,

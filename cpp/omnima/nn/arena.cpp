@@ -3,14 +3,17 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "omnima/core/error.h"
 #include "omnima/core/huge_pages.h"
+#include "omnima/nn/held_blocks.h"
 #include "omnima/ops/product.h"
 
 namespace omnima::nn {
@@ -32,11 +35,21 @@ Slot Arena::add(Parameter parameter) {
   return {static_cast<int64_t>(parameters_.size()) - 1, 1};
 }
 
+void Arena::hold_in(int64_t index, const quant::Format& format) {
+  Parameter& parameter = parameters_.at(index);
+  core::require(!weights_.defined(), "Parameter ", parameter.name, " has numbers already.");
+  core::require<core::ConfigError>(
+      parameter.sizes.size() == 2 && parameter.sizes[1] % format.numbers == 0, "The parameter \"",
+      parameter.name, "\" of the shape ", at::IntArrayRef(parameter.sizes),
+      " does not lie in blocks of ", format.name, ", which hold ", format.numbers, " numbers.");
+  parameter.held = &format;
+}
+
 void Arena::build(std::optional<std::uint64_t> seed, const at::Device& device) {
   int64_t offset = 0;
   for (const bool matrices : {true, false}) {
     for (auto& parameter : parameters_) {
-      if (parameter.is_matrix() != matrices) continue;
+      if (parameter.is_matrix() != matrices || parameter.held != nullptr) continue;
       parameter.offset = offset;
       offset += parameter.size();
     }
@@ -47,7 +60,15 @@ void Arena::build(std::optional<std::uint64_t> seed, const at::Device& device) {
   if (weights_.is_cpu()) core::prefer_huge_pages(weights_.mutable_data_ptr(), weights_.nbytes());
   if (seed) draw(*seed, weights_);
   weights_ = weights_.to(device);
+  core::require<core::ConfigError>(!holds() || weights_.is_cpu(),
+                                   "Matrices are held in blocks on the CPU, not on ",
+                                   weights_.device().str(), ".");
+  blocks_.resize(parameters_.size());
   for (const auto& parameter : parameters_) {
+    if (parameter.held != nullptr) {
+      leaves_.push_back(stand_in(parameter.sizes, at::kFloat));
+      continue;
+    }
     at::Tensor leaf = weights_.narrow(0, parameter.offset, parameter.size()).view(parameter.sizes);
     leaves_.push_back(leaf.detach().set_requires_grad(true));
   }
@@ -56,6 +77,7 @@ void Arena::build(std::optional<std::uint64_t> seed, const at::Device& device) {
 void Arena::draw(std::uint64_t seed, const at::Tensor& flat) const {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& parameter = parameters_[i];
+    if (parameter.held != nullptr) continue;
     at::Tensor values = flat.narrow(0, parameter.offset, parameter.size());
     if (parameter.init_std > 0) {
       auto generator = at::detail::createCPUGenerator(seed * 1000003ULL + i);
@@ -64,6 +86,24 @@ void Arena::draw(std::uint64_t seed, const at::Tensor& flat) const {
       values.fill_(parameter.init_value);
     }
   }
+}
+
+void Arena::hold(int64_t index, const at::Tensor& blocks) {
+  const Parameter& parameter = parameters_.at(index);
+  core::require(parameter.held != nullptr, "The parameter \"", parameter.name,
+                "\" is not held in blocks.");
+  blocks_.at(index) =
+      quant::matrix_of(*parameter.held, blocks, parameter.sizes[0], parameter.sizes[1]).blocks;
+}
+
+bool Arena::holds() const {
+  return std::any_of(parameters_.begin(), parameters_.end(),
+                     [](const Parameter& each) { return each.held != nullptr; });
+}
+
+int64_t Arena::numbers() const {
+  return std::accumulate(parameters_.begin(), parameters_.end(), int64_t{0},
+                         [](int64_t sum, const Parameter& each) { return sum + each.size(); });
 }
 
 std::vector<Slot> Arena::factors() const {
@@ -75,7 +115,9 @@ std::vector<Slot> Arena::factors() const {
 void Arena::set_learning(bool learns) {
   learns_ = learns;
   if (!learns) gradients_.clear();
-  for (auto& leaf : leaves_) leaf.set_requires_grad(learns);
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    leaves_[i].set_requires_grad(learns && parameters_[i].held == nullptr);
+  }
 }
 
 const at::Tensor& Arena::gradients() {
@@ -112,7 +154,7 @@ const at::Tensor& Arena::shadow(at::ScalarType type) {
 }
 
 bool Arena::packs() const {
-  return weights_.is_cpu() && size() <= kLargestPacked && !ops::reference_mode();
+  return weights_.is_cpu() && numbers() <= kLargestPacked && !holds() && !ops::reference_mode();
 }
 
 void Arena::make_packed(at::ScalarType type, bool with_backward) {
@@ -173,9 +215,52 @@ bool Arena::is_frozen(Slot slot) const {
   return std::all_of(first, first + slot.count, [](bool frozen) { return frozen; });
 }
 
+bool Arena::is_held(Slot slot) const {
+  const auto first = parameters_.begin() + slot.first;
+  return std::any_of(first, first + slot.count,
+                     [](const Parameter& each) { return each.held != nullptr; });
+}
+
+// What is held in blocks, and beside it what is not, as one.
+std::shared_ptr<const ops::HeldMatrix> Arena::held(Slot slot) const {
+  std::vector<quant::Matrix> parts;
+  for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
+    const Parameter& parameter = parameters_[i];
+    if (parameter.held == nullptr) {
+      parts.push_back(quant::matrix_of(leaves_[i].detach()));
+      continue;
+    }
+    core::require(blocks_[i].defined(), "The blocks of \"", parameter.name,
+                  "\" were not given: the model cannot compute yet.");
+    parts.push_back({parameter.held, blocks_[i], parameter.sizes[0], parameter.sizes[1]});
+  }
+  return std::make_shared<HeldBlocks>(std::move(parts));
+}
+
+at::Tensor Arena::values(Slot slot) const {
+  if (!is_held(slot)) return view(weights_, slot);
+  const auto matrix = held(slot);
+  const at::Tensor numbers = at::empty({matrix->rows(), matrix->columns()}, at::kFloat);
+  matrix->write(0, numbers);
+  return numbers;
+}
+
+at::Tensor Arena::stand_in(std::vector<int64_t> sizes, at::ScalarType type) const {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  return at::full({}, nan, weights_.options().dtype(type)).expand(sizes);
+}
+
 ops::Weight Arena::weight(Slot slot, const Compute& compute) const {
   ops::Weight weight;
   if (slot.count == 0) return weight;
+  if (is_held(slot)) {
+    weight.held = held(slot);
+    weight.compute = stand_in({weight.held->rows(), weight.held->columns()}, compute.dtype);
+    for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
+      weight.leaves.push_back(leaves_[i].detach());
+    }
+    return weight;
+  }
   const bool frozen = compute.direct_gradients && is_frozen(slot);
   for (int64_t i = slot.first; i < slot.first + slot.count; ++i)
     weight.leaves.push_back(frozen ? leaves_[i].detach() : leaves_[i]);

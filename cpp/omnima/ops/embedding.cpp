@@ -64,6 +64,12 @@ struct EmbeddingFunction : torch::autograd::Function<EmbeddingFunction> {
 at::Tensor embedding(const at::Tensor& ids, const Weight& weight) {
   core::require(ids.scalar_type() == at::kLong, "embedding takes int64 ids, not ",
                 c10::toString(ids.scalar_type()), ".");
+  if (weight.held) {
+    const core::Scope scope("embedding.forward", 0, 2.0 * ids.numel() * weight.held->columns());
+    auto sizes = ids.sizes().vec();
+    sizes.push_back(weight.held->columns());
+    return rows_of(*weight.held, ids.reshape({-1}), weight.compute.scalar_type()).view(sizes);
+  }
   if (const auto* device = device_ops(weight.compute)) return device->embedding(ids, weight);
   return EmbeddingFunction::apply(weight.leaves[0], ids, weight);
 }

@@ -68,6 +68,55 @@ void check_labels(const at::Tensor& labels, int64_t vocab) {
   }
 }
 
+constexpr int64_t kPartNumbers = 1 << 21;
+
+// The products with the weight. Of one that is held otherwise a few rows at a time become numbers.
+class Head {
+ public:
+  explicit Head(const Weight& weight)
+      : numbers_(weight.compute),
+        packed_forward_(weight.packed_forward),
+        packed_backward_(weight.packed_backward),
+        held_(weight.held) {
+    if (!held_) return;
+    numbers_ = held_->as_they_lie(weight.compute.scalar_type());
+    type_ = weight.compute.scalar_type();
+    part_ = std::max<int64_t>(1, kPartNumbers / held_->columns());
+  }
+
+  // logits = x W^T
+  void forward(const at::Tensor& logits, const at::Tensor& x) const {
+    if (numbers_.defined()) {
+      return product_out_packed(logits, x, numbers_.t(), packed_forward_);
+    }
+    for_parts([&](int64_t first, const at::Tensor& rows) {
+      product_out(logits.narrow(1, first, rows.size(0)), x, rows.t());
+    });
+  }
+  // dx = dlogits W
+  void backward(const at::Tensor& dx, const at::Tensor& dlogits) const {
+    if (numbers_.defined()) return product_out_packed(dx, dlogits, numbers_, packed_backward_);
+    const at::Tensor sum = at::zeros(dx.sizes(), dx.options().dtype(at::kFloat));
+    for_parts([&](int64_t first, const at::Tensor& rows) {
+      add_product(sum, dlogits.narrow(1, first, rows.size(0)), rows);
+    });
+    at::Tensor(dx).copy_(sum);
+  }
+
+ private:
+  template <class F>
+  void for_parts(F f) const {
+    for (int64_t first = 0; first < held_->rows(); first += part_) {
+      f(first, numbers_of(*held_, first, std::min(part_, held_->rows() - first), type_));
+    }
+  }
+
+  at::Tensor numbers_, packed_forward_, packed_backward_;  // numbers_ undefined: made in parts
+  std::shared_ptr<const HeldMatrix> held_;
+  at::ScalarType type_ = at::kFloat;
+  int64_t part_ = 0;
+};
+
 struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& leaf, const Weight& weight, const at::Tensor& labels,
@@ -89,12 +138,13 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                                          static_cast<float>(terms.z_loss)};
     const int64_t share = std::min(rows, chunk_rows(vocab));
     at::Tensor buffer = at::empty({share, vocab}, hidden.options());
+    const Head head(weight);
     double total = 0;
     for (int64_t start = 0; start < rows; start += share) {
       const int64_t count = std::min(share, rows - start);
       const at::Tensor x = hidden.narrow(0, start, count);
       at::Tensor logits = buffer.narrow(0, 0, count);
-      product_out_packed(logits, x, weight.compute.t(), weight.packed_forward);
+      head.forward(logits, x);
       const auto* label = labels.const_data_ptr<int64_t>() + start;
       total += by_dtype(hidden, "linear_cross_entropy", [&]<class T>(T*) {
         return chunk_loss<T>(logits, label, with_gradient || terms.changes_loss(),
@@ -102,7 +152,7 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
       });
       if (!with_gradient) continue;
       at::Tensor dx = dhidden.narrow(0, start, count);
-      product_out_packed(dx, logits, weight.compute, weight.packed_backward);
+      head.backward(dx, logits);
       if (learns) add_outer(dweight, logits, x);
     }
     context->saved_data["dhidden"] = dhidden;

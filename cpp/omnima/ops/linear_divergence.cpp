@@ -137,6 +137,17 @@ void check_speaker(const Speaker& speaker, const at::Tensor& labels) {
                 labels.sizes(), ".");
 }
 
+// The whole head in numbers, where it is held in another form.
+Speaker in_numbers(Speaker speaker) {
+  Weight& head = speaker.head;
+  if (!head.held) return speaker;
+  const at::Tensor lies = head.held->as_they_lie(head.compute.scalar_type());
+  head.compute = lies.defined() ? lies : plain_leaf(head);
+  head.leaves = {head.compute};
+  head.held = nullptr;
+  return speaker;
+}
+
 }  // namespace
 
 void Divergence::check() const {
@@ -150,9 +161,10 @@ void Divergence::check() const {
   core::check_field({"temperature", 1.0, "that logits are divided by", 1e-3, 1e3}, temperature);
 }
 
-at::Tensor linear_divergence(const Speaker& model, const Speaker& teacher, const at::Tensor& labels,
-                             double scale, const Divergence& divergence) {
+at::Tensor linear_divergence(const Speaker& given, const Speaker& given_teacher,
+                             const at::Tensor& labels, double scale, const Divergence& divergence) {
   divergence.check();
+  const Speaker model = in_numbers(given), teacher = in_numbers(given_teacher);
   check_speaker(model, labels);
   check_speaker(teacher, labels);
   const int64_t mine = model.head.compute.size(0), theirs = teacher.head.compute.size(0);

@@ -35,7 +35,8 @@ at::Tensor times_weight(const at::Tensor& rows, const at::Tensor& weight,
 }  // namespace
 
 LinearRows::LinearRows(const Weight& weight, const Weight& bias, const Adapted& adapted)
-    : weight_(weight.compute),
+    : held_(weight.held),
+      weight_(weight.compute),
       packed_forward_(weight.packed_forward),
       packed_backward_(weight.packed_backward),
       weight_grad_(weight.grad),
@@ -49,12 +50,12 @@ LinearRows::LinearRows(const Weight& weight, const Weight& bias, const Adapted& 
 
 at::Tensor LinearRows::product_rows(const at::Tensor& rows) const {
   const auto scope = product_scope("linear.forward", rows, weight_);
-  return times_weight(rows, weight_.t(), packed_forward_);
+  return times_weight(rows, weight().t(), packed_forward_);
 }
 
 at::Tensor LinearRows::through_weight(const at::Tensor& rows) const {
   const auto scope = product_scope("linear.backward", rows, weight_);
-  return times_weight(rows, weight_, packed_backward_);
+  return times_weight(rows, weight(), packed_backward_);
 }
 
 at::Tensor LinearRows::forward(const at::Tensor& x, at::Tensor* kept) const {

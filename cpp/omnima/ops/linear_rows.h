@@ -31,7 +31,10 @@ class LinearRows {
  private:
   at::Tensor product_rows(const at::Tensor& rows) const;
   at::Tensor through_weight(const at::Tensor& rows) const;
+  // The weight's numbers, for one product.
+  at::Tensor weight() const { return held_ ? numbers_of(*held_, weight_.scalar_type()) : weight_; }
 
+  std::shared_ptr<const HeldMatrix> held_;
   at::Tensor weight_, packed_forward_, packed_backward_, weight_grad_;
   at::Tensor bias_, bias_grad_;
   std::vector<int64_t> weight_sizes_, bias_sizes_;

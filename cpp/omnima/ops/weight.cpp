@@ -60,6 +60,7 @@ void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x
 }
 
 at::Tensor plain_leaf(const Weight& weight) {
+  if (weight.held) return numbers_of(*weight.held, weight.compute.scalar_type()).clone();
   if (weight.frozen()) return weight.leaves[0];
   return weight.direct() ? DirectLeafFunction::apply(weight.leaves[0], weight.grad)
                          : weight.leaves[0];

@@ -4,7 +4,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <vector>
+
+#include "omnima/ops/held_matrix.h"
 
 namespace omnima::ops {
 
@@ -16,6 +19,9 @@ struct Weight {
   // compute^T and compute as pack_right leaves them, where a step packed its weights; else
   // undefined.
   at::Tensor packed_forward{}, packed_backward{};
+  // Where the numbers are held in another form. The leaves and `compute` stand in for them: they
+  // have type and shape, and nothing but NaN, so that who does not know of this goes wrong loudly.
+  std::shared_ptr<const HeldMatrix> held{};
 
   bool direct() const { return grad.defined(); }
   // Whether no gradient is asked for: the leaves are detached then.
@@ -28,7 +34,8 @@ std::vector<int64_t> leaf_sizes(const Weight& weight);
 // grad += dy^T x, in the precision of the inputs.
 void add_outer(const at::Tensor& grad, const at::Tensor& dy, const at::Tensor& x);
 
-// The first leaf for a plain ATen operator; its gradient goes where the weight's own would go.
+// The first leaf for a plain ATen operator; its gradient goes where the weight's own would go. Of a
+// matrix that is held otherwise all its numbers, of the type of `compute`.
 at::Tensor plain_leaf(const Weight& weight);
 
 // Whether operators on x run their plain ATen meaning: elsewhere than on the CPU, in float16, and

@@ -21,6 +21,17 @@ std::int64_t rows_for_a_thread(const Matrix& matrix) {
   return std::max<std::int64_t>(1, kGrain / matrix.inputs);
 }
 
+template <class T>
+void write_rows(const Matrix& matrix, std::int64_t first, std::int64_t count, T* out) {
+  require<DataError>(first >= 0 && count >= 0 && first + count <= matrix.outputs, "Rows ", first,
+                     " to ", first + count, " of a matrix that has ", matrix.outputs, ".");
+  const std::int64_t blocks = matrix.inputs / matrix.format->numbers;
+  at::parallel_for(0, count, rows_for_a_thread(matrix), [&](std::int64_t begin, std::int64_t end) {
+    kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(first + begin),
+                               (end - begin) * blocks, out + begin * matrix.inputs);
+  });
+}
+
 }  // namespace
 
 Matrix matrix_of(const Format& format, const at::Tensor& bytes, std::int64_t outputs,
@@ -58,13 +69,12 @@ at::Tensor dequantized_rows(const Matrix& matrix, std::int64_t first, std::int64
 }
 
 void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t count, float* out) {
-  require<DataError>(first >= 0 && count >= 0 && first + count <= matrix.outputs, "Rows ", first,
-                     " to ", first + count, " of a matrix that has ", matrix.outputs, ".");
-  const std::int64_t blocks = matrix.inputs / matrix.format->numbers;
-  at::parallel_for(0, count, rows_for_a_thread(matrix), [&](std::int64_t begin, std::int64_t end) {
-    kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(first + begin),
-                               (end - begin) * blocks, out + begin * matrix.inputs);
-  });
+  write_rows(matrix, first, count, out);
+}
+
+void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t count,
+                     kernels::bfloat16* out) {
+  write_rows(matrix, first, count, out);
 }
 
 }  // namespace omnima::quant

@@ -31,5 +31,8 @@ Matrix matrix_of(const at::Tensor& numbers);
 at::Tensor dequantized_rows(const Matrix& matrix, std::int64_t first, std::int64_t count);
 // Writes the numbers of those rows, on all threads.
 void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t count, float* out);
+// The same, each rounded to the nearest bfloat16.
+void dequantize_rows(const Matrix& matrix, std::int64_t first, std::int64_t count,
+                     kernels::bfloat16* out);
 
 }  // namespace omnima::quant

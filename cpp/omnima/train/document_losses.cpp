@@ -103,7 +103,7 @@ DocumentLosses document_losses(models::Decoder& model, std::span<const std::int6
               : static_cast<std::size_t>(std::max<std::int64_t>(1, kBatchTokens / longest));
     const auto part = std::span(documents).subspan(first, std::min(rows, documents.size() - first));
     const data::Batch batch = batch_of(part, tokens, start_id);
-    const Slicing slicing{row_workers(batch.rows, model.arena().size(), device),
+    const Slicing slicing{row_workers(batch.rows, model.arena().numbers(), device),
                           std::clamp<std::int64_t>(most_logits / vocab, 1, 1024)};
     sum_over_rows(batch_tensors(batch, device), slicing, false, [&](const Slice& slice) {
       const at::Tensor each =

@@ -111,6 +111,9 @@ TrainStep::TrainStep(std::shared_ptr<models::Decoder> model, const StepOptions& 
   require<core::ConfigError>(adapter_ != nullptr || model_->adapters().empty(),
                              "No adapter learns: one alone must be in use, counted once. Say which "
                              "with set_adapters({name: 1.0}).");
+  require<core::ConfigError>(adapter_ != nullptr || !model_->arena().holds(),
+                             "The model's matrices are held in blocks, which do not learn: add an "
+                             "adapter, or load the model with its numbers.");
   if (optimizer_->averages()) {
     require<core::ConfigError>(options.schedule == "constant", options.optimizer,
                                " needs no schedule: give schedule constant (with a warmup), not ",
@@ -153,13 +156,15 @@ nn::Compute TrainStep::compute() const {
 }
 
 std::int64_t TrainStep::workers(const data::Batch& batch) const {
-  return row_workers(batch.rows, model_->arena().size(), model_->arena().weights().device());
+  return row_workers(batch.rows, model_->arena().numbers(), model_->arena().weights().device());
 }
 
 // A slice pays for packing the weights unless they are packed already (13.8M parameters in bf16:
-// the same speed with 512 and 1,024 tokens, and 60 MiB less memory).
+// the same speed with 512 and 1,024 tokens, and 60 MiB less memory). Who holds the weights in blocks
+// has little memory to spend.
 Slicing TrainStep::slicing(const data::Batch& batch) const {
-  return {workers(batch), model_->arena().packs() ? 512 : 1024};
+  const nn::Arena& base = model_->arena();
+  return {workers(batch), base.packs() || base.holds() ? 512 : 1024};
 }
 
 // No worker has less than a pair.

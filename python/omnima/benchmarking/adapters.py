@@ -18,8 +18,9 @@ from omnima.benchmarking.systems import TUNING
 from omnima.errors import ConfigError
 
 _CONTEXT, _ROWS, _RANK = 512, 4, 16
-#: Methods that PEFT has with the same arithmetic.
-METHODS = ("lora", "rslora", "dora", "pissa", "olora")
+#: Methods that PEFT has with the same arithmetic; with qlora, LoRA beside a model in NF4, it trains
+#: the LoRA beside numbers.
+METHODS = ("lora", "qlora", "rslora", "dora", "pissa", "olora")
 
 
 def benchmark_adapter(
@@ -52,7 +53,8 @@ def benchmark_adapter(
         with the same first half, whose second halves are the answers; the reference is part of the
         step.
     method
-        "lora", "rslora", "dora", "pissa" or "olora"; sft and dpo: also "full".
+        "lora", "qlora" (the model in NF4; PEFT's beside it is lora), "rslora", "dora", "pissa" or
+        "olora"; sft and dpo: also "full".
     rank
         Of the adapter, which counts twice its rank / rank times.
     context, batch_size

@@ -45,7 +45,7 @@ def bench(
     method: str | None = typer.Option(
         None,
         help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits; "
-        "lora, sft, dpo: lora, rslora, dora, pissa or olora; sft, dpo: or full",
+        "lora, sft, dpo: lora, qlora, rslora, dora, pissa or olora; sft, dpo: or full",
     ),
     rank: int | None = typer.Option(None, help="lora, sft, dpo: of the adapter; 16 by default"),
     group_size: int | None = typer.Option(None, help="quantize: numbers that share a scale"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import ConfigError, DataError
 from omnima.hub import names
 from omnima.hub.naming import Names
+from omnima.hub.strict_json import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,6 +129,15 @@ def read_description(raw: Mapping[str, Any], path: Path) -> dict[str, Any] | Non
     ):
         raise DataError(f'{path}: "{KEY}.formats" must name the format of each quantized tensor.')
     return found
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether that is a directory of a model that we quantized; damaged ones are not."""
+    file = path / "config.json"
+    try:
+        return file.is_file() and read_description(read_json_object(file), file) is not None
+    except DataError:  # who reads it says what is wrong
+        return False
 
 
 def check_tensors(

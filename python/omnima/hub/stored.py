@@ -64,15 +64,24 @@ class StoredModel:
             tensors.append((name, stored, format_of(stored, self.formats.get(name))))
         return _core.FiniteLook(tensors)
 
-    def fill(self, parameters: Iterable[tuple[str, Tensor]], strict: bool = False) -> None:
+    def fill(
+        self,
+        parameters: Iterable[tuple[str, Tensor]],
+        strict: bool = False,
+        hold: Callable[[str, Tensor, str], None] | None = None,
+    ) -> None:
         """Write the numbers into a model's parameters, in one pass from the files.
 
         Parameters
         ----------
         parameters
-            All of a model's of this configuration, by name: float32, on any device.
+            All of a model's of this configuration, by name: float32, on any device. With `hold`
+            some may be left out.
         strict
             Refuse weights that hold NaN or infinity instead of warning.
+        hold
+            Takes those that are left out, one after the other: the name, the tensor as it is
+            stored, and its format.
 
         Raises
         ------
@@ -84,11 +93,13 @@ class StoredModel:
         room = dict(parameters)
         damaged = []
         for name, theirs, found in self.names.pieces(self.read, self.config):
-            finite = [
-                _fill(room.pop(ours), self.formats.get(name), stored)
-                for ours, stored in found.items()
-            ]
-            if not all(finite):
+            finite = True
+            for ours, stored in found.items():
+                if ours in room or hold is None:
+                    finite &= _fill(room.pop(ours), self.formats.get(name), stored)
+                else:
+                    hold(ours, stored, format_of(stored, self.formats.get(name)))
+            if not finite:
                 damaged.append(name)
             _core.forget(theirs)
         if room:
@@ -160,16 +171,21 @@ def format_of(stored: Tensor, of_bytes: str | None) -> str:
     return found
 
 
+def numbers_of(stored: Tensor, format: str) -> Tensor:
+    """A tensor of a file as numbers, which blocks of `format` become."""
+    from omnima import _core
+
+    if stored.is_floating_point():
+        return stored
+    numbers, size = _core.block_of(format)
+    shape = [*stored.shape[:-1], stored.shape[-1] // size * numbers]
+    return _core.dequantized(format, stored.contiguous(), shape)
+
+
 def _in_bfloat16(stored: Tensor, format: str) -> Tensor:
     import torch
 
-    from omnima import _core
-
-    if not stored.is_floating_point():
-        numbers, size = _core.block_of(format)
-        shape = [*stored.shape[:-1], stored.shape[-1] // size * numbers]
-        stored = _core.dequantized(format, stored, shape)
-    return stored.to(torch.bfloat16)
+    return numbers_of(stored, format).to(torch.bfloat16)
 
 
 def _fill(parameter: Tensor, format: str | None, stored: Tensor) -> bool:

@@ -126,7 +126,8 @@ def calibrate(
 def _depths(job: Job, device: str = "cpu") -> list[int]:
     """Layers of the models to measure: the whole one, or two stand-ins that are cut as it is."""
     layers = job.model.num_hidden_layers
-    if device != "cpu" or packs(job.model.num_parameters):
+    # Stand-ins have numbers, no blocks: a model that is held in those is measured itself.
+    if device != "cpu" or job.held is not None or packs(job.model.num_parameters):
         return [layers]
     for depth in range(1, layers - _APART):
         if stand_in(job.model, num_hidden_layers=depth).num_parameters > PACKED_PARAMETERS:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 SIDE_BY_SIDE_PARAMETERS = 8 << 20
 # nn/arena.cpp: up to so many parameters the weights are packed once a step.
 PACKED_PARAMETERS = 32 << 20
-# train/step.cpp: tokens of a slice where weights are packed already, and elsewhere.
+# train/step.cpp: tokens of a slice where weights are packed already or held in blocks, and
+# elsewhere.
 SLICE_TOKENS_PACKED, SLICE_TOKENS = 512, 1024
 # ops/linear_cross_entropy.cpp: logits of a chunk, and the bounds of its rows; side by side first.
 CHUNK_NUMBERS = {True: 1 << 22, False: 1 << 23}
@@ -53,7 +54,8 @@ def slices_of(job: Job, threads: int, device: str = "cpu") -> Slices:
         return Slices(1, job.rows, job.rows * job.context)
     count = job.model.num_parameters
     workers = threads if job.rows >= threads and count <= SIDE_BY_SIDE_PARAMETERS else 1
-    most = max(1, (SLICE_TOKENS_PACKED if packs(count) else SLICE_TOKENS) // job.context)
+    short = job.held is not None or packs(count)
+    most = max(1, (SLICE_TOKENS_PACKED if short else SLICE_TOKENS) // job.context)
     rows = min(most, -(-job.rows // workers))
     return Slices(workers, rows, rows * job.context)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import ConfigError
 
 if TYPE_CHECKING:
+    from omnima import _core
     from omnima.config import ModelConfig
 
 
@@ -37,6 +38,43 @@ def stand_in(model: ModelConfig, **changes: Any) -> ModelConfig:
             if field.name.startswith(bound) and field.name != "rope_theta"
         }
         return model.replace(**plain, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The matrices of a model that are held in blocks.
+
+    Attributes
+    ----------
+    numbers
+        How many numbers they stand for.
+    bytes
+        What they take.
+    at_once
+        The most numbers that are made of them for one product.
+    """
+
+    numbers: int
+    bytes: int
+    at_once: int
+
+    @classmethod
+    def of(cls, decoder: _core.Decoder) -> Held | None:
+        """What a decoder holds so; None: nothing."""
+        from omnima import _core
+
+        held = decoder.held
+        if not held:
+            return None
+        numbers = 0
+        for _, format, blocks in held:
+            of_block, size = _core.block_of(format)
+            numbers += blocks.numel() // size * of_block
+        values = decoder.config.values()
+        # Queries, keys and values are one product, gate and up are another.
+        inner = max(int(values["intermediate_size"]), int(values["hidden_size"]))
+        at_once = 2 * inner * int(values["hidden_size"])
+        return cls(numbers, sum(blocks.numel() for _, _, blocks in held), at_once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +113,8 @@ class Job:
         Bytes of the token shards that lie in memory while they are read.
     trained
         Parameters of the adapter that learns beside the model; None: the model's own learn.
+    held
+        What of the model is held in blocks (QLoRA); None: nothing.
     """
 
     model: ModelConfig
@@ -97,6 +137,7 @@ class Job:
     sample_tokens: int = 0
     text_bytes: int = 0
     trained: int | None = None
+    held: Held | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "fp16"):

@@ -19,7 +19,7 @@ from omnima.planning.core_facts import (
     packs,
     slices_of,
 )
-from omnima.planning.job import stand_in
+from omnima.planning.job import Held, stand_in
 
 if TYPE_CHECKING:
     from omnima.config import ModelConfig
@@ -62,16 +62,17 @@ def memory_by_part(job: Job, machine: Machine) -> dict[str, int]:
     count, slices = model.num_parameters, slices_of(job, machine.threads, machine.device)
     buffers = slices.workers
     activations = buffers * activation_bytes(job, slices, machine.device)
+    held = job.held or Held(0, 0, 0)
     return {
-        "weights": 4 * (count + (job.trained or 0)),
+        "weights": 4 * (count - held.numbers + (job.trained or 0)) + held.bytes,
         "gradients": 4 * job.learning * buffers,
         "optimizer": state_bytes(job) - offloaded_bytes(job, machine.device),
         "averages": _average_bytes(job, activations),
-        "bf16_shadow": 0 if job.precision == "fp32" else 2 * count,
+        "bf16_shadow": 0 if job.precision == "fp32" else 2 * (count - held.numbers),
         "packed_weights": packed_bytes(job, machine),
         "activations": activations,
         "logits": buffers * logits_bytes(job, slices, machine.device),
-        "workspace": workspace_bytes(job, slices, machine),
+        "workspace": workspace_bytes(job, slices, machine) + held.at_once * job.element,
         "data": _data_bytes(job),
         "cache": _cache_bytes(job),
         "runtime": machine.runtime_bytes,
@@ -148,7 +149,7 @@ def _state_bytes(model: ModelConfig, name: str) -> int:
 def packed_bytes(job: Job, machine: Machine) -> int:
     """Return the bytes of the weights as products read them, for forward and for backward."""
     number = packed_number_bytes(job.precision, machine.level)
-    if not packs(job.model.num_parameters, machine.device):
+    if job.held is not None or not packs(job.model.num_parameters, machine.device):
         return 0
 
     def panels(columns: int) -> int:

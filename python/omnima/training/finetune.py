@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omnima.errors import CheckpointError, ConfigError
 from omnima.training.curriculum import Scores
 from omnima.training.display import Display
-from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, FineTuneRecipe
+from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, QLORA, FineTuneRecipe
 from omnima.training.loop import Loop
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
@@ -95,8 +95,8 @@ def finetune(
     **options
         Keys of a recipe: ``objective`` (``"sft"``, ``"lm"``, ``"dpo"`` and the other preferences,
         ``"reward"``, ``"distill"`` with a ``teacher``), ``method`` (``"full"``, or that of
-        an adapter such as ``"lora"``, with ``rank``, ``alpha``, ``targets``), ``context``,
-        ``packed``,
+        an adapter such as ``"lora"``, with ``rank``, ``alpha``, ``targets``; ``"qlora"`` with
+        ``base`` holds the model in blocks), ``context``, ``packed``,
         ``val_fraction``, one of ``steps``, ``minutes`` and ``epochs``, ``batch_size``, ``lr``,
         ``seed`` and the others that ``omnima finetune --help`` shows.
 
@@ -174,7 +174,20 @@ def _open(recipe: FineTuneRecipe) -> Model:
 
     if recipe.model is None:
         raise ConfigError("No model: say which one to start from.")
-    return Model.from_pretrained(recipe.model, recipe.device)
+    return Model.from_pretrained(recipe.model, recipe.device, dtype=_dtype_of(recipe))
+
+
+def _dtype_of(recipe: FineTuneRecipe) -> str:
+    """How the model is loaded: in blocks for qlora, and for an adapter of a model that lies so."""
+    from omnima._places import find_model
+    from omnima.hub.quantized import is_quantized
+
+    assert recipe.model is not None
+    if recipe.method == "full" or (recipe.method != QLORA and recipe.device != "cpu"):
+        return "float32"
+    if is_quantized(find_model(recipe.model)):
+        return recipe.base or "stored"
+    return recipe.base or "nf4" if recipe.method == QLORA else "float32"
 
 
 def assemble(
@@ -270,9 +283,11 @@ def _choose_what_learns(recipe: FineTuneRecipe, model: Model) -> None:
             f"The model has an adapter already ({', '.join(model.adapters)}): merge or remove it, "
             "or train it with omnima.Trainer."
         )
+    if recipe.method == QLORA:
+        model.hold_blocks(recipe.base or (None if model.quantization else "nf4"))
     if recipe.method != "full":
         model.add_adapter(
-            recipe.method,
+            "lora" if recipe.method == QLORA else recipe.method,
             rank=recipe.rank,
             alpha=recipe.alpha,
             targets=recipe.targets or None,
@@ -429,9 +444,14 @@ def _losses_of(loop: Loop, side: str) -> list[float]:
 
 
 def fingerprint_of(model: Any) -> str:
-    """Return a hash of a model's weights, from two sums of each; to tell one model from another."""
+    """Return a hash of a model's weights, from two sums of each or from its blocks; to tell one
+    model from another.
+    """
     digest = hashlib.sha256()
     for name, each in model.named_parameters():
         values = each.detach().double()
         digest.update(f"{name} {values.sum().item()!r} {values.square().sum().item()!r}".encode())
+    for name, format, blocks in model.core.held:
+        digest.update(f"{name} {format}".encode())
+        digest.update(memoryview(blocks.numpy()))
     return digest.hexdigest()

@@ -11,10 +11,12 @@ from typing import Any
 
 from omnima.adapters import options as adapters
 from omnima.errors import ConfigError
+from omnima.quantization.plan import TARGETS
 from omnima.training.config import TrainConfig
 from omnima.training.schema import Field, check_bounds, fields_of, option, read_value, unknown_key
 
-METHODS = ("full", *adapters.METHODS)
+QLORA = "qlora"
+METHODS = ("full", *adapters.METHODS, QLORA)
 PREFERENCES = ("dpo", "ipo", "simpo", "orpo", "kto")
 OBJECTIVES = ("sft", "lm", *PREFERENCES, "reward", "distill")
 DIVERGENCES = ("forward", "reverse", "middle")
@@ -65,8 +67,15 @@ class FineTuneRecipe:
     )
     method: str = option(
         "full",
-        "which parameters learn: all of the model (full), or an adapter's beside it",
+        "which parameters learn: all of the model (full), or an adapter's beside it; qlora: lora "
+        "beside a model in blocks of 4 or 8 bits",
         choices=METHODS,
+    )
+    base: str | None = option(
+        None,
+        "qlora: what the model's matrices are held in; default: nf4, or as a quantized directory "
+        "has them",
+        choices=tuple(TARGETS),
     )
     rank: int | None = option(
         None,
@@ -177,6 +186,16 @@ class FineTuneRecipe:
             raise ConfigError(
                 f"freeze_layers={self.freeze_layers} is for method full: beside an adapter all "
                 "blocks stay as they are."
+            )
+        if self.base is not None and self.method != QLORA:
+            raise ConfigError(
+                f"base={self.base} is what method qlora holds the model in, not {self.method}: "
+                "leave it out."
+            )
+        if self.method == QLORA and self.device != "cpu":
+            raise ConfigError(
+                f"method qlora holds the model in blocks on the CPU, not on {self.device}: take "
+                "lora there."
             )
         defaults = fields_of(FineTuneRecipe)
         given = [

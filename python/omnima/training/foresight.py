@@ -21,6 +21,7 @@ from omnima.planning import (
     plan,
     this_machine,
 )
+from omnima.planning.job import Held
 from omnima.planning.machine import forget_peak, peak_memory
 from omnima.training.budget import FIRST_LOOK
 from omnima.training.config import TrainConfig
@@ -242,8 +243,11 @@ class Foresight:
         ConfigError
             The run does not fit.
         """
-        device = str(model.core.named_parameters()[0][1].device)
-        machine = this_machine(4 * int(model.core.num_parameters()), device)
+        device, held = model.device, Held.of(model.core)
+        size = 4 * int(model.core.num_parameters())
+        if held is not None:
+            size += held.bytes - 4 * held.numbers
+        machine = this_machine(size, device)
 
         each = getattr(data, "rows_each", 1)
 
@@ -261,7 +265,9 @@ class Foresight:
             if hasattr(data, "shape"):
                 rows, context = data.shape(rows, context)
             learning = model.num_trainable_parameters if model.adapters else None
-            return dataclasses.replace(job, rows=rows, context=context, trained=learning)
+            return dataclasses.replace(
+                job, rows=rows, context=context, trained=learning, held=held
+            )
 
         choice = kept_or_chosen(config, job_for, machine, directory, resume, each)
         config = config if choice is None else choice.apply(config)

@@ -2,8 +2,11 @@
 // every format and at every level of this machine.
 #include "omnima/kernels/cpu/block_gemv.h"
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -99,6 +102,43 @@ TEST_P(StoredProducts, WeightsAreWhatTheFormatSays) {
       for (std::size_t i = 0; i < wanted.size(); ++i) {
         ASSERT_EQ(numbers[static_cast<std::int64_t>(i)], wanted[i])
             << kernels::level_name(level) << ' ' << i;
+      }
+    }
+  }
+}
+
+// What 16 bits of a number are, by the nearest even: c10 has a rounding of its own.
+TEST_P(StoredProducts, WeightsAreRoundedToBfloat16) {
+  for (const std::int64_t count : {1, 2, 5, 16, 33}) {
+    const auto blocks = any_blocks(format_, count, 7);
+    const auto wanted = numbers_of(format_, blocks);
+    for (const Level level : kernels::levels()) {
+      kernels::Guarded<kernels::bfloat16> numbers(static_cast<std::int64_t>(wanted.size()));
+      kernels::dequantize_blocks(format_.blocks(), blocks.data(), count, numbers.data(), level);
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        ASSERT_EQ(numbers[static_cast<std::int64_t>(i)], float{c10::BFloat16(wanted[i])})
+            << kernels::level_name(level) << ' ' << i;
+      }
+    }
+  }
+}
+
+// Halves with infinities, a NaN, a tie and a number below the normal ones.
+TEST(StoredHalves, AreRoundedAtEveryLevel) {
+  std::vector<std::uint16_t> halves{0x7c00, 0xfc00, 0x7e01, 0x3c04, 0x3c0c, 0x0001, 0x8000, 0x7bff};
+  halves.resize(21, 0x34cd);
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(halves.data());
+  const auto count = static_cast<std::int64_t>(halves.size());
+  for (const Level level : kernels::levels()) {
+    kernels::Guarded<kernels::bfloat16> rounded(count);
+    kernels::dequantize_blocks(format_named("f16").blocks(), bytes, count, rounded.data(), level);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float number = c10::Half(halves[i], c10::Half::from_bits());
+      if (std::isnan(number)) {
+        EXPECT_EQ(rounded.data()[i].bits & 0x7fc0, 0x7fc0) << kernels::level_name(level);
+      } else {
+        EXPECT_EQ(rounded.data()[i].bits, c10::BFloat16(number).x)
+            << kernels::level_name(level) << i;
       }
     }
   }

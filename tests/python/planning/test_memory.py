@@ -52,9 +52,9 @@ def test_the_facts_are_those_of_the_core() -> None:
     workers = number("train/row_workers.cpp", r"kLargestModel = ([^;]+);")
     assert workers == core_facts.SIDE_BY_SIDE_PARAMETERS
     assert number("nn/arena.cpp", r"kLargestPacked = ([^;]+);") == core_facts.PACKED_PARAMETERS
-    step = r"packs\(\) \? (\d+) : \d+"
+    step = r"holds\(\) \? (\d+) : \d+"
     assert number("train/step.cpp", step) == core_facts.SLICE_TOKENS_PACKED
-    assert number("train/step.cpp", r"packs\(\) \? \d+ : (\d+)") == core_facts.SLICE_TOKENS
+    assert number("train/step.cpp", r"holds\(\) \? \d+ : (\d+)") == core_facts.SLICE_TOKENS
     loss = (CPP / "ops/linear_cross_entropy.cpp").read_text(encoding="utf-8")
     for line, side_by_side in zip(re.findall(r"std::clamp.*", loss), (True, False), strict=True):
         shift, low, high = map(int, re.findall(r"<< (\d+).*?(\d+), (\d+)\)", line)[0])

@@ -3,6 +3,7 @@
 #include "omnima/kernels/cpu/block_gemv.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "omnima/core/buffer.h"
 #include "omnima/kernels/cpu/gemv.h"
@@ -20,6 +21,14 @@ BlockKernels block_kernels_generic(const Blocks&) { return {}; }
 
 constexpr std::int64_t kTileBytes = 32 << 10;  // of float32 weights between two passes
 thread_local core::Buffer tile_buffer;
+
+// To nearest, ties to even; NaN stays NaN.
+bfloat16 round_to_bfloat16(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return {static_cast<std::uint16_t>(nan ? bits >> 16 | 0x40u : rounded)};
+}
 
 BlockKernels kernels_of(const Blocks& format, Level level) {
   static const Variants<BlockKernels (*)(const Blocks&)> table{
@@ -44,6 +53,22 @@ void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::in
                        float* out, Level level) {
   const BlockKernels own = kernels_of(format, level);
   write_numbers(format, own, blocks, count, out);
+}
+
+void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
+                       bfloat16* out, Level level) {
+  const BlockKernels own = kernels_of(format, level);
+  if (own.round != nullptr) return own.round(format, blocks, count, out);
+  const std::int64_t at_once = std::max<std::int64_t>(
+      1, kTileBytes / (format.numbers * static_cast<std::int64_t>(sizeof(float))));
+  for (std::int64_t first = 0; first < count; first += at_once) {
+    const std::int64_t here = std::min(at_once, count - first);
+    const std::int64_t numbers = here * format.numbers;
+    auto* tile =
+        static_cast<float*>(tile_buffer.get(static_cast<std::size_t>(numbers) * sizeof(float)));
+    write_numbers(format, own, blocks + first * format.bytes, here, tile);
+    std::transform(tile, tile + numbers, out + first * format.numbers, round_to_bfloat16);
+  }
 }
 
 void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end, Level level) {

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "omnima/kernels/cpu/cpu_features.h"
+#include "omnima/kernels/cpu/number_types.h"
 
 namespace omnima::kernels {
 
@@ -60,6 +61,9 @@ void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end,
 // Writes the numbers of `count` blocks.
 void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
                        float* out, Level level = active_level());
+// The same, each rounded to the nearest bfloat16.
+void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
+                       bfloat16* out, Level level = active_level());
 
 // What a level has for a format; null: nothing of its own.
 struct BlockKernels {
@@ -67,6 +71,8 @@ struct BlockKernels {
   void (*gemv)(const BlockGemv&, std::int64_t begin, std::int64_t end) = nullptr;
   void (*dequantize)(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
                      float* out) = nullptr;
+  void (*round)(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
+                bfloat16* out) = nullptr;
 };
 inline constexpr std::int64_t kBlockRows = 8;
 

@@ -247,8 +247,8 @@ void block_range(const BlockGemv& g, std::int64_t begin, std::int64_t end) {
   }
 }
 
-template <class V, template <class> class D>
-void write_super_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, float* out) {
+template <class V, template <class> class D, class Out>
+void write_super_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, Out* out) {
   using Decoder = D<V>;
   for (; count > 0; --count, blocks += Decoder::kBytes, out += Decoder::kNumbers) {
     const Decoder block(blocks);
@@ -259,8 +259,8 @@ void write_super_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t 
   }
 }
 
-template <class V, template <class> class D>
-void write_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, float* out) {
+template <class V, template <class> class D, class Out>
+void write_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count, Out* out) {
   using Decoder = D<V>;
   alignas(64) float halves[2 * kBlocksAtOnce];
   for (; count > 0; count -= kBlocksAtOnce) {
@@ -276,9 +276,8 @@ void write_blocks(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
   }
 }
 
-template <class V, template <class> class D>
-void write_groups(const Blocks& format, const std::uint8_t* blocks, std::int64_t count,
-                  float* out) {
+template <class V, template <class> class D, class Out>
+void write_groups(const Blocks& format, const std::uint8_t* blocks, std::int64_t count, Out* out) {
   using Decoder = D<V>;
   const GroupSizes sizes = Decoder::sizes(format);
   for (; count > 0; --count, blocks += format.bytes) {
@@ -293,38 +292,40 @@ void write_groups(const Blocks& format, const std::uint8_t* blocks, std::int64_t
   }
 }
 
-template <class V, auto kLoad>
-void write_short(const Blocks&, const std::uint8_t* numbers, std::int64_t count, float* out) {
+template <class V, auto kLoad, class Out>
+void write_short(const Blocks&, const std::uint8_t* numbers, std::int64_t count, Out* out) {
   std::int64_t i = 0;
   for (; i + V::kWidth <= count; i += V::kWidth) V::store(out + i, kLoad(numbers + 2 * i));
   if (i == count) return;
   std::uint8_t last[2 * V::kWidth] = {};
-  float floats[V::kWidth];
+  Out rest[V::kWidth];
   std::memcpy(last, numbers + 2 * i, 2 * static_cast<std::size_t>(count - i));
-  V::store(floats, kLoad(last));
-  std::memcpy(out + i, floats, sizeof(float) * static_cast<std::size_t>(count - i));
+  V::store(rest, kLoad(last));
+  std::memcpy(out + i, rest, sizeof(Out) * static_cast<std::size_t>(count - i));
 }
 
 template <class V, template <class> class D>
 BlockKernels of_blocks() {
-  return {block_range<BlockTile<V, D>>, write_blocks<V, D>};
+  return {block_range<BlockTile<V, D>>, write_blocks<V, D, float>, write_blocks<V, D, bfloat16>};
 }
 
 template <class V, template <class> class D>
 BlockKernels of_super_blocks() {
-  return {block_range<SuperBlockTile<V, D>>, write_super_blocks<V, D>};
+  return {block_range<SuperBlockTile<V, D>>, write_super_blocks<V, D, float>,
+          write_super_blocks<V, D, bfloat16>};
 }
 
 // Nothing where a group does not end with a step.
 template <class V, template <class> class D>
 BlockKernels of_groups(const Blocks& format) {
   if (D<V>::sizes(format).numbers % D<V>::kStep != 0) return {};
-  return {block_range<GroupTile<V, D>>, write_groups<V, D>};
+  return {block_range<GroupTile<V, D>>, write_groups<V, D, float>, write_groups<V, D, bfloat16>};
 }
 
 template <class V, auto kLoad>
 BlockKernels of_short() {
-  return {block_range<ShortTile<V, kLoad>>, write_short<V, kLoad>};
+  return {block_range<ShortTile<V, kLoad>>, write_short<V, kLoad, float>,
+          write_short<V, kLoad, bfloat16>};
 }
 
 template <class V>

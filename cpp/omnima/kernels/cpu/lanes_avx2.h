@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "omnima/kernels/cpu/number_types.h"
+
 namespace omnima::kernels {
 namespace {
 
@@ -20,6 +22,18 @@ struct Avx2 {
     return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane));
   }
   static void store(float* p, Type v) { _mm256_storeu_ps(p, v); }
+  // Rounds to nearest, ties to even; NaN stays NaN.
+  static void store(bfloat16* p, Type v) {
+    const __m256i bits = _mm256_castps_si256(v), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i above = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, above), 16);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i all = _mm256_blendv_epi8(rounded, quiet, nan);
+    const __m128i low = _mm256_castsi256_si128(all), up = _mm256_extracti128_si256(all, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi32(low, up));
+  }
   static Type multiply_add(Type a, Type b, Type sum) { return _mm256_fmadd_ps(a, b, sum); }
   static float sum(Type v) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

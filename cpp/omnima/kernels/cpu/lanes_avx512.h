@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "omnima/kernels/cpu/number_types.h"
+
 namespace omnima::kernels {
 namespace {
 
@@ -24,6 +26,16 @@ struct Avx512 {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
   }
   static void store(float* p, Type v) { _mm512_storeu_ps(p, v); }
+  // Rounds to nearest, ties to even; NaN stays NaN.
+  static void store(bfloat16* p, Type v) {
+    const __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    const __m512i above = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, above), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i all = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(all));
+  }
   static Type multiply_add(Type a, Type b, Type sum) { return _mm512_fmadd_ps(a, b, sum); }
   static float sum(Type v) { return _mm512_reduce_add_ps(v); }
 

@@ -9,7 +9,11 @@ namespace omnima::nn {
 Ia3::Ia3(const Arena& base, std::vector<Site> sites, const AdapterOptions& options)
     : Adapter(std::move(sites), options) {
   for (const Site& site : sites_) {
-    const bool whole = base.values(site.layer).size(0) == site.rows;
+    std::int64_t rows = 0;
+    for (std::int64_t i = 0; i < site.layer.count; ++i) {
+      rows += base.parameters()[site.layer.first + i].sizes[0];
+    }
+    const bool whole = rows == site.rows;
     core::require<core::ConfigError>(
         !site.feeds_forward || whole, "The inputs of \"", site.name,
         "\" are those of other modules, too: IA3 scales its outputs, or the inputs of down_proj.");

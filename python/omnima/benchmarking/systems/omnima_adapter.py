@@ -12,9 +12,11 @@ def build(job: dict[str, Any]) -> tuple[Step, int]:
     import omnima
     from omnima import _core
 
-    model = omnima.Model.from_pretrained(job["model"])
+    in_blocks = job["method"] == "qlora"
+    model = omnima.Model.from_pretrained(job["model"], dtype="nf4" if in_blocks else "float32")
     if job["method"] != "full":
-        model.add_adapter(job["method"], rank=job["rank"], alpha=2 * job["rank"])
+        method = "lora" if in_blocks else job["method"]
+        model.add_adapter(method, rank=job["rank"], alpha=2 * job["rank"])
     options = _core.StepOptions()
     options.precision, options.lr, options.schedule = job["precision"], 3e-4, "constant"
     if job["task"] == "dpo":

@@ -9,6 +9,7 @@ from omnima.benchmarking.systems.torch_loop import step_of
 
 _METHODS: dict[str, dict[str, Any]] = {
     "lora": {},
+    "qlora": {},  # beside weights that are numbers: bitsandbytes' 4 bits are for GPUs
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
     "pissa": {"init_lora_weights": "pissa"},
