@@ -160,8 +160,8 @@ std::int64_t TrainStep::workers(const data::Batch& batch) const {
 }
 
 // A slice pays for packing the weights unless they are packed already (13.8M parameters in bf16:
-// the same speed with 512 and 1,024 tokens, and 60 MiB less memory). Who holds the weights in blocks
-// has little memory to spend.
+// the same speed with 512 and 1,024 tokens, and 60 MiB less memory). Who holds the weights in
+// blocks has little memory to spend.
 Slicing TrainStep::slicing(const data::Batch& batch) const {
   const nn::Arena& base = model_->arena();
   return {workers(batch), base.packs() || base.holds() ? 512 : 1024};
