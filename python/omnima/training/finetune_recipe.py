@@ -11,11 +11,11 @@ from typing import Any
 
 from omnima.adapters import options as adapters
 from omnima.errors import ConfigError
-from omnima.quantization.plan import TARGETS
 from omnima.training.config import TrainConfig
 from omnima.training.schema import Field, check_bounds, fields_of, option, read_value, unknown_key
 
 QLORA = "qlora"
+BASES = ("int8", "int4", "nf4")  # formats of omnima.quantization, which takes a second to import
 METHODS = ("full", *adapters.METHODS, QLORA)
 PREFERENCES = ("dpo", "ipo", "simpo", "orpo", "kto")
 OBJECTIVES = ("sft", "lm", *PREFERENCES, "reward", "distill")
@@ -75,7 +75,7 @@ class FineTuneRecipe:
         None,
         "qlora: what the model's matrices are held in; default: nf4, or as a quantized directory "
         "has them",
-        choices=tuple(TARGETS),
+        choices=BASES,
     )
     rank: int | None = option(
         None,

@@ -145,3 +145,10 @@ def test_the_plan_knows_the_blocks(base: Path) -> None:
     assert parts["bf16_shadow"] == 2 * vectors and parts["packed_weights"] == 0
     plain = memory_by_part(Job(model.config, **common), machine)
     assert sum(parts.values()) < sum(plain.values())
+
+
+def test_a_base_can_be_in_every_format_of_quantization() -> None:
+    from omnima.quantization import TARGETS
+    from omnima.training.finetune_recipe import BASES
+
+    assert BASES == tuple(TARGETS)
