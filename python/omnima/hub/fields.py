@@ -38,14 +38,15 @@ def architecture(raw: Mapping[str, Any], path: Path) -> Architecture:
         by_type = {each.model_type: each.name for each in REGISTRY}
         model_type = raw.get("model_type")
         named = [by_type.get(model_type, model_type) if isinstance(model_type, str) else model_type]
-    if isinstance(named, list) and len(named) == 1 and named[0] in _REWARDING:
-        return _REWARDING[named[0]]
-    if not isinstance(named, list) or len(named) != 1 or named[0] not in SUPPORTED:
+    one = named[0] if isinstance(named, list) and len(named) == 1 else None
+    if isinstance(one, str) and one in _REWARDING:
+        return _REWARDING[one]
+    if not isinstance(one, str) or one not in SUPPORTED:
         raise DataError(
             f"{path}: the architecture {named!r} is not supported. Omnima loads "
             f"{', '.join(SUPPORTED)}."
         )
-    return BY_NAME[named[0]]
+    return BY_NAME[one]
 
 
 def read_config(raw: Mapping[str, Any], path: Path) -> tuple[Architecture, dict[str, Any]]:
@@ -68,7 +69,7 @@ def _rewards(raw: Mapping[str, Any], path: Path) -> bool:
     if (raw.get("architectures") or [None])[0] not in _REWARDING:
         return False
     labels = raw.get("id2label")
-    count = raw.get("num_labels", 2) if labels is None else len(labels)
+    count = len(labels) if isinstance(labels, (dict, list)) else raw.get("num_labels", 2)
     if count != 1:
         raise DataError(
             f"{path}: a classifier of {count} labels is not supported. Omnima loads reward models, "
