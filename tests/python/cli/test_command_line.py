@@ -102,7 +102,7 @@ def test_several_values_after_one_flag(given, spread):
         (["profile", "generate", "--preset", "1m", "--format", "fp8"], "the formats are f32, bf16"),
         (["profile", "generate", "--preset", "1m", "--format", "f32,f32,int9"], "int9"),
         (["profile", "generate", "--preset", "1m", "--trace", "t.txt"], "end in .json or .json.gz"),
-        (["bench", "fly"], "the tasks are train, evaluate, tokenize, lora, sft, dpo, prefill, decode"),
+        (["bench", "fly"], "the tasks are train, evaluate, tokenize, lora, sft, dpo, prefill, "),
         (["bench", "decode"], "give --model, a directory"),
         (["bench", "decode", "--model", "/nowhere/modell"], "no directory /nowhere/modell"),
         (["bench", "decode", "--model", "m", "--preset", "1m"], "--preset says nothing to bench"),
