@@ -30,7 +30,7 @@ at::Tensor some_labels(const Case& c) {
   const at::Tensor labels = at::zeros({c.rows}, at::kLong);
   auto* at = labels.data_ptr<std::int64_t>();
   for (std::int64_t row = 0; row < c.rows; ++row) {
-    at[row] = row % 3 == 2 ? kIgnoredLabel : (row * 31 + c.vocab - 1) % c.vocab;
+    at[row] = row % 3 == 2 ? core::kIgnoredLabel : (row * 31 + c.vocab - 1) % c.vocab;
   }
   return labels;
 }
@@ -40,7 +40,7 @@ void check(const Case& c, at::ScalarType type, double tolerance) {
   const at::Tensor logits = drawn({c.rows, c.stride}, 7, 3.0).to(type);
   const at::Tensor labels = some_labels(c);
   const at::Tensor log_p = at::log_softmax(logits.narrow(1, 0, c.vocab).to(at::kDouble), -1);
-  const at::Tensor kept = labels.ne(kIgnoredLabel), safe = labels.clamp_min(0).unsqueeze(1);
+  const at::Tensor kept = labels.ne(core::kIgnoredLabel), safe = labels.clamp_min(0).unsqueeze(1);
   const at::Tensor losses = -log_p.gather(1, safe).squeeze(1) * kept;
   const at::Tensor one_hot = at::zeros_like(log_p).scatter(1, safe, 1.0);
   const at::Tensor gradient = (log_p.exp() - one_hot) * kept.unsqueeze(1) * kScale;
