@@ -137,8 +137,7 @@ class Adaptable(ABC):
         >>> model.num_trainable_parameters < model.num_parameters // 50
         True
         """
-        from omnima.adapters import AdapterOptions, chosen, usual_targets
-        from omnima.adapters.options import IN_FRONT
+        from omnima.adapters import AdapterOptions
 
         self._check_unmerged()
         options = AdapterOptions.of(
@@ -159,22 +158,31 @@ class Adaptable(ABC):
             orthogonality=orthogonality,
             seed=seed,
         )
-        if options.kind in IN_FRONT:
-            if targets is not None:
-                raise ConfigError(f"{method} has no targets: it stands in front of the text.")
-            return self._attach(name, options, [])
-        modules = self.linear_modules
-        wanted = targets if targets is not None else usual_targets(options.kind, modules)
-        found = chosen(modules, wanted)
-        if options.kind == "bottleneck" and (odd := [m for m in found if not m.ends_part]):
-            raise ConfigError(
-                f"A bottleneck stands behind attention or the feed-forward part (o_proj, "
-                f"down_proj), not behind {odd[0].name}."
-            )
+        found = self._sites_for(method, options.kind, targets)
         if options.kind == "ia3":
             ends = tuple(each.name for each in found if each.ends_feedforward)
             options = dataclasses.replace(options, feedforward=ends)
         self._attach(name, options, found)
+
+    def _sites_for(
+        self, method: str, kind: str, targets: str | Sequence[str] | None
+    ) -> Sequence[Any]:
+        """Return the modules where an adapter is to stand."""
+        from omnima.adapters import chosen, usual_targets
+        from omnima.adapters.options import IN_FRONT
+
+        if kind in IN_FRONT:
+            if targets is not None:
+                raise ConfigError(f"{method} has no targets: it stands in front of the text.")
+            return []
+        modules = self.linear_modules
+        found = chosen(modules, targets if targets is not None else usual_targets(kind, modules))
+        if kind == "bottleneck" and (odd := [each for each in found if not each.ends_part]):
+            raise ConfigError(
+                f"A bottleneck stands behind attention or the feed-forward part (o_proj, "
+                f"down_proj), not behind {odd[0].name}."
+            )
+        return found
 
     def _attach(self, name: str, options: AdapterOptions, modules: Sequence[Any]) -> None:
         from omnima import _core

@@ -14,7 +14,7 @@
 #include "omnima/kernels/cpu/cross_entropy.h"
 #include "omnima/ops/device_ops.h"
 #include "omnima/ops/dispatch.h"
-#include "omnima/ops/product.h"
+#include "omnima/ops/loss_head.h"
 #include "omnima/ops/reference.h"
 
 namespace omnima::ops {
@@ -68,55 +68,6 @@ void check_labels(const at::Tensor& labels, int64_t vocab) {
   }
 }
 
-constexpr int64_t kPartNumbers = 1 << 21;
-
-// The products with the weight. Of one that is held otherwise a few rows at a time become numbers.
-class Head {
- public:
-  explicit Head(const Weight& weight)
-      : numbers_(weight.compute),
-        packed_forward_(weight.packed_forward),
-        packed_backward_(weight.packed_backward),
-        held_(weight.held) {
-    if (!held_) return;
-    numbers_ = held_->as_they_lie(weight.compute.scalar_type());
-    type_ = weight.compute.scalar_type();
-    part_ = std::max<int64_t>(1, kPartNumbers / held_->columns());
-  }
-
-  // logits = x W^T
-  void forward(const at::Tensor& logits, const at::Tensor& x) const {
-    if (numbers_.defined()) {
-      return product_out_packed(logits, x, numbers_.t(), packed_forward_);
-    }
-    for_parts([&](int64_t first, const at::Tensor& rows) {
-      product_out(logits.narrow(1, first, rows.size(0)), x, rows.t());
-    });
-  }
-  // dx = dlogits W
-  void backward(const at::Tensor& dx, const at::Tensor& dlogits) const {
-    if (numbers_.defined()) return product_out_packed(dx, dlogits, numbers_, packed_backward_);
-    const at::Tensor sum = at::zeros(dx.sizes(), dx.options().dtype(at::kFloat));
-    for_parts([&](int64_t first, const at::Tensor& rows) {
-      add_product(sum, dlogits.narrow(1, first, rows.size(0)), rows);
-    });
-    at::Tensor(dx).copy_(sum);
-  }
-
- private:
-  template <class F>
-  void for_parts(F f) const {
-    for (int64_t first = 0; first < held_->rows(); first += part_) {
-      f(first, numbers_of(*held_, first, std::min(part_, held_->rows() - first), type_));
-    }
-  }
-
-  at::Tensor numbers_, packed_forward_, packed_backward_;  // numbers_ undefined: made in parts
-  std::shared_ptr<const HeldMatrix> held_;
-  at::ScalarType type_ = at::kFloat;
-  int64_t part_ = 0;
-};
-
 struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropyFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& leaf, const Weight& weight, const at::Tensor& labels,
@@ -125,20 +76,13 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
     const core::Scope scope("linear_cross_entropy.forward",
                             (with_gradient ? 6.0 : 2.0) * hidden.numel() * vocab,
                             (with_gradient ? 2.0 : 1.0) * bytes_of(hidden, weight.compute));
-    at::Tensor dhidden, dweight;
-    const bool learns = with_gradient && !weight.frozen();
-    if (with_gradient) dhidden = at::empty_like(hidden);
-    if (learns) {
-      dweight = weight.direct()
-                    ? weight.grad
-                    : at::zeros(weight.compute.sizes(), weight.compute.options().dtype(at::kFloat));
-    }
+    const LossGradients gradients(hidden, weight, with_gradient);
     const kernels::CrossEntropyRule rule{static_cast<float>(scale),
                                          static_cast<float>(terms.label_smoothing),
                                          static_cast<float>(terms.z_loss)};
     const int64_t share = std::min(rows, chunk_rows(vocab));
     at::Tensor buffer = at::empty({share, vocab}, hidden.options());
-    const Head head(weight);
+    const LossHead head(weight);
     double total = 0;
     for (int64_t start = 0; start < rows; start += share) {
       const int64_t count = std::min(share, rows - start);
@@ -151,30 +95,16 @@ struct LinearCrossEntropyFunction : torch::autograd::Function<LinearCrossEntropy
                              static_cast<float>(terms.softcap), rule);
       });
       if (!with_gradient) continue;
-      at::Tensor dx = dhidden.narrow(0, start, count);
-      head.backward(dx, logits);
-      if (learns) add_outer(dweight, logits, x);
+      head.backward(gradients.of_hidden.narrow(0, start, count), logits);
+      if (gradients.of_weight.defined()) add_outer(gradients.of_weight, logits, x);
     }
-    context->saved_data["dhidden"] = dhidden;
-    context->saved_data["direct"] = weight.direct();
-    context->saved_data["dweight"] = weight.direct() ? at::Tensor() : dweight;
+    gradients.save(context, weight);
     return at::scalar_tensor(total * scale, hidden.options().dtype(at::kFloat));
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor dhidden = context->saved_data["dhidden"].toTensor();
     const core::Scope scope("linear_cross_entropy.backward");
-    const at::Tensor dweight = context->saved_data["dweight"].toTensor();
-    const at::Tensor factor = grads[0];
-    // Without a gradient of its own the step made that of the hidden states for a factor of one.
-    const bool direct = context->saved_data["direct"].toBool();
-    return {direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type())),
-            dweight.defined() ? dweight.mul(factor) : at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor()};
+    return LossGradients::of(context, grads[0], 7);
   }
 };
 

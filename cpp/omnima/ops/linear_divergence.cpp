@@ -21,7 +21,7 @@
 #include "omnima/core/field.h"
 #include "omnima/core/labels.h"
 #include "omnima/core/scope.h"
-#include "omnima/ops/product.h"
+#include "omnima/ops/loss_head.h"
 #include "omnima/ops/reference.h"
 
 namespace omnima::ops {
@@ -36,9 +36,9 @@ int64_t chunk_rows(int64_t vocab) {
 }
 
 // float32 [rows, vocab].
-at::Tensor logits_of(const at::Tensor& x, const Weight& head, double softcap) {
-  const at::Tensor made = at::empty({x.size(0), head.compute.size(0)}, x.options());
-  product_out_packed(made, x, head.compute.t(), head.packed_forward);
+at::Tensor logits_of(const at::Tensor& x, const LossHead& head, double softcap) {
+  const at::Tensor made = at::empty({x.size(0), head.vocab()}, x.options());
+  head.forward(made, x);
   const at::Tensor wide = made.to(at::kFloat);
   return softcap > 0 ? wide.div_(softcap).tanh_().mul_(softcap) : wide;
 }
@@ -77,27 +77,21 @@ OfRows of_rows(const at::Tensor& logits, const at::Tensor& taught, const Diverge
 
 struct LinearDivergenceFunction : torch::autograd::Function<LinearDivergenceFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
-                            const at::Tensor& leaf, const Weight& head, const Speaker& teacher,
+                            const at::Tensor& leaf, const Weight& weight, const Speaker& teacher,
                             const at::Tensor& labels, double scale, const Divergence& divergence,
                             bool with_gradient) {
-    const int64_t rows = hidden.size(0), vocab = head.compute.size(0);
+    const int64_t rows = hidden.size(0), vocab = weight.compute.size(0);
     const core::Scope scope("linear_divergence.forward",
                             (with_gradient ? 6.0 : 2.0) * hidden.numel() * vocab);
-    at::Tensor dhidden, dweight;
-    const bool learns = with_gradient && !head.frozen();
-    if (with_gradient) dhidden = at::empty_like(hidden);
-    if (learns) {
-      dweight = head.direct()
-                    ? head.grad
-                    : at::zeros(head.compute.sizes(), head.compute.options().dtype(at::kFloat));
-    }
+    const LossGradients gradients(hidden, weight, with_gradient);
+    const LossHead head(weight), teachers_head(teacher.head);
     double total = 0;
     const int64_t share = std::min(rows, chunk_rows(vocab));
     for (int64_t start = 0; start < rows; start += share) {
       const int64_t count = std::min(share, rows - start);
       const at::Tensor x = hidden.narrow(0, start, count);
       const at::Tensor logits = logits_of(x, head, divergence.softcap);
-      const at::Tensor taught = logits_of(teacher.hidden.narrow(0, start, count), teacher.head,
+      const at::Tensor taught = logits_of(teacher.hidden.narrow(0, start, count), teachers_head,
                                           divergence.teacher_softcap);
       const at::Tensor counted =
           labels.narrow(0, start, count).ne(core::kIgnoredLabel).to(at::kFloat).unsqueeze(1);
@@ -105,26 +99,15 @@ struct LinearDivergenceFunction : torch::autograd::Function<LinearDivergenceFunc
       total += (made.values * counted).sum(at::kDouble).item<double>();
       if (!with_gradient) continue;
       const at::Tensor slopes = made.slopes.mul_(counted * scale).to(hidden.scalar_type());
-      product_out_packed(dhidden.narrow(0, start, count), slopes, head.compute,
-                         head.packed_backward);
-      if (learns) add_outer(dweight, slopes, x);
+      head.backward(gradients.of_hidden.narrow(0, start, count), slopes);
+      if (gradients.of_weight.defined()) add_outer(gradients.of_weight, slopes, x);
     }
-    context->saved_data["dhidden"] = dhidden;
-    context->saved_data["direct"] = head.direct();
-    context->saved_data["dweight"] = head.direct() ? at::Tensor() : dweight;
+    gradients.save(context, weight);
     return at::scalar_tensor(total * scale, hidden.options().dtype(at::kFloat));
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor dhidden = context->saved_data["dhidden"].toTensor();
-    const at::Tensor dweight = context->saved_data["dweight"].toTensor();
-    const at::Tensor factor = grads[0];
-    // Without a gradient of its own the step made that of the hidden states for a factor of one.
-    const bool direct = context->saved_data["direct"].toBool();
-    variable_list found(8);
-    found[0] = direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type()));
-    if (dweight.defined()) found[1] = dweight.mul(factor);
-    return found;
+    return LossGradients::of(context, grads[0], 8);
   }
 };
 
@@ -135,17 +118,6 @@ void check_speaker(const Speaker& speaker, const at::Tensor& labels) {
                 "linear_divergence takes hidden states [rows, ", speaker.head.compute.size(1),
                 "] and an int64 label a row, not the shapes ", speaker.hidden.sizes(), " and ",
                 labels.sizes(), ".");
-}
-
-// The whole head in numbers, where it is held in another form.
-Speaker in_numbers(Speaker speaker) {
-  Weight& head = speaker.head;
-  if (!head.held) return speaker;
-  const at::Tensor lies = head.held->as_they_lie(head.compute.scalar_type());
-  head.compute = lies.defined() ? lies : plain_leaf(head);
-  head.leaves = {head.compute};
-  head.held = nullptr;
-  return speaker;
 }
 
 }  // namespace
@@ -161,10 +133,9 @@ void Divergence::check() const {
   core::check_field({"temperature", 1.0, "that logits are divided by", 1e-3, 1e3}, temperature);
 }
 
-at::Tensor linear_divergence(const Speaker& given, const Speaker& given_teacher,
-                             const at::Tensor& labels, double scale, const Divergence& divergence) {
+at::Tensor linear_divergence(const Speaker& model, const Speaker& teacher, const at::Tensor& labels,
+                             double scale, const Divergence& divergence) {
   divergence.check();
-  const Speaker model = in_numbers(given), teacher = in_numbers(given_teacher);
   check_speaker(model, labels);
   check_speaker(teacher, labels);
   const int64_t mine = model.head.compute.size(0), theirs = teacher.head.compute.size(0);
@@ -173,7 +144,7 @@ at::Tensor linear_divergence(const Speaker& given, const Speaker& given_teacher,
                                    ": they must be the same.");
   if (runs_plain(model.hidden)) {
     return reference::linear_divergence(model.hidden, plain_leaf(model.head), teacher.hidden,
-                                        teacher.head.compute, labels, scale, divergence);
+                                        plain_leaf(teacher.head), labels, scale, divergence);
   }
   const at::Tensor& leaf = model.head.leaves[0];
   const bool with_gradient =

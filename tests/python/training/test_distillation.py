@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.python.training.finetune_runs import once, whole_and_resumed
 from tests.python.training.preference_cases import CONTEXT, answers, flat, fresh, stepper
 
 from omnima import Model, Tokenizer
 from omnima.data import open_conversations
 from omnima.errors import ConfigError, OmnimaError
 from omnima.training.display import Display
-from omnima.training.finetune import finetune, run_recipe
-from omnima.training.finetune_recipe import FineTuneRecipe
+from omnima.training.finetune import finetune
 
 QUICK: dict[str, Any] = {
     "context": CONTEXT, "batch_size": 4, "precision": "fp32", "val_fraction": 0.2, "eval_every": 5,
@@ -74,7 +74,7 @@ def test_divergences_are_the_formulas(kind: str, packed: bool, tmp_path: Path) -
     assert (before - flat(model) - expected).norm() < 1e-4 * expected.norm()
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 def test_a_run_comes_closer_to_its_teacher(method: str, tmp_path: Path) -> None:
     base = fresh()
     teacher_of(base).save_pretrained(tmp_path / "teacher")
@@ -84,22 +84,13 @@ def test_a_run_comes_closer_to_its_teacher(method: str, tmp_path: Path) -> None:
         **QUICK, "steps": 8, "save_every": 2, "data": [str(path)], "method": method,
         "model": str(tmp_path / "base"), "teacher": str(tmp_path / "teacher"),
     }  # fmt: skip
-
-    def once(out: Path, **how: Any) -> Any:
-        recipe = FineTuneRecipe.from_layers({**given, "out": str(out)})
-        return run_recipe(recipe, display=Display(silent=True), **how)
-
-    whole = once(tmp_path / "whole")
+    whole, _ = whole_and_resumed(tmp_path, given)
     assert whole.summary["loss_after"] < whole.summary["loss_before"]
-    once(tmp_path / "parts", stop_after=3)
-    parts = once(tmp_path / "parts", resume=True)
-    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
-    assert (whole.path / name).read_bytes() == (parts.path / name).read_bytes()
     fresh(seed=5).save_pretrained(tmp_path / "teacher")  # another one is no longer the same run
-    once(tmp_path / "other", stop_after=3)
+    once(tmp_path / "other", given, stop_after=3)
     teacher_of(base).save_pretrained(tmp_path / "teacher")
     with pytest.raises(OmnimaError, match="teacher"):
-        once(tmp_path / "other", resume=True)
+        once(tmp_path / "other", given, resume=True)
 
 
 def test_in_bfloat16_it_is_about_the_same(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.python.training.finetune_runs import once, whole_and_resumed
 
 from omnima import Model, Tokenizer
 from omnima.data import open_conversations
@@ -85,19 +86,10 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     fresh().save_pretrained(tmp_path / "base")
     given = {**QUICK, "steps": STEPS, "data": [str(data)], "model": str(tmp_path / "base")}
     given |= {"accumulate": 2, "save_every": 2}
-
-    def once(out: Path, **how: Any) -> Any:
-        recipe = FineTuneRecipe.from_layers({**given, "out": str(out)})
-        return run_recipe(recipe, display=Display(silent=True), **how)
-
-    whole = once(tmp_path / "whole")
-    once(tmp_path / "parts", stop_after=3)
-    parts = once(tmp_path / "parts", resume=True)
-    bytes_of = lambda run: (run.path / "model.safetensors").read_bytes()  # noqa: E731
-    assert bytes_of(whole) == bytes_of(parts)
+    whole, parts = whole_and_resumed(tmp_path, given)
     same = ("supervised_tokens", "loss_before", "loss_after", "tokens", "train_loss")
     assert [whole.summary[name] for name in same] == [parts.summary[name] for name in same]
-    assert once(tmp_path / "parts", resume=True).summary == parts.summary  # finished already
+    assert once(tmp_path / "parts", given, resume=True).summary == parts.summary  # finished already
 
 
 def test_another_base_or_other_data_is_not_resumed(tmp_path: Path) -> None:

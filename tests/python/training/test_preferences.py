@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.training.finetune_runs import whole_and_resumed
 from tests.python.training.preference_cases import (
     BETA,
     CONTEXT,
@@ -25,8 +26,7 @@ from tests.python.training.preference_cases import (
 
 from omnima.errors import ConfigError, DataError
 from omnima.training.display import Display
-from omnima.training.finetune import finetune, run_recipe
-from omnima.training.finetune_recipe import FineTuneRecipe
+from omnima.training.finetune import finetune
 
 QUICK: dict[str, Any] = {
     "context": CONTEXT,
@@ -131,16 +131,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(method: str, tmp_path: Path) -> 
         **QUICK, "steps": 6, "save_every": 2, "data": [str(data)], "objective": "dpo",
         "model": str(tmp_path / "base"), "method": method,
     }  # fmt: skip
-
-    def once(out: Path, **how: Any) -> Any:
-        recipe = FineTuneRecipe.from_layers({**given, "out": str(out)})
-        return run_recipe(recipe, display=Display(silent=True), **how)
-
-    whole = once(tmp_path / "whole")
-    once(tmp_path / "parts", stop_after=3)
-    parts = once(tmp_path / "parts", resume=True)
-    name = "model.safetensors" if method == "full" else "adapter_model.safetensors"
-    assert (whole.path / name).read_bytes() == (parts.path / name).read_bytes()
+    whole, parts = whole_and_resumed(tmp_path, given)
     assert whole.summary["loss_after"] == parts.summary["loss_after"]
 
 

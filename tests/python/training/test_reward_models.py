@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.python.training.finetune_runs import whole_and_resumed
 from tests.python.training.preference_cases import CONTEXT, flat, fresh, opened, pairs, stepper
 
 import omnima
@@ -21,8 +22,7 @@ from omnima.evaluation.preferences import judge_pairs
 from omnima.generation.rewards import rewards
 from omnima.tokenizers.padding import end_of_reading
 from omnima.training.display import Display
-from omnima.training.finetune import finetune, run_recipe
-from omnima.training.finetune_recipe import FineTuneRecipe
+from omnima.training.finetune import finetune
 
 QUICK: dict[str, Any] = {
     "context": CONTEXT, "batch_size": 4, "precision": "fp32", "val_fraction": 0.2, "eval_every": 5,
@@ -95,16 +95,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     fresh().save_pretrained(tmp_path / "base")
     given = {**QUICK, "steps": 6, "save_every": 2, "data": [str(data)]}
     given["model"] = str(tmp_path / "base")
-
-    def once(out: Path, **how: Any) -> Any:
-        recipe = FineTuneRecipe.from_layers({**given, "out": str(out)})
-        return run_recipe(recipe, display=Display(silent=True), **how)
-
-    whole = once(tmp_path / "whole")
-    once(tmp_path / "parts", stop_after=3)
-    parts = once(tmp_path / "parts", resume=True)
-    name = "model.safetensors"
-    assert (whole.path / name).read_bytes() == (parts.path / name).read_bytes()
+    whole_and_resumed(tmp_path, given)
 
 
 @pytest.mark.filterwarnings("ignore:No architecture of transformers")
