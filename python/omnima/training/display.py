@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from omnima.data import PrepareProgress
 
 _QUIET_SECONDS = 5.0
+_WIDTH = 120  # columns of tables where there is no terminal
 
 
 def format_bytes(count: float) -> str:
@@ -90,6 +93,17 @@ class Display:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self._stream, flush=True)
+
+    def tables(self, parts: Iterable[Table]) -> None:
+        """Show tables, above the live line."""
+        if self._silent:
+            return
+        from rich.console import Console
+
+        live = None if self._progress is None else self._progress.console
+        width = None if self._stream.isatty() else _WIDTH
+        console = live or Console(file=self._stream, width=width, highlight=False)
+        console.print(*parts, sep="\n")
 
     def show(self, state: dict[str, Any], fraction: float, left: float | None) -> None:
         """Show a step: its record, how much of the run is done and the seconds left."""

@@ -5,64 +5,20 @@ and after.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omnima.errors import CheckpointError, ConfigError
-from omnima.training.curriculum import Scores
+from omnima.errors import ConfigError
 from omnima.training.display import Display
 from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, QLORA, FineTuneRecipe
-from omnima.training.loop import Loop
+from omnima.training.finetuner import FineTuner
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
-from omnima.training.trainer import Trainer
 from omnima.training.whole_run import whole_run
 
 if TYPE_CHECKING:
     from omnima.model import Model
-
-_WITH_REFERENCE = ("dpo", "ipo", "kto")
-_REFERENCE = "reference.safetensors"  # what the model said of the answers before it was trained
-_PART = 16  # batches in one call of the core
-_BEFORE = "before"  # what a run's directory remembers of the model it began with
-
-
-class FineTuner(Trainer):
-    """A trainer that begins with a trained model, and measures it before and after."""
-
-    def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
-        facts = {**super()._facts(data, scores), "base": fingerprint_of(self.model)}
-        if self.teacher is not None:
-            facts["teacher"] = fingerprint_of(self.teacher)
-        return facts
-
-    #: The larger model that a run learns from.
-    teacher: Model | None = None
-
-    def _begin(self, loop: Loop, directory: RunDirectory) -> None:
-        if self.teacher is not None:
-            loop.stepper.step.set_teacher(self.teacher.core)
-        if loop.of_data.get("preference") in _WITH_REFERENCE:
-            references_of(loop, directory.path / _REFERENCE)
-        if directory.recall(_BEFORE) is None or loop.step == 0:
-            score = loop.final_score()
-            loss = None if score is None else score.loss
-            directory.remember(_BEFORE, {"loss": loss})
-        loss = (directory.recall(_BEFORE) or {})["loss"]
-        if loss is not None:
-            self.display.note(f"Held-out loss before: {loss:.4f}.")
-
-    def _summary(self, loop: Loop, directory: RunDirectory) -> dict[str, Any]:
-        summary = super()._summary(loop, directory)
-        return {
-            **summary,
-            "trainable_parameters": self.model.num_trainable_parameters,
-            "supervised_tokens": loop.targets,
-            "loss_before": (directory.recall(_BEFORE) or {}).get("loss"),
-            "loss_after": summary["val_loss"],
-        }
 
 
 def finetune(
@@ -97,15 +53,17 @@ def finetune(
         ``"reward"``, ``"distill"`` with a ``teacher``), ``method`` (``"full"``, or that of
         an adapter such as ``"lora"``, with ``rank``, ``alpha``, ``targets``; ``"qlora"`` with
         ``base`` holds the model in blocks), ``context``, ``packed``,
-        ``val_fraction``, one of ``steps``, ``minutes`` and ``epochs``, ``batch_size``, ``lr``,
-        ``seed`` and the others that ``omnima finetune --help`` shows.
+        ``val_fraction``, ``answers`` (of the report), one of ``steps``, ``minutes`` and
+        ``epochs``, ``batch_size``, ``lr``, ``seed`` and the others that ``omnima finetune --help``
+        shows.
 
     Returns
     -------
     Run
         Its summary has, beyond those of training, ``trainable_parameters``, ``supervised_tokens``
         (that were learned from), ``loss_before`` and ``loss_after``: on held-out samples, in nats a
-        supervised token.
+        supervised token, and ``report``: the path of a page with what held-out samples say before
+        and after (``report.md``; the same facts are in ``report.json``).
 
     Raises
     ------
@@ -410,48 +368,3 @@ def _texts(
             recipe.train.seed,
             display.preparing,
         )
-
-
-def references_of(loop: Loop, path: Path) -> None:
-    """Give a run's pairs their losses by the model that it began with; measured once, and kept."""
-    import torch
-
-    from omnima import _core
-
-    data = loop.data
-    if loop.step == 0:
-        found = {name: _losses_of(loop, name) for name, side in data.samples.items() if side}
-        tensors = {name: torch.tensor(each, dtype=torch.float64) for name, each in found.items()}
-        _core.write_safetensors(str(path), tensors, {})
-    elif not path.exists():
-        raise CheckpointError(
-            f"{path} is gone, which holds what the model said of the answers before it was trained:"
-            " the run cannot go on. Start it over with --overwrite."
-        )
-    saved = _core.read_safetensors(str(path))
-    data.references = {name: each.tolist() for name, each in saved.items()}
-    loop.loader.set_reference(data.references["train"])
-
-
-def _losses_of(loop: Loop, side: str) -> list[float]:
-    loader = loop.data.loader(side, loop.config.batch_size, loop.context, sequential=True)
-    losses: list[float] = []
-    left = loader.batches_per_epoch
-    while left > 0:  # in parts, so that Ctrl-C is heard between them
-        losses += loop.stepper.step.row_losses(loader, min(left, _PART))
-        left -= _PART
-    return losses[: len(loop.data.samples[side])]
-
-
-def fingerprint_of(model: Any) -> str:
-    """Return a hash of a model's weights, from two sums of each or from its blocks; to tell one
-    model from another.
-    """
-    digest = hashlib.sha256()
-    for name, each in model.named_parameters():
-        values = each.detach().double()
-        digest.update(f"{name} {values.sum().item()!r} {values.square().sum().item()!r}".encode())
-    for name, format, blocks in model.core.held:
-        digest.update(f"{name} {format}".encode())
-        digest.update(memoryview(blocks.numpy()))
-    return digest.hexdigest()

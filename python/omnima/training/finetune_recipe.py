@@ -152,6 +152,16 @@ class FineTuneRecipe:
     val_fraction: float = option(
         0.05, "share of the samples held out for evaluation", minimum=0.0, maximum=0.9
     )
+    answers: int = option(
+        3,
+        "held-out samples that the report answers before and after; 0: none",
+        minimum=0,
+        maximum=1000,
+        identity=False,
+    )
+    answer_tokens: int = option(
+        64, "tokens in an answer of the report at most", minimum=1, maximum=1 << 24, identity=False
+    )
     device: str = option(
         "cpu", "where to train: cpu, cuda or one GPU: cuda:1", identity=False, group="Run"
     )

@@ -313,11 +313,14 @@ class Loop:
             self.objective,
         )
 
+    @property
+    def last_batches(self) -> int:
+        """Batches that the last evaluation reads at most."""
+        return self.config.eval_batches * _LAST_EVALUATION
+
     def final_score(self) -> Score | None:
         """Measure the validation split at the end, on more of it; None without one."""
-        if self.data.val_tokens < 1:
-            return None
-        return self.score(self.config.eval_batches * _LAST_EVALUATION)
+        return None if self.data.val_tokens < 1 else self.score(self.last_batches)
 
     def _report(self, result: Any, seconds: float, evaluated: bool) -> None:
         assert self.records is not None

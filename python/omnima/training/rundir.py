@@ -36,6 +36,8 @@ _OURS = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "reference.safetensors",
+    "report.json",
+    "report.md",
 )
 # What there is from the first step on.
 _TRAINED = ("metrics.jsonl", "checkpoints", "summary.json", "model.safetensors")
@@ -52,8 +54,9 @@ class RunDirectory:
     Layout: config.yaml (the recipe, usable with --config), run.json (identity), precision.json
     (the number format and why), foresight.json (what was predicted and what came), provenance.json
     (what it takes to repeat the run), metrics.jsonl, alerts.jsonl, samples/ (on the way),
-    checkpoints/, tokenizer/, data/ (token shards), loss.png, samples.txt, summary.json, and at the
-    end the model itself as a Hugging Face directory at the top.
+    checkpoints/, tokenizer/, data/ (token shards), loss.png, samples.txt, report.md and report.json
+    (of fine-tuning: before and after), summary.json, and at the end the model itself as a Hugging
+    Face directory at the top.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -237,6 +237,9 @@ class Trainer:
     def _begin(self, loop: Loop, directory: RunDirectory) -> None:
         """What is to be done before the first step of this session, the run being restored."""
 
+    def _conclude(self, loop: Loop, directory: RunDirectory, summary: dict[str, Any]) -> None:
+        """What is to be done with the model in its last weights, before the run counts as done."""
+
     def _facts(self, data: Any, scores: Scores | None) -> dict[str, Any]:
         """What must be the same when a run goes on, or is repeated."""
         shape = dataclasses.asdict(self.model.config)
@@ -334,6 +337,7 @@ class Trainer:
         if not adapted and not hub.write_card(directory.path, loop.card(summary["val_loss"])):
             self.display.note(f"{directory.path / 'README.md'} is another's and stays as it is.")
         samples = self._write_samples(directory)
+        self._conclude(loop, directory, summary)
         run = Run(directory.path, _history(loop), summary, samples)
         self._draw(run)
         write_text(directory.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

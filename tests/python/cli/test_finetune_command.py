@@ -31,11 +31,14 @@ def test_the_command(tmp_path: Path, shown: Says, refused: Says) -> None:
     command = ("finetune", tmp_path / "base", "--data", data, "--steps", 2, "--context", 96)
     command += ("--batch-size", 2, "--accumulate", 2, "--lr", "1e-3", "--precision", "fp32")
     found = json.loads(shown(*command, "--out", tmp_path / "run", "--json"))
-    ours = {"trainable_parameters", "supervised_tokens", "loss_before", "loss_after"}
+    ours = {"trainable_parameters", "supervised_tokens", "loss_before", "loss_after", "report"}
     assert set(found) == {*SUMMARY_KEYS, *ours}
+    assert "## Answers" in Path(found["report"]).read_text()
     assert "already holds a run" in refused(*command, "--out", tmp_path / "run")
     shown(*command, "--out", tmp_path / "run", "--resume")
     said = refused(*command, "--out", tmp_path / "b", "--method", "lora9")
     assert "method is 'lora9'" in said
-    shown("finetune", "--config", tmp_path / "run", "--out", tmp_path / "c", "--steps", 1)
+    shown("finetune", "--config", tmp_path / "run", "--out", tmp_path / "c", "--steps", 1,
+          "--answers", 0)  # fmt: skip
+    assert "## Answers" not in (tmp_path / "c" / "report.md").read_text()
     assert omnima.finetune is finetune
