@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omnima.tokenizers import Tokenizer
 
 _SHORT = 256  # tokens that are read at once; longer questions come after shorter ones
+_LOOKED_AT = 20  # texts for one that is taken: many begin alike
 _BEGINNING = 32  # tokens of a text that are read, where it is longer than that
 
 
@@ -51,7 +52,7 @@ def _of_samples(data: ConversationData) -> list[Question]:
 def _of_texts(data: TokenData, count: int) -> list[Question]:
     ends = data.document_ends("val")
     starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
-    long_enough = np.flatnonzero(ends - starts >= 4)[:count]
+    long_enough = np.flatnonzero(ends - starts >= 4)[: _LOOKED_AT * count]
     ids, found = data.tokens("val"), []
     for start, end in zip(starts[long_enough].tolist(), ends[long_enough].tolist()):
         cut = start + min(_BEGINNING, (end - start) // 2)

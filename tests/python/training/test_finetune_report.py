@@ -133,7 +133,7 @@ def test_refused_before_its_first_step(tmp_path: Path) -> None:
 
 def test_a_text_goes_on(tmp_path: Path) -> None:
     text, model = tmp_path / "a.txt", fresh()
-    text.write_text("".join(f"The cat {n} sat.\n<|endoftext|>\n" for n in range(80)))
+    text.write_text("".join(f"Cat {n} sat.\n<|endoftext|>\n" for n in range(80)))
     run = tuned(model, text, tmp_path / "run", objective="lm")
     found = report_in(run.path)
     assert found["before"]["perplexity"] > found["after"]["perplexity"] > 1
