@@ -432,16 +432,9 @@ class Adaptable(ABC):
         Raises
         ------
         ConfigError
-            An unknown name, several where a kind is used alone, or a kind whose change cannot
-            stand beside the weights.
+            An unknown name, or several where a kind is used alone.
         """
         self._check_unmerged()
-        if not self.core.adapters_stand_beside:
-            names = ", ".join(self.core.adapters_in_use)
-            raise ConfigError(
-                f"The adapters {names} are in use for all texts, since what they change is more "
-                "than products: call set_adapters({}) first."
-            )
         if self.named_parameters()[0][1].is_cuda:
             raise ConfigError(
                 "On a GPU adapters are not chosen for each text: use set_adapters, for all."
@@ -451,7 +444,7 @@ class Adaptable(ABC):
 
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """The parameters with the adapters in use merged into copies of those they change, and
-        biases and virtual tokens that only adapters have.
+        biases that only adapters have.
 
         Of matrices that are held in blocks only such copies are among them.
         """

@@ -97,10 +97,10 @@ class Model(Adaptable, Shared):
         if self._stored is not None:
             return self._stored
         values, device = self.core.config.values(), self.device
-        if device != "cpu" and (_core.why_not_on_gpu(values) or self.virtual_tokens):
+        if device != "cpu" and (_core.why_not_on_gpu(values) or not self.core.adapters_merge):
             device = "cpu"
         in_use = self.core.adapters_in_use
-        beside = bool(in_use) and self.device == "cpu" and self.core.adapters_stand_beside
+        beside = bool(in_use) and device == "cpu"
         named = self.named_parameters() if beside else self._effective_parameters()
         # Parameters that are there already are not copied.
         parameters = {name: each.detach().to(device) for name, each in named}

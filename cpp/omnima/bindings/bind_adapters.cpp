@@ -1,7 +1,6 @@
 // omnima._core: the adapters of a Decoder.
 #include <pybind11/stl.h>
 
-#include "omnima/bindings/adapted_model.h"
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/models/decoder.h"
@@ -96,7 +95,7 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
            py::arg("up_rate") = 1.0, py::arg("seed") = 0, py::arg("virtual_tokens") = 0,
            py::arg("budget") = nn::RankBudget{});
 
-  py::class_<AdaptedModel, std::shared_ptr<AdaptedModel>>(
+  py::class_<ops::AdaptedModel, std::shared_ptr<ops::AdaptedModel>>(
       module, "AdaptedModel", "What some adapters make of a model, for an Engine.");
 
   decoder
@@ -128,17 +127,16 @@ void bind_adapters(py::module_& module, py::class_<Decoder, std::shared_ptr<Deco
           },
           "The one whose parameters learn; None: none does.")
       .def_property_readonly(
-          "adapters_stand_beside",
-          [](const Decoder& self) { return self.adapters().stand_beside(); },
-          "Whether texts can be written with those in use beside the weights.")
+          "adapters_merge", [](const Decoder& self) { return self.adapters().merge(); },
+          "Whether all that those in use change can be merged into weights and biases.")
       .def(
           "adapted",
           [](const Decoder& self, const std::map<std::string, double>& weights) {
-            return std::make_shared<AdaptedModel>(
-                AdaptedModel{self.adapters().beside(self.arena(), weights)});
+            return std::make_shared<ops::AdaptedModel>(
+                self.adapters().beside(self.arena(), weights));
           },
           py::arg("weights"), unlocked,
-          "What these adapters, each as often as it counts, make of the linear layers.")
+          "What these adapters, each as often as it counts, make of the model.")
       .def("adapter_parameters", &parameters_of, py::arg("name"),
            "Pairs of name and float32 leaf tensor, each a view of the adapter's flat buffer.")
       .def(

@@ -6,7 +6,6 @@
 #include <span>
 #include <tuple>
 
-#include "omnima/bindings/adapted_model.h"
 #include "omnima/bindings/bindings.h"
 #include "omnima/core/error.h"
 #include "omnima/generate/engine.h"
@@ -49,11 +48,7 @@ struct TokenClock {
 };
 
 // Adapters of a text; none: the base alone.
-using Chosen = std::optional<std::shared_ptr<const AdaptedModel>>;
-
-generate::Adapters linears_of(const Chosen& chosen) {
-  return chosen ? generate::Adapters(*chosen, &(*chosen)->linears) : nullptr;
-}
+using Chosen = std::optional<generate::Adapters>;
 
 using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t>;
 
@@ -82,7 +77,7 @@ std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, c
   std::optional<std::vector<generate::Adapters>> chosen;
   if (adapters) {
     chosen.emplace();
-    for (const Chosen& each : *adapters) chosen->push_back(linears_of(each));
+    for (const Chosen& each : *adapters) chosen->push_back(each.value_or(nullptr));
   }
   std::vector<Result> results;
   const py::gil_scoped_release unlock;
@@ -137,7 +132,7 @@ void bind_generate(py::module_& module) {
                        const Chosen& adapters) {
              return Engine(models::DecoderConfig::from_values(config), parameters, formats,
                            generate::activations_named(activations), std::move(head_order),
-                           at::Device(device), linears_of(adapters));
+                           at::Device(device), adapters.value_or(nullptr));
            }),
            py::arg("config"), py::arg("parameters"), py::arg("formats") = generate::Formats{},
            py::arg("activations") = "float32", py::arg("head_order") = generate::HeadOrder{},

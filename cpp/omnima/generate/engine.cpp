@@ -38,8 +38,7 @@ class CpuModel final : public RunnableModel {
                                       const RunnerOptions& options) const override {
     return std::make_unique<Runner>(config, weights_, options);
   }
-  std::int64_t virtual_tokens() const override { return weights_.virtual_tokens.count; }
-  std::unique_ptr<const Change> bind(const AdaptedLinears& adapted) const override {
+  std::unique_ptr<const Change> bind(const ops::AdaptedModel& adapted) const override {
     return std::make_unique<Change>(weights_, adapted);
   }
 
@@ -47,7 +46,7 @@ class CpuModel final : public RunnableModel {
   Weights weights_;
 };
 
-// A prompt behind the virtual tokens of a model.
+// A prompt behind the virtual tokens of its adapter.
 Ids behind_virtual(std::int64_t count, std::int64_t vocab_size, const Ids& prompt) {
   Ids all(static_cast<std::size_t>(count));
   std::iota(all.begin(), all.end(), vocab_size);
@@ -65,9 +64,13 @@ class Changes {
     }
   }
   const Change* of(std::size_t text) const { return of_[text]; }
+  // In front of a text.
+  std::int64_t virtual_tokens(std::size_t text) const {
+    return of_[text] == nullptr ? 0 : of_[text]->virtual_tokens().count;
+  }
 
  private:
-  std::map<const AdaptedLinears*, std::unique_ptr<const Change>> bound_;
+  std::map<const ops::AdaptedModel*, std::unique_ptr<const Change>> bound_;
   std::vector<const Change*> of_;
 };
 
@@ -81,7 +84,6 @@ class Run {
         prompts_(prompts),
         options_(options),
         hooks_(hooks),
-        virtual_(model.virtual_tokens()),
         changes_(changes),
         runner_(model.runner(config, {longest(), static_cast<std::int64_t>(rows()),
                                       options.prompt_precision == "bf16",
@@ -109,7 +111,8 @@ class Run {
 
  private:
   std::int64_t length_of(std::size_t index) const {
-    const auto prompt = virtual_ + static_cast<std::int64_t>(prompts_[index].size());
+    const auto prompt =
+        changes_.virtual_tokens(index) + static_cast<std::int64_t>(prompts_[index].size());
     return std::min(prompt + options_.max_new_tokens, config_.max_position_embeddings);
   }
 
@@ -130,7 +133,8 @@ class Run {
   void enter(std::size_t index) {
     const core::Scope scope("prompt");
     const Ids& prompt = prompts_[index];
-    const auto count = virtual_ + static_cast<std::int64_t>(prompt.size());
+    const std::int64_t added = changes_.virtual_tokens(index);
+    const auto count = added + static_cast<std::int64_t>(prompt.size());
     const std::int64_t length = length_of(index);
     const std::uint64_t seed = options_.seeds[index];
     auto sequence = std::make_unique<Sequence>(Sequence{
@@ -142,7 +146,7 @@ class Run {
     written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
     sequence->drawn.reserve(static_cast<std::size_t>(1 + options_.speculative_tokens));
     sequence->proposals.reserve(static_cast<std::size_t>(options_.speculative_tokens));
-    runner_->prefill(*sequence->state, behind_virtual(virtual_, config_.vocab_size, prompt));
+    runner_->prefill(*sequence->state, behind_virtual(added, config_.vocab_size, prompt));
     runner_->logits(count - 1, 1, logits_.data());
     poll();
     draw(*sequence, logits_.data());
@@ -245,7 +249,7 @@ class Run {
       if (!takes(sequence, sequence.drawn[static_cast<std::size_t>(i)])) return false;
     }
     const auto known = std::ssize(sequence.ids) - 1;
-    sequence.state->truncate(virtual_ + known);
+    sequence.state->truncate(changes_.virtual_tokens(sequence.index) + known);
     if (sequence.draft) {
       SequenceState& state = *sequence.draft->state;
       state.truncate(std::min(state.position(), known));
@@ -280,7 +284,6 @@ class Run {
   const std::vector<Ids>& prompts_;
   const GenerateOptions& options_;
   const Hooks& hooks_;
-  std::int64_t virtual_;  // tokens in front of every sequence
   const Changes& changes_;
   std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences
   std::size_t known_;                    // rows of the head beyond it are never drawn
@@ -297,7 +300,7 @@ class Run {
 
 }  // namespace
 
-std::unique_ptr<const Change> RunnableModel::bind(const AdaptedLinears&) const {
+std::unique_ptr<const Change> RunnableModel::bind(const ops::AdaptedModel&) const {
   throw ConfigError(
       "Adapters are chosen for each text on the CPU alone: use set_adapters here, which is for all "
       "texts.");
@@ -318,11 +321,6 @@ Engine::Engine(models::DecoderConfig config, const Parameters& parameters, const
                        "activations=\"bf16\" and \"int8\" are the CPU's: on ", device.str(),
                        " matrices are multiplied with float32. Leave it out.");
   Weights weights(config_, parameters, formats, activations, std::move(head_order), device);
-  const bool follows =
-      !weights.layers.empty() && (weights.layers[0].o.behind || weights.layers[0].mlp.down.behind);
-  require<ConfigError>(device.is_cpu() || (weights.virtual_tokens.count == 0 && !follows),
-                       "Virtual tokens and bottlenecks are the CPU's when text is written: write "
-                       "there.");
   model_ = make_device_model(config_, weights, device);
   if (!model_) model_ = std::make_unique<CpuModel>(std::move(weights));
 }
@@ -343,16 +341,16 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
     require<ConfigError>(id >= 0 && id < config_.vocab_size, "stop_ids has ", id,
                          ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");
   }
+  const Changes changes(*model_,
+                        adapters.value_or(std::vector<Adapters>(prompts.size(), adapters_)));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     check_prompt(prompts[i], i);
-    const std::int64_t room = config_.max_position_embeddings - model_->virtual_tokens();
+    const std::int64_t room = config_.max_position_embeddings - changes.virtual_tokens(i);
     require<ConfigError>(static_cast<std::int64_t>(prompts[i].size()) < room, "Prompt ", i, " has ",
                          prompts[i].size(), " tokens, but the model's context of ", room,
                          " must hold the prompt and at least one new token. Shorten the prompt.");
   }
   check_draft(options, draft);
-  const Changes changes(*model_,
-                        adapters.value_or(std::vector<Adapters>(prompts.size(), adapters_)));
   Run run(config_, *model_, prompts, options, hooks, changes);
   if (draft != nullptr) run.draft_with(draft->config_, *draft->model_);
   return run.all();
@@ -370,14 +368,14 @@ void Engine::check_draft(const GenerateOptions& options, const Engine* draft) co
 at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
                           const std::string& cache_precision) const {
   check_prompt(ids, 0);
-  const std::int64_t added = model_->virtual_tokens();
+  const Changes changes(*model_, {adapters_});
+  const std::int64_t added = changes.virtual_tokens(0);
   const auto count = static_cast<std::int64_t>(ids.size());
   require<ConfigError>(added + count <= config_.max_position_embeddings, "There are ", count,
                        " tokens, but the model's context holds ", config_.max_position_embeddings,
                        ".");
   const auto runner = model_->runner(
       config_, {added + count, 1, bf16_prompts, cache_format_named(cache_precision)});
-  const Changes changes(*model_, {adapters_});
   const auto state = runner->begin(added + count, changes.of(0));
   const Ids first = behind_virtual(added, config_.vocab_size, stepwise ? Ids{} : ids);
   if (!first.empty()) runner->prefill(*state, first);

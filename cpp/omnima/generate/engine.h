@@ -35,8 +35,8 @@ struct Hooks {
   std::function<void()> poll;
 };
 
-// What adapters make of a model's linear layers; null: nothing.
-using Adapters = std::shared_ptr<const AdaptedLinears>;
+// What adapters make of a model; null: nothing.
+using Adapters = std::shared_ptr<const ops::AdaptedModel>;
 
 // References the parameters' storage and keeps no copy, so it follows the model's training. Calls
 // from several threads do not disturb each other.

@@ -37,7 +37,7 @@ class ModelRunner {
   virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity,
                                                const Change* change = nullptr) = 0;
   // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
-  // on are the model's virtual tokens, which stand first.
+  // on are the virtual tokens of its change, which stand first.
   virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;
   // Appends one token to each sequence. A row's numbers do not depend on the other rows.
   virtual void append(std::span<SequenceState* const> states,
@@ -55,10 +55,8 @@ class RunnableModel {
   // Refers to the config and to this.
   virtual std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                               const RunnerOptions& options) const = 0;
-  virtual std::int64_t virtual_tokens() const { return 0; }
   // What adapters change in these weights. Throws ConfigError where they cannot stand beside them.
-  virtual std::unique_ptr<const Change> bind(
-      const std::map<std::string, ops::Adapted>& adapted) const;
+  virtual std::unique_ptr<const Change> bind(const ops::AdaptedModel& adapted) const;
 };
 
 // On the device, where it is one that has kernels of its own; nullptr: it is the CPU. Throws

@@ -137,10 +137,10 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     float* x = &x_[row * hidden];
     const std::int64_t which = rows_[row].virtual_token;
-    const at::Tensor& own = weights_.virtual_tokens.embeddings;
+    const Change* change = rows_[row].state->change();
     if (which < 0) {
       read_row(weights_.embedding, tokens[row], x);
-    } else if (own.defined()) {
+    } else if (const at::Tensor& own = change->virtual_tokens().embeddings; own.defined()) {
       std::copy_n(own.const_data_ptr<float>() + which * hidden, hidden, x);
     } else {
       std::fill_n(x, hidden, 1.0f);  // nothing reads what becomes of it
@@ -156,8 +156,7 @@ void Runner::embed(std::span<const std::int64_t> tokens) {
 void Runner::mlp(const Layer& weights) {
   const auto rows = static_cast<std::int64_t>(rows_.size());
   normalise(weights.mlp_norm, 0, rows);
-  const bool alone = weights.experts.empty() && !weights.mlp.down.behind;
-  if (alone && adds_at_once(weights.mlp_output_norm)) {
+  if (weights.experts.empty() && adds_at_once(weights.mlp_output_norm)) {
     return pass_mlp(weights.mlp, normed_.data(), rows, x_.data(), true);
   }
   if (weights.mlp.up.outputs > 0) {
@@ -175,8 +174,7 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
   if (in_halves() && config_.gated() && groups_.empty()) {
     grow(activated_, inner);
     pass_gated(mlp, x, rows);
-    products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
-    return pass_bottleneck(mlp.down, rows, y);
+    return products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
   }
   grow(inner_, 2 * most * inner);
   grow(activated_, most * inner);
@@ -196,19 +194,7 @@ void Runner::pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* 
     });
   }
   products({{&mlp.down, y, config_.hidden_size, add}}, activated_.data(), rows);
-  pass_bottleneck(mlp.down, rows, y);
-}
-
-void Runner::pass_bottleneck(const Linear& layer, std::int64_t rows, float* y) {
-  if (!layer.behind) return;
-  const auto& [down, up] = *layer.behind;
-  grow(narrow_, rows * down.outputs);
-  grow(widened_, rows * up.outputs);
-  products({{&down, narrow_.data(), down.outputs}}, y, rows);
-  kernels::activation_kernels<float>().gelu_forward(narrow_.data(), narrow_.data(),
-                                                    rows * down.outputs, false);
-  products({{&up, widened_.data(), up.outputs}}, narrow_.data(), rows);
-  for (std::int64_t i = 0; i < rows * up.outputs; ++i) y[i] += widened_[i];
+  pass_bottlenecks(mlp.down, y);
 }
 
 // Leaves the mlp's middle in middle_, for the product that takes activated_.

@@ -108,8 +108,8 @@ class Runner final : public ModelRunner {
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x; with `add`, where products can: y += that.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add = false);
-  // What an adapter behind a layer makes of its outputs y [rows, outputs].
-  void pass_bottleneck(const Linear& layer, std::int64_t rows, float* y);
+  // What adapters behind a layer make of its outputs y [rows, outputs].
+  void pass_bottlenecks(const Linear& layer, float* y);
   void pass_gated(const Mlp& mlp, const float* x, std::int64_t rows);
   void begin_halves(const float* x, std::int64_t rows, std::int64_t width);
   HalfProducts& take_halves(const float* x, std::int64_t rows, std::int64_t inputs);
@@ -157,9 +157,10 @@ class Runner final : public ModelRunner {
   bool scales_inputs(const Linear& linear) const;
   const float* scaled(const Linear& linear, const float* x, std::int64_t rows);
   void adapted_products(std::span<const Output> outputs, const float* x, std::int64_t rows);
-  void add_low_rank(std::int64_t rows);
+  void add_low_rank();
   void add_wide_low_rank(const Changed& changed);
   void scale_outputs(const Changed& changed);
+  void exchange_biases(const Changed& changed);
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // The same in bfloat16, as half_gemv takes them.
@@ -193,7 +194,6 @@ class Runner final : public ModelRunner {
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   using Floats = core::LineVector<float>;
   Floats x_, normed_, q_, k_, v_, attended_, projected_, inner_, activated_;
-  Floats narrow_, widened_;              // of a bottleneck
   Floats routed_, gathered_, made_;      // the routers' logits, and one expert's rows
   std::vector<std::vector<Sent>> sent_;  // to each expert
   std::vector<std::int64_t> chosen_;     // experts of one row
@@ -209,7 +209,8 @@ class Runner final : public ModelRunner {
   std::vector<Item> items_;
   std::vector<Output> outputs_;
   std::vector<Changed> changed_;
-  Floats thin_, scaled_;
+  Floats thin_, scaled_, added_;  // x A^T; inputs with factors; what is added once it has them
+  Floats narrow_;                 // of a bottleneck
   HalfProducts thin_halves_{team_};
   const float* halves_of_ = nullptr;      // whose rows halves_ holds for the next products, if any
   std::vector<float> ordered_;            // scratch of reorder, of each thread

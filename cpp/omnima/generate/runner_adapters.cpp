@@ -8,6 +8,7 @@
 
 #include "omnima/core/scope.h"
 #include "omnima/generate/runner.h"
+#include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/gemv.h"
 
 namespace omnima::generate {
@@ -63,8 +64,11 @@ void Runner::adapted_products(std::span<const Output> outputs, const float* x, s
   multiply(items_, "products");
   if (changed_.empty()) return;
   const core::Scope scope("adapters");
-  add_low_rank(rows);
-  for (const Changed& changed : changed_) scale_outputs(changed);
+  add_low_rank();
+  for (const Changed& changed : changed_) {
+    scale_outputs(changed);
+    exchange_biases(changed);
+  }
 }
 
 // A copy of x with the factors of inputs of each row.
@@ -89,21 +93,23 @@ const float* Runner::scaled(const Linear& linear, const float* x, std::int64_t r
   return scaled_.data();
 }
 
-// y += scale thin B^T of all that changed_ names. All products of an output are one thread's.
-void Runner::add_low_rank(std::int64_t rows) {
-  if (wide_) {
-    for (const Changed& changed : changed_) add_wide_low_rank(changed);
-    return;
-  }
+// y += outer ((inner thin) B^T) of all that changed_ names. All products of an output are one
+// thread's.
+void Runner::add_low_rank() {
   std::int64_t total = 0;
   for (const auto& [output, group, change, thin] : changed_) {
     float* at = thin_.data() + thin;
     for (const auto& product : change->products) {
-      const std::int64_t count = group->count * product.down.outputs;
-      for (std::int64_t i = 0; i < count; ++i) at[i] *= product.scale;
-      at += count;
+      for (std::int64_t row = 0; row < group->count; ++row) {
+        for (const float factor : product.inner) *at++ *= factor;
+      }
     }
     total += group->count * output->linear->outputs;
+  }
+  grow(added_, total);
+  if (wide_) {
+    for (const Changed& changed : changed_) add_wide_low_rank(changed);
+    return;
   }
   team_.run(total, kOutputs, [&](std::int64_t begin, std::int64_t end, int) {
     std::int64_t start = 0;  // of a row's outputs within the total
@@ -118,9 +124,16 @@ void Runner::add_low_rank(std::int64_t rows) {
           const std::int64_t from = std::max<std::int64_t>(begin - start - product.first, 0);
           const std::int64_t to = std::min(end - start - product.first, product.up.outputs);
           const auto* weight = reinterpret_cast<const float*>(product.up.weight.row(0));
-          // An output is added to: its bias is what it was.
-          if (from < to)
-            kernels::gemv({weight, rank, y, rank, x + i * rank, rank, 1, y, 0}, from, to);
+          const auto multiply = [&](const float* bias, float* into) {
+            kernels::gemv({weight, rank, bias, rank, x + i * rank, rank, 1, into, 0}, from, to);
+          };
+          if (from < to && product.outer.empty()) {
+            multiply(y, y);  // an output is added to: its bias is what it was
+          } else if (from < to) {
+            float* made = added_.data() + start + product.first;
+            multiply(nullptr, made);
+            for (std::int64_t o = from; o < to; ++o) y[o] += product.outer[o] * made[o];
+          }
           x += group->count * rank;
         }
       }
@@ -134,20 +147,27 @@ void Runner::add_wide_low_rank(const Changed& changed) {
   float* x = thin_.data() + thin;
   for (const auto& product : change->products) {
     const std::int64_t rank = product.down.outputs, rows = group->count;
+    const std::int64_t outputs = product.up.outputs;
+    const bool apart = !product.outer.empty();  // what is added gets factors first
     float* y = output->y + product.first;
+    const Output to{&product.up, apart ? added_.data() : y, apart ? outputs : output->stride,
+                    !apart};
     if (in_halves()) {
-      for (std::int64_t i = 0; i < rows * rank; ++i) x[i] *= product.scale;
       thin_halves_.begin(rows, rank);
       for (std::int64_t row = 0; row < rows; ++row) thin_halves_.put(row, x + row * rank);
-      const Output added{&product.up, y, output->stride, true};
-      thin_halves_.run({&added, 1});
+      thin_halves_.run({&to, 1});
     } else {
       const at::Tensor up = at::from_blob(const_cast<std::uint8_t*>(product.up.weight.row(0)),
-                                          {product.up.outputs, rank}, at::kFloat);
-      at::from_blob(y, {rows, product.up.outputs}, {output->stride, 1}, at::kFloat)
-          .addmm_(at::from_blob(x, {rows, rank}, at::kFloat), up.t(), 1, product.scale);
+                                          {outputs, rank}, at::kFloat);
+      at::from_blob(to.y, {rows, outputs}, {to.stride, 1}, at::kFloat)
+          .addmm_(at::from_blob(x, {rows, rank}, at::kFloat), up.t(), to.add ? 1 : 0);
     }
     x += rows * rank;
+    for (std::int64_t row = 0; apart && row < rows; ++row) {
+      for (std::int64_t o = 0; o < outputs; ++o) {
+        y[row * output->stride + o] += product.outer[o] * added_[row * outputs + o];
+      }
+    }
   }
 }
 
@@ -161,6 +181,38 @@ void Runner::scale_outputs(const Changed& changed) {
       const float kept = bias == nullptr ? 0.0f : bias[i];
       y[i] = (y[i] - kept) * change->factors[static_cast<std::size_t>(i)] + kept;
     }
+  }
+}
+
+void Runner::exchange_biases(const Changed& changed) {
+  const auto& [output, group, change, thin] = changed;
+  const float* bias = output->linear->bias.data();
+  for (const auto& [first, values] : change->biases) {
+    for (std::int64_t row = group->first; row < group->first + group->count; ++row) {
+      float* y = output->y + row * output->stride + first;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        y[i] += bias == nullptr ? values[i] : values[i] - bias[first + i];
+      }
+    }
+  }
+}
+
+void Runner::pass_bottlenecks(const Linear& layer, float* y) {
+  const std::int64_t outputs = layer.outputs;
+  for (const Group& group : groups_) {
+    const LinearChange* change = group.change->of(layer);
+    if (change == nullptr || !change->behind) continue;
+    const auto& [down, up] = *change->behind;
+    float* own = y + group.first * outputs;
+    grow(narrow_, group.count * down.outputs);
+    grow(added_, group.count * outputs);
+    const Item narrowed{{&down, narrow_.data(), down.outputs}, own, group.count};
+    multiply({&narrowed, 1}, "products");
+    kernels::activation_kernels<float>().gelu_forward(narrow_.data(), narrow_.data(),
+                                                      group.count * down.outputs, false);
+    const Item widened{{&up, added_.data(), outputs}, narrow_.data(), group.count};
+    multiply({&widened, 1}, "products");
+    for (std::int64_t i = 0; i < group.count * outputs; ++i) own[i] += added_[i];
   }
 }
 

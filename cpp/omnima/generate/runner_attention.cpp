@@ -52,13 +52,13 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
       });
     }
   }
-  if (!weights.o.behind && adds_at_once(weights.attention_output_norm)) {
+  if (adds_at_once(weights.attention_output_norm)) {
     return products({{&weights.o, x_.data(), config_.hidden_size, true}}, attended_.data(), rows);
   }
   // Beside a parallel mlp the sum waits until that has read the stream.
   auto& to = config_.parallel_residual ? change_ : projected_;
   products({{&weights.o, to.data(), config_.hidden_size}}, attended_.data(), rows);
-  pass_bottleneck(weights.o, rows, to.data());
+  pass_bottlenecks(weights.o, to.data());
   if (!config_.parallel_residual) add_to_residual(weights.attention_output_norm);
 }
 
@@ -120,9 +120,10 @@ void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row
 }
 
 bool Runner::take_virtual(std::int64_t layer, std::int64_t row) {
-  const auto& all = weights_.virtual_tokens.keys_values;
   const std::int64_t which = rows_[row].virtual_token;
-  if (which < 0 || all.empty()) return false;
+  if (which < 0) return false;
+  const auto& all = rows_[row].state->change()->virtual_tokens().keys_values;
+  if (all.empty()) return false;
   const std::int64_t width = config_.num_key_value_heads * config_.head_dim;
   const float* own =
       all[static_cast<std::size_t>(layer)].const_data_ptr<float>() + which * 2 * width;

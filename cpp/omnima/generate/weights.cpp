@@ -67,19 +67,12 @@ class Finder {
     return norm;
   }
 
-  // An adapter may have a bias where the configuration has none.
+  // A merged adapter may have a bias where the configuration has none.
   Linear linear(const std::string& name, std::int64_t outputs, std::int64_t inputs,
                 bool bias) const {
     const bool has_one = bias || all_.contains(name + ".bias");
     Linear made = linear(matrix(name + ".weight", outputs, inputs),
                          has_one ? weight(name + ".bias", {outputs}) : Weight{});
-    const std::string behind = name + ".bottleneck.";
-    if (const auto found = all_.find(behind + "down.bias"); found != all_.end()) {
-      const std::int64_t width = found->second.numel();
-      made.behind =
-          std::make_shared<Bottleneck>(Bottleneck{linear(behind + "down", width, outputs, true),
-                                                  linear(behind + "up", outputs, width, true)});
-    }
     made.place = std::ssize(named_);
     named_[name] = {made.place, outputs, inputs};
     return made;
@@ -99,26 +92,6 @@ class Finder {
     return {c.gated() ? linear(name + ".gate_proj", inner, c.hidden_size, c.mlp_bias) : Linear{},
             linear(name + ".up_proj", inner, c.hidden_size, c.mlp_bias),
             linear(name + ".down_proj", c.hidden_size, inner, c.mlp_bias)};
-  }
-
-  // As an adapter gives them beside the model's parameters.
-  VirtualTokens virtual_tokens() const {
-    VirtualTokens tokens;
-    const auto given = [&](const std::string& name, std::int64_t width) {
-      const auto found = all_.find("virtual_tokens." + name);
-      if (found == all_.end()) return at::Tensor();
-      const at::Tensor made = found->second.detach().to(at::kFloat).contiguous();
-      check(found->first, made, {made.size(0), width});
-      tokens.count = made.size(0);
-      return made;
-    };
-    tokens.embeddings = given("embeddings", config_.hidden_size);
-    const std::int64_t keys = config_.num_key_value_heads * config_.head_dim;
-    for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-      const at::Tensor own = given("layers." + std::to_string(i), 2 * keys);
-      if (own.defined()) tokens.keys_values.push_back(own);
-    }
-    return tokens;
   }
 
   Layer layer(std::int64_t index) const {
@@ -218,7 +191,6 @@ Weights::Weights(const models::DecoderConfig& config, const Parameters& paramete
                                 {config.relative_buckets, config.num_attention_heads});
   }
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) layers.push_back(find.layer(i));
-  virtual_tokens = find.virtual_tokens();
   linears = find.named();
   norm = find.norm("model.norm");
   head = config.tie_word_embeddings

@@ -24,8 +24,6 @@ struct Weight {
   std::size_t bytes() const { return tensor.defined() ? tensor.nbytes() : 0; }
 };
 
-struct Bottleneck;
-
 struct Linear {
   quant::Matrix weight;                               // [outputs, inputs]
   std::shared_ptr<const quant::PackedMatrix> packed;  // the same for activations in 8 bits, or null
@@ -33,13 +31,7 @@ struct Linear {
   Weight bias;                                        // [outputs]
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
-  std::shared_ptr<const Bottleneck> behind{};  // an adapter's, or null
   std::int64_t place = -1;  // among those that adapters can change; -1: none of them
-};
-
-// y becomes y + up(gelu(down(y))).
-struct Bottleneck {
-  Linear down, up;
 };
 
 struct Norm {
@@ -58,13 +50,6 @@ struct Layer {
   Mlp mlp;                   // with experts the one that all tokens pass: without outputs, none
   Linear router;             // [experts, hidden]
   std::vector<Mlp> experts;  // none: a plain mlp
-};
-
-// An adapter's tokens in front of every sequence, see nn/adapters/virtual_tokens.h: float32.
-struct VirtualTokens {
-  std::int64_t count = 0;
-  at::Tensor embeddings;                // [count, hidden]; undefined: any
-  std::vector<at::Tensor> keys_values;  // of each layer: [count, keys then values]; none: as made
 };
 
 using Parameters = std::map<std::string, at::Tensor>;
@@ -97,7 +82,6 @@ struct Weights {
   Norm norm;
   Linear head;
   HeadOrder head_order;
-  VirtualTokens virtual_tokens;
   struct Named {
     std::int64_t place, outputs, inputs;
   };

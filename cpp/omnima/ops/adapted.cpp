@@ -22,6 +22,10 @@ Adapted rows_of(const Adapted& adapted, int64_t first, int64_t rows) {
         LowRank own{numbers(product.down.compute.narrow(0, part.begin, part.rank))};
         own.parts.push_back({part.first + from - first, count, 0, part.rank,
                              numbers(part.up.compute.narrow(0, from, count)), part.scale});
+        if (part.inner.compute.defined()) own.parts[0].inner = numbers(part.inner.compute);
+        if (part.outer.compute.defined()) {
+          own.parts[0].outer = numbers(part.outer.compute.narrow(0, from, count));
+        }
         made.products.push_back(std::move(own));
       });
     }
@@ -31,6 +35,12 @@ Adapted rows_of(const Adapted& adapted, int64_t first, int64_t rows) {
       made.outputs.push_back({output.first + from - first, count,
                               numbers(output.factor.compute.narrow(0, from, count)),
                               output.with_bias});
+    });
+  }
+  for (const OutputBias& output : adapted.biases) {
+    within(output, [&](int64_t from, int64_t count) {
+      made.biases.push_back({output.first + from - first, count,
+                             numbers(output.bias.compute.narrow(0, from, count))});
     });
   }
   return made;

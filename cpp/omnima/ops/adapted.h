@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "omnima/ops/weight.h"
@@ -58,5 +60,20 @@ struct Adapted {
 // What concerns the outputs `first` to `first + rows - 1`, as a layer of its own has it, without
 // dropout.
 Adapted rows_of(const Adapted& adapted, int64_t first, int64_t rows);
+
+// What adapters make of a model whose weights stay as they are, for what writes with them.
+struct AdaptedModel {
+  std::map<std::string, Adapted> linears{};  // by the names of the layers
+  // Behind a layer, by its name: y becomes y + gelu(y D^T + d) U^T + u. float32: D [width,
+  // outputs], d, U [outputs, width], u.
+  struct Behind {
+    at::Tensor down, down_bias, up, up_bias;
+  };
+  std::map<std::string, Behind> behind{};
+  // Of tokens in front of a text, float32: embeddings [tokens, hidden], undefined: any; keys and
+  // values of each layer [tokens, keys then values of all heads], none: as those of other tokens.
+  at::Tensor embeddings{};
+  std::vector<at::Tensor> keys_values{};
+};
 
 }  // namespace omnima::ops

@@ -136,23 +136,34 @@ TEST_P(Allocation, NoWayOfDrawingNeedsOne) {
 TEST_P(Allocation, NoAdapterOfARowNeedsOne) {
   models::Decoder model(config_of({}), 3);
   std::vector<Adapters> chosen{nullptr};
-  for (const char* name : {"a", "b"}) {
+  for (const char* kind : {"lora", "dora", "vera", "bitfit", "bottleneck", "prefix"}) {
+    const std::string name = kind;
+    std::vector<std::string> modules{"self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"};
+    if (name == "bottleneck") modules = {"self_attn.o_proj", "mlp.down_proj"};
+    if (name == "prefix") modules = {"self_attn.k_proj"};
     std::vector<nn::Site> sites;
-    for (const char* module : {"self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"}) {
-      const std::string whole = std::string("model.layers.1.") + module;
-      sites.push_back(nn::Adapters::find_site(model.arena(), whole, {whole}));
-      sites.back().rank = 3;
+    for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+      for (const auto& module : modules) {
+        sites.push_back(nn::Adapters::find_site(model.arena(), layer + module, {layer + module}));
+        sites.back().rank = 3;
+      }
     }
-    model.adapters().add(model.arena(), name, nn::make_adapter(model.arena(), sites, {}));
+    nn::AdapterOptions options;
+    options.kind = kind;
+    options.virtual_tokens = name == "prefix" ? 2 : 0;
+    model.adapters().add(model.arena(), name, nn::make_adapter(model.arena(), sites, options));
     chosen.push_back(
-        std::make_shared<AdaptedLinears>(model.adapters().beside(model.arena(), {{name, 1.0}})));
+        std::make_shared<ops::AdaptedModel>(model.adapters().beside(model.arena(), {{name, 1.0}})));
   }
   const auto named = model.named_parameters();
   const Engine engine(model.config(), {named.begin(), named.end()});
-  const std::vector<Ids> prompts{{1}, {2}, {3, 4}, {5}, {6}};
-  EXPECT_EQ(allocations_of(engine, {{1}}, {}, {{chosen[1]}}), 0);
+  for (const Adapters& each : chosen) {
+    EXPECT_EQ(allocations_of(engine, {{1}}, {}, {{each}}), 0);
+  }
+  const std::vector<Ids> prompts{{1}, {2}, {3, 4}, {5}, {6}, {7}, {1}, {2}, {3}};
   EXPECT_EQ(allocations_of(engine, prompts, {},
-                           {{chosen[1], chosen[0], chosen[2], chosen[1], chosen[2]}}),
+                           {{chosen[1], chosen[0], chosen[2], chosen[1], chosen[2], chosen[3],
+                             chosen[4], chosen[5], chosen[6]}}),
             0);
 }
 

@@ -20,7 +20,19 @@ KINDS = [
     ("ia3", {}),
     ("ia3", {"targets": "k_proj,gate_proj"}),
     ("lora", {"rank": 20, "targets": "layers.0.*", "rank_stabilized": True}),
+    ("adalora", {"rank": 3, "initial_rank": 5}),
+    ("vera", {"rank": 24}),
+    ("vera", {"rank": 6, "targets": "k_proj,down_proj"}),
+    ("bitfit", {"targets": "q_proj,v_proj"}),
+    ("bitfit", {}),  # biases that the base has none of
+    ("bottleneck", {"rank": 5}),
+    ("bottleneck", {"rank": 3, "targets": "down_proj"}),
+    ("prompt", {"virtual_tokens": 5}),
+    ("prefix", {"virtual_tokens": 3}),
 ]
+ALL = [f"a{i}" for i in range(len(KINDS))]
+#: Of these, whose changes weights and biases of the base can hold.
+MERGING = ALL[: [kind for kind, _ in KINDS].index("bitfit") + 1]
 
 
 def made(seed=0, **changes):
@@ -52,6 +64,14 @@ def model():
     return with_adapters()
 
 
+def prompt_of(number):
+    return PROMPTS[number % len(PROMPTS)]
+
+
+def merges(choice):
+    return not isinstance(choice, str) or choice in MERGING
+
+
 def merged_logits(model, choice, ids, **options):
     model.set_adapters(choice)
     model.merge_adapters()
@@ -61,22 +81,41 @@ def merged_logits(model, choice, ids, **options):
     return found
 
 
+def trained_logits(model, choice, ids):
+    """Of the pass that training knows, with the adapter beside the weights."""
+    model.set_adapters(choice or {})
+    found = model(torch.tensor([ids]))[0].detach()
+    model.set_adapters({})
+    return found
+
+
+def written_by_training(model, choice, prompt):
+    ids = list(prompt)
+    for _ in range(GREEDY["max_new_tokens"]):
+        ids.append(int(trained_logits(model, choice, ids)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
 def distance(a, b):
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("choice", [f"a{i}" for i in range(len(KINDS))] + [{"a0": 0.5, "a2": -2.0}])
+@pytest.mark.parametrize(
+    "choice", [*ALL, {"a0": 0.5, "a2": -2.0}, {"a7": 0.5, "a8": 2.0, "a1": 1.0}]
+)
 @pytest.mark.parametrize("stepwise", [False, True])
-def test_logits_are_those_of_the_merged_model(model, choice, stepwise) -> None:
+def test_logits_are_those_of_the_merged_model_and_of_training(model, choice, stepwise) -> None:
     ids = PROMPTS[1]
-    expected = merged_logits(model, choice, ids, stepwise=stepwise)
+    expected = trained_logits(model, choice, ids)
+    if merges(choice):
+        assert distance(merged_logits(model, choice, ids, stepwise=stepwise), expected) < 1e-4
     model.set_adapters(choice)
     assert distance(model.engine.logits(ids, stepwise=stepwise), expected) < 1e-4
     model.set_adapters({})
     assert distance(model.engine.logits(ids), expected) > 0.05
 
 
-@pytest.mark.parametrize("choice", [f"a{i}" for i in range(len(KINDS))])
+@pytest.mark.parametrize("choice", MERGING)
 def test_prompts_in_bfloat16_are_rounded_as_merged_ones_are(model, choice) -> None:
     ids = PROMPTS[1]
     expected = merged_logits(model, choice, ids)
@@ -88,15 +127,27 @@ def test_prompts_in_bfloat16_are_rounded_as_merged_ones_are(model, choice) -> No
     assert (beside - expected).abs().mean() < 2.5 * (merged - expected).abs().mean()
 
 
-def test_each_prompt_has_the_text_of_its_own_merged_model(model) -> None:
-    choices = [*(f"a{i}" for i in range(len(KINDS))), None]
-    together = generate(model, None, PROMPTS, adapters=choices, **GREEDY)
-    for prompt, choice, found in zip(PROMPTS, choices, together, strict=True):
+@pytest.mark.parametrize("choice", [each for each in ALL if each not in MERGING])
+def test_prompts_in_bfloat16_are_near_those_in_float32(model, choice) -> None:
+    expected = trained_logits(model, choice, PROMPTS[1])
+    model.set_adapters(choice)
+    rounded = model.engine.logits(PROMPTS[1], bf16_prompts=True)
+    model.set_adapters({})
+    assert not torch.equal(rounded, expected)
+    assert (rounded - expected).abs().mean() < 0.02 * expected.abs().max()
+
+
+def test_each_prompt_has_the_text_of_its_own_model(model) -> None:
+    choices = [*ALL, None]
+    prompts = [prompt_of(i) for i in range(len(choices))]
+    together = generate(model, None, prompts, adapters=choices, **GREEDY)
+    for prompt, choice, found in zip(prompts, choices, together, strict=True):
+        assert found.ids == written_by_training(model, choice, prompt), choice
         model.set_adapters(choice or {})
-        if choice is not None:
-            model.merge_adapters()
         assert found.ids == generate(model, None, [prompt], **GREEDY)[0].ids, choice
-        if choice is not None:
+        if choice in MERGING:
+            model.merge_adapters()
+            assert found.ids == generate(model, None, [prompt], **GREEDY)[0].ids, choice
             model.unmerge_adapters()
         model.set_adapters({})
 
@@ -110,19 +161,20 @@ def test_a_text_depends_on_no_neighbour(model, cache_precision) -> None:
         "ignore_eos": True,
         "cache_precision": cache_precision,
     }
-    choices = ["a0", None, "a3", "a0", "a4", {"a0": 0.5, "a1": 1.5}, "a0", "a3"]
-    seeds = list(range(8))
-    together = generate(model, None, PROMPTS, adapters=choices, seed=seeds, **drawn)
+    choices = ["a0", None, "a3", "a0", "a4", {"a0": 0.5, "a1": 1.5}, "a0", "a3", *ALL[7:]]
+    seeds = list(range(len(choices)))
+    prompts = [prompt_of(i) for i in seeds]
+    together = generate(model, None, prompts, adapters=choices, seed=seeds, **drawn)
     guessed = generate(
-        model, None, PROMPTS, adapters=choices, seed=seeds, speculation="lookup", **drawn
+        model, None, prompts, adapters=choices, seed=seeds, speculation="lookup", **drawn
     )
     for i, found in enumerate(together):
         alone = generate(
-            model, None, [PROMPTS[i]], adapters=[choices[i]], seed=[seeds[i]], **drawn
+            model, None, [prompts[i]], adapters=[choices[i]], seed=[seeds[i]], **drawn
         )[0]
         assert found.ids == alone.ids == guessed[i].ids
     backwards = generate(
-        model, None, PROMPTS[::-1], adapters=choices[::-1], seed=seeds[::-1], **drawn
+        model, None, prompts[::-1], adapters=choices[::-1], seed=seeds[::-1], **drawn
     )
     assert [each.ids for each in backwards[::-1]] == [each.ids for each in together]
 
@@ -175,7 +227,7 @@ def test_a_base_of_few_bits_is_left_as_it_is(model, format) -> None:
             stored[name] = _core.quantized(format, each)
             formats[name] = format
             numbers[name] = _core.dequantized(format, stored[name], list(each.shape))
-    for choice in ("a0", "a3", "a4"):
+    for choice in ALL:
         adapted = model.adapted(choice)
         found = _core.Engine(values, stored, formats, adapters=adapted)
         expected = _core.Engine(values, numbers, adapters=adapted)
@@ -195,7 +247,35 @@ def test_what_cannot_be_chosen_is_an_error(model) -> None:
         generate(model, None, [[1]], adapters=[3], **GREEDY)  # type: ignore[list-item]
     narrow = made(hidden_size=32)
     engine = _core.Engine(narrow.core.config.values(), dict(narrow.named_parameters()))
-    with pytest.raises(ConfigError, match="another model's"):
-        engine.generate([[1]], {}, [0], adapters=[model.adapted("a0")])
+    for choice in ("a0", "a8", "a11", "a12", "a14"):
+        with pytest.raises(ConfigError, match="another model's"):
+            engine.generate([[1]], {}, [0], adapters=[model.adapted(choice)])
+    flat = made(num_hidden_layers=1)
+    engine = _core.Engine(flat.core.config.values(), dict(flat.named_parameters()))
+    for choice in ("a12", "a15"):
+        with pytest.raises(ConfigError, match="another model's"):
+            engine.generate([[1]], {}, [0], adapters=[model.adapted(choice)])
     with pytest.raises(ConfigError, match="1 prompts but 2 choices"):
         engine.generate([[1]], {}, [0], adapters=[None, None])
+
+
+def test_virtual_tokens_take_room_of_their_own_text_alone(model) -> None:
+    room = model.config.max_position_embeddings
+    prompt = [1] * (room - 4)
+    written = generate(
+        model, None, [prompt, prompt], adapters=[None, "a15"], **GREEDY | {"max_new_tokens": 9}
+    )
+    assert [len(each.ids) for each in written] == [4, 1]
+    with pytest.raises(ConfigError, match=f"Prompt 1 has {room - 4} tokens.*context of {room - 5}"):
+        generate(model, None, [prompt, prompt], adapters=[None, "a14"], **GREEDY)
+
+
+def test_a_choice_takes_the_place_of_those_in_use(model) -> None:
+    for choice in ("a9", "a12", "a14"):
+        expected = generate(model, None, [[1, 2]], adapters=[choice], **GREEDY)[0].ids
+        base = generate(model, None, [[1, 2]], adapters=[None], **GREEDY)[0].ids
+        for in_use in ("a0", "a12", "a15"):
+            model.set_adapters(in_use)
+            both = generate(model, None, [[1, 2]] * 2, adapters=[choice, None], **GREEDY)
+            assert [each.ids for each in both] == [expected, base]
+        model.set_adapters({})

@@ -75,13 +75,11 @@ class Adapter {
   // adapt(layer, compute, weight, dropout_seed, adapted) adds what it makes of a layer to
   // `adapted`, counted `weight` times. dropout_seed: 0 outside training.
   virtual void adapt(Slot, const Compute&, double, std::uint64_t, ops::Adapted&) const {}
-  // Whether adapt() says all that it changes: then texts are written with it beside the weights.
-  virtual bool stands_beside() const { return false; }
   // Makes the change part of the site's weights.
   virtual void merge(std::size_t site, double weight, const SiteWeights& into) const;
   virtual bool merges() const { return virtual_tokens() == 0; }
-  // What can be no part of weights but is needed beside them to write texts, by name.
-  virtual std::vector<std::pair<std::string, at::Tensor>> beside() const { return {}; }
+  // What adapt() does not say of what it changes.
+  virtual void stand_beside(ops::AdaptedModel&) const {}
 
   // Tokens in front of every document, which no vocabulary has.
   virtual std::int64_t virtual_tokens() const { return 0; }

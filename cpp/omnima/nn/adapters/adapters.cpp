@@ -186,19 +186,18 @@ at::Tensor Adapters::with_keys_values(const at::Tensor& qkv, Slot layer,
                 pass.virtuals);
 }
 
-bool Adapters::stand_beside() const {
+bool Adapters::merge() const {
   return std::all_of(active_.begin(), active_.end(),
-                     [](const auto& each) { return each.first->stands_beside(); });
+                     [](const auto& each) { return each.first->merges(); });
 }
 
-std::map<std::string, ops::Adapted> Adapters::beside(
-    const Arena& base, const std::map<std::string, double>& weights) const {
+ops::AdaptedModel Adapters::beside(const Arena& base,
+                                   const std::map<std::string, double>& weights) const {
   const Counted active = counted(weights);
-  std::map<std::string, ops::Adapted> made;
+  ops::AdaptedModel made;
   for (const auto& [each, weight] : active) {
-    require<ConfigError>(each->stands_beside(), "An adapter of kind ", each->options().kind,
-                         " cannot be chosen for a text: use set_adapters, which is for all.");
     each->prepare(base, at::kFloat);
+    each->stand_beside(made);
   }
   for (const Slot slot : base.factors()) {
     ops::Adapted adapted;
@@ -208,7 +207,7 @@ std::map<std::string, ops::Adapted> Adapters::beside(
     for (int64_t i = slot.first; i < slot.first + slot.count; ++i) {
       const Parameter& parameter = base.parameters()[i];
       const std::string name = parameter.name.substr(0, parameter.name.rfind(".weight"));
-      made[name] = ops::rows_of(adapted, first, parameter.sizes[0]);
+      made.linears[name] = ops::rows_of(adapted, first, parameter.sizes[0]);
       first += parameter.sizes[0];
     }
   }
@@ -257,9 +256,6 @@ std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& ba
   for (const auto& [first, layer] : layers) {
     name_parts(layer.slot, layer.weights, "weight");
     if (layer.biases.defined()) name_parts(layer.slot, layer.biases, "bias");
-  }
-  for (const auto& [each, weight] : active_) {
-    for (auto& part : each->beside()) made.push_back(std::move(part));
   }
   return made;
 }

@@ -35,12 +35,11 @@ class Adapters {
 
   void prepare(const Arena& base, at::ScalarType type);
   ops::Adapted of(Slot layer, const Pass& pass) const;
-  // Whether all in use can write beside the weights.
-  bool stand_beside() const;
-  // What these adapters, each as often as it counts, make of the linear layers of the base, by the
-  // layers' names. Refers to their parameters, but for what is made of them anew here.
-  std::map<std::string, ops::Adapted> beside(const Arena& base,
-                                             const std::map<std::string, double>& weights) const;
+  // Whether all that the adapters in use change can be merged into weights and biases.
+  bool merge() const;
+  // What these adapters, each as often as it counts, make of the base. Refers to their parameters,
+  // but for what is made of them anew here.
+  ops::AdaptedModel beside(const Arena& base, const std::map<std::string, double>& weights) const;
   // Whether an adapter stands behind a layer, and what it makes of its outputs.
   bool follow(Slot layer) const;
   at::Tensor behind(Slot layer, const at::Tensor& y, const Pass& pass) const;
@@ -53,8 +52,7 @@ class Adapters {
   at::Tensor with_keys_values(const at::Tensor& qkv, Slot layer, const ops::AttentionShape& shape,
                               const ops::Positions& positions, const Pass& pass) const;
   // Names and new values of the base's parameters with what is in use merged into them, and of
-  // biases that it has none of, where an adapter has; and what is
-  // no part of weights.
+  // biases that it has none of, where an adapter has.
   std::vector<std::pair<std::string, at::Tensor>> merged(const Arena& base) const;
 
  private:

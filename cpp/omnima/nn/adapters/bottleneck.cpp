@@ -54,17 +54,12 @@ at::Tensor Bottleneck::behind(Slot layer, const at::Tensor& y, const Compute& co
   return y;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Bottleneck::beside() const {
-  std::vector<std::pair<std::string, at::Tensor>> all;
+void Bottleneck::stand_beside(ops::AdaptedModel& model) const {
   for (std::size_t i = 0; i < sites_.size(); ++i) {
-    const std::string at = followed_[i] + ".bottleneck.";
     const Layers& own = layers_[i];
-    all.emplace_back(at + "down.weight", arena_.values(own.down));
-    all.emplace_back(at + "down.bias", arena_.values(own.down_bias));
-    all.emplace_back(at + "up.weight", arena_.values(own.up));
-    all.emplace_back(at + "up.bias", arena_.values(own.up_bias));
+    model.behind[followed_[i]] = {arena_.values(own.down), arena_.values(own.down_bias),
+                                  arena_.values(own.up), arena_.values(own.up_bias)};
   }
-  return all;
 }
 
 }  // namespace omnima::nn

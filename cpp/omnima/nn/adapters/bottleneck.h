@@ -5,7 +5,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "omnima/nn/adapters/adapter.h"
@@ -19,7 +18,7 @@ class Bottleneck : public Adapter {
 
   bool follows(Slot layer) const override;
   at::Tensor behind(Slot layer, const at::Tensor& y, const Compute& compute) const override;
-  std::vector<std::pair<std::string, at::Tensor>> beside() const override;
+  void stand_beside(ops::AdaptedModel& model) const override;
   bool combines() const override { return false; }
   bool merges() const override { return false; }
 

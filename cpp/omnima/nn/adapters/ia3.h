@@ -15,7 +15,6 @@ class Ia3 : public Adapter {
 
   void adapt(Slot layer, const Compute& compute, double weight, std::uint64_t dropout_seed,
              ops::Adapted& adapted) const override;
-  bool stands_beside() const override { return true; }
   void merge(std::size_t site, double weight, const SiteWeights& into) const override;
   bool combines() const override { return false; }
 

@@ -21,7 +21,6 @@ class Lora : public Adapter {
   void adapt(Slot layer, const Compute& compute, double weight, std::uint64_t dropout_seed,
              ops::Adapted& adapted) const override;
   void prepare(const Arena& base, at::ScalarType type) override;
-  bool stands_beside() const override { return options_.kind == "lora" || options_.kind == "dora"; }
   void merge(std::size_t site, double weight, const SiteWeights& into) const override;
 
  protected:

@@ -53,8 +53,8 @@ at::Tensor Prompt::embeddings(const Compute& compute) const {
   return ops::plain_leaf(arena_.weight(embeddings_, compute));
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Prompt::beside() const {
-  return {{"virtual_tokens.embeddings", arena_.values(embeddings_)}};
+void Prompt::stand_beside(ops::AdaptedModel& model) const {
+  model.embeddings = arena_.values(embeddings_);
 }
 
 Prefix::Prefix(const Arena& base, std::vector<Site> sites, const AdapterOptions& options)
@@ -79,12 +79,8 @@ at::Tensor Prefix::keys_values(Slot layer, const Compute& compute) const {
   return {};
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Prefix::beside() const {
-  std::vector<std::pair<std::string, at::Tensor>> all;
-  for (std::size_t i = 0; i < sites_.size(); ++i) {
-    all.emplace_back("virtual_tokens.layers." + std::to_string(i), arena_.values(keys_values_[i]));
-  }
-  return all;
+void Prefix::stand_beside(ops::AdaptedModel& model) const {
+  for (const Slot own : keys_values_) model.keys_values.push_back(arena_.values(own));
 }
 
 }  // namespace omnima::nn

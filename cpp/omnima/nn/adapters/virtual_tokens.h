@@ -13,7 +13,7 @@ class Prompt : public Adapter {
 
   std::int64_t virtual_tokens() const override { return options_.virtual_tokens; }
   at::Tensor embeddings(const Compute& compute) const override;
-  std::vector<std::pair<std::string, at::Tensor>> beside() const override;
+  void stand_beside(ops::AdaptedModel& model) const override;
   bool combines() const override { return false; }
 
  private:
@@ -30,7 +30,7 @@ class Prefix : public Adapter {
 
   std::int64_t virtual_tokens() const override { return options_.virtual_tokens; }
   at::Tensor keys_values(Slot layer, const Compute& compute) const override;
-  std::vector<std::pair<std::string, at::Tensor>> beside() const override;
+  void stand_beside(ops::AdaptedModel& model) const override;
   bool combines() const override { return false; }
 
  private:
