@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # Of `from_pretrained`: matrices in blocks, beside which adapters can learn.
-_HELD = ("nf4", "int8", "int4", "stored")
+_HELD = ("nf4", "int8", "int4", "bf16", "stored")
 
 
 class Model(Adaptable, Shared):
@@ -171,9 +171,10 @@ class Model(Adaptable, Shared):
             with them, exactly; ``"bfloat16"`` rounds all matrices to that. On a GPU they are copied
             there, once.
             ``"nf4"``, ``"int8"`` and ``"int4"`` quantize the matrices while they are read, one
-            after the other, and ``"stored"`` takes the blocks of a directory that is quantized
-            already: they serve writing, and the training of adapters beside them (QLoRA), on the
-            CPU. Nowhere is there more of them in numbers than one matrix.
+            after the other, ``"bf16"`` rounds them to bfloat16, and ``"stored"`` takes the blocks
+            of a directory that is quantized already: they serve writing, and the training of
+            adapters beside them (QLoRA), on the CPU. Nowhere is there more of them in numbers than
+            one matrix.
         activations
             What matrices are multiplied with when text is written. ``"float32"`` is exact. The
             others are faster, give nearly the same results, and only the CPU has them: ``"bf16"``
@@ -264,7 +265,7 @@ class Model(Adaptable, Shared):
         Parameters
         ----------
         to
-            ``"nf4"``, ``"int8"`` or ``"int4"``: a model with numbers is quantized as
+            ``"nf4"``, ``"int8"``, ``"int4"`` or ``"bf16"``: a model with numbers is held as
             :meth:`from_pretrained` does it with that dtype. Left out: :meth:`quantize` did so.
 
         Raises
@@ -292,7 +293,7 @@ class Model(Adaptable, Shared):
             raise ConfigError(f"Matrices are held in blocks on the CPU, not on {self.device}.")
         if to is not None and self.quantization is None:
             chosen = held.holding(self.config.to_dict(), to)
-            numbers = dict(self.named_parameters())
+            numbers = dict(self._numbers())
             blocks = {
                 name: held.blocks_of(numbers[name].detach(), format, name)
                 for name, format in chosen.formats.items()

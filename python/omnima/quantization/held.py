@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, DataError
+from omnima.hub.names import expected_shapes
 from omnima.hub.quantized import Quantization
 from omnima.hub.stored import numbers_of
 from omnima.quantization.plan import TARGETS, plan
@@ -25,6 +26,8 @@ _HOLDABLE = re.compile(
 #: Embedding and head keep 16 bits a number.
 _ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 _OF_16_BITS = "bf16"
+#: What matrices can be held in.
+CHOICES = (*TARGETS, _OF_16_BITS)
 _NUMBERS_AT_ONCE = 1 << 22  # of a matrix that is being quantized: its rows stand alone
 
 
@@ -55,8 +58,12 @@ class Holding:
 
         return hold
 
-    def of(self, decoder: _core.Decoder) -> Quantization:
-        """What a model keeps that a decoder with these blocks belongs to."""
+    def of(self, decoder: _core.Decoder) -> Quantization | None:
+        """What a model keeps that a decoder with these blocks belongs to; numbers of 16 bits are
+        numbers, and no quantization.
+        """
+        if self.settings["to"] == _OF_16_BITS:
+            return None
         return Quantization(
             self.settings, self.formats, {name: blocks for name, _, blocks in decoder.held}
         )
@@ -72,16 +79,19 @@ def is_holdable(name: str) -> bool:
 
 
 def holding(config: Mapping[str, Any], to: str) -> Holding:
-    """In what a model that has numbers is held: ``"nf4"``, ``"int8"`` or ``"int4"``.
+    """In what a model that has numbers is held: ``"nf4"``, ``"int8"``, ``"int4"`` or ``"bf16"``.
 
     The linear layers of the blocks are rounded to the nearest level, in groups of 64; embedding and
-    head to bfloat16. Experts stay numbers.
+    head to bfloat16. Experts stay numbers. With ``"bf16"`` all that can be held is rounded to that.
 
     >>> from omnima.config import model_preset
     >>> found = holding(model_preset("nima", vocab_size=64).to_dict(), "nf4")
     >>> found.formats["model.embed_tokens.weight"]
     'bf16'
     """
+    if to == _OF_16_BITS:
+        names = [name for name in expected_shapes(dict(config)) if is_holdable(name)]
+        return Holding({"to": to}, dict.fromkeys(names, _OF_16_BITS))
     chosen = plan(config, to, "rtn", ends="none")
     formats = {name: each for name, each in chosen.formats.items() if is_holdable(name)}
     ends = [name for name in chosen.kept if name in _ENDS]
@@ -106,7 +116,7 @@ def as_stored(quantization: Quantization | None, where: str, to: str | None = No
     if quantization is None:
         raise ConfigError(
             f"{where} was not quantized by Omnima, so that it has no blocks to hold: say in which "
-            f"it is to be held, {', '.join(TARGETS)}."
+            f"it is to be held, {', '.join(CHOICES)}."
         )
     found = quantization.settings.get("to")
     if to is not None and to != found:

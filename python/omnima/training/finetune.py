@@ -5,6 +5,7 @@ and after.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from omnima.training.finetune_recipe import LONGEST_CONTEXT, PREFERENCES, QLORA,
 from omnima.training.finetuner import FineTuner
 from omnima.training.run import Run
 from omnima.training.rundir import RunDirectory
+from omnima.training.teacher import open_teacher
 from omnima.training.whole_run import whole_run
 
 if TYPE_CHECKING:
@@ -189,41 +191,10 @@ def assemble(
         display=display,
         callbacks=callbacks,
     )
-    made.teacher = _teacher(recipe, model, context)
+    if recipe.teacher is not None:
+        asked = functools.partial(open_teacher, recipe.teacher, model, context, recipe.device)
+        made.open_teacher = asked
     return made
-
-
-def _teacher(recipe: FineTuneRecipe, model: Model, context: int) -> Model | None:
-    """Open the larger model to learn from; it must speak in the same tokens."""
-    if recipe.teacher is None:
-        return None
-    from omnima.model import Model
-
-    teacher = Model.from_pretrained(recipe.teacher, recipe.device)
-    theirs, ours = teacher.tokenizer, model.tokenizer
-    assert ours is not None
-    if theirs is None:
-        raise ConfigError(f"The teacher {recipe.teacher} has no tokenizer: it must be the model's.")
-    if theirs.description.pieces != ours.description.pieces:
-        raise ConfigError(
-            f"The teacher {recipe.teacher} has {theirs.vocab_size:,} tokens, the model "
-            f"{ours.vocab_size:,}, and they are not the same: logits can be learned from a model "
-            "of the same vocabulary only. Take one of the same family, or learn the teacher's "
-            "texts with objective sft."
-        )
-    if teacher.config.vocab_size != model.config.vocab_size:
-        raise ConfigError(
-            f"The teacher's logits have {teacher.config.vocab_size:,} rows, the model's "
-            f"{model.config.vocab_size:,}: bring the smaller one up with model.resize()."
-        )
-    if teacher.config.reward_head or not teacher.config.causal:
-        raise ConfigError(f"The teacher {recipe.teacher} does not predict next tokens.")
-    if context > teacher.config.max_position_embeddings:
-        raise ConfigError(
-            f"context is {context}, but the teacher's context holds "
-            f"{teacher.config.max_position_embeddings}: train on shorter rows."
-        )
-    return teacher
 
 
 def _check_head(recipe: FineTuneRecipe, model: Model) -> None:

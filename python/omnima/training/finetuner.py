@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import OmnimaError
@@ -31,8 +32,16 @@ class FineTuner(Trainer):
             facts["teacher"] = fingerprint_of(self.teacher)
         return facts
 
-    #: The larger model that a run learns from.
+    #: The larger model that a run learns from, once it is known how the run computes.
     teacher: Model | None = None
+    #: Opens it for a precision.
+    open_teacher: Callable[[str], Model] | None = None
+
+    def _precision(self, directory: RunDirectory, resume: bool) -> str:
+        precision = super()._precision(directory, resume)
+        if self.open_teacher is not None:
+            self.teacher = self.open_teacher(precision)
+        return precision
 
     def _begin(self, loop: Loop, directory: RunDirectory) -> None:
         if self.teacher is not None:

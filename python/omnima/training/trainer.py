@@ -187,6 +187,7 @@ class Trainer:
         check_offload(self.config.offload_optimizer, str(self.model.device))
         data = self._prepared(directory)
         scores = self._scores(data)
+        precision = self._precision(directory, resume)
         facts = self._facts(data, scores)
         if resume:
             directory.check_identity("facts", facts)
@@ -194,7 +195,6 @@ class Trainer:
             self._check_repeated(*like, facts)
         directory.remember("facts", facts)
         directory.remember("data_version", data.version)
-        precision = self._precision(directory, resume)
         foresight = Foresight.make(self.model, data, self.config, precision, directory, resume)
         config = foresight.config  # with what was left to be chosen
         self.display.note(foresight.sentence())

@@ -16,6 +16,7 @@ from omnima.data import open_conversations
 from omnima.errors import ConfigError, OmnimaError
 from omnima.training.display import Display
 from omnima.training.finetune import finetune
+from omnima.training.teacher import open_teacher
 
 QUICK: dict[str, Any] = {
     "context": CONTEXT, "batch_size": 4, "precision": "fp32", "val_fraction": 0.2, "eval_every": 5,
@@ -102,6 +103,64 @@ def test_in_bfloat16_it_is_about_the_same(tmp_path: Path) -> None:
         step.set_teacher(teacher_of(model).core)
         losses.append(step.run(data.loader("train", 2, CONTEXT)).loss)
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("precision", "to"), [("fp32", None), ("bf16", None), ("fp32", "nf4"), ("bf16", "int8")]
+)
+def test_a_teacher_lies_as_the_run_computes(precision: str, to: str | None, tmp_path: Path) -> None:
+    model = fresh()
+    teacher = teacher_of(model)
+    if to is not None:
+        teacher.quantize(to, method="rtn")
+    teacher.save_pretrained(tmp_path / "teacher")
+    found = open_teacher(str(tmp_path / "teacher"), model, CONTEXT, "cpu", precision)
+    formats = {format for _, format, _ in found.core.held}
+    if to is not None:
+        assert any(each.startswith(to) for each in formats)
+    else:
+        assert formats == ({"bf16"} if precision == "bf16" else set())
+    numbers = sum(each.numel() for _, each in found.named_parameters())
+    if precision == "bf16" or to is not None:
+        held = sum(blocks.numel() for _, _, blocks in found.core.held)
+        assert 4 * numbers + held < 2.1 * teacher.num_parameters
+    # It says what one in numbers says in this precision.
+    twin = teacher_of(model)
+    whole = dict(found._numbers())
+    with torch.no_grad():
+        for name, each in twin.named_parameters():
+            each.copy_(whole[name])
+    data = open_conversations(answers(tmp_path / "a.jsonl", 6), model.tokenizer, CONTEXT)
+    losses, weights = [], []
+    for each in (found, twin):
+        student = fresh()
+        step = stepper(student, "", divergence="forward", precision=precision)
+        step.set_teacher(each.core)
+        losses.append(step.run(data.loader("train", 2, CONTEXT)).loss)
+        weights.append(flat(student))
+    if precision == "bf16":
+        assert losses[0] == losses[1] and torch.equal(*weights)
+    else:
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_runs_learn_from_teachers_in_blocks_and_in_bfloat16(tmp_path: Path) -> None:
+    base = fresh()
+    path = answers(tmp_path / "a.jsonl", 20)
+    teacher = teacher_of(base)
+    teacher.save_pretrained(tmp_path / "plain")
+    teacher.quantize("int8")
+    teacher.save_pretrained(tmp_path / "blocks")
+    lost = {}
+    for name, precision in (("plain", "fp32"), ("plain", "bf16"), ("blocks", "bf16")):
+        given = {**QUICK, "precision": precision, "steps": 8, "teacher": str(tmp_path / name)}
+        out = tmp_path / f"{name}-{precision}"
+        run = finetune(fresh(), path, out, display=Display(silent=True), **given)
+        assert run.summary["loss_after"] < run.summary["loss_before"]
+        lost[name, precision] = run.summary["loss_after"]
+    assert len(set(lost.values())) == 3
+    first, *others = lost.values()
+    assert others == pytest.approx([first] * 2, rel=0.05)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
