@@ -174,6 +174,8 @@ class Adaptable(ABC):
         if kind in IN_FRONT:
             if targets is not None:
                 raise ConfigError(f"{method} has no targets: it stands in front of the text.")
+            if self.config.reward_head:
+                raise ConfigError(f"{method} is for models that write, not for a reward model.")
             return []
         modules = self.linear_modules
         found = chosen(modules, targets if targets is not None else usual_targets(kind, modules))

@@ -503,23 +503,39 @@ class Model(Adaptable, Shared):
 
     def with_reward_head(self, seed: int = 0) -> Model:
         """Return a reward model with these weights: a head that says how good a text is, drawn
-        from `seed`, in the place of the one for tokens.
+        from `seed`, in the place of the one for tokens. An adapter that is added then learns with
+        a head of its own beside it.
 
         >>> model = Model.from_preset("nima", vocab_size=512).with_reward_head()
         >>> model.config.reward_head, model.core.rewards(torch.tensor([[1, 2, 3]])).shape
         (True, torch.Size([1, 3]))
         """
+        from omnima.quantization.held import Holding
+
         self._check_without_adapters("with_reward_head")
         if self.config.reward_head:
             raise ConfigError("This model has a reward head already.")
-        made = Model(self.config.replace(reward_head=True, prediction_heads=0), seed=seed,
-                     tokenizer=self.tokenizer, device=self.device)  # fmt: skip
+        made = Model.__new__(Model)
+        made.config = self.config.replace(reward_head=True, prediction_heads=0)
+        made.tokenizer, made.origin, made.quantization = self.tokenizer, self.origin, None
+        made._stored, made._stored_device = None, "cpu"
+        made._begin_without_adapters()
+        made._file_names = self._file_names
+        # The head for tokens is left out.
+        held = [each for each in self.core.held if each[0] != "lm_head.weight"]
+        formats = {name: format for name, format, _ in held}
+        made._decoder = _core.Decoder(
+            made.config.core(), seed, check_device(self.device), formats
+        )
+        for name, _, blocks in held:
+            made._decoder.hold(name, blocks)
         old = dict(self.named_parameters())
         with torch.no_grad():
             for name, parameter in made.named_parameters():
                 if name in old:
                     parameter.copy_(old[name])
-        made.origin = self.origin
+        if self.quantization is not None and held:
+            made.quantization = Holding(self.quantization.settings, formats).of(made._decoder)
         return made
 
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:

@@ -383,7 +383,7 @@ Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tens
   const at::Tensor x =
       final_norm_.forward(stream.reshape({all.size(0), -1}).index_select(0, places), pass);
   const at::Tensor rewards =
-      config_.reward_head ? ops::linear(x, pass.weight(reward_), {}).to(at::kFloat) : at::Tensor();
+      config_.reward_head ? ops::linear(x, reward_head(pass), {}).to(at::kFloat) : at::Tensor();
   std::vector<double> sums(counts.size());
   const auto loss_of_row = [&](std::size_t row, std::int64_t first, double scale) {
     if (config_.reward_head) return rewards.narrow(0, first, counts[row]).sum().mul(scale);
@@ -434,6 +434,11 @@ void Decoder::require_words() const {
                              "ask it with model.reward(texts), or take the model it was made of.");
 }
 
+ops::Weight Decoder::reward_head(const nn::Pass& pass) const {
+  ops::Weight learned = adapters_.score(pass.compute);
+  return learned.leaves.empty() ? pass.weight(reward_) : learned;
+}
+
 std::pair<at::Tensor, nn::Pass> Decoder::read(const at::Tensor& ids,
                                               const nn::Compute& compute) const {
   const VirtualLayout rows = laid(ids, {}, {});
@@ -460,7 +465,7 @@ at::Tensor Decoder::rewards(const at::Tensor& ids, const nn::Compute& compute) {
   check_ids(ids);
   prepare_adapters(compute);
   const auto [x, pass] = read(ids, compute);
-  return ops::linear(x, pass.weight(reward_), {}).to(at::kFloat).squeeze(-1);
+  return ops::linear(x, reward_head(pass), {}).to(at::kFloat).squeeze(-1);
 }
 
 std::vector<at::Tensor> Decoder::Losses::roots() const {

@@ -132,6 +132,8 @@ class Decoder {
   // Brings what adapters make of their parameters up to date, where the caller has not.
   void prepare_adapters(const nn::Compute& compute);
   void require_words() const;  // and no reward head in their place
+  // That of the adapter in use, or the model's own.
+  ops::Weight reward_head(const nn::Pass& pass) const;
   // The summed loss of the stream before the last norm.
   at::Tensor loss_of(const at::Tensor& stream, const at::Tensor& labels, const nn::Pass& pass,
                      double scale, ops::LossTerms terms) const;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.adapters.options import METHODS, AdapterOptions
 
 if TYPE_CHECKING:
-    from omnima.adapters.peft_files import read_adapter, write_adapter
+    from omnima.adapters.peft_files import of_reward_model, read_adapter, write_adapter
     from omnima.adapters.sites import Module, chosen, linear_modules, usual_targets
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Module",
     "chosen",
     "linear_modules",
+    "of_reward_model",
     "read_adapter",
     "usual_targets",
     "write_adapter",

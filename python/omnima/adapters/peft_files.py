@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+#: The head of a reward model.
+SCORE = "score.weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,8 @@ class ReadAdapter:
                 )
         with torch.no_grad():
             for name, parameter in parameters:
-                parameter.copy_(self.tensors[name])
+                if name in self.tensors or name != SCORE:  # else the head is the model's own
+                    parameter.copy_(self.tensors[name])
             for name, each in constants:
                 if name in self.constants:
                     each.copy_(self.constants[name])
@@ -83,12 +86,7 @@ def read_adapter(
     from omnima import _core
 
     folder = Path(directory)
-    if not (folder / CONFIG).is_file():
-        raise DataError(
-            f"{folder} has no {CONFIG}: it is no adapter's directory. Give the one that "
-            "save_adapter or PEFT's save_pretrained wrote."
-        )
-    raw = read_json_object(folder / CONFIG)
+    raw = read_config(folder)
     options = peft_kinds.options_of(raw, str(folder / CONFIG))
     path = folder / WEIGHTS
     if not path.is_file():
@@ -100,7 +98,9 @@ def read_adapter(
     shared = peft_kinds.SHARED.get(options.kind, {})
     found: dict[str, dict[str, Tensor]] = {}
     constants: dict[str, Tensor] = {}
-    for key, tensor in _core.read_safetensors(path).items():
+    stored = _core.read_safetensors(path)
+    tensors = _score_of(stored, peft_kinds.has_score(raw), config, path)
+    for key, tensor in stored.items():
         if key in shared:
             constants[shared[key]] = tensor
             continue
@@ -117,11 +117,61 @@ def read_adapter(
     if options.kind == "ia3":
         ends = tuple(name for name, parts in found.items() if _scales_inputs(modules[name], parts))
         options = dataclasses.replace(options, feedforward=ends)
-    tensors: dict[str, Tensor] = {}
     for name, parts in found.items():
         tensors |= _checked(modules[name], parts, options, config, path)
     stands_at = [module for name, module in modules.items() if name in found]
     return ReadAdapter(options, stands_at, tensors, constants, str(path))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of an adapter's directory.
+
+    Raises
+    ------
+    DataError
+        It has none, or a damaged one.
+    """
+    if not (folder / CONFIG).is_file():
+        raise DataError(
+            f"{folder} has no {CONFIG}: it is no adapter's directory. Give the one that "
+            "save_adapter or PEFT's save_pretrained wrote."
+        )
+    return read_json_object(folder / CONFIG)
+
+
+def of_reward_model(directory: str | Path) -> bool:
+    """Whether a directory holds the adapter of a reward model, with its head.
+
+    Raises
+    ------
+    DataError
+        It holds no adapter.
+    """
+    return peft_kinds.has_score(read_config(Path(directory)))
+
+
+def _score_of(
+    stored: dict[str, Tensor], wanted: bool, config: Mapping[str, Any], path: Path
+) -> dict[str, Tensor]:
+    """Take the head of a reward model out of what a file holds."""
+    import torch
+
+    score = stored.pop(_PREFIX + SCORE, None)
+    if not wanted and score is None:
+        return {}
+    if score is None:
+        raise DataError(f"{path} has no {_PREFIX}{SCORE}, which {CONFIG} says was saved.")
+    if not config["reward_head"]:
+        raise DataError(
+            f"{path} is of a reward model: it has learned a head that says how good a text is. "
+            "Load it beside model.with_reward_head()."
+        )
+    if tuple(score.shape) != (1, config["hidden_size"]):
+        raise DataError(
+            f'{path}, "{_PREFIX}{SCORE}": its shape is {tuple(score.shape)}, but a reward is one '
+            f"number of {config['hidden_size']}: (1, {config['hidden_size']})."
+        )
+    return {SCORE: score.to(torch.float32)}
 
 
 def _split(key: str, path: Path) -> tuple[str, str]:
@@ -212,6 +262,7 @@ def _of_modules(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the config of an adapter that stands at modules."""
     parameters = {key: each.detach() for key, each in model.core.adapter_parameters(name)}
+    score = parameters.pop(SCORE, None)
     modules = model.linear_modules
     names = dict.fromkeys(_split(_PREFIX + key, Path(name))[0] for key in parameters)
     chosen = {each: modules[each] for each in names}
@@ -234,8 +285,14 @@ def _of_modules(
     for key, ours in peft_kinds.SHARED.get(options.kind, {}).items():
         tensors[key] = constants[ours].cpu()
     described = peft_kinds.described(
-        options, chosen, doubled=bool(initial), with_biases=with_biases
+        options,
+        chosen,
+        doubled=bool(initial),
+        with_biases=with_biases,
+        with_score=score is not None,
     )
+    if score is not None:
+        tensors[_PREFIX + SCORE] = score.cpu()
     return tensors, described
 
 

@@ -69,6 +69,8 @@ _HARMLESS = {
     *("peft_version", "auto_mapping", "megatron_core", "qalora_group_size"),
     *("runtime_config", "fan_in_fan_out", "ensure_weight_tying"),
 }
+#: What learns beside the adapter of a reward model: its head, and a name that PEFT adds.
+_SAVED_HEADS = {"score", "classifier"}
 _OFF: tuple[Any, ...] = (None, False, {}, [], "none")
 
 
@@ -85,6 +87,7 @@ def options_of(raw: Mapping[str, Any], where: str) -> AdapterOptions:
     read = _READ[kind] | _HARMLESS | ({"bias"} if of_biases else set())
     for key, value in raw.items():
         off = key.endswith("_config") and not value
+        off |= key == "modules_to_save" and has_score(raw)
         if key not in read and value not in _OFF and not off:
             raise DataError(
                 f"{where}: {key} is {value!r}, which Omnima does not have: the adapter would "
@@ -98,6 +101,12 @@ def options_of(raw: Mapping[str, Any], where: str) -> AdapterOptions:
             raise
         raise DataError(f"{where} does not describe a {raw['peft_type']}: {error}.") from error
     return options
+
+
+def has_score(raw: Mapping[str, Any]) -> bool:
+    """Whether a config is that of a reward model's adapter, with which the head learned."""
+    saved = raw.get("modules_to_save")
+    return isinstance(saved, list) and "score" in saved and set(saved) <= _SAVED_HEADS
 
 
 def _read(kind: str, raw: Mapping[str, Any], where: str) -> AdapterOptions:
@@ -187,7 +196,12 @@ def has_rows_of_outputs(part: str, options: AdapterOptions, module: str) -> bool
 
 
 def described(
-    options: AdapterOptions, modules: Mapping[str, Module], *, doubled: bool, with_biases: bool
+    options: AdapterOptions,
+    modules: Mapping[str, Module],
+    *,
+    doubled: bool,
+    with_biases: bool,
+    with_score: bool,
 ) -> dict[str, Any]:
     """A config's keys for an adapter at these modules.
 
@@ -197,13 +211,15 @@ def described(
         It is written with twice its rank.
     with_biases
         All the modules have biases in the model.
+    with_score
+        The head of a reward model learned, too.
     """
     common = {
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if with_score else "CAUSAL_LM",
         "inference_mode": True,
         "fan_in_fan_out": any(each.transposed for each in modules.values()),
         "target_modules": list(modules),
-        "modules_to_save": None,
+        "modules_to_save": ["score"] if with_score else None,
     }
     if options.kind == "ia3":
         ends = list(options.feedforward)

@@ -17,14 +17,22 @@ def reward(
         [], "--data", help="pairs of answers (chosen, rejected) to compare: .json, .jsonl (.gz)"
     ),
     on_error: str = typer.Option("raise", help="what to do with a bad record: raise or skip"),
+    adapter: str | None = typer.Option(
+        None, help="of a reward model, a directory of PEFT: beside the weights, with its head"
+    ),
     device: str = device_option(),
     json: Json = False,
 ) -> None:
     """Judge the texts on standard input, a line each, or the pairs of --data."""
+    from omnima.adapters import of_reward_model
     from omnima.evaluation.preferences import judge_pairs
     from omnima.model import Model
 
     model = Model.from_pretrained(directory, device)
+    if adapter is not None:
+        if of_reward_model(adapter) and not model.config.reward_head:
+            model = model.with_reward_head()
+        model.load_adapter(adapter)
     if data:
         print_result(judge_pairs(model, data, on_error).as_dict(), json)
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omnima._outputs import new_directory
+from omnima.adapters import of_reward_model
 from omnima.exporting.asking import ExportError
 from omnima.exporting.certificate import questions_of
 
@@ -78,6 +79,8 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, strict: bool 
     path = Path(out).absolute()
     new_directory(path)
     given = Model.from_pretrained(model, strict=strict)
+    if of_reward_model(adapter) and not given.config.reward_head:
+        given = given.with_reward_head()  # it takes the adapter's
     found = merge_into(given, adapter)
     path.parent.mkdir(parents=True, exist_ok=True)
     given.save_pretrained(path)
@@ -88,13 +91,14 @@ def merge_into(model: Model, adapter: str | Path) -> Merged:
     """Merge an adapter into a model in memory, for good; see :func:`merge`."""
     rows = questions_of(model).rows
     ids = [torch.tensor([row]) for row in rows]
+    said = model.core.rewards if model.config.reward_head else model
     with torch.no_grad():
-        plain = [model(row) for row in ids]
+        plain = [said(row) for row in ids]
         model.load_adapter(adapter, name="merged")
-        beside = [model(row) for row in ids]
+        beside = [said(row) for row in ids]
         changed = len(model.core.merged_parameters())
         model.merge_adapters()
-        after = [model(row) for row in ids]
+        after = [said(row) for row in ids]
     model.drop_adapters()
     difference = _largest(beside, after)
     most = max(each.abs().max().item() for each in beside)

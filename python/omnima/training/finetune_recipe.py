@@ -182,10 +182,10 @@ class FineTuneRecipe:
                 if self.teacher is None
                 else f"teacher={self.teacher} belongs to objective distill: leave it out."
             )
-        if self.objective == "reward" and self.method != "full":
+        if self.objective == "reward" and self.method in adapters.IN_FRONT:
             raise ConfigError(
-                f"objective reward trains a new head with the model, which method {self.method} "
-                "leaves as it is: give method full (freeze keeps layers at rest)."
+                f"method {self.method} puts tokens in front of texts that are written, and a "
+                "reward model reads their ends: give lora, another adapter at layers, or full."
             )
         if self.beta is not None and self.objective not in PREFERENCES:
             raise ConfigError(

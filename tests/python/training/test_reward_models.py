@@ -110,6 +110,132 @@ def test_other_shapes_come_back(changes: dict[str, Any], tmp_path: Path) -> None
     assert torch.equal(model.core.rewards(ids), again.core.rewards(ids))
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "adalora", "bottleneck"])
+def test_gradients_of_an_adapter_and_its_head_are_autograds(method: str, tmp_path: Path) -> None:
+    model = fresh().with_reward_head(seed=3)
+    model.add_adapter(method, **({} if method == "ia3" else {"rank": 2}))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, each in model.adapter_parameters():
+            each.add_(0.1 * torch.randn(each.shape, generator=generator))
+    learning = dict(model.adapter_parameters())
+    assert "score.weight" in learning
+    assert model.num_trainable_parameters == sum(each.numel() for each in learning.values())
+    data = opened(pairs(tmp_path / "a.jsonl", 6), model, form="scored", val_fraction=0.0)
+    given = torch.stack([model.core.rewards(torch.tensor([ids]))[0, -1] for ids in marked(data)])
+    loss = -F.logsigmoid(given[::2] - given[1::2]).mean()
+    gradients = torch.autograd.grad(loss, list(learning.values()))
+    expected = torch.cat([each.flatten() for each in gradients])
+    assert gradients[-1].norm() > 1e-3
+
+    def parameters() -> torch.Tensor:
+        return torch.cat([each.detach().flatten() for _, each in model.adapter_parameters()])
+
+    before, base = parameters(), flat(model)
+    step = stepper(model, "reward")
+    result = step.run(data.loader("train", 6, CONTEXT))
+    assert result.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert torch.equal(flat(model), base)  # its own head, too
+    if method != "adalora":  # whose penalty moves it as well
+        assert (before - parameters() - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "vera", "qlora"])
+def test_an_adapter_and_a_head_learn_to_agree_with_people(method: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForSequenceClassification
+
+    fresh().save_pretrained(tmp_path / "base")
+    path = pairs(tmp_path / "a.jsonl")
+    given = {**QUICK, "lr": 1e-2, "method": method, "rank": 4, "data": [str(path)], "steps": 12}
+    given |= {"model": str(tmp_path / "base"), "save_every": 2}
+    run, _ = whole_and_resumed(tmp_path, given)
+    assert run.summary["loss_after"] < run.summary["loss_before"]
+    told = json.loads((run.path / "adapter_config.json").read_text())
+    assert told["task_type"] == "SEQ_CLS" and told["modules_to_save"] == ["score"]
+    model = Model.from_pretrained(tmp_path / "base").with_reward_head(seed=9)  # another head
+    model.load_adapter(run.path)
+    assert judge_pairs(model, path).accuracy > 0.9
+    if method == "qlora":
+        return
+    texts = ["Yes.", "### User:\nSay 1."]
+    ids = [[*model.tokenizer.encode(text, add_bos=True), model.tokenizer.eos_id] for text in texts]
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "base", num_labels=1, dtype=torch.float32
+    )
+    theirs = peft.PeftModel.from_pretrained(base, run.path).eval()
+    with torch.no_grad():
+        expected = [theirs(torch.tensor([each])).logits.item() for each in ids]
+    found = model.reward(texts)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+    merged = tmp_path / "merged"
+    made = omnima.exporting.merge(tmp_path / "base", run.path, merged)
+    assert made.max_logit_difference < 1e-4
+    assert Model.from_pretrained(merged).reward(texts) == pytest.approx(found, abs=1e-4)
+    model.merge_adapters()
+    assert model.reward(texts) == pytest.approx(found, abs=1e-4)
+    model.unmerge_adapters()
+    assert model.reward(texts) == found
+
+
+def test_an_adapter_of_peft_is_read_with_its_head(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForSequenceClassification
+
+    fresh().save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "base", num_labels=1, dtype=torch.float32
+    )
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="SEQ_CLS")
+    theirs = peft.get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, each in theirs.named_parameters():
+            if each.requires_grad:
+                each.add_(0.1 * torch.randn(each.shape, generator=generator))
+    theirs.save_pretrained(tmp_path / "adapter")
+    model = Model.from_pretrained(tmp_path / "base").with_reward_head()
+    model.load_adapter(tmp_path / "adapter", name="theirs")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = theirs.eval()(ids).logits.item()
+        assert model.core.rewards(ids)[0, -1].item() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(DataError, match=r"model\.with_reward_head"):
+        fresh().load_adapter(tmp_path / "adapter")
+    model.add_adapter("lora", name="other", rank=2)
+    with pytest.raises(ConfigError, match="used alone"):
+        model.set_adapters({"theirs": 0.5, "other": 0.5})
+    # One that never had a head keeps the model's own.
+    plain = fresh()
+    plain.add_adapter("lora", rank=2)
+    plain.save_adapter(tmp_path / "plain")
+    again = Model.from_pretrained(tmp_path / "base").with_reward_head(seed=4)
+    own = dict(again.named_parameters())["score.weight"].detach().clone()
+    again.load_adapter(tmp_path / "plain")
+    assert torch.equal(dict(again.adapter_parameters("plain"))["score.weight"], own)
+    damaged = json.loads((tmp_path / "plain" / "adapter_config.json").read_text())
+    damaged["modules_to_save"] = ["score"]
+    (tmp_path / "plain" / "adapter_config.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match="which adapter_config.json says was saved"):
+        again.load_adapter(tmp_path / "plain", name="more")
+    damaged["modules_to_save"] = ["lm_head"]
+    (tmp_path / "plain" / "adapter_config.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match="modules_to_save is"):
+        again.load_adapter(tmp_path / "plain", name="more")
+
+
+def test_the_command_takes_an_adapter(tmp_path: Path) -> None:
+    fresh().save_pretrained(tmp_path / "base")
+    model = Model.from_pretrained(tmp_path / "base").with_reward_head(seed=3)
+    model.add_adapter("lora", rank=2)
+    model.save_adapter(tmp_path / "judge")
+    command = [sys.executable, "-m", "omnima", "reward", str(tmp_path / "base"), "--json"]
+    command += ["--adapter", str(tmp_path / "judge")]
+    told = subprocess.run(command, input="Yes.\n", capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout)["rewards"] == pytest.approx(model.reward(["Yes."]), abs=1e-5)
+
+
 def test_padding_is_not_read() -> None:
     assert end_of_reading([4, 2, 2], 2) == 1 and end_of_reading([2, 2], 2) == 1
     assert end_of_reading([4, 2, 2], None) == 3
@@ -118,8 +244,10 @@ def test_padding_is_not_read() -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = pairs(tmp_path / "a.jsonl")
     given = {**QUICK, "steps": 1, "display": Display(silent=True)}
-    with pytest.raises(ConfigError, match="objective reward trains a new head"):
-        finetune(fresh(), path, tmp_path / "run", method="lora", **given)
+    with pytest.raises(ConfigError, match="reads their ends: give lora"):
+        finetune(fresh(), path, tmp_path / "run", method="prefix", **given)
+    with pytest.raises(ConfigError, match="models that write, not for a reward model"):
+        fresh().with_reward_head().add_adapter("prompt")
     with pytest.raises(ConfigError, match="A reward model cannot write"):
         finetune(fresh(), path, tmp_path / "run", samples=1, **given)
     model = fresh().with_reward_head()

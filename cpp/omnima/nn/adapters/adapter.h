@@ -102,15 +102,23 @@ class Adapter {
   // To be called when the optimizer has moved the parameters.
   virtual void after_update(const Update&) {}
 
+  // The head of a reward model, which learns with it; without parameters: the base has none.
+  Slot score() const { return score_; }
   // Whether it can count other than once, and beside others on the same layers.
-  virtual bool combines() const { return true; }
+  virtual bool combines() const { return score_.count == 0; }
   // Whether its layers have biases of their own, even where those of the base have none.
   virtual bool has_biases() const { return false; }
 
  protected:
+  // Builds the arena once all else is declared: a copy of the base's reward head comes last.
+  void build(const Arena& base);
+
   Arena arena_;
   std::vector<Site> sites_;
   AdapterOptions options_;
+
+ private:
+  Slot score_;
 };
 
 // The biases of a layer with these weights; without parameters: it has none.

@@ -140,6 +140,12 @@ at::Tensor Adapters::behind(Slot layer, const at::Tensor& y, const Pass& pass) c
   return follow(layer) ? active_[0].first->behind(layer, y, pass.compute) : y;
 }
 
+ops::Weight Adapters::score(const Compute& compute) const {
+  if (active_.empty()) return {};
+  const Adapter& first = *active_[0].first;  // one with a head is used alone
+  return first.arena().weight(first.score(), compute);
+}
+
 std::int64_t Adapters::virtual_tokens() const {
   return active_.empty() ? 0 : active_[0].first->virtual_tokens();
 }
@@ -256,6 +262,10 @@ std::vector<std::pair<std::string, at::Tensor>> Adapters::merged(const Arena& ba
   for (const auto& [first, layer] : layers) {
     name_parts(layer.slot, layer.weights, "weight");
     if (layer.biases.defined()) name_parts(layer.slot, layer.biases, "bias");
+  }
+  for (const auto& [each, weight] : active_) {
+    if (each->score().count == 0) continue;
+    made.emplace_back("score.weight", each->arena().values(each->score()));
   }
   return made;
 }

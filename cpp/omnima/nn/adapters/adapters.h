@@ -43,6 +43,8 @@ class Adapters {
   // Whether an adapter stands behind a layer, and what it makes of its outputs.
   bool follow(Slot layer) const;
   at::Tensor behind(Slot layer, const at::Tensor& y, const Pass& pass) const;
+  // The head of a reward model that the adapter in use has learned; without leaves: it has none.
+  ops::Weight score(const Compute& compute) const;
   // Of the adapter in use; 0: there are none.
   std::int64_t virtual_tokens() const;
   // The stream x [batch, time, hidden] with the virtual tokens' embeddings in their places.

@@ -7,7 +7,7 @@ BitFit::BitFit(const Arena& base, std::vector<Site> sites, const AdapterOptions&
   for (const Site& site : sites_) {
     biases_.push_back(arena_.add({site.name + ".bias", {site.rows}}));
   }
-  arena_.build(options.seed, base.weights().device());
+  build(base);
   for (std::size_t i = 0; i < sites_.size(); ++i) {
     const Slot own = find_bias(base, sites_[i].layer);
     if (own.count == 0) continue;

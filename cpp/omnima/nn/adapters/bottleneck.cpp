@@ -32,7 +32,7 @@ Bottleneck::Bottleneck(const Arena& base, std::vector<Site> sites, const Adapter
     own.up_bias = arena_.add({at + "up.bias", {site.rows}});
     layers_.push_back(own);
   }
-  arena_.build(options.seed, base.weights().device());
+  build(base);
 }
 
 bool Bottleneck::follows(Slot layer) const {

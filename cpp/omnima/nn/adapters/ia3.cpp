@@ -20,7 +20,7 @@ Ia3::Ia3(const Arena& base, std::vector<Site> sites, const AdapterOptions& optio
     const int64_t size = site.feeds_forward ? site.inputs : site.rows;
     factors_.push_back(arena_.add({site.name + ".ia3_l", {size}, 0.0, 1.0}));
   }
-  arena_.build(options.seed, base.weights().device());
+  build(base);
 }
 
 void Ia3::adapt(Slot layer, const Compute& compute, double, std::uint64_t,

@@ -37,7 +37,7 @@ Lora::Lora(const Arena&, std::vector<Site> sites, const AdapterOptions& options,
 }
 
 void Lora::build(const Arena& base) {
-  arena_.build(options_.seed, base.weights().device());
+  Adapter::build(base);
   for (std::size_t i = 0; i < sites_.size(); ++i) {
     draw_low_rank(base, sites_[i], options_, i, arena_.values(downs_[i]), arena_.values(ups_[i]));
   }

@@ -41,6 +41,18 @@ constexpr Entry kKinds[] = {
 
 }  // namespace
 
+void Adapter::build(const Arena& base) {
+  const auto& parameters = base.parameters();
+  const auto found = std::find_if(parameters.begin(), parameters.end(), [](const Parameter& each) {
+    return each.name == "score.weight";
+  });
+  if (found != parameters.end()) score_ = arena_.add({found->name, found->sizes});
+  arena_.build(options_.seed, base.weights().device());
+  if (score_.count > 0) {
+    arena_.values(score_).copy_(base.values({found - parameters.begin(), 1}));
+  }
+}
+
 void Adapter::prepare(const Arena&, at::ScalarType type) {
   if (type != at::kFloat) arena_.shadow(type);
 }

@@ -39,7 +39,7 @@ Vera::Vera(const Arena& base, std::vector<Site> sites, const AdapterOptions& opt
     outer_.push_back(arena_.add({site.name + ".vera_lambda_b", {site.rows}}));
   }
   const at::Device device = base.weights().device();
-  arena_.build(options.seed, device);
+  build(base);
   // Drawn on the CPU, A first: a seed gives the same values on every device and in other tools.
   auto generator = at::detail::createCPUGenerator(options.seed);
   down_ = drawn(rank, inputs, generator).to(device);

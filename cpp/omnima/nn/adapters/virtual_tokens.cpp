@@ -40,7 +40,7 @@ Prompt::Prompt(const Arena& base, std::vector<Site> sites, const AdapterOptions&
                     options_.init);
   embeddings_ = arena_.add(
       {"prompt_embeddings", {options_.virtual_tokens, words.size(1)}, drawn ? 1.0 : 0.0});
-  arena_.build(options_.seed, base.weights().device());
+  build(base);
   if (drawn) return;
   // Those of words, drawn on the CPU so that a seed gives the same ones on every device.
   auto generator = at::detail::createCPUGenerator(options_.seed);
@@ -67,7 +67,7 @@ Prefix::Prefix(const Arena& base, std::vector<Site> sites, const AdapterOptions&
     keys_values_.push_back(
         arena_.add({site.name + ".prefix", {options_.virtual_tokens, 2 * site.rows}, spread}));
   }
-  arena_.build(options_.seed, base.weights().device());
+  build(base);
 }
 
 at::Tensor Prefix::keys_values(Slot layer, const Compute& compute) const {
