@@ -44,6 +44,22 @@ class Adaptable(ABC):
     def core(self) -> _core.Decoder:
         """The core's decoder."""
 
+    @property
+    @abstractmethod
+    def _carrier(self) -> _core.Decoder:
+        """The decoder that adapters stand at: the core's, or, where the weights are as a file
+        stores them, one that has nothing else of its own.
+        """
+
+    @abstractmethod
+    def _adapters_changed(self) -> None:
+        """Others are in use now."""
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """Where the weights live."""
+
     @abstractmethod
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Return pairs of name and tensor; see :class:`omnima.Model`."""
@@ -140,6 +156,7 @@ class Adaptable(ABC):
         from omnima.adapters import AdapterOptions
 
         self._check_unmerged()
+        self._check_learnable()
         options = AdapterOptions.of(
             method,
             rank=rank,
@@ -224,7 +241,7 @@ class Adaptable(ABC):
             if options.kind == "adalora"
             else _core.RankBudget(),
         )
-        self.core.add_adapter(name, sites, wanted)
+        self._carrier.add_adapter(name, sites, wanted)
         self._adapters[name] = options
 
     @property
@@ -246,7 +263,7 @@ class Adaptable(ABC):
         """How many tokens of the context the adapter in use takes in front of every text."""
         if not self._adapters:
             return 0
-        return sum(self._adapters[name].virtual_tokens for name in self.core.adapters_in_use)
+        return sum(self._adapters[name].virtual_tokens for name in self._carrier.adapters_in_use)
 
     @property
     def context(self) -> int:
@@ -268,7 +285,7 @@ class Adaptable(ABC):
         The names are those of the model's modules, and rows of fused modules lie as with us:
         :meth:`save_adapter` writes them as files have them.
         """
-        return self.core.adapter_parameters(name)
+        return self._carrier.adapter_parameters(name)
 
     def set_adapters(self, weights: Mapping[str, float] | str) -> None:
         """Use exactly these adapters, each as often as it counts; no numbers are moved.
@@ -286,13 +303,15 @@ class Adaptable(ABC):
         """
         self._check_unmerged()
         chosen = {weights: 1.0} if isinstance(weights, str) else dict(weights)
-        self.core.use_adapters(chosen)
+        self._carrier.use_adapters(chosen)
+        self._adapters_changed()
 
     def remove_adapter(self, name: str = "default") -> None:
         """Take an adapter away. With the last one gone, the model itself learns again."""
         self._check_unmerged()
-        self.core.remove_adapter(name)
+        self._carrier.remove_adapter(name)
         del self._adapters[name]
+        self._adapters_changed()
 
     def save_adapter(self, directory: str | Path, name: str | None = None) -> None:
         """Write an adapter as a directory that PEFT loads.
@@ -343,7 +362,9 @@ class Adaptable(ABC):
         chosen = name or Path(directory).resolve().name
         found = read_adapter(directory, self.config.to_dict(), self.linear_modules)
         self._attach(chosen, found.options, found.modules)
-        found.fill(self.core.adapter_parameters(chosen), self.core.adapter_constants(chosen))
+        carrier = self._carrier
+        found.fill(carrier.adapter_parameters(chosen), carrier.adapter_constants(chosen))
+        self._adapters_changed()
         if self.tokenizer is not None and self.tokenizer.chat_template is None:
             self.tokenizer.chat_template = template_beside(Path(directory))
         return chosen
@@ -405,9 +426,14 @@ class Adaptable(ABC):
     def drop_adapters(self) -> None:
         """Forget all adapters. Those that are merged stay in the weights, for good."""
         for name in list(self._adapters):
-            self.core.remove_adapter(name)
+            self._carrier.remove_adapter(name)
         self._adapters.clear()
         self._unmerged = None
+        self._adapters_changed()
+
+    def _check_learnable(self) -> None:
+        """OmnimaError where the weights are as a file stores them."""
+        _ = self.core
 
     def _check_unmerged(self) -> None:
         if self._unmerged is not None:
@@ -437,12 +463,12 @@ class Adaptable(ABC):
             An unknown name, or several where a kind is used alone.
         """
         self._check_unmerged()
-        if self.named_parameters()[0][1].is_cuda:
+        if self.device != "cpu":
             raise ConfigError(
                 "On a GPU adapters are not chosen for each text: use set_adapters, for all."
             )
         chosen = {weights: 1.0} if isinstance(weights, str) else dict(weights or {})
-        return self.core.adapted(chosen) if chosen else None
+        return self._carrier.adapted(chosen) if chosen else None
 
     def _effective_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """The parameters with the adapters in use merged into copies of those they change, and

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from omnima.generation import Generation
     from omnima.hub import Origin
     from omnima.hub.quantized import Quantization
-    from omnima.hub.stored import StoredModel
+    from omnima.hub.stored import LyingModel, StoredModel
     from omnima.quantization import Report
     from omnima.quantization.text import Text
     from omnima.tokenizers import Tokenizer
@@ -73,8 +73,7 @@ class Model(Adaptable, Shared):
         self._decoder: _core.Decoder | None = _core.Decoder(
             config.core(), seed, check_device(device)
         )
-        self._stored: _core.Engine | None = None
-        self._stored_device = "cpu"
+        self._stored: LyingModel | None = None
         self._begin_without_adapters()
 
     @property
@@ -82,12 +81,32 @@ class Model(Adaptable, Shared):
         """The core's decoder."""
         if self._stored is not None:
             raise OmnimaError(
-                "This model's weights are as its file stores them, which serves writing alone. To "
-                'train, change or save it, load it with Model.from_pretrained(…, dtype="float32").'
+                "This model's weights are as its file stores them, which serves writing alone "
+                "(with load_adapter beside adapters). To train, change or save it, load it with "
+                'Model.from_pretrained(…, dtype="float32").'
             )
         if self._decoder is None:
             raise OmnimaError("This model is closed: its weights are gone. Load or make it anew.")
         return self._decoder
+
+    @property
+    def _carrier(self) -> _core.Decoder:
+        if self._stored is None:
+            return self.core
+        if self._stored.device != "cpu":
+            raise ConfigError(
+                "Adapters stand beside weights as their file stores them on the CPU alone: load "
+                'the model with dtype="float32" here.'
+            )
+        if self._decoder is None:
+            self._decoder = self._stored.carrier(self.config.core())
+        return self._decoder
+
+    def _adapters_changed(self) -> None:
+        if self._stored is None:
+            return
+        in_use = self._carrier.adapters_in_use
+        self._stored.engine.use(self._carrier.adapted(in_use) if in_use else None)
 
     @property
     def engine(self) -> _core.Engine:
@@ -95,7 +114,7 @@ class Model(Adaptable, Shared):
         GPU cannot write with a model of this shape (docs/explanation/gpu.md).
         """
         if self._stored is not None:
-            return self._stored
+            return self._stored.engine
         values, device = self.core.config.values(), self.device
         if device != "cpu" and (_core.why_not_on_gpu(values) or not self.core.adapters_merge):
             device = "cpu"
@@ -166,10 +185,10 @@ class Model(Adaptable, Shared):
         device
             Where the weights shall live.
         dtype
-            ``"float32"`` can do all. The others serve writing alone: ``"auto"`` leaves the weights
-            in the file as they are, blocks of quantized numbers and 16-bit numbers, and computes
-            with them, exactly; ``"bfloat16"`` rounds all matrices to that. On a GPU they are copied
-            there, once.
+            ``"float32"`` can do all. The others serve writing alone, with adapters beside them that
+            were trained elsewhere: ``"auto"`` leaves the weights in the file as they are, blocks of
+            quantized numbers and 16-bit numbers, and computes with them, exactly; ``"bfloat16"``
+            rounds all matrices to that. On a GPU they are copied there, once, and take no adapters.
             ``"nf4"``, ``"int8"`` and ``"int4"`` quantize the matrices while they are read, one
             after the other, ``"bf16"`` rounds them to bfloat16, and ``"stored"`` takes the blocks
             of a directory that is quantized already: they serve writing, and the training of
@@ -218,8 +237,7 @@ class Model(Adaptable, Shared):
                 model = cls.__new__(cls)
                 model.config, model.tokenizer, model._decoder = config, None, None
                 model._begin_without_adapters()
-                model._stored = stored.engine(dtype, strict, activations, device)
-                model._stored_device = device
+                model._stored = stored.lying(dtype, strict, activations, device)
         # That of a GGUF file was built beside all this.
         tokenizer = stored.tokenizer
         if tokenizer is not None:
@@ -249,7 +267,6 @@ class Model(Adaptable, Shared):
         model = cls.__new__(cls)
         model.config, model.tokenizer = ModelConfig.from_dict(stored.config), None
         model._stored = None
-        model._stored_device = "cpu"
         model._begin_without_adapters()
         core = _core.Decoder(model.config.core(), None, "cpu", dict(chosen.formats))
         stored.fill(core.named_parameters(), strict, chosen.holder(core))
@@ -468,7 +485,7 @@ class Model(Adaptable, Shared):
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the logits, float32 ``[batch, time, vocab]``, of int64 ids ``[batch, time]``."""
         if self._stored is not None:
-            return torch.stack([self._stored.logits(row) for row in input_ids.tolist()])
+            return torch.stack([self._stored.engine.logits(row) for row in input_ids.tolist()])
         return self.core.logits(input_ids)
 
     def loss(
@@ -518,7 +535,7 @@ class Model(Adaptable, Shared):
         made = Model.__new__(Model)
         made.config = self.config.replace(reward_head=True, prediction_heads=0)
         made.tokenizer, made.origin, made.quantization = self.tokenizer, self.origin, None
-        made._stored, made._stored_device = None, "cpu"
+        made._stored = None
         made._begin_without_adapters()
         made._file_names = self._file_names
         # The head for tokens is left out.
@@ -549,7 +566,7 @@ class Model(Adaptable, Shared):
     def device(self) -> str:
         """Where the weights live: ``"cpu"``, or a GPU such as ``"cuda:0"``."""
         if self._stored is not None:
-            return self._stored_device
+            return self._stored.device
         return str(self.named_parameters()[0][1].device)
 
     @property

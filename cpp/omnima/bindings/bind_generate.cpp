@@ -150,6 +150,9 @@ void bind_generate(py::module_& module) {
           "on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
           "any. adapters: one choice a prompt, None for the base alone.")
+      .def(
+          "use", [](Engine& self, const Chosen& adapters) { self.use(adapters.value_or(nullptr)); },
+          py::arg("adapters"), "These stand beside the weights now where a text names none.")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::arg("bf16_prompts") = false, py::arg("cache_precision") = "fp32",

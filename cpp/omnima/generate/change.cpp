@@ -1,5 +1,7 @@
 #include "omnima/generate/change.h"
 
+#include <ATen/ops/tensor.h>
+
 #include <algorithm>
 #include <string>
 
@@ -34,6 +36,14 @@ Linear linear_of(const at::Tensor& numbers, const at::Tensor& bias = {}) {
 struct Place {
   const std::string& name;
   std::int64_t outputs, inputs;
+  at::Tensor rows;  // which of our rows each row of the file is; undefined: the same
+
+  // What an adapter has for each output, as the file's rows lie.
+  at::Tensor in_order(const at::Tensor& numbers) const {
+    if (!rows.defined()) return numbers;
+    fits(numbers.size(0) == outputs);
+    return here(numbers).index_select(0, rows);
+  }
 
   void fits(bool right) const {
     require<ConfigError>(right, "An adapter's parameters do not fit \"", name, "\" of ", outputs,
@@ -50,12 +60,15 @@ void add_product(const ops::LowRank& product, const ops::LowRank::Part& part, co
              part.begin + part.rank <= down.size(0) &&
              (!inner.defined() || inner.numel() == part.rank) &&
              (!outer.defined() || outer.numel() == part.rows));
-  LinearChange::Product made{
-      linear_of(down.narrow(0, part.begin, part.rank)), linear_of(up), part.first, {}, {}};
+  LinearChange::Product made{linear_of(down.narrow(0, part.begin, part.rank)),
+                             linear_of(place.in_order(up)),
+                             part.first,
+                             {},
+                             {}};
   made.inner.assign(static_cast<std::size_t>(part.rank), 1.0f);
   if (inner.defined()) made.inner = copied(inner);
   for (float& each : made.inner) each *= static_cast<float>(part.scale);
-  if (outer.defined()) made.outer = copied(outer);
+  if (outer.defined()) made.outer = copied(place.in_order(outer));
   to.products.push_back(std::move(made));
 }
 
@@ -71,11 +84,12 @@ LinearChange change_of(const ops::Adapted& adapted, const Place& place) {
     fits(output, output.factor.compute);
     made.factors.resize(static_cast<std::size_t>(place.outputs), 1.0f);
     made.with_bias = output.with_bias;
-    std::ranges::copy(copied(output.factor.compute), made.factors.begin() + output.first);
+    std::ranges::copy(copied(place.in_order(output.factor.compute)),
+                      made.factors.begin() + output.first);
   }
   for (const auto& output : adapted.biases) {
     fits(output, output.bias.compute);
-    made.biases.push_back({output.first, copied(output.bias.compute)});
+    made.biases.push_back({output.first, copied(place.in_order(output.bias.compute))});
   }
   if (!adapted.input.leaves.empty()) {
     place.fits(adapted.input.compute.numel() == place.inputs);
@@ -116,12 +130,21 @@ VirtualTokens virtual_tokens_of(const ops::AdaptedModel& adapted, const Weights&
   return made;
 }
 
+// Only queries and keys lie in another order.
+at::Tensor rows_in_file(const std::string& layer, std::int64_t outputs, const HeadOrder& order) {
+  if (order.empty() || !(layer.ends_with(".q_proj") || layer.ends_with(".k_proj"))) return {};
+  const auto width = std::ssize(order);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(outputs));
+  for (std::int64_t head = 0; head < outputs; head += width) {
+    for (std::int64_t i = 0; i < width; ++i) rows[head + order[i]] = head + i;
+  }
+  return at::tensor(rows, at::kLong);
+}
+
 }  // namespace
 
 Change::Change(const Weights& weights, const ops::AdaptedModel& adapted)
     : virtual_tokens_(virtual_tokens_of(adapted, weights)) {
-  require<ConfigError>(weights.head_order.empty(),
-                       "Adapters cannot be chosen for a model whose file orders heads otherwise.");
   at_.assign(weights.linears.size(), -1);
   // Calls f(what changes in a layer, the layer).
   const auto with_layer = [&](const std::string& name, const auto& f) {
@@ -134,7 +157,8 @@ Change::Change(const Weights& weights, const ops::AdaptedModel& adapted)
       at = std::ssize(all_);
       all_.emplace_back();
     }
-    f(all_[static_cast<std::size_t>(at)], Place{name, outputs, inputs});
+    f(all_[static_cast<std::size_t>(at)],
+      Place{name, outputs, inputs, rows_in_file(name, outputs, weights.head_order)});
   };
   for (const auto& [name, each] : adapted.linears) {
     with_layer(name,

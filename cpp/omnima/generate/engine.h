@@ -48,6 +48,8 @@ class Engine {
          Activations activations = Activations::kFloat32, HeadOrder head_order = {},
          const at::Device& device = at::kCPU, Adapters adapters = {});
 
+  // `adapters` stand beside the parameters from now on where a text asks for no others.
+  void use(Adapters adapters) { adapters_ = std::move(adapters); }
   // One result a prompt, in order. A sequence's tokens depend on its own prompt and seed alone. The
   // prompt and the new tokens together fill the context at most: then the sequence ends by
   // "length". With speculative_tokens a step checks several tokens, guessed by look-up in the

@@ -38,18 +38,18 @@ def open_model(
     device: str = "cpu",
     adapter: str | None = None,
 ) -> tuple[Any, Any]:
-    """Open a model together with its tokenizer; the weights stay as the files hold them, but for
-    those that an adapter changes.
+    """Open a model together with its tokenizer; the weights stay as the files hold them, an adapter
+    beside them (on a GPU it is merged into float32).
     """
     from omnima.evaluation.directory import open_model as opened
 
+    dtype = "float32" if adapter is not None and device != "cpu" else "auto"
+    model, tokenizer = opened(
+        directory, device, strict=strict, dtype=dtype, activations=activations
+    )
     if adapter is not None:
-        if activations != "float32":
-            raise ConfigError("--adapter changes float32 weights: leave --activations out.")
-        model, tokenizer = opened(directory, device, strict=strict)
         model.load_adapter(adapter)
-        return model, tokenizer
-    return opened(directory, device, strict=strict, dtype="auto", activations=activations)
+    return model, tokenizer
 
 
 def speculation_of(name: str, strict: bool = False, device: str = "cpu") -> Any:

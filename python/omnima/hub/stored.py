@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import DataError
@@ -134,6 +134,16 @@ class StoredModel:
         DataError
             Damaged weights, with `strict`.
         """
+        return self.lying(dtype, strict, activations, device).engine
+
+    def lying(
+        self,
+        dtype: str = "auto",
+        strict: bool = False,
+        activations: str = "float32",
+        device: str = "cpu",
+    ) -> LyingModel:
+        """As :meth:`engine`, with what the engine reads."""
         from omnima import _core
 
         parameters: dict[str, Tensor] = {}
@@ -148,17 +158,61 @@ class StoredModel:
                 parameters[ours] = stored
                 if not stored.is_floating_point():
                     formats[ours] = format
-        engine = _core.Engine(
-            self.config,
-            parameters,
-            formats,
-            activations,
-            self.names.head_order(self.config),
-            device,
-        )
+        order = self.names.head_order(self.config)
+        engine = _core.Engine(self.config, parameters, formats, activations, order, device)
         _ = self.tokenizer  # its thread needs the core with which this one would help the look
         names.report_nonfinite(look.found(), self.where, strict)
-        return engine
+        return LyingModel(engine, parameters, formats, order, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class LyingModel:
+    """A model that writes with its weights as they lie.
+
+    Attributes
+    ----------
+    engine
+        That reads them.
+    parameters, formats
+        What it reads; of bytes, in which format.
+    order
+        Which row of a head of queries or keys each of ours is; empty: the same.
+    device
+        Where it writes.
+    """
+
+    engine: _core.Engine
+    parameters: Mapping[str, Tensor]
+    formats: Mapping[str, str]
+    order: Sequence[int]
+    device: str
+
+    def carrier(self, config: Any) -> _core.Decoder:
+        """A decoder of this configuration for adapters to stand at: its matrices are these, and all
+        else of it is left unwritten.
+        """
+        from omnima import _core
+        from omnima.quantization.held import is_holdable
+
+        held = {
+            name: format_of(each, self.formats.get(name))
+            for name, each in self.parameters.items()
+            if is_holdable(name)
+        }
+        decoder = _core.Decoder(config, None, "cpu", held)
+        for name in held:
+            decoder.hold(name, self._blocks_of(name))
+        return decoder
+
+    def _blocks_of(self, name: str) -> Tensor:
+        """The bytes of a matrix, uint8 ``[outputs, bytes of a row]``, rows as ours lie."""
+        import torch
+
+        blocks = self.parameters[name].contiguous().view(torch.uint8)
+        if not self.order or not name.endswith(("q_proj.weight", "k_proj.weight")):
+            return blocks
+        heads = blocks.view(-1, len(self.order), blocks.shape[1])
+        return heads.index_select(1, torch.tensor(self.order)).view(blocks.shape)
 
 
 def format_of(stored: Tensor, of_bytes: str | None) -> str:
