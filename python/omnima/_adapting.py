@@ -191,8 +191,6 @@ class Adaptable(ABC):
         if kind in IN_FRONT:
             if targets is not None:
                 raise ConfigError(f"{method} has no targets: it stands in front of the text.")
-            if self.config.reward_head:
-                raise ConfigError(f"{method} is for models that write, not for a reward model.")
             return []
         modules = self.linear_modules
         found = chosen(modules, targets if targets is not None else usual_targets(kind, modules))
@@ -368,6 +366,12 @@ class Adaptable(ABC):
         if self.tokenizer is not None and self.tokenizer.chat_template is None:
             self.tokenizer.chat_template = template_beside(Path(directory))
         return chosen
+
+    def _lacks_head_of(self, adapter: str | Path) -> bool:
+        """Whether an adapter's directory carries the head of a reward model, which this is none."""
+        from omnima.adapters import of_reward_model
+
+        return of_reward_model(adapter) and not self.config.reward_head
 
     def merge_adapters(self) -> None:
         """Make the adapters in use part of the weights: the model is then as fast as without.

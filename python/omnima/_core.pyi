@@ -161,7 +161,7 @@ class Decoder:
         """
     def adapted(self, weights: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex]) -> AdaptedModel:
         """
-        What these adapters, each as often as it counts, make of the linear layers.
+        What these adapters, each as often as it counts, make of the model.
         """
     def adapter_constants(self, name: str) -> list[tuple[str, torch.Tensor]]:
         """
@@ -230,9 +230,9 @@ class Decoder:
         Names and how often each counts.
         """
     @property
-    def adapters_stand_beside(self) -> bool:
+    def adapters_merge(self) -> bool:
         """
-        Whether texts can be written with those in use beside the weights.
+        Whether all that those in use change can be merged into weights and biases.
         """
     @property
     def config(self) -> DecoderConfig:
@@ -915,6 +915,10 @@ class Engine:
     def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False, cache_precision: str = 'fp32') -> torch.Tensor:
         """
         Logits after every token, [time, vocab]: by one prefill, or token by token. bf16_prompts: as with prompt_precision "bf16". cache_precision: as the option.
+        """
+    def use(self, adapters: AdaptedModel | None) -> None:
+        """
+        These stand beside the weights now where a text names none.
         """
     @property
     def vocab_size(self) -> int:

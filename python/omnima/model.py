@@ -99,7 +99,9 @@ class Model(Adaptable, Shared):
                 'the model with dtype="float32" here.'
             )
         if self._decoder is None:
-            self._decoder = self._stored.carrier(self.config.core())
+            from omnima.quantization.held import is_holdable
+
+            self._decoder = self._stored.carrier(self.config.core(), is_holdable)
         return self._decoder
 
     def _adapters_changed(self) -> None:
@@ -554,6 +556,12 @@ class Model(Adaptable, Shared):
         if self.quantization is not None and held:
             made.quantization = Holding(self.quantization.settings, formats).of(made._decoder)
         return made
+
+    def as_asked_by(self, adapter: str | Path) -> Model:
+        """Return the model that an adapter's directory is to be loaded at: :meth:`with_reward_head`
+        where it carries a head that it learned, else this one.
+        """
+        return self.with_reward_head() if self._lacks_head_of(adapter) else self
 
     def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Return pairs of name (Hugging Face's Llama names) and float32 leaf tensor.

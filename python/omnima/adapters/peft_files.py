@@ -244,6 +244,11 @@ def write_adapter(model: Any, directory: str | Path, name: str) -> None:
     options: AdapterOptions = model.adapters.get(name) or _missing(model, name)
     config = model.config.to_dict()
     if options.kind in IN_FRONT:
+        if config["reward_head"]:
+            raise ConfigError(
+                f"A {options.kind} of a reward model is not written: PEFT's files of virtual "
+                "tokens have no place for the head. Take an adapter at layers, such as lora."
+            )
         parameters = model.core.adapter_parameters(name)
         tensors = peft_prompts.to_files(parameters, options, config, model.linear_modules)
         described = peft_prompts.described(options, config)

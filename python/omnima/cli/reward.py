@@ -24,14 +24,12 @@ def reward(
     json: Json = False,
 ) -> None:
     """Judge the texts on standard input, a line each, or the pairs of --data."""
-    from omnima.adapters import of_reward_model
     from omnima.evaluation.preferences import judge_pairs
     from omnima.model import Model
 
     model = Model.from_pretrained(directory, device)
     if adapter is not None:
-        if of_reward_model(adapter) and not model.config.reward_head:
-            model = model.with_reward_head()
+        model = model.as_asked_by(adapter)
         model.load_adapter(adapter)
     if data:
         print_result(judge_pairs(model, data, on_error).as_dict(), json)

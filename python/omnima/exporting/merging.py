@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omnima._outputs import new_directory
-from omnima.adapters import of_reward_model
 from omnima.exporting.asking import ExportError
 from omnima.exporting.certificate import questions_of
 
@@ -78,9 +77,7 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, strict: bool 
 
     path = Path(out).absolute()
     new_directory(path)
-    given = Model.from_pretrained(model, strict=strict)
-    if of_reward_model(adapter) and not given.config.reward_head:
-        given = given.with_reward_head()  # it takes the adapter's
+    given = Model.from_pretrained(model, strict=strict).as_asked_by(adapter)
     found = merge_into(given, adapter)
     path.parent.mkdir(parents=True, exist_ok=True)
     given.save_pretrained(path)

@@ -187,12 +187,11 @@ class LyingModel:
     order: Sequence[int]
     device: str
 
-    def carrier(self, config: Any) -> _core.Decoder:
-        """A decoder of this configuration for adapters to stand at: its matrices are these, and all
-        else of it is left unwritten.
+    def carrier(self, config: Any, is_holdable: Callable[[str], bool]) -> _core.Decoder:
+        """A decoder of this configuration for adapters to stand at: its matrices, where they are
+        holdable, are these, and all else of it is left unwritten.
         """
         from omnima import _core
-        from omnima.quantization.held import is_holdable
 
         held = {
             name: format_of(each, self.formats.get(name))

@@ -246,8 +246,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     given = {**QUICK, "steps": 1, "display": Display(silent=True)}
     with pytest.raises(ConfigError, match="reads their ends: give lora"):
         finetune(fresh(), path, tmp_path / "run", method="prefix", **given)
-    with pytest.raises(ConfigError, match="models that write, not for a reward model"):
-        fresh().with_reward_head().add_adapter("prompt")
+    behind = fresh().with_reward_head()
+    behind.add_adapter("prompt")
+    with pytest.raises(ConfigError, match="A prompt of a reward model is not written"):
+        behind.save_adapter(tmp_path / "prompt")
     with pytest.raises(ConfigError, match="A reward model cannot write"):
         finetune(fresh(), path, tmp_path / "run", samples=1, **given)
     model = fresh().with_reward_head()
