@@ -31,10 +31,14 @@ _ELSEWHERE = {
 _BUDGETS = ("steps", "minutes", "epochs")
 # Learning rates of the whole model and of adapters: for texts and answers, and for preferences,
 # which are to move a model little.
-_RATES = (5e-5, 2e-4)
+_RATES = (5e-5, 5e-4)
 _PREFERENCE_RATES = (1e-6, 1e-5)
-# By how much faster few numbers learn than the matrices of a LoRA.
-_FASTER = {"prompt": 150, "prefix": 50, "vera": 25, "ia3": 25, "bitfit": 10, "adalora": 5}
+# How many times a LoRA's rate a kind learns at: few numbers need more, parts of the weights less.
+# docs/explanation/adapters.md has what these were chosen by.
+_OF_KIND = {
+    **{"prompt": 300, "vera": 100, "prefix": 50, "ia3": 25, "adalora": 20, "bitfit": 4},
+    **{"qlora": 2, "pissa": 0.4, "olora": 0.4, "lora+": 0.15},
+}
 _OF_ADAPTERS = (
     *("rank", "alpha", "targets", "adapter_dropout"),
     *("virtual_tokens", "initial_rank"),
@@ -229,9 +233,9 @@ class FineTuneRecipe:
         }
         training["lr"] = dataclasses.replace(
             training["lr"],
-            meaning="highest learning rate; default: 5e-5, adapters 2e-4; preferences: 1e-6, "
-            "adapters 1e-5; of few numbers more: prompt 150 times as much, prefix 50, vera "
-            "and ia3 25, bitfit 10, adalora 5",
+            meaning="highest learning rate; default: 5e-5, adapters 5e-4; preferences: 1e-6, "
+            "adapters 1e-5; times 300 for prompt, 100 vera, 50 prefix, 25 ia3, 20 adalora, "
+            "4 bitfit, 2 qlora, 0.4 pissa and olora, 0.15 lora+",
         )
         training["context"] = dataclasses.replace(
             training["context"],
@@ -274,7 +278,7 @@ class FineTuneRecipe:
         if merged["lr"] is None:
             rates = _PREFERENCE_RATES if merged.get("objective") in PREFERENCES else _RATES
             method = merged.get("method", "full")
-            merged["lr"] = rates[method != "full"] * _FASTER.get(method, 1)
+            merged["lr"] = rates[method != "full"] * _OF_KIND.get(method, 1)
         known = fields_of(TrainConfig).keys() - _ELSEWHERE
         training = {key: merged.pop(key) for key in known & merged.keys()}
         return cls(train=TrainConfig(**training), **merged)

@@ -291,6 +291,23 @@ def test_data_that_teaches_nothing_is_refused(tmp_path: Path) -> None:
         tuned(fresh(), path, tmp_path / "run", context=4)
 
 
+# Where held-out loss was lowest: docs/how-to/adapters.md.
+MEASURED = {
+    "full": 5e-5, "lora": 6e-4, "dora": 6e-4, "vera": 4.5e-2, "prefix": 3e-2, "prompt": 2.7e-1,
+    "bitfit": 2e-3, "ia3": 1.5e-2, "adalora": 7.5e-3, "pissa": 2e-4,
+    "qlora": 1.5e-3, "rslora": 5e-4, "bottleneck": 5e-4, "lora+": 6.7e-5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MEASURED)
+def test_learning_rates_follow_the_kind(method: str) -> None:
+    given = {"data": ["a"], "steps": 1, "method": method}
+    chosen = FineTuneRecipe.from_layers(given).train.lr
+    assert MEASURED[method] / 2 <= chosen <= 2 * MEASURED[method]
+    assert FineTuneRecipe.from_layers({**given, "lr": 0.125}).train.lr == 0.125
+    assert FineTuneRecipe.from_layers({**given, "objective": "dpo"}).train.lr < chosen
+
+
 def test_a_recipe_is_read_from_yaml_and_written(tmp_path: Path) -> None:
     recipe = FineTuneRecipe.from_layers({"data": ["a"], "epochs": 2, "model": "m", "out": "o"})
     assert recipe.train.lr == 5e-5 and recipe.train.batch_size == 4 and recipe.train.samples == 0
