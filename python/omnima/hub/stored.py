@@ -106,14 +106,15 @@ class StoredModel:
             raise DataError(f"{self.where}: no tensor holds {names.some(sorted(room))}.")
         names.report_nonfinite(damaged, self.where, strict)
 
-    def engine(
+    def lying(
         self,
         dtype: str = "auto",
         strict: bool = False,
         activations: str = "float32",
         device: str = "cpu",
-    ) -> _core.Engine:
-        """What writes with the weights as they lie in the files, which stay mapped into memory.
+    ) -> LyingModel:
+        """What writes with the weights as they lie in the files, which stay mapped into memory, and
+        what it reads.
 
         Parameters
         ----------
@@ -134,16 +135,6 @@ class StoredModel:
         DataError
             Damaged weights, with `strict`.
         """
-        return self.lying(dtype, strict, activations, device).engine
-
-    def lying(
-        self,
-        dtype: str = "auto",
-        strict: bool = False,
-        activations: str = "float32",
-        device: str = "cpu",
-    ) -> LyingModel:
-        """As :meth:`engine`, with what the engine reads."""
         from omnima import _core
 
         parameters: dict[str, Tensor] = {}
