@@ -371,7 +371,8 @@ at::Tensor Decoder::divergence_of(const at::Tensor& stream, const at::Tensor& la
                                 targets, options.scale, divergence);
 }
 
-// The sums are looked at before it is known what they count: the head is computed twice.
+// The sums are looked at before it is known what they count. Where the head has a gradient of its
+// own, which is added up while the logits are at hand, it is computed twice.
 Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tensor& labels,
                                         const nn::Pass& pass, const LossOptions& options) const {
   ops::LossTerms terms;
@@ -384,24 +385,31 @@ Decoder::Losses Decoder::scaled_loss_of(const at::Tensor& stream, const at::Tens
       final_norm_.forward(stream.reshape({all.size(0), -1}).index_select(0, places), pass);
   const at::Tensor rewards =
       config_.reward_head ? ops::linear(x, reward_head(pass), {}).to(at::kFloat) : at::Tensor();
+  const ops::Weight head = config_.reward_head ? ops::Weight{} : pass.weight(head_);
+  const bool records = at::GradMode::is_enabled();
+  const bool once = config_.reward_head || !records || (head.frozen() && !head.direct());
   std::vector<double> sums(counts.size());
+  std::vector<at::Tensor> losses(counts.size());
   const auto loss_of_row = [&](std::size_t row, std::int64_t first, double scale) {
     if (config_.reward_head) return rewards.narrow(0, first, counts[row]).sum().mul(scale);
-    return ops::linear_cross_entropy(x.narrow(0, first, counts[row]), pass.weight(head_),
+    return ops::linear_cross_entropy(x.narrow(0, first, counts[row]), head,
                                      targets.narrow(0, first, counts[row]), scale, terms);
   };
   {
-    const c10::AutoGradMode none(false);
+    const c10::AutoGradMode mode(records && once);
     std::int64_t first = 0;
     for (std::size_t row = 0; row < sums.size(); first += counts[row], ++row) {
-      if (counts[row] > 0) sums[row] = loss_of_row(row, first, 1.0).item<double>();
+      if (counts[row] == 0) continue;
+      losses[row] = loss_of_row(row, first, 1.0);
+      sums[row] = losses[row].item<double>();
     }
   }
   const std::vector<double> scales = options.row_scales(sums);
   at::Tensor total = at::zeros({}, stream.options().dtype(at::kFloat));
   std::int64_t first = 0;
   for (std::size_t row = 0; row < sums.size(); first += counts[row], ++row) {
-    if (scales[row] != 0) total = total.add(loss_of_row(row, first, scales[row]));
+    if (counts[row] == 0 || scales[row] == 0) continue;
+    total = total.add(once ? losses[row].mul(scales[row]) : loss_of_row(row, first, scales[row]));
   }
   if (!options.other_labels.defined()) return {total};
   // Virtual tokens stand in front of every row that has a label.

@@ -72,7 +72,7 @@ torch::autograd::variable_list LossGradients::of(torch::autograd::AutogradContex
   // Without a gradient of its own the step made that of the hidden states for a factor of one.
   const bool direct = context->saved_data["direct"].toBool();
   torch::autograd::variable_list found(inputs);
-  found[0] = direct ? dhidden : dhidden.mul(factor.to(dhidden.scalar_type()));
+  found[0] = direct ? dhidden : dhidden.mul(factor);
   if (dweight.defined()) found[1] = dweight.mul(factor);
   return found;
 }
