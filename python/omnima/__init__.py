@@ -18,6 +18,7 @@ _EXPORTS = {
     "Model": "omnima.model",
     "ModelConfig": "omnima.config",
     "PRESETS": "omnima.config",
+    "PromptCache": "omnima.generation",
     "Tokenizer": "omnima.tokenizers",
     "TrainConfig": "omnima.training",
     "Trainer": "omnima.training",

@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['AdaptedModel', 'AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'TokenClock', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdaptedModel', 'AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'PromptCache', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'TokenClock', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -900,6 +900,30 @@ class TokenClock:
         """
         From its making to the newest token of each sequence; 0: none came.
         """
+class PromptCache:
+    """
+    What models remember of texts, from one call to the next.
+    """
+    def __init__(self, max_bytes: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Keeps the texts that were used last.
+        """
+    def __len__(self) -> int:
+        ...
+    def clear(self) -> None:
+        """
+        Forgets all of them.
+        """
+    @property
+    def bytes(self) -> int:
+        """
+        Memory in use.
+        """
+    @property
+    def max_bytes(self) -> int:
+        """
+        Memory to use.
+        """
 class Engine:
     """
     Writes on from prompts. References the parameters and follows their changes.
@@ -908,9 +932,9 @@ class Engine:
         """
         From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row head_order[i] of each head is our number i; empty: row i. Parameters that do not lie on the device are copied there. Adapters stand beside them where a text names none.
         """
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None) -> list[tuple[list[int], str, int, int]]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None, prompt_cache: typing.Any = None) -> list[tuple[list[int], str, int, int, int]]:
         """
-        Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone.
+        Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that the prompt cache knew) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone.
         """
     def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False, cache_precision: str = 'fp32') -> torch.Tensor:
         """

@@ -50,12 +50,13 @@ struct TokenClock {
 // Adapters of a text; none: the base alone.
 using Chosen = std::optional<generate::Adapters>;
 
-using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t>;
+using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t, std::int64_t>;
 
 std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, const Values& values,
                         std::vector<std::uint64_t> seeds, Ids stop_ids, const py::object& on_token,
                         std::int64_t known_ids, const py::object& draft,
-                        const std::optional<std::vector<Chosen>>& adapters) {
+                        const std::optional<std::vector<Chosen>>& adapters,
+                        const py::object& cache) {
   GenerateOptions options = GenerateOptions::from_values(values);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
@@ -79,11 +80,12 @@ std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, c
     chosen.emplace();
     for (const Chosen& each : *adapters) chosen->push_back(each.value_or(nullptr));
   }
+  generate::PromptCache* kept = cache.is_none() ? nullptr : cache.cast<generate::PromptCache*>();
   std::vector<Result> results;
   const py::gil_scoped_release unlock;
-  for (auto& written : engine.generate(prompts, options, hooks, ahead, chosen)) {
+  for (auto& written : engine.generate(prompts, options, hooks, ahead, chosen, kept)) {
     results.emplace_back(std::move(written.ids), std::move(written.finish_reason), written.proposed,
-                         written.accepted);
+                         written.accepted, written.cached);
   }
   return results;
 }
@@ -124,6 +126,13 @@ void bind_generate(py::module_& module) {
       .def(py::init<std::size_t>(), py::arg("sequences"), "Starts the clock.")
       .def_readonly("seconds", &TokenClock::seconds,
                     "From its making to the newest token of each sequence; 0: none came.");
+  py::class_<generate::PromptCache>(module, "PromptCache",
+                                    "What models remember of texts, from one call to the next.")
+      .def(py::init<std::int64_t>(), py::arg("max_bytes"), "Keeps the texts that were used last.")
+      .def("clear", &generate::PromptCache::clear, "Forgets all of them.")
+      .def_property_readonly("bytes", &generate::PromptCache::bytes, "Memory in use.")
+      .def_property_readonly("max_bytes", &generate::PromptCache::max_bytes, "Memory to use.")
+      .def("__len__", &generate::PromptCache::texts);
   py::class_<Engine>(module, "Engine",
                      "Writes on from prompts. References the parameters and follows their changes.")
       .def(py::init([](const Values& config, const generate::Parameters& parameters,
@@ -146,7 +155,9 @@ void bind_generate(py::module_& module) {
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
           py::arg("draft") = py::none(), py::arg("adapters") = py::none(),
-          "Returns (new ids, finish reason, tokens proposed, of these accepted) a prompt. "
+          py::arg("prompt_cache") = py::none(),
+          "Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that "
+          "the prompt cache knew) a prompt. "
           "on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
           "any. adapters: one choice a prompt, None for the base alone.")

@@ -23,6 +23,9 @@ class DecodeState final : public SequenceState {
               kernels::CacheFormat format = kernels::CacheFormat::kFloat32);
 
   kernels::CacheFormat format() const { return format_; }
+  std::int64_t layers() const { return layers_; }
+  std::int64_t heads() const { return heads_; }  // of keys and values
+  std::int64_t bytes() const override { return layers_ * heads_ * head_bytes_; }
 
   // What adapters change for this sequence; null: nothing.
   void use(const Change* change) { change_ = change; }
@@ -31,9 +34,17 @@ class DecodeState final : public SequenceState {
   // In float32:
   float* keys(std::int64_t layer, std::int64_t head);    // [capacity, head_dim]
   float* values(std::int64_t layer, std::int64_t head);  // [head_dim, stride()]: time runs inside
+  const float* keys(std::int64_t layer, std::int64_t head) const;
+  const float* values(std::int64_t layer, std::int64_t head) const;
   std::int64_t stride() const { return stride_; }
   // In other formats:
   kernels::CachedHead head(std::int64_t layer, std::int64_t head) const;
+  // One token's key and value of a head [head_dim], whatever the format.
+  void read(std::int64_t layer, std::int64_t head, std::int64_t token, float* key,
+            float* value) const;
+  // What a head remembers of the first `tokens` tokens of `of`, a state of the same model and
+  // format, as it is there.
+  void copy(const DecodeState& of, std::int64_t layer, std::int64_t head, std::int64_t tokens);
 
  private:
   struct Free {
@@ -41,7 +52,7 @@ class DecodeState final : public SequenceState {
   };
 
   const Change* change_ = nullptr;
-  std::int64_t heads_, head_dim_, stride_;
+  std::int64_t layers_, heads_, head_dim_, stride_;
   kernels::CacheFormat format_;
   std::int64_t key_bytes_, value_bytes_, head_bytes_;  // of one head
   // [layers, heads, keys | values | scales]; left unwritten until used.

@@ -5,38 +5,20 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "omnima/generate/change.h"
+#include "omnima/generate/call.h"
+#include "omnima/generate/fingerprint.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/options.h"
+#include "omnima/generate/prompt_cache.h"
 #include "omnima/generate/weights.h"
 #include "omnima/models/decoder_config.h"
 
 namespace omnima::generate {
-
-struct Written {
-  Ids ids;                    // the new tokens, the stop token included
-  std::string finish_reason;  // "eos": a stop id; "length": max_new_tokens or the context is full;
-                              // "stop": on_token said so
-  std::int64_t proposed = 0;  // tokens that were guessed ahead
-  std::int64_t accepted = 0;  // of these, what the text goes on with
-};
-
-struct Hooks {
-  // Called for every new token; false ends its sequence.
-  std::function<bool(std::int64_t sequence, std::int64_t id)> on_token;
-  // Called once a step; what it throws ends the call.
-  std::function<void()> poll;
-};
-
-// What adapters make of a model; null: nothing.
-using Adapters = std::shared_ptr<const ops::AdaptedModel>;
 
 // References the parameters' storage and keeps no copy, so it follows the model's training. Calls
 // from several threads do not disturb each other.
@@ -54,10 +36,12 @@ class Engine {
   // prompt and the new tokens together fill the context at most: then the sequence ends by
   // "length". With speculative_tokens a step checks several tokens, guessed by look-up in the
   // sequence or by `draft`, a model with the same vocabulary; the results are the same. Each prompt
-  // may have `adapters` of its own.
+  // may have `adapters` of its own. With a `cache` the beginnings of prompts that it knows are not
+  // read again, and the texts are kept in it: their numbers may then differ in the last bits.
   std::vector<Written> generate(const std::vector<Ids>& prompts, const GenerateOptions& options,
                                 const Hooks& hooks, const Engine* draft = nullptr,
-                                const std::optional<std::vector<Adapters>>& adapters = {}) const;
+                                const std::optional<std::vector<Adapters>>& adapters = {},
+                                PromptCache* cache = nullptr) const;
   // The logits after every token, [time, vocab]: by one prefill, or token by token. `bf16_prompts`:
   // as prompt_precision "bf16". `cache_precision`: as in the options.
   at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false,
@@ -67,9 +51,13 @@ class Engine {
  private:
   void check_draft(const GenerateOptions& options, const Engine* draft) const;
   void check_prompt(const Ids& prompt, std::size_t index) const;
+  // Of all that what a text makes of the model depends on, as it is now.
+  std::uint64_t fingerprint(const GenerateOptions& options, const Adapters& adapters) const;
 
   models::DecoderConfig config_;
   Adapters adapters_;
+  Parameters parameters_;
+  Fingerprint made_of_;  // the config, the formats and what matrices are multiplied with
   std::unique_ptr<RunnableModel> model_;
 };
 

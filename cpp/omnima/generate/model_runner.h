@@ -36,6 +36,13 @@ class ModelRunner {
   // are. It must outlive neither.
   virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity,
                                                const Change* change = nullptr) = 0;
+  // The same with the first `tokens` tokens of a sequence of this model, by whichever runner, with
+  // the same weights and cache format; null: runners of this kind cannot.
+  virtual std::unique_ptr<SequenceState> begin_as(const SequenceState& known, std::int64_t tokens,
+                                                  std::int64_t capacity,
+                                                  const Change* change = nullptr) {
+    return nullptr;
+  }
   // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
   // on are the virtual tokens of its change, which stand first.
   virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;

@@ -63,6 +63,24 @@ std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity, const Change
   return state;
 }
 
+std::unique_ptr<SequenceState> Runner::begin_as(const SequenceState& known, std::int64_t tokens,
+                                                std::int64_t capacity, const Change* change) {
+  // Tables that follow a sequence's room turn its keys otherwise.
+  const auto follows = [&](std::int64_t room) {
+    return models::rotary_follows_length(config_, room);
+  };
+  if (follows(capacity) || follows(known.capacity())) return begin(capacity, change);
+  const auto& of = static_cast<const DecodeState&>(known);  // a Runner made it
+  auto state = std::make_unique<DecodeState>(config_, capacity, cache_);
+  const std::int64_t heads = of.heads();
+  team_.run(of.layers() * heads, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i) state->copy(of, i / heads, i % heads, tokens);
+  });
+  state->advance(tokens);
+  state->use(change);
+  return state;
+}
+
 Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {
   auto& state = static_cast<DecodeState&>(sequence);  // begin() made it
   const std::int64_t room = state.capacity();

@@ -38,6 +38,9 @@ class Runner final : public ModelRunner {
 
   std::unique_ptr<SequenceState> begin(std::int64_t capacity,
                                        const Change* change = nullptr) override;
+  std::unique_ptr<SequenceState> begin_as(const SequenceState& known, std::int64_t tokens,
+                                          std::int64_t capacity,
+                                          const Change* change = nullptr) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
   void append(std::span<SequenceState* const> states,
               std::span<const std::int64_t> tokens) override;
@@ -56,11 +59,15 @@ class Runner final : public ModelRunner {
   void forward(std::span<const std::int64_t> tokens);
   void embed(std::span<const std::int64_t> tokens);
   void attention(std::int64_t layer, const Layer& weights);
-  // Of a prompt from its first token on, in tiles.
+  // Of a prompt, in tiles; what the sequence knew before is read from its state.
   bool has_tiles() const;
   void attend_in_tiles(std::int64_t layer);
   template <class T>
   void attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int64_t out_stride);
+  // Queries, keys and values of the tokens of a sequence side by side, those that are known already
+  // without queries.
+  template <class T>
+  void gather_tokens(std::int64_t layer, std::int64_t known, T* to);
   // Runs body(begin, end, thread) over 0..count on all threads: those of the team, or, between wide
   // products in float32, those that run the products.
   template <class F>

@@ -21,6 +21,8 @@ class SequenceState {
   // Forgets all but the first `position` tokens.
   void truncate(std::int64_t position);
   void reset() { truncate(0); }
+  // Of memory, for its whole capacity.
+  virtual std::int64_t bytes() const = 0;
 
  private:
   std::int64_t capacity_, position_ = 0;

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omnima import adapters
 from omnima.benchmarking.bench import _Steps
 from omnima.benchmarking.choices import PRECISIONS, check_peers, check_precisions
 from omnima.benchmarking.copies import Copies
@@ -18,9 +19,8 @@ from omnima.benchmarking.systems import TUNING
 from omnima.errors import ConfigError
 
 _CONTEXT, _ROWS, _RANK = 512, 4, 16
-#: Methods that PEFT has with the same arithmetic; with qlora, LoRA beside a model in NF4, it trains
-#: the LoRA beside numbers.
-METHODS = ("lora", "qlora", "rslora", "dora", "pissa", "olora")
+#: With qlora, LoRA beside a model in NF4, PEFT trains the LoRA beside numbers.
+METHODS = (*adapters.METHODS, "qlora")
 
 
 def benchmark_adapter(
@@ -28,7 +28,7 @@ def benchmark_adapter(
     *,
     task: str = "lora",
     method: str = "lora",
-    rank: int = _RANK,
+    rank: int | None = None,
     context: int | None = None,
     batch_size: int = _ROWS,
     precision: str | Sequence[str] = PRECISIONS,
@@ -53,10 +53,10 @@ def benchmark_adapter(
         with the same first half, whose second halves are the answers; the reference is part of the
         step.
     method
-        "lora", "qlora" (the model in NF4; PEFT's beside it is lora), "rslora", "dora", "pissa" or
-        "olora"; sft and dpo: also "full".
+        A kind of :data:`omnima.adapters.METHODS` or "qlora" (the model in NF4; PEFT's beside it is
+        lora); sft and dpo: also "full". PEFT has no bottleneck and no bitfit.
     rank
-        Of the adapter, which counts twice its rank / rank times.
+        Of the adapter: 16 of LoRA and its kin, which then count twice; None: as the kind has it.
     context, batch_size
         Tokens of a row (512, or the model's context where that is less) and rows of a batch, or
         pairs.
@@ -88,7 +88,8 @@ def benchmark_adapter(
     methods = METHODS if task == "lora" else ("full", *METHODS)
     if method not in methods:
         raise ConfigError(f'method is "{method}"; the choices are {", ".join(methods)}.')
-    for name, value in (("rank", rank), ("batch_size", batch_size), ("context", context or 1)):
+    options = _options(method, rank)
+    for name, value in (("batch_size", batch_size), ("context", context or 1)):
         if value < 1:
             raise ConfigError(f"{name} is {value}, but must be at least 1.")
     systems = [OURS, *check_peers(_checked(task), peers)]
@@ -104,7 +105,9 @@ def benchmark_adapter(
         raise ConfigError(f"context is {context}, but the model's context holds {longest}.")
     fields = {**config.to_dict(), "max_position_embeddings": context or min(_CONTEXT, longest)}
     shape = Shape(path.stem if path.is_file() else path.name, fields, batch_size)
-    about = {"seed": 0, "kind": method, "method": method, "rank": rank, "shape": shape.as_dict()}
+    about = {
+        "seed": 0, "kind": method, "method": method, "options": options, "shape": shape.as_dict(),
+    }  # fmt: skip
     with contextlib.ExitStack() as stack:
         place = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="omnima-bench-"))
         copies = Copies(path, Path(place)) if path.is_file() else None
@@ -113,6 +116,18 @@ def benchmark_adapter(
             (each, {**job, "precision": each}) for each in precisions
         ]
         return _Adapting(task, method, turns, shape, copies).run(systems, jobs)
+
+
+def _options(method: str, rank: int | None) -> dict[str, Any]:
+    """What `add_adapter` is told beside the method; ConfigError for a rank that it cannot have."""
+    if method == "full":
+        return {}
+    plain = "lora" if method == "qlora" else method
+    kin = adapters.METHODS[plain]["kind"] in ("lora", "dora")
+    rank = _RANK if kin and rank is None else rank
+    options = {} if rank is None else {"rank": rank, **({"alpha": 2.0 * rank} if kin else {})}
+    adapters.AdapterOptions.of(plain, **options)
+    return options
 
 
 def _checked(task: str) -> str:

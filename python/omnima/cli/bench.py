@@ -45,9 +45,9 @@ def bench(
     method: str | None = typer.Option(
         None,
         help="quantize: rtn, gptq, awq, or several; rtn for int8, all for four bits; "
-        "lora, sft, dpo: lora, qlora, rslora, dora, pissa or olora; sft, dpo: or full",
+        "lora, sft, dpo: lora, qlora, dora or any other adapter; sft, dpo: or full",
     ),
-    rank: int | None = typer.Option(None, help="lora, sft, dpo: of the adapter; 16 by default"),
+    rank: int | None = typer.Option(None, help="lora, sft, dpo: of the adapter; LoRA: 16"),
     group_size: int | None = typer.Option(None, help="quantize: numbers that share a scale"),
     precision: str | None = typer.Option(None, help="bf16, fp32, or both; both by default"),
     peers: str | None = typer.Option(None, help=_PEERS),

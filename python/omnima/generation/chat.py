@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import ConfigError, DataError
 from omnima.generation import chat_file
 from omnima.generation.generate import Generation, generate
+from omnima.generation.prompt_cache import PromptCache
 
 if TYPE_CHECKING:
     from omnima.model import Model
@@ -41,6 +42,9 @@ class ChatSession:
         Further values for the template, such as ``{"enable_thinking": False}``.
     note
         Called with what the session has to say; a warning when left out.
+    prompt_cache
+        Remembers what the model has read, so that an answer costs the new message alone; None: the
+        whole history is read for every answer.
 
     Attributes
     ----------
@@ -64,6 +68,7 @@ class ChatSession:
     options: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], object] | None = None
+    prompt_cache: PromptCache | None = field(default_factory=PromptCache, repr=False)
     messages: list[Message] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +198,7 @@ class ChatSession:
             stream=stream,
             stop_ids=self._ends(),
             seed=None if seed is None else seed + self._answers,
-            **options,
+            **{"prompt_cache": self.prompt_cache, **options},
         )[0]
         self._answers += 1
         self.messages = [*messages, {"role": "assistant", "content": written.text}]

@@ -10,6 +10,7 @@ from omnima import _core
 from omnima.errors import ConfigError
 from omnima.generation import prompts as prompting
 from omnima.generation.adapters import AdapterChoices, adapted_of
+from omnima.generation.prompt_cache import PromptCache
 from omnima.generation.prompts import Prompts
 from omnima.generation.protocols import LanguageModel, TextCodec
 from omnima.generation.speculation import draft_of, guesses_of
@@ -35,6 +36,8 @@ class Generation:
         ``"length"`` (``max_new_tokens``, or the context is full).
     proposed_tokens, accepted_tokens
         With speculation: how many tokens were guessed ahead, and how many of these were right.
+    cached_tokens
+        How many of the prompt's tokens a prompt cache knew: they were not read again.
     """
 
     text: str
@@ -45,6 +48,7 @@ class Generation:
     finish_reason: str
     proposed_tokens: int = 0
     accepted_tokens: int = 0
+    cached_tokens: int = 0
 
 
 def generate(
@@ -68,6 +72,7 @@ def generate(
     prompt_precision: str = "fp32",
     cache_precision: str = "fp32",
     adapters: AdapterChoices | None = None,
+    prompt_cache: PromptCache | None = None,
 ) -> list[Generation]:
     """Write on from one or several prompts.
 
@@ -118,6 +123,10 @@ def generate(
         Of the model, in the place of those in use (on the CPU): a name or ``{name: weight}`` for
         all prompts, or a list with one a prompt; None or ``{}`` there is the base alone. The
         prompts of a call share the base's weights, whatever their adapters.
+    prompt_cache
+        Knows texts of earlier calls, and keeps these: what a prompt shares with one of them, or
+        with another prompt of the call, is not read again. See
+        :class:`omnima.generation.PromptCache`.
 
     Returns
     -------
@@ -165,6 +174,7 @@ def generate(
         known_ids=0 if tokenizer is None else min(tokenizer.vocab_size, engine.vocab_size),
         draft=draft_of(speculation, tokenizer),
         adapters=adapted_of(model, adapters, len(rows)),
+        prompt_cache=None if prompt_cache is None else prompt_cache.core,
     )
     if not (words or stream):
         listener.hear_all([ids for ids, *_ in written], clock.seconds)
@@ -221,6 +231,7 @@ class _Listener:
         reason: str,
         proposed: int,
         accepted: int,
+        cached: int,
     ) -> Generation:
         """Release what is still held of a sequence, and describe it."""
         text = ""
@@ -232,7 +243,9 @@ class _Listener:
             if whole.stopped and not was_stopped:
                 reason = "stop"
         seconds = self._seconds[index]
-        return Generation(text, prompt_tokens, len(ids), ids, seconds, reason, proposed, accepted)
+        return Generation(
+            text, prompt_tokens, len(ids), ids, seconds, reason, proposed, accepted, cached
+        )
 
     def _tell(self, piece: str, index: int) -> bool:
         if self._stream is None or not piece:

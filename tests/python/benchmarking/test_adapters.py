@@ -25,11 +25,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["lora", "dora"])
-def test_rows_are_those_of_training(model: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "rank"),
+    [("lora", 2), ("dora", 2), ("vera", 4), ("adalora", 2)]
+    + [(method, None) for method in ("ia3", "prompt", "prefix")],
+)
+def test_rows_are_those_of_training(model: Path, method: str, rank: int | None) -> None:
     pytest.importorskip("peft")
     found = benchmark_adapter(
-        model, method=method, rank=2, batch_size=2, precision="fp32", threads=1, rounds=1,
+        model, method=method, rank=rank, batch_size=2, precision="fp32", threads=1, rounds=1,
         seconds=0.05,
     )  # fmt: skip
     ours, theirs = found["rows"]
@@ -76,8 +80,19 @@ def test_the_command_takes_a_models_flags_alone(model: Path) -> None:
     assert run("train", "--rank", 2).returncode == 1
 
 
+def test_a_kind_that_peft_does_not_have_is_measured_alone(model: Path) -> None:
+    pytest.importorskip("peft")
+    found = benchmark_adapter(
+        model, method="bottleneck", batch_size=2, precision="fp32", threads=1, rounds=1,
+        seconds=0.05,
+    )  # fmt: skip
+    assert [row["system"] for row in found["rows"]] == ["omnima"]
+    assert "PEFT has no bottleneck" in found["skipped"][0]["reason"]
+
+
 def test_what_cannot_be_measured_is_refused(model: Path) -> None:
-    for wrong in ({"method": "vera"}, {"rank": 0}, {"context": 33}, {"peers": "trl"},
+    for wrong in ({"method": "lore"}, {"method": "ia3", "rank": 4}, {"rank": 0}, {"context": 33},
+        {"peers": "trl"},
         {"task": "ppo"}, {"method": "full"}, {"task": "dpo", "peers": "peft"},
     ):  # fmt: skip
         with pytest.raises(ConfigError):

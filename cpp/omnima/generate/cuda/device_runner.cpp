@@ -47,6 +47,8 @@ class DeviceRunner::State final : public SequenceState {
         cache(at::empty(
             {config.num_hidden_layers, config.num_key_value_heads, 2, capacity, config.head_dim},
             at::TensorOptions(at::kFloat).device(device))) {}
+  std::int64_t bytes() const override { return static_cast<std::int64_t>(cache.nbytes()); }
+
   at::Tensor cache;
 };
 

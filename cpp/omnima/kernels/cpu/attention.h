@@ -37,7 +37,8 @@ struct AttentionTask {
   std::uint64_t dropout_seed = 0;  // of this row and key-value head
   core::BlockPattern blocks{};     // which keys are seen by blocks
   std::int64_t first_head = 0;     // of the group, among the heads that `blocks` counts
-  // The first query that forward computes, a multiple of query_tile: those before are left alone.
+  // The first query that forward computes: those before are neither read nor written. A query's
+  // numbers are the same whatever it is.
   std::int64_t first_query = 0;
 };
 

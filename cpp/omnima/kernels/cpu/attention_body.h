@@ -65,8 +65,9 @@ void for_tiles(const AttentionTask<T>& task, std::int64_t head, G pack, F f) {
   for (std::int64_t first = 0; first < task.time; first += kKeys) {
     const KeyBlock block{first, std::min(kKeys, task.time - first)};
     if (head == 0 || task.time > kKeys) pack(block);
-    const std::int64_t nearest = std::max(first / kQueries<T> * kQueries<T>, task.first_query);
-    for (std::int64_t start = nearest; start < task.time; start += kQueries<T>) {
+    const std::int64_t before = std::max<std::int64_t>(0, first - task.first_query);
+    std::int64_t start = task.first_query + before / kQueries<T> * kQueries<T>;
+    for (; start < task.time; start += kQueries<T>) {
       const Tile tile = tile_of(task, block, start);
       if (tile.width == 0) continue;
       for_parts(task, head, block, tile, [&](const Tile& part) { f(block, part); });

@@ -48,6 +48,9 @@ struct CachedHeadKernels {
                      std::int64_t stride, std::int64_t rows, float* sums);
 };
 
+// A token's key and value [dim], as the cache has them.
+void read_cached(const CachedHead& head, std::int64_t token, float* key, float* value);
+
 // The kernels of an instruction-set level; a level without its own takes the next lower one.
 const CachedHeadKernels& cached_head_kernels(Level level = active_level());
 

@@ -15,8 +15,7 @@ def build(job: dict[str, Any]) -> tuple[Step, int]:
     in_blocks = job["method"] == "qlora"
     model = omnima.Model.from_pretrained(job["model"], dtype="nf4" if in_blocks else "float32")
     if job["method"] != "full":
-        method = "lora" if in_blocks else job["method"]
-        model.add_adapter(method, rank=job["rank"], alpha=2 * job["rank"])
+        model.add_adapter("lora" if in_blocks else job["method"], **job["options"])
     options = _core.StepOptions()
     options.precision, options.lr, options.schedule = job["precision"], 3e-4, "constant"
     if job["task"] == "dpo":

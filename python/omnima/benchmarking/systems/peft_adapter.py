@@ -6,9 +6,12 @@ from typing import Any
 
 from omnima.benchmarking.systems import Step
 from omnima.benchmarking.systems.torch_loop import step_of
+from omnima.errors import OmnimaError
 
+# Of LoRA and its kin.
 _METHODS: dict[str, dict[str, Any]] = {
     "lora": {},
+    "lora+": {},  # other learning rates, the same step
     "qlora": {},  # beside weights that are numbers: bitsandbytes' 4 bits are for GPUs
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
@@ -45,16 +48,42 @@ def opened(job: dict[str, Any]) -> Any:
 
 
 def adapter_config(job: dict[str, Any]) -> Any:
-    """Return PEFT's description of the job's adapter."""
+    """Return PEFT's description of the job's adapter.
+
+    Raises
+    ------
+    OmnimaError
+        PEFT has no such kind.
+    """
     import peft
 
-    return peft.LoraConfig(
-        r=job["rank"],
-        lora_alpha=2 * job["rank"],
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-        **_METHODS[job["method"]],
-    )
+    from omnima.adapters import AdapterOptions
+
+    method = job["method"]
+    ours = AdapterOptions.of("lora" if method == "qlora" else method, **job["options"])
+    task: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    everywhere = {**task, "target_modules": "all-linear"}
+    if method in _METHODS:
+        alpha: dict[str, Any] = {"r": ours.rank, "lora_alpha": ours.alpha}
+        return peft.LoraConfig(**alpha, **everywhere, **_METHODS[method])
+    if method == "vera":
+        return peft.VeraConfig(r=ours.rank, **everywhere)
+    if method == "adalora":
+        ranks: dict[str, Any] = {
+            "target_r": ours.rank,
+            "init_r": ours.initial_rank,
+            "lora_alpha": ours.alpha,
+        }
+        return peft.AdaLoraConfig(**ranks, **everywhere, total_step=1000)
+    if method == "ia3":
+        return peft.IA3Config(**task)
+    in_front: dict[str, Any] = {
+        "prompt": peft.PromptTuningConfig,
+        "prefix": peft.PrefixTuningConfig,
+    }
+    if method not in in_front:
+        raise OmnimaError(f"PEFT has no {method}")
+    return in_front[method](**task, num_virtual_tokens=ours.virtual_tokens)
 
 
 def unshifted(labels: Any) -> Any:
