@@ -95,3 +95,17 @@ def test_an_answer_that_was_broken_off_leaves_nothing(model: Model) -> None:
     with pytest.raises(KeyboardInterrupt):
         model.generate(ids, **GREEDY, prompt_cache=cache, stream=fail, ignore_eos=True)
     assert model.generate(ids, **GREEDY, prompt_cache=cache).cached_tokens == 0
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt", "bottleneck", "bitfit"])
+def test_other_kinds_of_adapters_go_on_as_they_began(model: Model, method: str) -> None:
+    cache, ids = PromptCache(), list(range(40))
+    options = {"virtual_tokens": 3} if method in ("prefix", "prompt") else {}
+    model.add_adapter(method, name="a", seed=1, **options)
+    model.set_adapters({})
+    asked = {**GREEDY, "adapters": "a"}
+    first = model.generate(ids, **asked, prompt_cache=cache)
+    longer = [*ids, *first.ids, 7, 8]
+    again = model.generate(longer, **asked, prompt_cache=cache)
+    assert again.cached_tokens == len(longer) - 3
+    assert again.ids == model.generate(longer, **asked).ids
