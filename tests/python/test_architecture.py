@@ -70,6 +70,7 @@ PYTHON = {
     | {"_growth", "adapters", "planning", "profiling", "quantization"},
     "doctor": BASE | {"config", "planning"},
     "benchmarking": BASE
+    | {"adapters"}
     | {"config", "tokenizers", "data", "hub", "model", "generation", "quantization"},
     "profiling": BASE | {"benchmarking", "config", "model", "generation"},
     "planning": BASE | {"config", "adapters", "benchmarking", "profiling"},

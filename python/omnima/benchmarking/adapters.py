@@ -88,7 +88,7 @@ def benchmark_adapter(
     methods = METHODS if task == "lora" else ("full", *METHODS)
     if method not in methods:
         raise ConfigError(f'method is "{method}"; the choices are {", ".join(methods)}.')
-    options = _options(method, rank)
+    options, in_front = _options(method, rank)
     for name, value in (("batch_size", batch_size), ("context", context or 1)):
         if value < 1:
             raise ConfigError(f"{name} is {value}, but must be at least 1.")
@@ -100,9 +100,9 @@ def benchmark_adapter(
 
     path = find_model(model).resolve()
     config = _config_of(path)
-    longest = config.max_position_embeddings
+    longest = config.max_position_embeddings - in_front
     if context is not None and context > longest:
-        raise ConfigError(f"context is {context}, but the model's context holds {longest}.")
+        raise ConfigError(f"context is {context}, but the model's context holds {longest} here.")
     fields = {**config.to_dict(), "max_position_embeddings": context or min(_CONTEXT, longest)}
     shape = Shape(path.stem if path.is_file() else path.name, fields, batch_size)
     about = {
@@ -118,16 +118,21 @@ def benchmark_adapter(
         return _Adapting(task, method, turns, shape, copies).run(systems, jobs)
 
 
-def _options(method: str, rank: int | None) -> dict[str, Any]:
-    """What `add_adapter` is told beside the method; ConfigError for a rank that it cannot have."""
+def _options(method: str, rank: int | None) -> tuple[dict[str, Any], int]:
+    """What `add_adapter` is told beside the method, and how many virtual tokens it then has.
+
+    Raises
+    ------
+    ConfigError
+        For a rank that the method cannot have.
+    """
     if method == "full":
-        return {}
+        return {}, 0
     plain = "lora" if method == "qlora" else method
     kin = adapters.METHODS[plain]["kind"] in ("lora", "dora")
     rank = _RANK if kin and rank is None else rank
     options = {} if rank is None else {"rank": rank, **({"alpha": 2.0 * rank} if kin else {})}
-    adapters.AdapterOptions.of(plain, **options)
-    return options
+    return options, adapters.AdapterOptions.of(plain, **options).virtual_tokens
 
 
 def _checked(task: str) -> str:

@@ -121,7 +121,7 @@ def test_tokens_are_handed_on_as_they_come(engine):
 def test_false_from_the_callback_ends_that_sequence_alone(engine):
     whole = write(engine, PROMPTS[:2])
     results = write(engine, PROMPTS[:2], on_token=lambda i, _: i == 1)
-    assert results == [(whole[0][0][:1], "stop", 0, 0), whole[1]]
+    assert results == [(whole[0][0][:1], "stop", 0, 0, 0), whole[1]]
 
 
 def test_an_error_in_the_callback_comes_through_and_the_engine_lives_on(engine):
