@@ -16,6 +16,22 @@ namespace {
 constexpr int kSpins = 20000;            // about 0.3 ms awake before a worker sleeps
 constexpr int kSpinsBeforeYield = 2000;  // then let others have the core between looks
 
+// A share's state: 24 bits of the round, 20 of its end, 20 of the next piece.
+constexpr int kBits = 20;
+constexpr std::int64_t kMost = (1 << kBits) - 1;
+
+std::uint64_t state_of(std::uint64_t round, std::int64_t next, std::int64_t end) {
+  return round << 2 * kBits | static_cast<std::uint64_t>(end) << kBits |
+         static_cast<std::uint64_t>(next);
+}
+
+std::int64_t next_of(std::uint64_t state) { return static_cast<std::int64_t>(state) & kMost; }
+
+bool has_piece(std::uint64_t state, std::uint64_t round) {
+  return state >> 2 * kBits == (round << 2 * kBits) >> 2 * kBits &&
+         next_of(state) < next_of(state >> kBits);
+}
+
 void pause(int spin) {
   if (spin >= kSpinsBeforeYield && spin % 64 == 0) {
     std::this_thread::yield();
@@ -47,32 +63,38 @@ void Team::run(std::int64_t count, std::int64_t grain, const Body& body) {
     return;
   }
   count_ = count;
-  grain_ = std::max<std::int64_t>(grain, 1);
+  grain_ = std::max({grain, std::int64_t{1}, (count + kMost - 1) / kMost});
   body_ = &body;
+  done_.store(0, std::memory_order_relaxed);
   const std::int64_t pieces = (count + grain_ - 1) / grain_;
+  const std::uint64_t round = round_.load(std::memory_order_relaxed) + 1;
   for (int thread = 0; thread < size(); ++thread) {
-    Share& share = shares_[static_cast<std::size_t>(thread)];
-    share.next.store(pieces * thread / size(), std::memory_order_relaxed);
-    share.end = pieces * (thread + 1) / size();
+    const std::int64_t next = pieces * thread / size(), end = pieces * (thread + 1) / size();
+    shares_[static_cast<std::size_t>(thread)].state.store(state_of(round, next, end),
+                                                          std::memory_order_release);
   }
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
+  round_.store(round, std::memory_order_release);
   round_.notify_all();
-  take_pieces(0);
+  const std::int64_t mine = take_pieces(round, 0);
   const core::Scope scope("waiting");
-  for (int spin = 0; busy_.load(std::memory_order_acquire) > 0; ++spin) pause(spin);
+  for (int spin = 0; mine + done_.load(std::memory_order_acquire) < pieces; ++spin) pause(spin);
 }
 
-void Team::take_pieces(int thread) {
+std::int64_t Team::take_pieces(std::uint64_t round, int thread) {
+  std::int64_t done = 0;
   for (int i = 0; i < size(); ++i) {
-    Share& share = shares_[static_cast<std::size_t>((thread + i) % size())];
-    for (;;) {
-      const std::int64_t piece = share.next.fetch_add(1, std::memory_order_relaxed);
-      if (piece >= share.end) break;
-      const std::int64_t begin = piece * grain_;
+    auto& share = shares_[static_cast<std::size_t>((thread + i) % size())].state;
+    std::uint64_t state = share.load(std::memory_order_acquire);
+    while (has_piece(state, round)) {
+      // Else `state` becomes what it is now.
+      if (!share.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
+      const std::int64_t begin = next_of(state) * grain_;
       (*body_)(begin, std::min(begin + grain_, count_), thread);
+      ++done;
+      state = share.load(std::memory_order_acquire);
     }
   }
+  return done;
 }
 
 void Team::work(int thread) {
@@ -87,10 +109,10 @@ void Team::work(int thread) {
         round_.wait(seen, std::memory_order_acquire);
       }
     }
-    ++seen;
+    seen = round_.load(std::memory_order_acquire);
     if (stop_) return;
-    take_pieces(thread);
-    busy_.fetch_sub(1, std::memory_order_release);
+    const std::int64_t done = take_pieces(seen, thread);
+    if (done > 0) done_.fetch_add(done, std::memory_order_release);
   }
 }
 

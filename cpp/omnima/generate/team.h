@@ -39,28 +39,33 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
-  // Runs body over 0..count in pieces of `grain`, on all threads; returns when all is done. Each
-  // thread walks a share of its own from end to end, then helps the others with theirs. The body
-  // must not throw.
+  // Runs body over 0..count in pieces of `grain` (more where there would be millions), on all
+  // threads; returns when all is done. Each thread walks a share of its own from end to end, then
+  // helps the others with theirs: one that is late is not waited for, only what one has begun. The
+  // body must not throw.
   void run(std::int64_t count, std::int64_t grain, const Body& body);
 
  private:
+  // Pieces that are one thread's to begin with. One number holds the round, the share's end and the
+  // first piece that no thread has taken: who takes one knows that the round is not over, and it
+  // cannot end before that piece is done.
   struct alignas(64) Share {
-    std::atomic<std::int64_t> next{0};  // first piece that no thread has taken
-    std::int64_t end = 0;
+    std::atomic<std::uint64_t> state{0};
   };
 
   void work(int thread);
-  void take_pieces(int thread);
+  // Returns how many it has done.
+  std::int64_t take_pieces(std::uint64_t round, int thread);
 
   std::vector<std::thread> workers_;
   std::atomic<std::uint64_t> round_{0};  // grows by one a run; the workers wait for it
-  std::atomic<int> busy_{0};             // workers that have not finished the round
+  std::atomic<std::int64_t> done_{0};    // pieces of the round that workers have done
   std::vector<Share> shares_;            // of the pieces, one a thread
+  // Of the round; read by who has taken a piece of it.
   std::int64_t count_ = 0;
   std::int64_t grain_ = 1;
   const Body* body_ = nullptr;
-  bool stop_ = false;
+  std::atomic<bool> stop_{false};  // a late worker may look at any time
 };
 
 }  // namespace omnima::generate

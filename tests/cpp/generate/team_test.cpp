@@ -81,6 +81,35 @@ TEST(Team, AThreadThatIsDelayedIsWaitedFor) {
   EXPECT_EQ(done, 2);
 }
 
+TEST(Team, AThreadThatIsLateIsNotWaitedFor) {
+  // The threads of a fresh team are only just beginning, and come at any time of its rounds.
+  for (int i = 0; i < 200; ++i) {
+    Team fresh(3);
+    for (const std::int64_t count : {10, 3, 64}) expect_each_once(fresh, count, 1);
+  }
+}
+
+TEST(Team, RoundsThatFollowAtOnceAreNotMixed) {
+  Team team(3);
+  std::vector<std::int64_t> sums(64);
+  for (std::int64_t round = 0; round < 20000; ++round) {
+    const std::int64_t count = 2 + round % 63;
+    team.run(count, 1, [&, round](std::int64_t begin, std::int64_t, int) { sums[begin] = round; });
+    for (std::int64_t i = 0; i < count; ++i) ASSERT_EQ(sums[i], round);
+  }
+}
+
+TEST(Team, MillionsOfPiecesAreMadeFewer) {
+  Team team(2);
+  std::atomic<std::int64_t> sum{0}, pieces{0};
+  team.run(5'000'000, 1, [&](std::int64_t begin, std::int64_t end, int) {
+    sum += end - begin;
+    ++pieces;
+  });
+  EXPECT_EQ(sum, 5'000'000);
+  EXPECT_LT(pieces, 1 << 20);
+}
+
 TEST(Team, SeveralTeamsDoNotDisturbEachOther) {
   std::vector<std::thread> callers;
   for (int i = 0; i < 3; ++i) {
