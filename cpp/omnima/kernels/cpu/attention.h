@@ -38,7 +38,8 @@ struct AttentionTask {
   core::BlockPattern blocks{};     // which keys are seen by blocks
   std::int64_t first_head = 0;     // of the group, among the heads that `blocks` counts
   // The first query that forward computes: those before are neither read nor written. A query's
-  // numbers are the same whatever it is.
+  // numbers are the same whatever it is; with a pattern of blocks to rounding, but for multiples of
+  // query_tile.
   std::int64_t first_query = 0;
 };
 
