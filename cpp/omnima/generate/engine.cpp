@@ -26,6 +26,7 @@ class CpuModel final : public RunnableModel {
                                       const RunnerOptions& options) const override {
     return std::make_unique<Runner>(config, weights_, options);
   }
+  bool keeps_texts() const override { return true; }
   std::unique_ptr<const Change> bind(const ops::AdaptedModel& adapted) const override {
     return std::make_unique<Change>(weights_, adapted);
   }
@@ -101,7 +102,7 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
   }
   check_draft(options, draft);
   std::optional<Keeping> keeping;
-  if (cache != nullptr) {
+  if (cache != nullptr && model_->keeps_texts()) {
     keeping.emplace(Keeping{cache, {}});
     for (const Adapters& each : chosen) {
       keeping->weights.push_back(fingerprint(options, each));

@@ -37,11 +37,11 @@ class ModelRunner {
   virtual std::unique_ptr<SequenceState> begin(std::int64_t capacity,
                                                const Change* change = nullptr) = 0;
   // The same with the first `tokens` tokens of a sequence of this model, by whichever runner, with
-  // the same weights and cache format; null: runners of this kind cannot.
-  virtual std::unique_ptr<SequenceState> begin_as(const SequenceState& known, std::int64_t tokens,
+  // the same weights and cache format; without tokens where those of another room are no use.
+  virtual std::unique_ptr<SequenceState> begin_as(const SequenceState&, std::int64_t /*tokens*/,
                                                   std::int64_t capacity,
                                                   const Change* change = nullptr) {
-    return nullptr;
+    return begin(capacity, change);
   }
   // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
   // on are the virtual tokens of its change, which stand first.
@@ -62,6 +62,8 @@ class RunnableModel {
   // Refers to the config and to this.
   virtual std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                               const RunnerOptions& options) const = 0;
+  // Whether runners of this model begin as others left off: else no text is worth keeping.
+  virtual bool keeps_texts() const { return false; }
   // What adapters change in these weights. Throws ConfigError where they cannot stand beside them.
   virtual std::unique_ptr<const Change> bind(const ops::AdaptedModel& adapted) const;
 };

@@ -138,8 +138,7 @@ std::unique_ptr<SequenceState> Run::begin(std::size_t index, std::int64_t length
     if (shared > most) best = other->state.get(), most = shared;
   }
   if (best == nullptr) return runner_->begin(length, change);
-  auto state = runner_->begin_as(*best, added + most, length, change);
-  return state ? std::move(state) : runner_->begin(length, change);
+  return runner_->begin_as(*best, added + most, length, change);
 }
 
 void Run::keep(Sequence& sequence) {

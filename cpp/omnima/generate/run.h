@@ -87,7 +87,7 @@ class Run {
   const Hooks& hooks_;
   const Changes& changes_;
   std::optional<Keeping> keeping_;
-  std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences
+  std::unique_ptr<ModelRunner> runner_;  // outlives the states of its sequences, but for kept ones
   std::size_t known_;                    // rows of the head beyond it are never drawn
   std::vector<float> logits_;            // [rows, vocab]
   std::vector<Written> written_;
