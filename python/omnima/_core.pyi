@@ -9,7 +9,7 @@ import numpy.typing
 import os
 import torch
 import typing
-__all__: list[str] = ['AdaptedModel', 'AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'PromptCache', 'RankBudget', 'SampleLoader', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'TokenClock', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
+__all__: list[str] = ['AdaptedModel', 'AdapterOptions', 'AdapterSite', 'BatchSource', 'CurriculumOptions', 'Decoder', 'DecoderConfig', 'Engine', 'Field', 'FiniteLook', 'GgufFile', 'LayerNorm', 'LayerNorms', 'Loader', 'Marking', 'ObjectiveOptions', 'PromptCache', 'RankBudget', 'SampleLoader', 'Scheduler', 'Span', 'StepOptions', 'StepResult', 'StreamDecoder', 'TextList', 'TokenClock', 'Tokenizer', 'TokenizerBuild', 'TrainStep', 'adapter_kinds', 'block_of', 'built_with_torch', 'cpu_features', 'cpu_level', 'dequantized', 'document_losses', 'fill_parameter', 'forget', 'formats', 'generate_option_fields', 'give_memory_back', 'has_gpu_kernels', 'nearest_name', 'nonfinite_tensors', 'optimizer_names', 'page_out', 'process_logits', 'quantize_matrix', 'quantized', 'read_safetensors', 'read_safetensors_metadata', 'row_bytes', 'schedule_names', 'split_pattern_names', 'split_text', 'start_recording', 'stop_recording', 'uniform', 'why_not_on_gpu', 'write_gguf', 'write_safetensors']
 class Marking:
     """
     How spaces become marks (U+2581) before text is cut, and back.
@@ -81,6 +81,10 @@ class Tokenizer:
     def recut(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], amount: typing.SupportsFloat | typing.SupportsIndex, key: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
         Ids of the same text, cut again by chance: amount is the dropout of BPE or the alpha of unigram.
+        """
+    def token_bytes(self) -> list[bytes]:
+        """
+        What each token writes inside a text, special tokens spelled out.
         """
 class TokenizerBuild:
     """
@@ -174,6 +178,10 @@ class Decoder:
     def add_adapter(self, name: str, sites: collections.abc.Sequence[AdapterSite], options: AdapterOptions) -> None:
         """
         Makes an adapter, which alone is in use then and learns.
+        """
+    def attention(self, ids: torch.Tensor) -> torch.Tensor:
+        """
+        ids int64 [batch, time] -> what tokens take from which, float32 [layers, batch, heads, time, time]. Virtual tokens of an adapter in use stand in front.
         """
     def hold(self, name: str, blocks: torch.Tensor) -> None:
         """
@@ -932,6 +940,10 @@ class Engine:
         """
         From the values of a decoder's configuration and its parameters by canonical name. Matrices may be float32, float16, bfloat16, or bytes of blocks whose format is named. What they are multiplied with: float32; rounded: bf16 or int8. Of queries and keys row head_order[i] of each head is our number i; empty: row i. Parameters that do not lie on the device are copied there. Adapters stand beside them where a text names none.
         """
+    def embedding(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], adapters: AdaptedModel | None = None) -> torch.Tensor:
+        """
+        The mean over the tokens of the last hidden states behind the last norm, [hidden].
+        """
     def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None, prompt_cache: typing.Any = None) -> list[tuple[list[int], str, int, int, int]]:
         """
         Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that the prompt cache knew) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone.
@@ -948,6 +960,34 @@ class Engine:
     def vocab_size(self) -> int:
         """
         How many ids the model has.
+        """
+class Scheduler:
+    """
+    One engine for many: requests join and leave at every token, in a thread of its own.
+    """
+    def __init__(self, engine: Engine, max_sequences: typing.SupportsInt | typing.SupportsIndex = 16, max_waiting: typing.SupportsInt | typing.SupportsIndex = 128, chunk_tokens: typing.SupportsInt | typing.SupportsIndex = 64, memory_bytes: typing.SupportsInt | typing.SupportsIndex = 0, kept_bytes: typing.SupportsInt | typing.SupportsIndex = 268435456, prompt_precision: str = 'fp32', cache_precision: str = 'fp32', constrain: typing.Any = None) -> None:
+        """
+        Starts it. max_sequences: texts that are read and written at once; max_waiting: requests beyond those. chunk_tokens: of a piece of a prompt, a multiple of 64. memory_bytes: for keys and values, 0: no limit; kept_bytes: of these for pieces of prompts that later requests may begin with. constrain(requests, ids, masks) says which tokens may come next in constrained requests, once a step for all: ids are the newest of each, [] before its first; it sets the bits of masks [requests, words of 32 ids] and returns an error a request, "": none.
+        """
+    def cancel(self, request: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        """
+        Ends a request within one token, by "cancelled"; False: it has ended.
+        """
+    def close(self) -> None:
+        """
+        Ends all requests as cancelled, and the thread.
+        """
+    def events(self, timeout: typing.SupportsFloat | typing.SupportsIndex) -> list:
+        """
+        What happened since the last call, waiting up to timeout seconds for the first: (request, new ids, [(logprob, [(id, logprob)])], finish reason, prompt tokens that were known, error). The reason is "" while it goes on, then "eos", "length", "cancelled" or "error".
+        """
+    def stats(self) -> dict:
+        """
+        What runs, waits and was done.
+        """
+    def submit(self, prompt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seed: typing.SupportsInt | typing.SupportsIndex = 0, stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], known_ids: typing.SupportsInt | typing.SupportsIndex = 0, adapters: AdaptedModel | None = None, top_logprobs: typing.SupportsInt | typing.SupportsIndex = -1, constrained: bool = False, client: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+        """
+        Returns the request's number. top_logprobs: the log-probability of each new token and of so many likeliest ones; -1: none. client: whose it is; clients take turns, by tokens. ConfigError: it can never be answered; QueueFullError: too many wait.
         """
 def adapter_kinds() -> list[str]:
     """

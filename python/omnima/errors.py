@@ -25,3 +25,7 @@ class NonFiniteError(OmnimaError, ArithmeticError):
 
 class CallbackError(OmnimaError, RuntimeError):
     """A callback raised; names it and its line, and says what was saved."""
+
+
+class QueueFullError(OmnimaError, RuntimeError):
+    """More requests wait than may wait at once; try again later."""

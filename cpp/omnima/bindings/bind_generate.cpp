@@ -164,6 +164,14 @@ void bind_generate(py::module_& module) {
       .def(
           "use", [](Engine& self, const Chosen& adapters) { self.use(adapters.value_or(nullptr)); },
           py::arg("adapters"), "These stand beside the weights now where a text names none.")
+      .def(
+          "embedding",
+          [](const Engine& self, const Ids& ids, const Chosen& adapters) {
+            const py::gil_scoped_release unlock;
+            return self.embedding(ids, adapters.value_or(nullptr));
+          },
+          py::arg("ids"), py::arg("adapters") = py::none(),
+          "The mean over the tokens of the last hidden states behind the last norm, [hidden].")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::arg("bf16_prompts") = false, py::arg("cache_precision") = "fp32",

@@ -94,6 +94,9 @@ void bind_model(py::module_& module) {
           "logits", [](Decoder& self, const at::Tensor& ids) { return self.logits(ids); },
           py::arg("ids"), unlocked,
           "ids int64 [batch, time] -> logits float32 [batch, time, vocab].")
+      .def("attention", &Decoder::attention, py::arg("ids"), unlocked,
+           "ids int64 [batch, time] -> what tokens take from which, float32 [layers, batch, heads, "
+           "time, time]. Virtual tokens of an adapter in use stand in front.")
       .def(
           "rewards", [](Decoder& self, const at::Tensor& ids) { return self.rewards(ids); },
           py::arg("ids"), unlocked,

@@ -165,6 +165,17 @@ TextList pieces_of(const std::shared_ptr<Tokenizer>& self) {
   return TextList(std::shared_ptr<const TextList::Views>(held, &held->views));
 }
 
+std::vector<py::bytes> bytes_of_all(const Tokenizer& self) {
+  std::vector<py::bytes> all;
+  for (std::size_t id = 0; id < self.size(); ++id) {
+    text::Opening opening = text::Opening::kNothing;
+    std::string written;
+    self.append_bytes(static_cast<Id>(id), /*skip_special=*/false, opening, written);
+    all.emplace_back(written);
+  }
+  return all;
+}
+
 std::unique_ptr<text::TokenizerBuild> begin_tokenizer(
     const TextList& pieces, const py::bytes& roles, const TextList& merge_lines,
     std::optional<Id> bos, std::optional<Id> eos, std::optional<Id> pad, const std::string& pattern,
@@ -270,6 +281,8 @@ void bind_tokenizer(py::module_& module) {
           "Text of ids that come after others; broken UTF-8 is U+FFFD.")
       .def("pieces", &pieces_of, "All of them, in the order of their ids.")
       .def("merges", &merges_of, "Rows of left, right and result, in the order of their rank.")
+      .def("token_bytes", &bytes_of_all,
+           "What each token writes inside a text, special tokens spelled out.")
       .def("piece", &Tokenizer::piece, py::arg("id"), "The token as the vocabulary spells it.")
       .def("__len__", &Tokenizer::size);
 }

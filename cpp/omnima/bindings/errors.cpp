@@ -23,6 +23,8 @@ void register_errors() {
       raise("DataError", error);
     } catch (const core::NonFiniteError& error) {
       raise("NonFiniteError", error);
+    } catch (const core::QueueFullError& error) {
+      raise("QueueFullError", error);
     } catch (const core::Error& error) {
       raise("OmnimaError", error);
     }

@@ -7,6 +7,7 @@ namespace omnima::bindings {
 
 OMNIMA_SUBJECT(data);
 OMNIMA_SUBJECT(generate);
+OMNIMA_SUBJECT(scheduler);
 OMNIMA_SUBJECT(text);
 OMNIMA_SUBJECT(model);
 OMNIMA_SUBJECT(batch_source);
@@ -32,6 +33,7 @@ PYBIND11_MODULE(_core, module) {
   bind_quant(module);
   bind_profile(module);
   bind_generate(module);
+  bind_scheduler(module);
 }
 
 }  // namespace omnima::bindings

@@ -32,6 +32,12 @@ class NonFiniteError : public Error {
   using Error::Error;
 };
 
+// More is waiting than there may be; omnima.errors.QueueFullError.
+class QueueFullError : public Error {
+ public:
+  using Error::Error;
+};
+
 // Joins its arguments as a stream would: message("layer ", 3, " has ", n, " rows").
 template <class... Parts>
 std::string message(Parts&&... parts) {

@@ -2,9 +2,7 @@
 #include "omnima/generate/decode_state.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "omnima/core/error.h"
 
@@ -12,9 +10,8 @@ namespace omnima::generate {
 namespace {
 
 using kernels::CacheFormat;
-constexpr std::int64_t kLine = 64;
 
-std::int64_t lines(std::int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+std::int64_t lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
@@ -26,95 +23,77 @@ CacheFormat cache_format_named(const std::string& name) {
       core::message("cache_precision is \"", name, "\"; the choices are fp32, bf16 and int8."));
 }
 
-DecodeState::DecodeState(const models::DecoderConfig& config, std::int64_t capacity,
-                         CacheFormat format)
-    : SequenceState(capacity),
-      layers_(config.num_hidden_layers),
+PageLayout::PageLayout(const models::DecoderConfig& config, CacheFormat format)
+    : layers_(config.num_hidden_layers),
       heads_(config.num_key_value_heads),
       head_dim_(config.head_dim),
-      stride_(kernels::whole_tiles(capacity)),
       format_(format) {
-  const bool exact = format == CacheFormat::kFloat32;
   const std::int64_t number = kernels::CachedHead::number_bytes(format);
-  const std::int64_t width = exact ? head_dim_ : kernels::whole_tiles(head_dim_);
-  key_bytes_ = lines(stride_ * head_dim_ * number);
-  value_bytes_ = lines(stride_ * width * number);
+  key_bytes_ = lines(kPageTokens * head_dim_ * number);
+  value_bytes_ = lines(kPageTokens * kernels::whole_tiles(head_dim_) * number);
   head_bytes_ = key_bytes_ + value_bytes_;
   if (format == CacheFormat::kInt8) {
-    head_bytes_ += 2 * stride_ * static_cast<std::int64_t>(sizeof(float));
+    head_bytes_ += 2 * kPageTokens * static_cast<std::int64_t>(sizeof(float));
   }
-  const std::int64_t all = lines(bytes());
-  cache_.reset(
-      static_cast<std::uint8_t*>(std::aligned_alloc(kLine, static_cast<std::size_t>(all))));
-  if (cache_ == nullptr && all > 0) throw std::bad_alloc();
 }
 
-void DecodeState::Free::operator()(std::uint8_t* memory) const { std::free(memory); }
-
-float* DecodeState::keys(std::int64_t layer, std::int64_t head) {
-  return reinterpret_cast<float*>(cache_.get() + (layer * heads_ + head) * head_bytes_);
-}
-
-float* DecodeState::values(std::int64_t layer, std::int64_t head) {
-  return reinterpret_cast<float*>(cache_.get() + (layer * heads_ + head) * head_bytes_ +
-                                  key_bytes_);
-}
-
-const float* DecodeState::keys(std::int64_t layer, std::int64_t head) const {
-  return const_cast<DecodeState*>(this)->keys(layer, head);
-}
-
-const float* DecodeState::values(std::int64_t layer, std::int64_t head) const {
-  return const_cast<DecodeState*>(this)->values(layer, head);
-}
-
-void DecodeState::read(std::int64_t layer, std::int64_t head, std::int64_t token, float* key,
-                       float* value) const {
-  if (format_ == CacheFormat::kFloat32) {
-    std::copy_n(keys(layer, head) + token * head_dim_, head_dim_, key);
-    const float* from = values(layer, head) + token;
-    for (std::int64_t i = 0; i < head_dim_; ++i) value[i] = from[i * stride_];
-    return;
-  }
-  kernels::read_cached(this->head(layer, head), token, key, value);
-}
-
-void DecodeState::copy(const DecodeState& of, std::int64_t layer, std::int64_t head,
-                       std::int64_t tokens) {
-  core::require(of.format_ == format_ && of.head_dim_ == head_dim_ && tokens <= of.position() &&
-                    tokens <= capacity(),
-                "A decode state for ", capacity(), " tokens cannot take ", tokens, " from one of ",
-                of.position(), ", or they are of different models.");
-  const auto copy_bytes = [](const void* from, std::int64_t count, void* to) {
-    std::memcpy(to, from, static_cast<std::size_t>(count));
-  };
-  if (format_ == CacheFormat::kFloat32) {
-    std::copy_n(of.keys(layer, head), tokens * head_dim_, keys(layer, head));
-    for (std::int64_t i = 0; i < head_dim_; ++i) {
-      std::copy_n(of.values(layer, head) + i * of.stride_, tokens,
-                  values(layer, head) + i * stride_);
-    }
-    return;
-  }
-  const kernels::CachedHead from = of.head(layer, head), to = this->head(layer, head);
-  const std::int64_t number = kernels::CachedHead::number_bytes(format_);
-  // Keys lie in whole tiles: those of the last one that are not taken are written before they are
-  // read.
-  copy_bytes(from.keys, kernels::whole_tiles(tokens) * head_dim_ * number, to.keys);
-  copy_bytes(from.values, tokens * kernels::whole_tiles(head_dim_) * number, to.values);
-  if (from.key_scales == nullptr) return;
-  std::copy_n(from.key_scales, tokens, to.key_scales);
-  std::copy_n(from.value_scales, tokens, to.value_scales);
-}
-
-kernels::CachedHead DecodeState::head(std::int64_t layer, std::int64_t head) const {
-  std::uint8_t* keys = cache_.get() + (layer * heads_ + head) * head_bytes_;
+kernels::CachedHead PageLayout::head(std::uint8_t* page, std::int64_t layer,
+                                     std::int64_t head) const {
+  std::uint8_t* keys = page + (layer * heads_ + head) * head_bytes_;
   kernels::CachedHead found{format_, head_dim_, keys, keys + key_bytes_, nullptr, nullptr};
   if (format_ == CacheFormat::kInt8) {
     found.key_scales = reinterpret_cast<float*>(keys + key_bytes_ + value_bytes_);
-    found.value_scales = found.key_scales + stride_;
+    found.value_scales = found.key_scales + kPageTokens;
   }
   return found;
+}
+
+DecodeState::DecodeState(const PageLayout& layout, std::int64_t capacity, PagePool& pool)
+    : SequenceState(capacity), layout_(layout) {
+  pages_.reserve(static_cast<std::size_t>(pages_for(capacity)));
+  for (std::int64_t i = 0; i < pages_for(capacity); ++i) pages_.push_back(pool.take());
+}
+
+DecodeState::DecodeState(const models::DecoderConfig& config, std::int64_t capacity,
+                         CacheFormat format)
+    : SequenceState(capacity), layout_(config, format) {
+  PagePool pool(layout_.page_bytes());
+  for (std::int64_t i = 0; i < pages_for(capacity); ++i) pages_.push_back(pool.take());
+}
+
+void DecodeState::write(std::int64_t layer, std::int64_t head, std::int64_t token, const float* key,
+                        const float* value) const {
+  kernels::cached_head_kernels().write(this->head(layer, head, token / kPageTokens),
+                                       token % kPageTokens, key, value);
+}
+
+void DecodeState::read(std::int64_t layer, std::int64_t head, std::int64_t first,
+                       std::int64_t count, float* keys, float* values) const {
+  kernels::read_cached(this->head(layer, head, first / kPageTokens), first % kPageTokens, count,
+                       keys, values);
+}
+
+void DecodeState::begin_as(const DecodeState& of, std::int64_t tokens) {
+  core::require(of.layout_ == layout_ && tokens <= of.position() && tokens <= capacity(),
+                "A decode state for ", capacity(), " tokens cannot take ", tokens, " from one of ",
+                of.position(), ", or they are of different models.");
+  const std::int64_t whole = tokens / kPageTokens;
+  take_pages(0, of.pages(0, whole));
+  if (tokens % kPageTokens > 0) {
+    const auto at = static_cast<std::size_t>(whole);
+    std::memcpy(pages_[at].get(), of.pages_[at].get(),
+                static_cast<std::size_t>(layout_.page_bytes()));
+  }
+  reset();
+  advance(tokens);
+}
+
+std::vector<Page> DecodeState::pages(std::int64_t first, std::int64_t count) const {
+  return {pages_.begin() + first, pages_.begin() + first + count};
+}
+
+void DecodeState::take_pages(std::int64_t first, const std::vector<Page>& pages) {
+  std::copy(pages.begin(), pages.end(), pages_.begin() + first);
 }
 
 }  // namespace omnima::generate

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "omnima/core/error.h"
+#include "omnima/generate/compact_copies.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/run.h"
 #include "omnima/generate/runner.h"
@@ -21,10 +22,13 @@ using core::require;
 // Weights that the CPU computes with.
 class CpuModel final : public RunnableModel {
  public:
-  explicit CpuModel(Weights weights) : weights_(std::move(weights)) {}
+  explicit CpuModel(Weights weights)
+      : weights_(std::move(weights)),
+        copies_(
+            std::make_unique<CompactCopies>(weights_.halves, CompactOptions::from_environment())) {}
   std::unique_ptr<ModelRunner> runner(const models::DecoderConfig& config,
                                       const RunnerOptions& options) const override {
-    return std::make_unique<Runner>(config, weights_, options);
+    return std::make_unique<Runner>(config, weights_, options, copies_.get());
   }
   bool keeps_texts() const override { return true; }
   std::unique_ptr<const Change> bind(const ops::AdaptedModel& adapted) const override {
@@ -33,6 +37,7 @@ class CpuModel final : public RunnableModel {
 
  private:
   Weights weights_;
+  std::unique_ptr<CompactCopies> copies_;  // runners make and use them
 };
 
 void add(Fingerprint& to, const std::string& text) { to.add(text); }
@@ -41,6 +46,10 @@ void add(Fingerprint& to, bool set) { to.add(std::uint64_t{set}); }
 void add(Fingerprint& to, std::int64_t number) { to.add(static_cast<std::uint64_t>(number)); }
 
 }  // namespace
+
+void ModelRunner::hidden(std::int64_t, std::int64_t, float*) {
+  throw ConfigError("Hidden states are not read on a GPU: compute them on the CPU.");
+}
 
 std::unique_ptr<const Change> RunnableModel::bind(const ops::AdaptedModel&) const {
   throw ConfigError(
@@ -84,22 +93,10 @@ std::vector<Written> Engine::generate(const std::vector<Ids>& prompts,
                        " choices of adapters: give one a prompt.");
   require<ConfigError>(options.seeds.size() == prompts.size(), "There are ", prompts.size(),
                        " prompts but ", options.seeds.size(), " seeds: give one a prompt.");
-  require<ConfigError>(0 <= options.known_ids && options.known_ids <= config_.vocab_size,
-                       "known_ids is ", options.known_ids, ", but the model has ",
-                       config_.vocab_size, " ids; 0 draws any of them.");
-  for (const std::int64_t id : options.stop_ids) {
-    require<ConfigError>(id >= 0 && id < config_.vocab_size, "stop_ids has ", id,
-                         ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");
-  }
+  check(options);
   const auto chosen = adapters.value_or(std::vector<Adapters>(prompts.size(), adapters_));
   const Changes changes(*model_, chosen);
-  for (std::size_t i = 0; i < prompts.size(); ++i) {
-    check_prompt(prompts[i], i);
-    const std::int64_t room = config_.max_position_embeddings - changes.virtual_tokens(i);
-    require<ConfigError>(static_cast<std::int64_t>(prompts[i].size()) < room, "Prompt ", i, " has ",
-                         prompts[i].size(), " tokens, but the model's context of ", room,
-                         " must hold the prompt and at least one new token. Shorten the prompt.");
-  }
+  for (std::size_t i = 0; i < prompts.size(); ++i) check(prompts[i], i, changes.virtual_tokens(i));
   check_draft(options, draft);
   std::optional<Keeping> keeping;
   if (cache != nullptr && model_->keeps_texts()) {
@@ -175,6 +172,40 @@ at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
     runner->logits(0, 1, data + i * config_.vocab_size);
   }
   return out;
+}
+
+void Engine::check(const GenerateOptions& options) const {
+  require<ConfigError>(0 <= options.known_ids && options.known_ids <= config_.vocab_size,
+                       "known_ids is ", options.known_ids, ", but the model has ",
+                       config_.vocab_size, " ids; 0 draws any of them.");
+  for (const std::int64_t id : options.stop_ids) {
+    require<ConfigError>(id >= 0 && id < config_.vocab_size, "stop_ids has ", id,
+                         ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");
+  }
+}
+
+void Engine::check(const Ids& prompt, std::size_t index, std::int64_t virtual_tokens) const {
+  check_prompt(prompt, index);
+  const std::int64_t room = config_.max_position_embeddings - virtual_tokens;
+  require<ConfigError>(static_cast<std::int64_t>(prompt.size()) < room, "Prompt ", index, " has ",
+                       prompt.size(), " tokens, but the model's context of ", room,
+                       " must hold the prompt and at least one new token. Shorten the prompt.");
+}
+
+at::Tensor Engine::embedding(const Ids& ids, const Adapters& adapters) const {
+  check_prompt(ids, 0);
+  const Changes changes(*model_, {adapters ? adapters : adapters_});
+  const std::int64_t added = changes.virtual_tokens(0);
+  const auto count = static_cast<std::int64_t>(ids.size());
+  require<ConfigError>(added + count <= config_.max_position_embeddings, "There are ", count,
+                       " tokens, but the model's context holds ",
+                       config_.max_position_embeddings - added, ".");
+  const auto runner = model_->runner(config_, {added + count, 1, false, {}});
+  const auto state = runner->begin(added + count, changes.of(0));
+  runner->prefill(*state, behind_virtual(added, config_.vocab_size, ids));
+  const at::Tensor states = at::empty({count, config_.hidden_size}, at::kFloat);
+  runner->hidden(added, count, states.mutable_data_ptr<float>());
+  return states.mean(0);
 }
 
 void Engine::check_prompt(const Ids& prompt, std::size_t index) const {

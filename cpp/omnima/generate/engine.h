@@ -46,13 +46,25 @@ class Engine {
   // as prompt_precision "bf16". `cache_precision`: as in the options.
   at::Tensor logits(const Ids& ids, bool stepwise, bool bf16_prompts = false,
                     const std::string& cache_precision = "fp32") const;
+  // The mean over the tokens of the last hidden states, normed: [hidden]. With adapters, those that
+  // are given or in use; their virtual tokens do not count.
+  at::Tensor embedding(const Ids& ids, const Adapters& adapters = {}) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
+
+  const models::DecoderConfig& config() const { return config_; }
+  const RunnableModel& model() const { return *model_; }
+  const Adapters& adapters() const { return adapters_; }
+  // Throws ConfigError for a prompt that leaves no room for a new token behind `virtual_tokens`, or
+  // that has ids the model does not have.
+  void check(const Ids& prompt, std::size_t index, std::int64_t virtual_tokens) const;
+  // The same for options.
+  void check(const GenerateOptions& options) const;
+  // Of all that what a text makes of the model depends on, as it is now.
+  std::uint64_t fingerprint(const GenerateOptions& options, const Adapters& adapters) const;
 
  private:
   void check_draft(const GenerateOptions& options, const Engine* draft) const;
   void check_prompt(const Ids& prompt, std::size_t index) const;
-  // Of all that what a text makes of the model depends on, as it is now.
-  std::uint64_t fingerprint(const GenerateOptions& options, const Adapters& adapters) const;
 
   models::DecoderConfig config_;
   Adapters adapters_;

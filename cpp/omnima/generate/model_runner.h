@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "omnima/generate/pages.h"
 #include "omnima/generate/sequence_state.h"
 #include "omnima/generate/team.h"
 #include "omnima/kernels/cpu/cached_heads.h"
@@ -26,6 +27,9 @@ struct RunnerOptions {
   std::int64_t rows = 1;      // the most rows of one append()
   bool bf16_prompts = false;  // the products of a long prompt take bfloat16, with float32 sums
   kernels::CacheFormat cache = kernels::CacheFormat::kFloat32;  // of keys and values
+  // Pieces of prompts are read together, all in the same way however few their tokens are.
+  bool together = false;
+  std::int64_t max_pages = 0;  // of keys and values, of all sequences; 0: as memory has
 };
 
 class ModelRunner {
@@ -46,13 +50,34 @@ class ModelRunner {
   // Appends all tokens to one sequence; wide matrix products where they pay. Those from vocab_size
   // on are the virtual tokens of its change, which stand first.
   virtual void prefill(SequenceState& state, std::span<const std::int64_t> tokens) = 0;
+  // What a sequence appends.
+  struct Piece {
+    SequenceState* state;
+    std::span<const std::int64_t> tokens;
+  };
+  // Whether read() takes more than one piece. A piece's numbers do not depend on the others.
+  virtual bool reads_together() const { return false; }
+  // Appends pieces of prompts; rows are counted through them.
+  virtual void read(std::span<const Piece> pieces) {
+    prefill(*pieces.front().state, pieces.front().tokens);
+  }
   // Appends one token to each sequence. A row's numbers do not depend on the other rows.
   virtual void append(std::span<SequenceState* const> states,
                       std::span<const std::int64_t> tokens) = 0;
   // The logits after row `first` and those that follow it, of the call before: [count, vocab].
   virtual void logits(std::int64_t first, std::int64_t count, float* out) = 0;
+  // Those after these rows, of a read() that takes many; once, and in their order.
+  virtual void logits(std::span<const std::int64_t> rows, float* out) {
+    logits(rows.front(), 1, out);
+  }
+  // What the head would have met there, normed: [count, hidden]. Throws ConfigError where a device
+  // does not give it.
+  virtual void hidden(std::int64_t first, std::int64_t count, float* out);
   // Threads for work between the calls.
   virtual Team& team() = 0;
+  // Where the keys and values of its sequences lie, if it is in pages that they may share; else
+  // null.
+  virtual const PagePool* pool() const { return nullptr; }
 };
 
 // Parameters that are ready to be computed with.

@@ -22,12 +22,6 @@ namespace {
 constexpr std::int64_t kRowsOfAThread =
     16;  // of those that are rounded: so many share lines of memory
 
-// The threads of wide products are made by the first section that needs them and take over how its
-// caller treats denormals, for good: so they are made before forward() flushes them.
-void start_threads() {
-  at::parallel_for(0, at::get_num_threads(), 1, [](std::int64_t, std::int64_t) {});
-}
-
 void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
   kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(row),
                              matrix.inputs / matrix.format->numbers, out);
@@ -36,16 +30,20 @@ void read_row(const quant::Matrix& matrix, std::int64_t row, float* out) {
 }  // namespace
 
 Runner::Runner(const models::DecoderConfig& config, const Weights& weights,
-               const RunnerOptions& options)
+               const RunnerOptions& options, CompactCopies* copies)
     : config_(config),
       weights_(weights),
+      copies_(copies),
+      compact_(copies ? copies->current() : nullptr),
       team_(at::get_num_threads()),
       bf16_prompts_(options.bf16_prompts),
-      cache_(options.cache),
-      score_stride_((options.longest + 15) / 16 * 16) {
+      together_(options.together),
+      layout_(config, options.cache),
+      pool_(layout_.page_bytes(), options.max_pages),
+      longest_(options.longest) {
   const std::int64_t longest = options.longest;
   const std::int64_t shared = config.num_attention_heads / config.num_key_value_heads;
-  grow(scores_, team_.size() * shared * score_stride_);
+  grow(scores_, team_.size() * shared * kStretch);
   grow(rstd_, team_.size() * config.num_attention_heads);
   grow(ordered_, team_.size() * config.head_dim);
   rotary_ = models::rotary_tables(config, longest, 0);
@@ -58,7 +56,8 @@ Runner::Runner(const models::DecoderConfig& config, const Weights& weights,
 }
 
 std::unique_ptr<SequenceState> Runner::begin(std::int64_t capacity, const Change* change) {
-  auto state = std::make_unique<DecodeState>(config_, capacity, cache_);
+  look_at_weights();
+  auto state = std::make_unique<DecodeState>(layout_, capacity, pool_);
   state->use(change);
   return state;
 }
@@ -70,42 +69,80 @@ std::unique_ptr<SequenceState> Runner::begin_as(const SequenceState& known, std:
     return models::rotary_follows_length(config_, room);
   };
   if (follows(capacity) || follows(known.capacity())) return begin(capacity, change);
+  look_at_weights();
   const auto& of = static_cast<const DecodeState&>(known);  // a Runner made it
-  auto state = std::make_unique<DecodeState>(config_, capacity, cache_);
-  const std::int64_t heads = of.heads();
-  team_.run(of.layers() * heads, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; ++i) state->copy(of, i / heads, i % heads, tokens);
-  });
-  state->advance(tokens);
+  auto state = std::make_unique<DecodeState>(layout_, capacity, pool_);
+  state->begin_as(of, tokens);
   state->use(change);
   return state;
+}
+
+void Runner::look_at_weights() {
+  if (copies_) compact_ = copies_->still_current();
 }
 
 Runner::Row Runner::row_of(SequenceState& sequence, std::int64_t position) {
   auto& state = static_cast<DecodeState&>(sequence);  // begin() made it
   const std::int64_t room = state.capacity();
   if (!models::rotary_follows_length(config_, room)) return {&state, position, &rotary_};
-  auto& tables = longer_[room];
-  if (!tables.cos.defined()) tables = models::rotary_tables(config_, room, room);
-  return {&state, position, &tables};
+  if (state.rotary() == nullptr) state.turn_by(tables_for(room));
+  return {&state, position, state.rotary().get()};
+}
+
+std::shared_ptr<const models::RotaryTables> Runner::tables_for(std::int64_t room) {
+  std::erase_if(longer_, [](const auto& each) { return each.second.expired(); });
+  auto tables = longer_[room].lock();
+  if (tables == nullptr) {
+    tables =
+        std::make_shared<const models::RotaryTables>(models::rotary_tables(config_, room, room));
+    longer_[room] = tables;
+  }
+  return tables;
 }
 
 void Runner::prefill(SequenceState& state, std::span<const std::int64_t> tokens) {
+  const Piece piece{&state, tokens};
+  read({&piece, 1});
+}
+
+void Runner::read(std::span<const Piece> pieces) {
   rows_.clear();
-  const auto count = static_cast<std::int64_t>(tokens.size());
-  for (std::int64_t i = 0; i < count; ++i) {
-    rows_.push_back(row_of(state, state.position() + i));
-    const std::int64_t beyond = tokens[i] - config_.vocab_size;
-    if (beyond >= 0) rows_.back().virtual_token = beyond;
+  pieces_.clear();
+  ids_.clear();
+  for (const auto& [state, tokens] : pieces) {
+    const auto count = std::ssize(tokens);
+    const bool goes_on = !rows_.empty() && rows_.back().state == state && joins_pieces();
+    if (goes_on && count >= kWideRows && pieces_.back().count >= kWideRows) {
+      pieces_.back().count += count;
+    } else {
+      pieces_.push_back({std::ssize(rows_), count});
+    }
+    ids_.insert(ids_.end(), tokens.begin(), tokens.end());
+    for (std::int64_t i = 0; i < count; ++i) {
+      rows_.push_back(row_of(*state, state->position() + i));
+      const std::int64_t beyond = tokens[i] - config_.vocab_size;
+      if (beyond >= 0) rows_.back().virtual_token = beyond;
+    }
+    state->advance(count);
   }
-  state.advance(count);
-  wide_ = count >= kWideRows;
-  if (wide_) start_threads();
-  forward(tokens);
+  wide_ = std::ssize(rows_) >= kWideRows || reads_together();
+  forward(ids_);
   wide_ = false;
 }
 
+bool Runner::joins_pieces() const {
+  for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    if (config_.blocks_of(i).size > 0) return false;
+  }
+  const kernels::CacheFormat format = layout_.format();
+  return format == kernels::CacheFormat::kFloat32 ||
+         (format == kernels::CacheFormat::kBf16 && bf16_prompts_);
+}
+
 void Runner::append(std::span<SequenceState* const> states, std::span<const std::int64_t> tokens) {
+  if (copies_ && !compact_) {
+    compact_ = copies_->after_step(std::exchange(halves_read_, 0), team_);
+  }
   rows_.clear();
   for (SequenceState* state : states) {
     rows_.push_back(row_of(*state, state->position()));
@@ -123,6 +160,20 @@ void Runner::logits(std::int64_t first, std::int64_t count, float* out) {
   if (config_.logit_softcap == 0) return;
   kernels::activation_kernels<float>().soft_cap(out, out, count * config_.vocab_size,
                                                 static_cast<float>(config_.logit_softcap));
+}
+
+void Runner::hidden(std::int64_t first, std::int64_t count, float* out) {
+  const core::FlushDenormals flush;
+  normalise(weights_.norm, first, count);
+  std::copy_n(normed_.begin(), count * config_.hidden_size, out);
+}
+
+void Runner::logits(std::span<const std::int64_t> rows, float* out) {
+  const std::int64_t width = config_.hidden_size;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(&x_[rows[i] * width], width, &x_[static_cast<std::int64_t>(i) * width]);
+  }
+  logits(0, std::ssize(rows), out);
 }
 
 void Runner::forward(std::span<const std::int64_t> tokens) {
@@ -376,19 +427,14 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
   for (const auto& [output, x, rows] : items) {
     const Linear& linear = *output.linear;
     flops += 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
-    bytes += static_cast<double>(linear.weight.bytes() + linear.bias.bytes());
+    const kernels::Compact* const copy = compact(linear, rows);
+    const std::int64_t read = copy ? copy->bytes() : linear.weight.bytes();
+    bytes += static_cast<double>(read + linear.bias.bytes());
+    if (linear.half >= 0 && rows <= kernels::kCompactRows) halves_read_ += read;
   }
   const core::Scope scope(part, flops, bytes);
+  if (wide_) return multiply_wide(items);
   const auto& [first, x, rows] = items.front();
-  if (in_halves()) {
-    outputs_.clear();
-    for (const Item& item : items) outputs_.push_back(item.output);
-    return take_halves(x, rows, first.linear->inputs).run(outputs_);
-  }
-  if (wide_) {
-    for (const Item& item : items) wide_product(item.output, item.x, item.rows);
-    return;
-  }
   std::int64_t total = 0;
   kernels::ByteRows bytes_of_x{};
   const void* halves_of_x = nullptr;
@@ -415,6 +461,10 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
             kernels::half_gemv({weight, linear.bias.data(), linear.inputs, halves_of_x, count,
                                 output.y, output.stride},
                                from, to);
+          } else if (const auto* copy = compact(linear, count); copy && from < to) {
+            kernels::compact_gemv({*copy, linear.bias.data(), linear.inputs, in, linear.inputs,
+                                   count, output.y, output.stride},
+                                  from, to);
           } else if (from < to) {
             kernels::block_gemv(
                 {linear.weight.format->blocks(), linear.weight.row(0), linear.bias.data(),
@@ -424,6 +474,12 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
           start += linear.outputs;
         }
       });
+}
+
+const kernels::Compact* Runner::compact(const Linear& linear, std::int64_t rows) const {
+  if (!compact_ || linear.half < 0 || rows > kernels::kCompactRows) return nullptr;
+  const auto& copy = (*compact_)[static_cast<std::size_t>(linear.half)];
+  return copy ? &copy->layout : nullptr;
 }
 
 const void* Runner::in_half_rows(const float* x, std::int64_t rows, std::int64_t inputs) {

@@ -1,27 +1,30 @@
 // Runs a decoder forward for tokens that are appended to sequences, on the CPU in float32.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "omnima/core/buffer.h"
 #include "omnima/core/lines.h"
 #include "omnima/generate/change.h"
+#include "omnima/generate/compact_copies.h"
 #include "omnima/generate/decode_state.h"
-#include "omnima/generate/half_products.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/team.h"
 #include "omnima/generate/weights.h"
+#include "omnima/generate/wide_products.h"
 #include "omnima/models/decoder_config.h"
 #include "omnima/models/rotary.h"
 
 namespace omnima::generate {
+
+// Tokens that attention takes at once: their keys and values stay in the second cache.
+inline constexpr std::int64_t kStretch = 512;
 
 // From this many rows on, a blocked matrix product is faster than gemv.
 inline constexpr std::int64_t kWideRows = 32;
@@ -34,7 +37,9 @@ void grow(Vector& buffer, std::int64_t size) {
 
 class Runner final : public ModelRunner {
  public:
-  Runner(const models::DecoderConfig& config, const Weights& weights, const RunnerOptions& options);
+  // `copies`: of the weights' halves, or null.
+  Runner(const models::DecoderConfig& config, const Weights& weights, const RunnerOptions& options,
+         CompactCopies* copies = nullptr);
 
   std::unique_ptr<SequenceState> begin(std::int64_t capacity,
                                        const Change* change = nullptr) override;
@@ -42,10 +47,15 @@ class Runner final : public ModelRunner {
                                           std::int64_t capacity,
                                           const Change* change = nullptr) override;
   void prefill(SequenceState& state, std::span<const std::int64_t> tokens) override;
+  bool reads_together() const override { return together_; }
+  void read(std::span<const Piece> pieces) override;
   void append(std::span<SequenceState* const> states,
               std::span<const std::int64_t> tokens) override;
   void logits(std::int64_t first, std::int64_t count, float* out) override;
+  void logits(std::span<const std::int64_t> rows, float* out) override;
+  void hidden(std::int64_t first, std::int64_t count, float* out) override;
   Team& team() override { return team_; }
+  const PagePool* pool() const override { return &pool_; }
 
  private:
   // One token on its way through the model.
@@ -61,21 +71,31 @@ class Runner final : public ModelRunner {
   void attention(std::int64_t layer, const Layer& weights);
   // Of a prompt, in tiles; what the sequence knew before is read from its state.
   bool has_tiles() const;
-  void attend_in_tiles(std::int64_t layer);
+  // The pieces of prompts that a pass reads.
+  struct Stretch {
+    std::int64_t first, count;  // rows
+  };
+  // Whether two pieces of a text may be read as one: the first one's keys and values are what the
+  // second would find in the cache, and a query's sums are the same wherever its piece begins.
+  bool joins_pieces() const;
+  void attend_in_pieces(std::int64_t layer);
+  void attend_in_tiles(std::int64_t layer, const Stretch& piece);
   template <class T>
-  void attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int64_t out_stride);
+  void attend_to_tiles(std::int64_t layer, const Stretch& piece, void* memory, T* out,
+                       std::int64_t out_stride);
   // Queries, keys and values of the tokens of a sequence side by side, those that are known already
   // without queries.
   template <class T>
-  void gather_tokens(std::int64_t layer, std::int64_t known, T* to);
-  // Runs body(begin, end, thread) over 0..count on all threads: those of the team, or, between wide
-  // products in float32, those that run the products.
+  void gather_tokens(std::int64_t layer, const Stretch& piece, T* to);
+  // Runs body(begin, end, thread) over 0..count on all threads of the team.
   template <class F>
   void share(std::int64_t count, const F& body);
-  void attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
-  void attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores);
-  // Of states in other formats than float32.
-  void attend_to_cache(std::int64_t layer);
+  void attend_to_cache(std::int64_t layer, std::int64_t first_row, std::int64_t rows);
+  // Calls f(cached, begin, end, passed) for each page of the row's tokens begin to end, which are
+  // numbers of the page's; `passed`: tokens of the pages before.
+  template <class F>
+  void for_pages(std::int64_t layer, std::int64_t row, std::int64_t head, std::int64_t begin,
+                 std::int64_t end, const F& f) const;
   // What the query heads of one head of keys have seen: of each the largest score, the sum of the
   // weights relative to it, and the sums of the weighted values [whole_tiles(head_dim)].
   struct Seen {
@@ -112,6 +132,7 @@ class Runner final : public ModelRunner {
   // The scale of shaped scores.
   float score_scale() const;
   Row row_of(SequenceState& state, std::int64_t position);
+  std::shared_ptr<const models::RotaryTables> tables_for(std::int64_t room);
   void mlp(const Layer& weights);
   // y [rows, hidden] = what an mlp makes of x; with `add`, where products can: y += that.
   void pass_mlp(const Mlp& mlp, const float* x, std::int64_t rows, float* y, bool add = false);
@@ -168,6 +189,10 @@ class Runner final : public ModelRunner {
   void add_wide_low_rank(const Changed& changed);
   void scale_outputs(const Changed& changed);
   void exchange_biases(const Changed& changed);
+  // When a text begins: copies of weights that have changed are used no more.
+  void look_at_weights();
+  // Of a linear layer in a step of so many rows; null: its numbers are read as they are.
+  const kernels::Compact* compact(const Linear& linear, std::int64_t rows) const;
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // The same in bfloat16, as half_gemv takes them.
@@ -180,23 +205,29 @@ class Runner final : public ModelRunner {
   }
   // The products of a prompt in bfloat16.
   bool in_halves() const { return wide_ && bf16_prompts_; }
-  // One product of many rows in float32: y [rows, outputs] = x [rows, inputs] weight^T + bias.
-  void wide_product(const Output& output, const float* x, std::int64_t rows);
+  // The products of many rows, which all items have.
+  void multiply_wide(std::span<const Item> items);
   const models::DecoderConfig& config_;
   const Weights& weights_;
+  CompactCopies* copies_;
+  std::shared_ptr<const CompactCopies::Set> compact_;
+  std::int64_t halves_read_ = 0;  // bytes, since the last step
   Team team_;
   std::vector<Row> rows_;
+  std::vector<Stretch> pieces_;    // of prompts
+  std::vector<std::int64_t> ids_;  // of their tokens
   bool wide_ = false;
-  bool bf16_prompts_;
-  kernels::CacheFormat cache_;
-  std::int64_t score_stride_;
+  bool bf16_prompts_, together_;
+  PageLayout layout_;
+  PagePool pool_;
+  std::int64_t longest_;
   models::RotaryTables rotary_, local_rotary_;  // of layers with a window, where those have others
   // Of sequences that have tables of their own, by the number of tokens they have room for: what is
   // written then is what training computes for a row of that length.
-  std::map<std::int64_t, models::RotaryTables> longer_;
+  std::map<std::int64_t, std::weak_ptr<const models::RotaryTables>> longer_;
   at::Tensor buckets_;         // of distances, with relative positions
   std::vector<float> slopes_;  // ALiBi, of each query head; empty: none
-  std::vector<float> scores_;  // [threads, heads that share keys, score_stride_]
+  std::vector<float> scores_;  // [threads, heads that share keys, kStretch]
   std::vector<float> seen_;    // what attend_to_cache has seen, seen_size() each
   // Buffers of all rows: the residual stream, its normalised copy, and what the layers make of it.
   using Floats = core::LineVector<float>;
@@ -207,7 +238,6 @@ class Runner final : public ModelRunner {
   std::vector<float> chosen_weights_;    // and their weights
   std::vector<float> rstd_;              // scratch of normalise_heads, of each thread
   Floats change_;                        // of attention, while the mlp beside it reads the stream
-  core::Buffer part_;                    // of a matrix that is stored otherwise, in float32
   // Of a prompt: queries, keys and values side by side; a tile of each thread.
   core::Buffer tokens_, tiles_;
   HalfProducts halves_{team_}, middle_{team_};
@@ -219,6 +249,7 @@ class Runner final : public ModelRunner {
   Floats thin_, scaled_, added_;  // x A^T; inputs with factors; what is added once it has them
   Floats narrow_;                 // of a bottleneck
   HalfProducts thin_halves_{team_};
+  FloatProducts floats_{team_}, thin_floats_{team_};
   const float* halves_of_ = nullptr;      // whose rows halves_ holds for the next products, if any
   std::vector<float> ordered_;            // scratch of reorder, of each thread
   std::vector<std::int8_t> byte_levels_;  // what in_bytes makes
@@ -244,12 +275,7 @@ void Runner::group(std::int64_t count, const F& change) {
 
 template <class F>
 void Runner::share(std::int64_t count, const F& body) {
-  if (in_halves())
-    return team_.run(count, std::max<std::int64_t>(1, count / (16 * team_.size())), body);
-  if (!wide_) return team_.run(count, 1, body);
-  at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
-    body(begin, end, at::get_thread_num());
-  });
+  team_.run(count, wide_ ? std::max<std::int64_t>(1, count / (16 * team_.size())) : 1, body);
 }
 
 }  // namespace omnima::generate

@@ -141,7 +141,7 @@ void Runner::add_low_rank() {
   });
 }
 
-// Of a prompt: all rows are the group's.
+// Of prompts.
 void Runner::add_wide_low_rank(const Changed& changed) {
   const auto& [output, group, change, thin] = changed;
   float* x = thin_.data() + thin;
@@ -149,18 +149,18 @@ void Runner::add_wide_low_rank(const Changed& changed) {
     const std::int64_t rank = product.down.outputs, rows = group->count;
     const std::int64_t outputs = product.up.outputs;
     const bool apart = !product.outer.empty();  // what is added gets factors first
-    float* y = output->y + product.first;
+    float* y = output->y + group->first * output->stride + product.first;
     const Output to{&product.up, apart ? added_.data() : y, apart ? outputs : output->stride,
                     !apart};
+    const auto add = [&](auto& products) {
+      products.begin(rows, rank);
+      for (std::int64_t row = 0; row < rows; ++row) products.put(row, x + row * rank);
+      products.run({&to, 1});
+    };
     if (in_halves()) {
-      thin_halves_.begin(rows, rank);
-      for (std::int64_t row = 0; row < rows; ++row) thin_halves_.put(row, x + row * rank);
-      thin_halves_.run({&to, 1});
+      add(thin_halves_);
     } else {
-      const at::Tensor up = at::from_blob(const_cast<std::uint8_t*>(product.up.weight.row(0)),
-                                          {outputs, rank}, at::kFloat);
-      at::from_blob(to.y, {rows, outputs}, {to.stride, 1}, at::kFloat)
-          .addmm_(at::from_blob(x, {rows, rank}, at::kFloat), up.t(), to.add ? 1 : 0);
+      add(thin_floats_);
     }
     x += rows * rank;
     for (std::int64_t row = 0; apart && row < rows; ++row) {

@@ -6,8 +6,6 @@
 #include "omnima/generate/runner.h"
 #include "omnima/kernels/cpu/activation.h"
 #include "omnima/kernels/cpu/cached_heads.h"
-#include "omnima/kernels/cpu/gemv.h"
-#include "omnima/kernels/cpu/logits.h"
 #include "omnima/kernels/cpu/norm.h"
 
 namespace omnima::generate {
@@ -15,14 +13,6 @@ namespace {
 
 // From this many rows on, threads share their keys and values: each lies in memory of its own.
 constexpr std::int64_t kSharedRows = 4;
-
-void softmax(float* scores, std::int64_t count, float scale) {
-  const auto& table = kernels::logit_kernels();
-  for (std::int64_t i = 0; i < count; ++i) scores[i] *= scale;
-  const double total = table.softmax_weights(scores, table.largest(scores, count), scores, count);
-  const auto share = static_cast<float>(1 / total);
-  for (std::int64_t i = 0; i < count; ++i) scores[i] *= share;
-}
 
 }  // namespace
 
@@ -33,23 +23,13 @@ void Runner::attention(std::int64_t layer, const Layer& weights) {
   products({{&q, q_.data(), q.outputs}, {&k, k_.data(), k.outputs}, {&v, v_.data(), v.outputs}},
            normed_.data(), rows);
   remember(layer, weights);
-  const std::int64_t heads = config_.num_key_value_heads;
-  const std::int64_t scores = scores_.size() / team_.size();
-  const bool sparse = config_.blocks_of(layer).size > 0;
-  const auto attend = sparse ? &Runner::attend_to_blocks : &Runner::attend;
   {
     const Work work = core::recording() ? attention_work(layer) : Work{};
     const core::Scope scope("attention", work.flops, work.bytes);
     if (has_tiles()) {
-      attend_in_tiles(layer);
-    } else if (rows_.front().state->format() != kernels::CacheFormat::kFloat32) {
-      attend_to_cache(layer);
+      attend_in_pieces(layer);
     } else {
-      share(rows * heads, [&](std::int64_t begin, std::int64_t end, int thread) {
-        for (std::int64_t i = begin; i < end; ++i) {
-          (this->*attend)(layer, i / heads, i % heads, &scores_[thread * scores]);
-        }
-      });
+      attend_to_cache(layer, 0, rows);
     }
   }
   if (adds_at_once(weights.attention_output_norm)) {
@@ -105,17 +85,8 @@ void Runner::remember(std::int64_t layer, const Layer& weights, std::int64_t row
     rotate(queries, shared, position, *tables);
     rotate(keys, heads, position, *tables);
   }
-  const bool exact = state->format() == kernels::CacheFormat::kFloat32;
   for (std::int64_t head = 0; head < heads; ++head) {
-    const float* key = keys + head * width;
-    const float* value = &v_[(row * heads + head) * width];
-    if (!exact) {
-      kernels::cached_head_kernels().write(state->head(layer, head), position, key, value);
-      continue;
-    }
-    std::copy(key, key + width, state->keys(layer, head) + position * width);
-    float* values = state->values(layer, head) + position;
-    for (std::int64_t i = 0; i < width; ++i) values[i * state->stride()] = value[i];
+    state->write(layer, head, position, keys + head * width, &v_[(row * heads + head) * width]);
   }
 }
 
@@ -151,61 +122,6 @@ void Runner::rotate(float* heads, std::int64_t count, std::int64_t position,
       first[i] = a * cos[i] - b * sin[i];
       second[i] = b * cos[i] + a * sin[i];
     }
-  }
-}
-
-// The query heads of one row that share one head of keys and values.
-void Runner::attend(std::int64_t layer, std::int64_t row, std::int64_t head, float* scores) {
-  const std::int64_t width = config_.head_dim;
-  const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
-  auto* const state = rows_[row].state;
-  const std::int64_t position = rows_[row].position;
-  const std::int64_t window = config_.window_of(layer);
-  const std::int64_t begin = window > 0 ? std::max<std::int64_t>(0, position + 1 - window) : 0;
-  const std::int64_t length = position + 1 - begin;
-  const std::int64_t first = (row * config_.num_attention_heads + head * shared) * width;
-  kernels::gemv({state->keys(layer, head) + begin * width, width, nullptr, width, &q_[first], width,
-                 shared, scores, score_stride_},
-                0, length);
-  for (std::int64_t i = 0; i < shared; ++i) {
-    shape(head * shared + i, begin, length, position, scores + i * score_stride_);
-    softmax(scores + i * score_stride_, length, score_scale());
-  }
-  kernels::gemv({state->values(layer, head) + begin, state->stride(), nullptr, length, scores,
-                 score_stride_, shared, &attended_[first], width},
-                0, width);
-}
-
-// The same with a pattern of blocks: a query head reads the keys and values of those it sees alone.
-void Runner::attend_to_blocks(std::int64_t layer, std::int64_t row, std::int64_t head,
-                              float* scores) {
-  const std::int64_t width = config_.head_dim;
-  const std::int64_t shared = config_.num_attention_heads / config_.num_key_value_heads;
-  auto* const state = rows_[row].state;
-  const std::int64_t position = rows_[row].position;
-  const core::BlockPattern blocks = config_.blocks_of(layer);
-  const float* keys = state->keys(layer, head);
-  const float* values = state->values(layer, head);
-  for (std::int64_t query = head * shared; query < (head + 1) * shared; ++query) {
-    const std::int64_t at = (row * config_.num_attention_heads + query) * width;
-    std::int64_t seen = 0;
-    blocks.for_stretches(query, position, [&](std::int64_t begin, std::int64_t end) {
-      kernels::gemv({keys + begin * width, width, nullptr, width, &q_[at], width, 1, scores + seen,
-                     score_stride_},
-                    0, end - begin);
-      shape(query, begin, end - begin, position, scores + seen);
-      seen += end - begin;
-    });
-    softmax(scores, seen, score_scale());
-    float* sum = &attended_[at];
-    std::fill_n(sum, width, 0.0f);
-    std::int64_t first = 0;  // an output is added to: its bias is what it was
-    blocks.for_stretches(query, position, [&](std::int64_t begin, std::int64_t end) {
-      kernels::gemv({values + begin, state->stride(), sum, end - begin, scores + first,
-                     score_stride_, 1, sum, width},
-                    0, width);
-      first += end - begin;
-    });
   }
 }
 

@@ -1,6 +1,6 @@
-// The attention of runner.h to keys and values in bfloat16 or in 8 bits. A query's tokens are taken
-// in stretches of fixed places, each with a softmax of its own, and joined in their order (Milakov
-// and Gimelshein 2018): the numbers are the same whichever threads computed the stretches.
+// The attention of runner.h to the keys and values that sequences remember. A query's tokens are
+// taken in stretches of fixed places, each with a softmax of its own, and joined in their order
+// (Milakov and Gimelshein 2018): the numbers are the same whichever threads computed the stretches.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,7 +12,6 @@
 namespace omnima::generate {
 namespace {
 
-constexpr std::int64_t kStretch = 512;  // tokens: their keys and values stay in the second cache
 // Fewer heads than this many a thread are shared out by stretches.
 constexpr std::int64_t kHeadsOfAThread = 4;
 
@@ -30,24 +29,25 @@ Runner::Seen Runner::seen_at(float* memory) const {
   return {memory, memory + shared, memory + 2 * shared};
 }
 
-void Runner::attend_to_cache(std::int64_t layer) {
-  const auto rows = static_cast<std::int64_t>(rows_.size());
+void Runner::attend_to_cache(std::int64_t layer, std::int64_t first_row, std::int64_t rows) {
   const std::int64_t heads = config_.num_key_value_heads, size = seen_size();
   const std::int64_t few = kHeadsOfAThread * team_.size();
   const std::int64_t scores = static_cast<std::int64_t>(scores_.size()) / team_.size();
   std::int64_t longest = 0;
-  for (const Row& row : rows_) longest = std::max(longest, row.position + 1);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    longest = std::max(longest, rows_[first_row + i].position + 1);
+  }
   const std::int64_t stretches = stretches_of(longest);
   // Two of each thread, or one of each stretch: as many as the longest sequence will ask for.
   const std::int64_t room =
-      size * std::max<std::int64_t>(2 * team_.size(), few * stretches_of(score_stride_));
+      size * std::max<std::int64_t>(2 * team_.size(), few * stretches_of(longest_));
   if (std::ssize(seen_) < room) seen_.resize(static_cast<std::size_t>(room));
   if (rows * heads >= few || stretches == 1) {
     share(rows * heads, [&](std::int64_t begin, std::int64_t end, int thread) {
       const Seen all = seen_at(&seen_[2 * thread * size]);
       const Seen part = seen_at(&seen_[(2 * thread + 1) * size]);
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t row = i / heads, head = i % heads;
+        const std::int64_t row = first_row + i / heads, head = i % heads;
         forget(all);
         for (std::int64_t j = 0; j < stretches_of(rows_[row].position + 1); ++j) {
           see_stretch(layer, row, head, j, &scores_[thread * scores], part);
@@ -61,8 +61,8 @@ void Runner::attend_to_cache(std::int64_t layer) {
   share(rows * heads * stretches, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t head = i / stretches;
-      see_stretch(layer, head / heads, head % heads, i % stretches, &scores_[thread * scores],
-                  seen_at(&seen_[i * size]));
+      see_stretch(layer, first_row + head / heads, head % heads, i % stretches,
+                  &scores_[thread * scores], seen_at(&seen_[i * size]));
     }
   });
   for (std::int64_t i = 0; i < rows * heads; ++i) {
@@ -70,7 +70,7 @@ void Runner::attend_to_cache(std::int64_t layer) {
     for (std::int64_t j = 1; j < stretches; ++j) {
       join(seen_at(&seen_[(i * stretches + j) * size]), all);
     }
-    write_seen(all, i / heads, i % heads);
+    write_seen(all, first_row + i / heads, i % heads);
   }
 }
 
@@ -79,6 +79,17 @@ void Runner::forget(const Seen& seen) const {
   std::fill_n(seen.tops, shared, -std::numeric_limits<float>::infinity());
   std::fill_n(seen.totals, shared, 0.0f);
   std::fill_n(seen.sums, shared * kernels::whole_tiles(config_.head_dim), 0.0f);
+}
+
+template <class F>
+void Runner::for_pages(std::int64_t layer, std::int64_t row, std::int64_t head, std::int64_t begin,
+                       std::int64_t end, const F& f) const {
+  for (std::int64_t at = begin; at < end;) {
+    const std::int64_t page = at / kPageTokens, first = page * kPageTokens;
+    const std::int64_t last = std::min(end, first + kPageTokens);
+    f(rows_[row].state->head(layer, head, page), at - first, last - first, at - begin);
+    at = last;
+  }
 }
 
 // What the queries of a row see of one stretch. Without a pattern of blocks all of a head see the
@@ -90,7 +101,6 @@ void Runner::see_stretch(std::int64_t layer, std::int64_t row, std::int64_t head
   const std::int64_t width = config_.head_dim, wide = kernels::whole_tiles(width);
   const std::int64_t position = rows_[row].position, window = config_.window_of(layer);
   const std::int64_t first = stretch * kStretch, last = std::min(first + kStretch, position + 1);
-  const kernels::CachedHead cached = rows_[row].state->head(layer, head);
   const core::BlockPattern blocks = config_.blocks_of(layer);
   const std::int64_t together = blocks.size > 0 ? 1 : shared;
   forget(seen);
@@ -107,20 +117,28 @@ void Runner::see_stretch(std::int64_t layer, std::int64_t row, std::int64_t head
     };
     std::int64_t count = 0;
     for_pieces([&](std::int64_t begin, std::int64_t end) {
-      table.scores(cached, begin, end, &q_[(row * config_.num_attention_heads + query) * width],
-                   together, scores + count, score_stride_);
+      const float* queries = &q_[(row * config_.num_attention_heads + query) * width];
+      for_pages(layer, row, head, begin, end,
+                [&](const auto& cached, std::int64_t from, std::int64_t to, std::int64_t passed) {
+                  table.scores(cached, from, to, queries, together, scores + count + passed,
+                               kStretch);
+                });
       for (std::int64_t i = 0; i < together; ++i) {
-        shape(query + i, begin, end - begin, position, scores + i * score_stride_ + count);
+        shape(query + i, begin, end - begin, position, scores + i * kStretch + count);
       }
       count += end - begin;
     });
     for (std::int64_t i = 0; i < together && count > 0; ++i) {
-      weigh(scores + i * score_stride_, count, seen.tops[at + i], seen.totals[at + i]);
+      weigh(scores + i * kStretch, count, seen.tops[at + i], seen.totals[at + i]);
     }
     std::int64_t from = 0;
     for_pieces([&](std::int64_t begin, std::int64_t end) {
-      table.add_values(cached, begin, end, scores + from, score_stride_, together,
-                       seen.sums + at * wide);
+      for_pages(
+          layer, row, head, begin, end,
+          [&](const auto& cached, std::int64_t first, std::int64_t last, std::int64_t passed) {
+            table.add_values(cached, first, last, scores + from + passed, kStretch, together,
+                             seen.sums + at * wide);
+          });
       from += end - begin;
     });
   }

@@ -15,19 +15,6 @@ namespace {
 
 using kernels::bfloat16;
 
-// What is not float32 is turned into it a part at a time: a part stays in the last cache between
-// its making and its product.
-constexpr std::int64_t kPartBytes = 4 << 20;
-
-// y [rows, linear's outputs] += bias.
-void add_bias(const Linear& linear, std::int64_t rows, float* y, std::int64_t stride) {
-  const float* bias = linear.bias.data();
-  if (bias == nullptr) return;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < linear.outputs; ++i) y[row * stride + i] += bias[i];
-  }
-}
-
 // Queries of a head, to be read by one thread.
 struct Unit {
   std::int64_t head, first, last;
@@ -56,90 +43,109 @@ Unit unit_at(std::int64_t thread, std::int64_t number, std::int64_t heads, std::
 
 }  // namespace
 
-void Runner::wide_product(const Output& output, const float* x, std::int64_t rows) {
-  const Linear& linear = *output.linear;
-  const quant::Matrix& matrix = linear.weight;
-  const auto number = static_cast<std::int64_t>(sizeof(float));
-  const bool floats = matrix.format->layout == kernels::BlockLayout::kF32;
-  const std::int64_t part =
-      floats ? matrix.outputs : std::max<std::int64_t>(1, kPartBytes / (matrix.inputs * number));
-  const at::Tensor in = at::from_blob(const_cast<float*>(x), {rows, matrix.inputs}, at::kFloat);
-  for (std::int64_t first = 0; first < matrix.outputs; first += part) {
-    const std::int64_t count = std::min(part, matrix.outputs - first);
-    const void* weights = matrix.row(first);
-    if (!floats) {
-      void* here = part_.get(static_cast<std::size_t>(count * matrix.inputs * number));
-      quant::dequantize_rows(matrix, first, count, static_cast<float*>(here));
-      weights = here;
-    }
-    const at::Tensor weight =
-        at::from_blob(const_cast<void*>(weights), {count, matrix.inputs}, at::kFloat);
-    at::Tensor out = at::from_blob(output.y + first, {rows, count}, {output.stride, 1}, at::kFloat);
-    at::mm_out(out, in, weight.t());
-  }
-  add_bias(linear, rows, output.y, output.stride);
+void Runner::multiply_wide(std::span<const Item> items) {
+  const auto& [first, x, rows] = items.front();
+  const std::int64_t inputs = first.linear->inputs;
+  outputs_.clear();
+  for (const Item& item : items) outputs_.push_back(item.output);
+  if (in_halves()) return take_halves(x, rows, inputs).run(outputs_);
+  floats_.begin(rows, inputs);
+  share(rows, [&, x = x](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) floats_.put(row, x + row * inputs);
+  });
+  floats_.run(outputs_);
 }
 
 bool Runner::has_tiles() const { return wide_ && !buckets_.defined(); }
 
-void Runner::attend_in_tiles(std::int64_t layer) {
-  const auto rows = static_cast<std::int64_t>(rows_.size());
+// Short pieces are read as written tokens are: their tiles would be mostly empty. What a piece is
+// read by depends on itself alone.
+void Runner::attend_in_pieces(std::int64_t layer) {
+  const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
+  if (bf16_prompts_) begin_halves(attended_.data(), std::ssize(rows_), queries);
+  for (std::size_t i = 0; i < pieces_.size();) {
+    if (pieces_[i].count >= kWideRows) {
+      attend_in_tiles(layer, pieces_[i++]);
+      continue;
+    }
+    Stretch few{pieces_[i].first, 0};
+    for (; i < pieces_.size() && pieces_[i].count < kWideRows; ++i) few.count += pieces_[i].count;
+    attend_to_cache(layer, few.first, few.count);
+    if (!bf16_prompts_) continue;
+    share(few.count, [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t row = few.first + begin; row < few.first + end; ++row) {
+        halves_.put(row, &attended_[row * queries]);
+      }
+    });
+  }
+}
+
+void Runner::attend_in_tiles(std::int64_t layer, const Stretch& piece) {
   const std::int64_t width =
       (config_.num_attention_heads + 2 * config_.num_key_value_heads) * config_.head_dim;
-  const std::int64_t tokens = rows_.front().position + rows;
+  const std::int64_t tokens = rows_[piece.first].position + piece.count;
   const std::size_t number = bf16_prompts_ ? sizeof(bfloat16) : sizeof(float);
   void* memory = tokens_.get(static_cast<std::size_t>(tokens * width) * number);
   const std::int64_t queries = config_.num_attention_heads * config_.head_dim;
   if (bf16_prompts_) {
-    begin_halves(attended_.data(), rows, queries);
-    attend_to_tiles<bfloat16>(layer, memory, halves_.row(0), halves_.stride());
+    attend_to_tiles<bfloat16>(layer, piece, memory, halves_.row(piece.first), halves_.stride());
   } else {
-    attend_to_tiles<float>(layer, memory, attended_.data(), queries);
+    attend_to_tiles<float>(layer, piece, memory, &attended_[piece.first * queries], queries);
   }
 }
 
 template <class T>
-void Runner::gather_tokens(std::int64_t layer, std::int64_t known, T* to) {
-  const auto rows = static_cast<std::int64_t>(rows_.size());
+void Runner::gather_tokens(std::int64_t layer, const Stretch& piece, T* to) {
+  const std::int64_t rows = piece.count, known = rows_[piece.first].position;
   const std::int64_t heads = config_.num_attention_heads, shared_by = config_.num_key_value_heads;
   const std::int64_t width = config_.head_dim, stride = (heads + 2 * shared_by) * width;
-  const DecodeState& state = *rows_.front().state;
-  // Of each thread: a key and a value.
-  grow(gathered_, 2 * width * team_.size());
+  const DecodeState& state = *rows_[piece.first].state;
+  // Of each thread: keys and values of a tile.
+  const std::int64_t tile = kernels::kCacheTile, tiles = (known + tile - 1) / tile;
+  grow(gathered_, 2 * tile * width * team_.size());
   const auto put = [](const float* from, std::int64_t count, T* at) {
     kernels::gemm_kernels<T>().convert(from, count, at);
     return at + count;
   };
-  share(known + rows, [&](std::int64_t begin, std::int64_t end, int thread) {
-    float* const key = &gathered_[2 * width * thread];
-    for (std::int64_t token = begin; token < end; ++token) {
-      T* at = to + token * stride + heads * width;
-      if (token < known) {
-        for (std::int64_t head = 0; head < shared_by; ++head) {
-          state.read(layer, head, token, key, key + width);
-          put(key, width, at + head * width);
-          put(key + width, width, at + (shared_by + head) * width);
-        }
-        continue;
+  const auto put_tile = [&](std::int64_t first, float* keys) {
+    float* const values = keys + tile * width;
+    const std::int64_t count = std::min(tile, known - first);
+    for (std::int64_t head = 0; head < shared_by; ++head) {
+      state.read(layer, head, first, count, keys, values);
+      T* at = to + first * stride + (heads + head) * width;
+      for (std::int64_t i = 0; i < count; ++i, at += stride) {
+        put(keys + i * width, width, at);
+        put(values + i * width, width, at + shared_by * width);
       }
-      const std::int64_t row = token - known;
-      put(&q_[row * heads * width], heads * width, at - heads * width);
-      at = put(&k_[row * shared_by * width], shared_by * width, at);
-      put(&v_[row * shared_by * width], shared_by * width, at);
+    }
+  };
+  share(tiles, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      put_tile(i * tile, &gathered_[2 * tile * width * thread]);
+    }
+  });
+  share(rows, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      T* at = to + (known + row) * stride;
+      const std::int64_t from = piece.first + row;
+      at = put(&q_[from * heads * width], heads * width, at);
+      at = put(&k_[from * shared_by * width], shared_by * width, at);
+      put(&v_[from * shared_by * width], shared_by * width, at);
     }
   });
 }
 
 // Writes the rows `out_stride` apart.
 template <class T>
-void Runner::attend_to_tiles(std::int64_t layer, void* memory, T* out, std::int64_t out_stride) {
+void Runner::attend_to_tiles(std::int64_t layer, const Stretch& piece, void* memory, T* out,
+                             std::int64_t out_stride) {
   const auto& table = kernels::attention_kernels<T>();
-  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const std::int64_t rows = piece.count;
   const std::int64_t heads = config_.num_attention_heads, shared_by = config_.num_key_value_heads;
   const std::int64_t width = config_.head_dim, stride = (heads + 2 * shared_by) * width;
   auto* tokens = static_cast<T*>(memory);
-  const std::int64_t known = rows_.front().position, time = known + rows;
-  gather_tokens(layer, known, tokens);
+  const std::int64_t known = rows_[piece.first].position, time = known + rows;
+  gather_tokens(layer, piece, tokens);
   // Scratch of a thread: what the kernel asks for, and the sums of its softmax.
   const auto lines = [](std::int64_t bytes) { return (bytes + 63) / 64 * 64; };
   const std::int64_t kernel = lines(table.scratch_bytes(time, width));

@@ -24,6 +24,21 @@ float largest(std::span<const float> logits) {
 constexpr std::size_t kBands = 1024;
 constexpr float kBandsPerUnit = 64;
 
+// Leaves those whose bit is set.
+void drop_others(std::span<float> logits, std::span<const std::int32_t> allowed) {
+  bool any = false;
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    if (static_cast<std::uint32_t>(allowed[id / 32]) >> (id % 32) & 1u) {
+      any = true;
+    } else {
+      logits[id] = kDropped;
+    }
+  }
+  core::require<core::ConfigError>(any,
+                                   "No token of the vocabulary may follow here: the text's "
+                                   "grammar asks for characters that no token writes.");
+}
+
 }  // namespace
 
 double uniform(std::uint64_t seed, std::uint64_t step) {
@@ -63,8 +78,9 @@ void Sampler::process(std::span<float> logits) {
   }
 }
 
-std::int64_t Sampler::next(std::span<float> logits) {
+std::int64_t Sampler::next(std::span<float> logits, std::span<const std::int32_t> allowed) {
   if (!kernels::logit_kernels().all_finite(logits.data(), std::ssize(logits))) refuse(logits);
+  if (!allowed.empty()) drop_others(logits, allowed);
   process(logits);
   const std::int64_t id =
       options_.temperature == 0

@@ -25,9 +25,10 @@ class Sampler {
   void follow(const Sampler& other);
   // Applies all that the options ask for, in place; dropped tokens become -infinity.
   void process(std::span<float> logits);
-  // The next token, one of those that have a logit here. Changes the logits. Throws NonFiniteError
-  // on NaN or +infinity.
-  std::int64_t next(std::span<float> logits);
+  // The next token, one of those that have a logit here; with `allowed`, a bit an id, one of those
+  // whose bit is set. Changes the logits. Throws NonFiniteError on NaN or infinity, ConfigError
+  // where no token is allowed.
+  std::int64_t next(std::span<float> logits, std::span<const std::int32_t> allowed = {});
 
  private:
   // Throws NonFiniteError for the first logit that is not finite.

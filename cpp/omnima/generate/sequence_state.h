@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "omnima/generate/pages.h"
 
 namespace omnima::generate {
 
@@ -23,6 +26,13 @@ class SequenceState {
   void reset() { truncate(0); }
   // Of memory, for its whole capacity.
   virtual std::int64_t bytes() const = 0;
+
+  // `count` pages of its keys and values from page `first` on, and others in their place, of
+  // another sequence that knows the same tokens there. Without pages: none, and nothing.
+  virtual std::vector<Page> pages(std::int64_t /*first*/, std::int64_t /*count*/) const {
+    return {};
+  }
+  virtual void take_pages(std::int64_t /*first*/, const std::vector<Page>& /*pages*/) {}
 
  private:
   std::int64_t capacity_, position_ = 0;

@@ -82,9 +82,15 @@ class Finder {
     const bool packs = activations_ == Activations::kInt8;
     const bool in_halves =
         activations_ == Activations::kBf16 && matrix.format->layout == kernels::BlockLayout::kBf16;
-    return {matrix,         packs ? quant::packed(matrix, packed_) : nullptr,
-            in_halves,      bias,
-            matrix.outputs, matrix.inputs};
+    Linear made{matrix,         packs ? quant::packed(matrix, packed_) : nullptr,
+                in_halves,      bias,
+                matrix.outputs, matrix.inputs};
+    if (!in_halves && matrix.format->layout == kernels::BlockLayout::kBf16 &&
+        matrix.blocks.is_cpu()) {
+      made.half = std::ssize(halves_);
+      halves_.push_back(matrix);
+    }
+    return made;
   }
 
   Mlp mlp(const std::string& name, std::int64_t inner) const {
@@ -135,6 +141,7 @@ class Finder {
   }
 
   const std::map<std::string, Weights::Named>& named() const { return named_; }
+  const std::vector<quant::Matrix>& halves() const { return halves_; }
 
  private:
   at::Tensor found(const std::string& name) const {
@@ -162,6 +169,7 @@ class Finder {
   Activations activations_;
   at::Device device_;
   mutable std::map<std::string, Weights::Named> named_;
+  mutable std::vector<quant::Matrix> halves_;
   mutable quant::PackedMemory packed_;  // in the order in which a token reads them
 };
 
@@ -196,6 +204,7 @@ Weights::Weights(const models::DecoderConfig& config, const Parameters& paramete
   head = config.tie_word_embeddings
              ? find.linear(embedding, {})
              : find.linear("lm_head", config.vocab_size, config.hidden_size, false);
+  halves = find.halves();
 }
 
 }  // namespace omnima::generate

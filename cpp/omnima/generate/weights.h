@@ -32,6 +32,7 @@ struct Linear {
   std::int64_t outputs = 0;
   std::int64_t inputs = 0;
   std::int64_t place = -1;  // among those that adapters can change; -1: none of them
+  std::int64_t half = -1;   // among Weights::halves; -1: none of them
 };
 
 struct Norm {
@@ -82,6 +83,8 @@ struct Weights {
   Norm norm;
   Linear head;
   HeadOrder head_order;
+  // Matrices of bfloat16 on the CPU that meet float32, in the order in which a token reads them.
+  std::vector<quant::Matrix> halves;
   struct Named {
     std::int64_t place, outputs, inputs;
   };

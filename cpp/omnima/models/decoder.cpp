@@ -467,6 +467,19 @@ at::Tensor Decoder::logits(const at::Tensor& ids, const nn::Compute& compute) {
   return ops::soft_cap(ops::linear(x, pass.weight(head_), {}), config_.logit_softcap);
 }
 
+at::Tensor Decoder::attention(const at::Tensor& ids) {
+  check_ids(ids);
+  const c10::AutoGradMode none(false);
+  prepare_adapters({});
+  const VirtualLayout rows = laid(ids, {}, {});
+  nn::Pass pass = begin(rows.ids, {});
+  pass.virtuals = rows.places;
+  std::vector<at::Tensor> weights;
+  pass.attention_weights = &weights;
+  trunk(rows.ids, pass);
+  return at::stack(weights);
+}
+
 at::Tensor Decoder::rewards(const at::Tensor& ids, const nn::Compute& compute) {
   require<core::ConfigError>(config_.reward_head,
                              "This model has no reward head: train one with objective reward.");

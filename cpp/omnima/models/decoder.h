@@ -48,6 +48,9 @@ class Decoder {
   // ids int64 [batch, time] -> float32 [batch, time, vocab].
   // With adapters the compute's `adapted` says whether they are prepared.
   at::Tensor logits(const at::Tensor& ids, const nn::Compute& compute = {});
+  // What the tokens take from which: float32 [layers, batch, heads, time, time]. The virtual tokens
+  // of an adapter in use stand in front.
+  at::Tensor attention(const at::Tensor& ids);
   // With a reward head: how good it finds a text that ends at each token, float32 [batch, time].
   at::Tensor rewards(const at::Tensor& ids, const nn::Compute& compute = {});
   // Mean cross-entropy in nats over the labels that are not -100; labels are already shifted.

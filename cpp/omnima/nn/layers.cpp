@@ -5,6 +5,7 @@
 #include "omnima/ops/fused_linear.h"
 #include "omnima/ops/head_norm.h"
 #include "omnima/ops/linear.h"
+#include "omnima/ops/reference.h"
 
 namespace omnima::nn {
 
@@ -109,6 +110,10 @@ at::Tensor Attention::forward(Stream& stream, const Norm& norm, Pass& pass) cons
   if (turn_ == Turn::kNone) positions.cos = positions.sin = at::Tensor();
   if (pass.virtuals.places.defined()) {
     qkv = pass.adapters->with_keys_values(qkv, input_.slot(), shape_, positions, pass);
+  }
+  if (pass.attention_weights != nullptr) {
+    pass.attention_weights->push_back(
+        ops::reference::attention_weights(qkv, shape_, positions, scores));
   }
   return output_.forward(ops::attention(qkv, shape_, positions, scores), pass);
 }

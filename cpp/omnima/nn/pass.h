@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "omnima/core/mix.h"
 #include "omnima/nn/arena.h"
@@ -45,6 +46,8 @@ struct Pass {
   const Adapters* adapters = nullptr;  // that are in use; null: none
   VirtualPlaces virtuals{};            // of those in use; undefined: there are none
   InputObserver* observer = nullptr;   // then no layer is fused with what stands before it
+  // Where every attention puts its weights, float32 [batch, heads, time, time]; null: nowhere.
+  std::vector<at::Tensor>* attention_weights = nullptr;
 
   ops::Weight weight(Slot slot) const { return arena.weight(slot, compute); }
   std::uint64_t next_dropout_seed() { return dropout_seed += 0x9e3779b97f4a7c15ULL; }

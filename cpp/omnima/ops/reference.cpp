@@ -105,9 +105,10 @@ at::Tensor visible(const at::Tensor& qkv, const Positions& positions, int64_t he
   return mask.logical_and(in_seen_blocks(places, options.blocks, heads));
 }
 
-// Attention step by step, in float32: q, k and v are [batch, heads, time, head_dim].
-at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const at::Tensor& seen, const AttentionOptions& options) {
+// What the queries take from each key, in float32 [batch, heads, time, time]; q and k are [batch,
+// heads, time, head_dim].
+at::Tensor explicit_weights(const at::Tensor& q, const at::Tensor& k, const at::Tensor& seen,
+                            const AttentionOptions& options) {
   const double scale = options.scale_for(q.size(3));
   at::Tensor scores = soft_cap(
       at::matmul(q.to(at::kFloat), k.to(at::kFloat).transpose(2, 3)) * scale, options.softcap);
@@ -129,26 +130,41 @@ at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at
         weights * dropout_factors({sizes[1], sizes[1], q.size(3)}, options, sizes[0], sizes[2])
                       .to(weights.device());
   }
-  return at::matmul(weights, v.to(at::kFloat)).to(v.scalar_type());
+  return weights;
 }
 
-}  // namespace
+struct Heads {
+  at::Tensor q, k, v;  // [batch, heads, time, head_dim], turned, those of groups repeated
+};
 
-at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
-                     const AttentionOptions& options) {
+Heads heads_of(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions) {
   const int64_t batch = qkv.size(0), time = qkv.size(1);
   const auto part = [&](int64_t first, int64_t count) {
     return qkv.narrow(-1, first * shape.head_dim, count * shape.head_dim)
         .view({batch, time, count, shape.head_dim})
         .transpose(1, 2);
   };
-  const at::Tensor q = turn(part(0, shape.heads), positions);
-  at::Tensor k = turn(part(shape.heads, shape.kv_heads), positions);
-  at::Tensor v = part(shape.heads + shape.kv_heads, shape.kv_heads);
+  Heads all{turn(part(0, shape.heads), positions),
+            turn(part(shape.heads, shape.kv_heads), positions),
+            part(shape.heads + shape.kv_heads, shape.kv_heads)};
   if (shape.kv_heads != shape.heads) {
-    k = k.repeat_interleave(shape.heads / shape.kv_heads, 1);
-    v = v.repeat_interleave(shape.heads / shape.kv_heads, 1);
+    all.k = all.k.repeat_interleave(shape.heads / shape.kv_heads, 1);
+    all.v = all.v.repeat_interleave(shape.heads / shape.kv_heads, 1);
   }
+  return all;
+}
+
+}  // namespace
+
+at::Tensor attention_weights(const at::Tensor& qkv, const AttentionShape& shape,
+                             const Positions& positions, const AttentionOptions& options) {
+  const Heads all = heads_of(qkv, shape, positions);
+  return explicit_weights(all.q, all.k, visible(qkv, positions, shape.heads, options), options);
+}
+
+at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
+                     const AttentionOptions& options) {
+  const auto [q, k, v] = heads_of(qkv, shape, positions);
   at::Tensor y;
   AttentionOptions but_causal = options;
   but_causal.causal = true;
@@ -158,9 +174,10 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const P
     const bool by_order = options.causal && !mask.has_value();
     y = at::scaled_dot_product_attention(q, k, v, mask, 0.0, /*is_causal=*/by_order);
   } else {
-    y = explicit_attention(q, k, v, visible(qkv, positions, shape.heads, options), options);
+    const at::Tensor seen = visible(qkv, positions, shape.heads, options);
+    y = at::matmul(explicit_weights(q, k, seen, options), v.to(at::kFloat)).to(v.scalar_type());
   }
-  return y.transpose(1, 2).reshape({batch, time, shape.heads * shape.head_dim});
+  return y.transpose(1, 2).reshape({qkv.size(0), qkv.size(1), shape.heads * shape.head_dim});
 }
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,

@@ -20,6 +20,9 @@ at::Tensor relu2(const at::Tensor& x);
 at::Tensor soft_cap(const at::Tensor& x, double cap);
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape, const Positions& positions,
                      const AttentionOptions& options = {});
+// What each token takes from which: float32 [batch, heads, time, time], whose rows sum to 1.
+at::Tensor attention_weights(const at::Tensor& qkv, const AttentionShape& shape,
+                             const Positions& positions, const AttentionOptions& options = {});
 // Sum over rows whose label is not -100 of -log softmax(soft_cap(hidden weight^T))[label] and the
 // terms, times scale.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnima.errors import ConfigError, DataError
+from omnima.errors import ConfigError
 from omnima.generation import chat_file
 from omnima.generation.generate import Generation, generate
 from omnima.generation.prompt_cache import PromptCache
+from omnima.generation.turns import turn_ends
 
 if TYPE_CHECKING:
     from omnima.model import Model
@@ -242,19 +243,7 @@ class ChatSession:
 
     def _ends(self) -> list[int]:
         """The token by which the template ends the assistant's turns, where it has one."""
-        asked = {"role": "user", "content": "a"}
-        try:
-            chat = self.tokenizer.encode_chat(
-                [asked, {"role": "assistant", "content": "b"}],
-                last_turn_only=True,
-                **self.variables,
-            )
-        except DataError:  # a template that wants other messages: the end token alone ends
-            return []
-        control = self.tokenizer.control_token_ids()
-        return [id for id, mine in zip(chat.ids, chat.assistant_mask) if mine and id in control][
-            -1:
-        ]
+        return turn_ends(self.tokenizer, self.variables)
 
     def _say_unseen(self, unseen: int) -> None:
         if unseen > self._unseen:

@@ -22,11 +22,6 @@ class PromptCache:
     max_bytes
         Memory for kept texts. Those that were not used for longest go first.
 
-    Attributes
-    ----------
-    bytes : int
-        Memory in use.
-
     Examples
     --------
     >>> import omnima

@@ -98,7 +98,8 @@ TEST(CachePrecision, RowsTogetherGiveTheLogitsOfRowsOneByOne) {
   for (const auto& changes : models::families()) {
     const auto model = model_of(changes);
     const Weights weights(model.config(), parameters_of(model));
-    for (const auto format : {kernels::CacheFormat::kBf16, kernels::CacheFormat::kInt8}) {
+    for (const auto format : {kernels::CacheFormat::kFloat32, kernels::CacheFormat::kBf16,
+                              kernels::CacheFormat::kInt8}) {
       const Ids ids = random_ids(8, 30);
       Runner runner(model.config(), weights, {40, 1, false, format});
       const auto one = runner.begin(40), many = runner.begin(40);
@@ -158,7 +159,8 @@ TEST(CachePrecision, ATextIsTheSameAloneInABatchAndWithGuesses) {
 
 TEST(CachePrecision, HeadsLieApartAndScalesBehindThem) {
   const auto config = model_of({{"num_key_value_heads", std::int64_t{2}}}).config();
-  for (const auto format : {kernels::CacheFormat::kBf16, kernels::CacheFormat::kInt8}) {
+  for (const auto format :
+       {kernels::CacheFormat::kFloat32, kernels::CacheFormat::kBf16, kernels::CacheFormat::kInt8}) {
     DecodeState state(config, 19, format);
     const auto& table = kernels::cached_head_kernels();
     const std::vector<float> query(static_cast<std::size_t>(config.head_dim), 1.0f);
@@ -168,7 +170,7 @@ TEST(CachePrecision, HeadsLieApartAndScalesBehindThem) {
         ++mark;
         const std::vector<float> numbers(query.size(), mark);
         for (std::int64_t i = 0; i < 19; ++i) {
-          table.write(state.head(layer, head), i, numbers.data(), numbers.data());
+          table.write(state.head(layer, head, 0), i, numbers.data(), numbers.data());
         }
       }
     }
@@ -177,7 +179,7 @@ TEST(CachePrecision, HeadsLieApartAndScalesBehindThem) {
       for (std::int64_t head = 0; head < 2; ++head) {
         ++mark;
         std::vector<float> scores(19), weights(19, 1.0f), sums(16);
-        const auto cached = state.head(layer, head);
+        const auto cached = state.head(layer, head, 0);
         table.scores(cached, 0, 19, query.data(), 1, scores.data(), 19);
         table.add_values(cached, 0, 19, weights.data(), 19, 1, sums.data());
         const float score = mark * static_cast<float>(config.head_dim);

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "omnima/core/error.h"
 
@@ -33,7 +35,6 @@ TEST(DecodeState, CountsWhatIsAppendedAndForgotten) {
   DecodeState state(config(), 10);
   EXPECT_EQ(state.position(), 0);
   EXPECT_EQ(state.capacity(), 10);
-  EXPECT_GE(state.stride(), 10);
   state.advance(7);
   state.advance(0);
   EXPECT_EQ(state.position(), 7);
@@ -65,31 +66,90 @@ TEST(DecodeState, RefusesToBeCutToWhereItNeverWas) {
   EXPECT_EQ(state.position(), 4);
 }
 
+// What a head remembers of a token, as numbers that no other has.
+std::vector<float> mark(std::int64_t layer, std::int64_t head, std::int64_t token, bool value) {
+  const auto base = static_cast<float>(((layer * 2 + head) * 200 + token) * 2 + (value ? 1 : 0));
+  return {base, base + 0.25f, base + 0.5f, base + 0.75f};
+}
+
+void write_all(const DecodeState& state, std::int64_t first, std::int64_t last) {
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    for (std::int64_t head = 0; head < 2; ++head) {
+      for (std::int64_t token = first; token < last; ++token) {
+        state.write(layer, head, token, mark(layer, head, token, false).data(),
+                    mark(layer, head, token, true).data());
+      }
+    }
+  }
+}
+
+void expect_all(const DecodeState& state, std::int64_t count) {
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    for (std::int64_t head = 0; head < 2; ++head) {
+      for (std::int64_t token = 0; token < count; ++token) {
+        std::vector<float> key(4), value(4);
+        state.read(layer, head, token, 1, key.data(), value.data());
+        ASSERT_EQ(key, mark(layer, head, token, false)) << layer << head << token;
+        ASSERT_EQ(value, mark(layer, head, token, true)) << layer << head << token;
+      }
+    }
+  }
+}
+
 TEST(DecodeState, EveryHeadHasItsOwnMemoryAndKeepsItThroughTruncation) {
-  const auto shape = config();
-  DecodeState state(shape, 10);
-  const auto keys = state.capacity() * shape.head_dim;
-  const auto values = state.stride() * shape.head_dim;
-  float mark = 0;
-  for (std::int64_t layer = 0; layer < 3; ++layer) {
-    for (std::int64_t head = 0; head < 2; ++head) {
-      std::fill_n(state.keys(layer, head), keys, ++mark);
-      std::fill_n(state.values(layer, head), values, ++mark);
-    }
-  }
-  state.advance(10);
+  DecodeState state(config(), 150);
+  write_all(state, 0, 150);
+  state.advance(150);
+  expect_all(state, 150);
   state.truncate(2);
-  mark = 0;
-  for (std::int64_t layer = 0; layer < 3; ++layer) {
-    for (std::int64_t head = 0; head < 2; ++head) {
-      const float* k = state.keys(layer, head);
-      const float* v = state.values(layer, head);
-      ++mark;
-      EXPECT_TRUE(std::all_of(k, k + keys, [&](float x) { return x == mark; }));
-      ++mark;
-      EXPECT_TRUE(std::all_of(v, v + values, [&](float x) { return x == mark; }));
-    }
-  }
+  expect_all(state, 2);
+  EXPECT_GE(state.bytes(), 3 * 2 * 150 * 2 * 4 * 4);
+}
+
+TEST(DecodeState, BeginsAsAnotherWhosePagesItShares) {
+  const PageLayout layout(config(), kernels::CacheFormat::kFloat32);
+  PagePool pool(layout.page_bytes());
+  auto known = std::make_unique<DecodeState>(layout, 150, pool);
+  write_all(*known, 0, 150);
+  known->advance(150);
+  EXPECT_EQ(pool.in_use(), 3);
+  DecodeState state(layout, 190, pool);
+  EXPECT_EQ(pool.in_use(), 6);
+  state.begin_as(*known, 140);
+  EXPECT_EQ(state.position(), 140);
+  EXPECT_EQ(pool.in_use(), 4);  // two whole pages are the same
+  // What it adds does not reach the other.
+  const std::vector<float> other(4, -1.0f);
+  state.write(1, 1, 140, other.data(), other.data());
+  expect_all(*known, 150);
+  expect_all(state, 140);
+  known.reset();
+  EXPECT_EQ(pool.in_use(), 3);
+  expect_all(state, 140);
+  DecodeState small(layout, 10, pool);
+  EXPECT_NE(error_of([&] { small.begin_as(state, 11); }), "no error");
+}
+
+TEST(Pages, HaveALimitAndComeBack) {
+  PagePool pool(100, 2);
+  EXPECT_EQ(pool.page_bytes(), 128);
+  Page first = pool.take();
+  const Page second = pool.take();
+  EXPECT_NE(first.get(), second.get());
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first.get()) % 64, 0u);
+  EXPECT_NE(error_of([&] { pool.take(); }).find("All 2 pages"), std::string::npos);
+  first.reset();
+  EXPECT_EQ(pool.in_use(), 1);
+  first = pool.take();
+  EXPECT_EQ(pool.in_use(), 2);
+}
+
+TEST(Pages, MayOutliveTheirPool) {
+  auto pool = std::make_unique<PagePool>(64, 3);
+  const Page page = pool->take();
+  pool.reset();
+  page.get()[63] = 7;
+  EXPECT_EQ(page.get()[63], 7);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include "omnima/ops/attention.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -52,6 +54,32 @@ TEST_P(AttentionOperator, EqualsTheReference) {
           [&](const Tensors& x) { return attention(x[0], c.shape, positions); },
           [&](const Tensors& x) { return reference::attention(x[0], c.shape, positions); },
           {qkv_of(c)});
+    }
+  }
+}
+
+TEST_P(AttentionOperator, TakesItsValuesByTheWeights) {
+  const Case& c = GetParam();
+  AttentionOptions windowed;
+  windowed.window = 3;
+  windowed.softcap = 2.0;
+  windowed.slopes = alibi_slopes(c.shape.heads);
+  for (const AttentionOptions& options : {AttentionOptions{}, windowed}) {
+    for (const bool packed : {false, true}) {
+      const Positions positions = positions_of(c, packed, true);
+      const at::Tensor qkv = qkv_of(c);
+      const at::Tensor weights = reference::attention_weights(qkv, c.shape, positions, options);
+      ASSERT_EQ(weights.sizes().vec(),
+                (std::vector<int64_t>{c.batch, c.shape.heads, c.time, c.time}));
+      EXPECT_TRUE(weights.sum(-1).allclose(at::ones({c.batch, c.shape.heads, c.time})));
+      const int64_t values = c.shape.kv_heads * c.shape.head_dim;
+      const at::Tensor v = qkv.narrow(-1, qkv.size(-1) - values, values)
+                               .view({c.batch, c.time, c.shape.kv_heads, c.shape.head_dim})
+                               .transpose(1, 2)
+                               .repeat_interleave(c.shape.heads / c.shape.kv_heads, 1);
+      const at::Tensor taken =
+          at::matmul(weights, v).transpose(1, 2).reshape({c.batch, c.time, -1});
+      EXPECT_TRUE(taken.allclose(attention(qkv, c.shape, positions, options), 1e-4, 1e-5));
     }
   }
 }

@@ -279,3 +279,37 @@ def test_a_choice_takes_the_place_of_those_in_use(model) -> None:
             both = generate(model, None, [[1, 2]] * 2, adapters=[choice, None], **GREEDY)
             assert [each.ids for each in both] == [expected, base]
         model.set_adapters({})
+
+
+def said(engine, submitted, **options):
+    """What a scheduler answers to (prompt, adapters), all asked at once: ids and logprobs."""
+    scheduler = _core.Scheduler(engine, **options)
+    asked = {"max_new_tokens": 4, "temperature": 0.0}
+    requests = [
+        scheduler.submit(prompt, asked, adapters=adapted, top_logprobs=0)
+        for prompt, adapted in submitted
+    ]
+    found = {request: [] for request in requests}
+    left = set(requests)
+    while left:
+        for request, ids, logprobs, reason, _, error in scheduler.events(20.0):
+            assert not error
+            found[request] += zip(ids, (each[0] for each in logprobs))
+            if reason:
+                left.remove(request)
+    scheduler.close()
+    return [found[request] for request in requests]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_scheduler_answers_with_adapters_as_it_does_alone(model, precision) -> None:
+    choices = [None, *ALL, "a0", None, "a0", "a3"]
+    adapted = {choice: model.adapted({choice: 1.0}) if choice else None for choice in choices}
+    # Of all lengths: some are read in one pass with others, some in several.
+    submitted = [
+        ([(7 * i + j) % 60 for j in range(1 + 11 * i % 90)], adapted[choice])
+        for i, choice in enumerate(choices)
+    ]
+    together = said(model.engine, submitted, prompt_precision=precision, max_sequences=32)
+    for number, (each, beside) in enumerate(zip(submitted, together)):
+        assert said(model.engine, [each], prompt_precision=precision)[0] == beside, choices[number]

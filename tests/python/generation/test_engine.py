@@ -236,3 +236,15 @@ def test_parameters_that_do_not_fit_are_named(change, words):
     change(parameters)
     with pytest.raises(ConfigError, match=words):
         _core.Engine(values, parameters)
+
+
+def test_an_embedding_is_the_mean_of_the_last_hidden_states():
+    model, values, parameters = models.llama(num_key_value_heads=2)
+    engine = _core.Engine(values, parameters)
+    for ids in ([5], [7, 1, 30], list(range(70))):
+        with torch.no_grad():
+            states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(engine.embedding(ids), states[0].mean(0), rtol=1e-4, atol=1e-4)
+    for wrong in ([], [97], [0] * 97):
+        with pytest.raises(ConfigError):
+            engine.embedding(wrong)

@@ -7,6 +7,7 @@
 
 #include "omnima/kernels/cpu/block_decoders.h"
 #include "omnima/kernels/cpu/block_gemv.h"
+#include "omnima/kernels/cpu/gemv_sums.h"
 
 namespace omnima::kernels {
 namespace {
@@ -17,42 +18,6 @@ constexpr std::int64_t kBytesAhead = 2048, kLine = 64;
 inline void ask_for(const std::uint8_t* at, std::int64_t bytes) {
   for (std::int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + kBytesAhead + i);
 }
-
-// The sums of O outputs of R rows: one accumulator each, and the lanes of gemv.
-template <class V, int O, int R>
-struct Sums {
-  typename V::Type at[O][R];
-  Sums() {
-    for (auto& output : at) {
-      for (auto& sum : output) sum = V::zero();
-    }
-  }
-  void add(int output, typename V::Type weights, const typename V::Type (&x)[R]) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) at[output][r] = V::multiply_add(weights, x[r], at[output][r]);
-  }
-  void add(int output, typename V::Type weights, const BlockGemv& g, std::int64_t k) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      at[output][r] = V::multiply_add(weights, V::load(g.x + r * g.x_stride + k), at[output][r]);
-    }
-  }
-  void add_part(int output, typename V::Type weights, const BlockGemv& g, std::int64_t k,
-                int count) {
-    for (int r = 0; r < R; ++r) {
-      const auto x = V::load_part(g.x + r * g.x_stride + k, count);
-      at[output][r] = V::multiply_add(weights, x, at[output][r]);
-    }
-  }
-  void write(const BlockGemv& g, std::int64_t o) const {
-#pragma GCC unroll 8
-    for (int i = 0; i < O; ++i) {
-      const float bias = g.bias ? g.bias[o + i] : 0.0f;
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) g.y[r * g.y_stride + o + i] = V::sum(at[i][r]) + bias;
-    }
-  }
-};
 
 // Outputs o..o+O of super-blocks that D decodes.
 template <class V, template <class> class D>

@@ -1,6 +1,6 @@
-// Attention of single queries to keys and values that a cache holds in bfloat16 or in 8 bits. The
-// kernels read the cache as it lies; sums are float32, each in one fixed order, whatever the number
-// of queries and the range of tokens beside.
+// Attention of single queries to keys and values that a cache holds in float32, in bfloat16 or in 8
+// bits. The kernels read the cache as it lies; sums are float32, each in one fixed order, whatever
+// the number of queries and the range of tokens beside.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ constexpr std::int64_t whole_tiles(std::int64_t count) {
 
 // The memory of one key-value head of one sequence, for whole tiles of tokens.
 struct CachedHead {
-  CacheFormat format;  // kBf16 or kInt8
+  CacheFormat format;
   std::int64_t dim;
   // [tiles, dim, 16]: the same number of 16 tokens side by side, so that a vector of queries'
   // products is a vector of scores.
@@ -36,7 +36,7 @@ struct CachedHead {
 
 struct CachedHeadKernels {
   // Rounds a token's key and value [dim] into the cache. In 8 bits NaN and infinity make all of a
-  // token's numbers NaN; in bfloat16 they stay what they are.
+  // token's numbers NaN; in the others they stay what they are.
   void (*write)(const CachedHead& head, std::int64_t token, const float* key, const float* value);
   // out [rows, end - begin], rows `stride` apart: the products of queries [rows, dim] with the keys
   // of the tokens begin to end.
@@ -48,8 +48,10 @@ struct CachedHeadKernels {
                      std::int64_t stride, std::int64_t rows, float* sums);
 };
 
-// A token's key and value [dim], as the cache has them.
-void read_cached(const CachedHead& head, std::int64_t token, float* key, float* value);
+// Keys and values [count, dim] of the tokens from `first` on, as the cache has them; all of them
+// lie in one tile.
+void read_cached(const CachedHead& head, std::int64_t first, std::int64_t count, float* keys,
+                 float* values);
 
 // The kernels of an instruction-set level; a level without its own takes the next lower one.
 const CachedHeadKernels& cached_head_kernels(Level level = active_level());

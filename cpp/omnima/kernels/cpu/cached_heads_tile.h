@@ -11,6 +11,14 @@
 namespace omnima::kernels {
 namespace {
 
+struct OfFloat32 {
+  static constexpr int kBytes = 4;
+  template <class V>
+  static typename V::Type load(const std::uint8_t* p) {
+    return V::load(reinterpret_cast<const float*>(p));
+  }
+};
+
 struct OfBf16 {
   static constexpr int kBytes = 2;
   template <class V>
@@ -199,6 +207,14 @@ inline void write_token(const CachedHead& head, std::int64_t token, const float*
     std::memset(values + dim, 0, static_cast<std::size_t>(width - dim));
     return;
   }
+  if (head.format == CacheFormat::kFloat32) {
+    auto* keys = reinterpret_cast<float*>(head.keys) + at;
+    auto* values = reinterpret_cast<float*>(head.values) + token * width;
+    for (std::int64_t i = 0; i < dim; ++i) keys[i * kCacheTile] = key[i];
+    std::memcpy(values, value, sizeof(*values) * static_cast<std::size_t>(dim));
+    std::memset(values + dim, 0, sizeof(*values) * static_cast<std::size_t>(width - dim));
+    return;
+  }
   auto* keys = reinterpret_cast<std::uint16_t*>(head.keys) + at;
   auto* values = reinterpret_cast<std::uint16_t*>(head.values) + token * width;
   for (std::int64_t i = 0; i < dim; ++i) keys[i * kCacheTile] = bf16_bits(key[i]);
@@ -209,15 +225,18 @@ inline void write_token(const CachedHead& head, std::int64_t token, const float*
 template <class V>
 void scores_of(const CachedHead& head, std::int64_t begin, std::int64_t end, const float* queries,
                std::int64_t rows, float* out, std::int64_t stride) {
-  const auto function =
-      head.format == CacheFormat::kBf16 ? score_all<V, OfBf16> : score_all<V, OfInt8>;
+  const auto function = head.format == CacheFormat::kFloat32 ? score_all<V, OfFloat32>
+                        : head.format == CacheFormat::kBf16  ? score_all<V, OfBf16>
+                                                             : score_all<V, OfInt8>;
   function(head, begin, end, queries, rows, out, stride);
 }
 
 template <class V>
 void values_of(const CachedHead& head, std::int64_t begin, std::int64_t end, float* weights,
                std::int64_t stride, std::int64_t rows, float* sums) {
-  const auto function = head.format == CacheFormat::kBf16 ? add_all<V, OfBf16> : add_all<V, OfInt8>;
+  const auto function = head.format == CacheFormat::kFloat32 ? add_all<V, OfFloat32>
+                        : head.format == CacheFormat::kBf16  ? add_all<V, OfBf16>
+                                                             : add_all<V, OfInt8>;
   function(head, begin, end, weights, stride, rows, sums);
 }
 

@@ -1,8 +1,10 @@
-// Keys and values in 16 and 8 bits: what is stored is the nearest that the format has, and every
-// level computes with what is stored.
+// Keys and values in 32, 16 and 8 bits: what is stored is the nearest that the format has, and
+// every level computes with what is stored.
 #include "omnima/kernels/cpu/cached_heads.h"
 
 #include <gtest/gtest.h>
+
+#include <cstring>
 
 #include "levels.h"
 
@@ -48,6 +50,11 @@ class Head {
  private:
   float number(const std::vector<std::uint8_t>& bytes, std::int64_t at, float scale) const {
     if (view_.format == CacheFormat::kInt8) return static_cast<std::int8_t>(bytes[at]) * scale;
+    if (view_.format == CacheFormat::kFloat32) {
+      float found;
+      std::memcpy(&found, &bytes[4 * at], sizeof(found));
+      return found;
+    }
     return widened(bfloat16{static_cast<std::uint16_t>(bytes[2 * at] | bytes[2 * at + 1] << 8)});
   }
 
@@ -96,11 +103,30 @@ TEST_P(CachedHeads, StoreTheNearestNumbers) {
         const float key = keys_[token * dim + i], value = values_[token * dim + i];
         // bfloat16 has 8 bits: half of the last is 2^-8 of the number at most.
         const bool bf16 = format == CacheFormat::kBf16;
+        if (format == CacheFormat::kFloat32) {
+          ASSERT_EQ(head.key(token, i), key) << level_name(level) << ' ' << token;
+          ASSERT_EQ(head.value(token, i), value) << level_name(level) << ' ' << token;
+          continue;
+        }
         const double of_key = bf16 ? 0x1p-8 * std::abs(key) : key_step * (1 + 1024 * kUnit);
         const double of_value = bf16 ? 0x1p-8 * std::abs(value) : value_step * (1 + 1024 * kUnit);
         ASSERT_NEAR(head.key(token, i), key, of_key) << level_name(level) << ' ' << token;
         ASSERT_NEAR(head.value(token, i), value, of_value) << level_name(level) << ' ' << token;
       }
+    }
+  }
+}
+
+TEST_P(CachedHeads, ReadWhatIsStored) {
+  const auto [format, dim, tokens, rows] = GetParam();
+  const Head head = written(cached_head_kernels());
+  for (std::int64_t first = 0; first < tokens; first += kCacheTile) {
+    const std::int64_t count = std::min(kCacheTile, tokens - first);
+    Guarded<float> keys(count * dim), values(count * dim);
+    read_cached(head.view(), first, count, keys.data(), values.data());
+    for (std::int64_t i = 0; i < count * dim; ++i) {
+      ASSERT_EQ(keys[i], head.key(first + i / dim, i % dim));
+      ASSERT_EQ(values[i], head.value(first + i / dim, i % dim));
     }
   }
 }
@@ -167,7 +193,7 @@ TEST_P(CachedHeads, AddWhatIsStored) {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const CacheFormat format : {CacheFormat::kBf16, CacheFormat::kInt8}) {
+  for (const CacheFormat format : {CacheFormat::kFloat32, CacheFormat::kBf16, CacheFormat::kInt8}) {
     for (const Case& each :
          {Case{format, 1, 1, 1}, Case{format, 8, 5, 2}, Case{format, 20, 17, 3},
           Case{format, 32, 64, 1}, Case{format, 36, 83, 7}, Case{format, 64, 131, 3},
@@ -180,8 +206,9 @@ std::vector<Case> cases() {
 
 std::string name_of(const testing::TestParamInfo<Case>& tested) {
   const auto [format, dim, tokens, rows] = tested.param;
-  return std::string(format == CacheFormat::kBf16 ? "bf16" : "int8") + "_" + std::to_string(dim) +
-         "_" + std::to_string(tokens) + "_" + std::to_string(rows);
+  const char* const names[] = {"fp32", "bf16", "int8"};
+  return std::string(names[static_cast<int>(format)]) + "_" + std::to_string(dim) + "_" +
+         std::to_string(tokens) + "_" + std::to_string(rows);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CachedHeads, testing::ValuesIn(cases()), name_of);

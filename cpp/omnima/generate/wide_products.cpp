@@ -1,4 +1,4 @@
-#include "omnima/generate/half_products.h"
+#include "omnima/generate/wide_products.h"
 
 #include <algorithm>
 
@@ -7,17 +7,22 @@
 namespace omnima::generate {
 namespace {
 
-using kernels::bfloat16;
 using kernels::MatrixView;
 
-constexpr std::int64_t kMostDepth =
-    640;  // of a block, in numbers: its rows stay in the first cache
+constexpr std::int64_t kDepthBytes = 1280;        // of a block: its rows stay in the first cache
 constexpr std::int64_t kPanelsBytes = 384 << 10;  // packed weights that stay in the second cache
 constexpr std::int64_t kMostPanels = 64;
 constexpr std::int64_t kGatedBytes = 768 << 10;  // of sums that become a row of an mlp's middle
-constexpr std::int64_t kFloats = 1 << 13;        // of weights, on their way to bfloat16
+constexpr std::int64_t kFloats = 1 << 13;        // of weights, on their way to T
 constexpr std::int64_t kLine = 64;
-constexpr std::int64_t kHalf = sizeof(bfloat16), kFloat = sizeof(float);
+constexpr std::int64_t kFloat = sizeof(float);
+
+template <class T>
+constexpr std::int64_t kNumber = sizeof(T);
+
+template <class T>
+constexpr auto kStored =
+    sizeof(T) == sizeof(float) ? kernels::BlockLayout::kF32 : kernels::BlockLayout::kBf16;
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
 
@@ -36,39 +41,46 @@ std::int64_t grain_of(std::int64_t panels, std::int64_t threads, std::int64_t mo
 
 // Rows lie a line further apart than they are long: so far apart as a cache's places repeat, they
 // would drive each other out.
-void HalfProducts::begin(std::int64_t rows, std::int64_t width) {
+template <class T>
+void WideProducts<T>::begin(std::int64_t rows, std::int64_t width) {
   count_ = rows;
   width_ = width;
+  constexpr std::int64_t kMostDepth = kDepthBytes / kNumber<T>;
   const std::int64_t blocks = (width + kMostDepth - 1) / kMostDepth;
   depth_ = round_up((width + blocks - 1) / blocks, kLine);
-  stride_ = round_up(width, kLine / kHalf) + kLine / kHalf;
-  rows_of_x_ = static_cast<bfloat16*>(x_.get(static_cast<std::size_t>(rows * stride_ * kHalf)));
+  stride_ = round_up(width, kLine / kNumber<T>) + kLine / kNumber<T>;
+  rows_of_x_ = static_cast<T*>(x_.get(static_cast<std::size_t>(rows * stride_ * kNumber<T>)));
   if (width % table_.group == 0) return;
   for (std::int64_t i = 0; i < rows; ++i) row(i)[width] = {};
 }
 
-void HalfProducts::put(std::int64_t index, const float* x) {
+template <class T>
+void WideProducts<T>::put(std::int64_t index, const float* x) {
   table_.convert(x, width_, row(index));
 }
 
-std::int64_t HalfProducts::panels_of(std::int64_t outputs) const {
+template <class T>
+std::int64_t WideProducts<T>::panels_of(std::int64_t outputs) const {
   return (outputs + table_.panel_cols - 1) / table_.panel_cols;
 }
 
-std::int64_t HalfProducts::panels_at_once() const {
+template <class T>
+std::int64_t WideProducts<T>::panels_at_once() const {
   const std::int64_t fit = kPanelsBytes / table_.panel_bytes(depth_);
   return std::clamp<std::int64_t>(fit, 1, kMostPanels);
 }
 
-// Of a thread: columns in float32 and in bfloat16, and packed.
-std::int64_t HalfProducts::thread_bytes() const {
+// Of a thread: columns in float32 and in T, and packed.
+template <class T>
+std::int64_t WideProducts<T>::thread_bytes() const {
   const std::int64_t columns = panels_at_once() * table_.panel_cols;
   const std::int64_t packed = panels_at_once() * table_.panel_bytes(depth_);
   return round_up(std::max(kFloats, width_) * kFloat, kLine) +
-         round_up(columns * width_ * kHalf, kLine) + round_up(packed, kLine) + kLine;
+         round_up(columns * width_ * kNumber<T>, kLine) + round_up(packed, kLine) + kLine;
 }
 
-void HalfProducts::run(std::span<const Output> outputs) {
+template <class T>
+void WideProducts<T>::run(std::span<const Output> outputs) {
   std::int64_t panels = 0;
   for (const Output& output : outputs) panels += panels_of(output.linear->outputs);
   of_threads_.get(static_cast<std::size_t>(team_.size() * thread_bytes()));
@@ -93,8 +105,9 @@ void HalfProducts::run(std::span<const Output> outputs) {
             });
 }
 
-void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& make,
-                             HalfProducts& made) {
+template <class T>
+void WideProducts<T>::run_gated(const Linear& gate, const Linear& up, const Gate& make,
+                                WideProducts& made) {
   of_threads_.get(static_cast<std::size_t>(team_.size() * thread_bytes()));
   if (!table_.reads_rows) pack_rows();
   const std::int64_t panels = panels_of(up.outputs);
@@ -120,7 +133,8 @@ void HalfProducts::run_gated(const Linear& gate, const Linear& up, const Gate& m
 }
 
 // The strips of each block of depth, one block after another.
-void HalfProducts::pack_rows() {
+template <class T>
+void WideProducts<T>::pack_rows() {
   const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
   std::int64_t bytes = 0;
   for (std::int64_t k = 0; k < width_; k += depth_) {
@@ -130,16 +144,17 @@ void HalfProducts::pack_rows() {
   packed_rows_ = to;
   for (std::int64_t k = 0; k < width_; k += depth_) {
     const std::int64_t depth = std::min(depth_, width_ - k);
-    table_.pack_left(MatrixView<bfloat16>{rows_of_x_ + k, stride_, 1}, count_, depth, to);
+    table_.pack_left(MatrixView<T>{rows_of_x_ + k, stride_, 1}, count_, depth, to);
     to += strips * table_.strip_bytes(depth);
   }
 }
 
-kernels::GemmStrip HalfProducts::strip(std::int64_t row, std::int64_t depth_begin,
-                                       std::int64_t depth) const {
+template <class T>
+kernels::GemmStrip WideProducts<T>::strip(std::int64_t row, std::int64_t depth_begin,
+                                          std::int64_t depth) const {
   const std::int64_t rows = std::min(table_.strip_rows, count_ - row);
   if (table_.reads_rows) {
-    const MatrixView<bfloat16> x{rows_of_x_, stride_, 1};
+    const MatrixView<T> x{rows_of_x_, stride_, 1};
     return table_.strip_in_place(x.from(row, depth_begin), rows);
   }
   const std::int64_t strips = (count_ + table_.strip_rows - 1) / table_.strip_rows;
@@ -148,36 +163,37 @@ kernels::GemmStrip HalfProducts::strip(std::int64_t row, std::int64_t depth_begi
 }
 
 // The columns' weights as a right factor [inputs, columns]: where they lie if they are stored so.
-MatrixView<bfloat16> HalfProducts::weights_of(const Columns& columns, char* memory) const {
+template <class T>
+MatrixView<T> WideProducts<T>::weights_of(const Columns& columns, char* memory) const {
   const quant::Matrix& matrix = columns.linear.weight;
-  if (matrix.format->layout == kernels::BlockLayout::kBf16) {
-    return {reinterpret_cast<const bfloat16*>(matrix.row(columns.first)), 1, width_};
+  if (matrix.format->layout == kStored<T>) {
+    return {reinterpret_cast<const T*>(matrix.row(columns.first)), 1, width_};
   }
   auto* floats = reinterpret_cast<float*>(memory);
-  auto* halves =
-      reinterpret_cast<bfloat16*>(memory + round_up(std::max(kFloats, width_) * kFloat, kLine));
+  auto* made = reinterpret_cast<T*>(memory + round_up(std::max(kFloats, width_) * kFloat, kLine));
   const std::int64_t some = std::max<std::int64_t>(1, kFloats / width_);
   for (std::int64_t i = 0; i < columns.count; i += some) {
     const std::int64_t rows = std::min(some, columns.count - i);
     kernels::dequantize_blocks(matrix.format->blocks(), matrix.row(columns.first + i),
                                rows * (width_ / matrix.format->numbers), floats);
-    table_.convert(floats, rows * width_, halves + i * width_);
+    table_.convert(floats, rows * width_, made + i * width_);
   }
-  return {halves, 1, width_};
+  return {made, 1, width_};
 }
 
-void HalfProducts::multiply(const Columns& columns, int thread) {
+template <class T>
+void WideProducts<T>::multiply(const Columns& columns, int thread) {
   char* memory = static_cast<char*>(of_threads_.get(0)) + thread * thread_bytes();
   char* packed = memory + round_up(std::max(kFloats, width_) * kFloat, kLine) +
-                 round_up(panels_at_once() * table_.panel_cols * width_ * kHalf, kLine);
-  const MatrixView<bfloat16> weights = weights_of(columns, memory);
+                 round_up(panels_at_once() * table_.panel_cols * width_ * kNumber<T>, kLine);
+  const MatrixView<T> weights = weights_of(columns, memory);
   const std::int64_t stride = columns.stride;
   float* y = columns.y;
   for (std::int64_t k = 0; k < width_; k += depth_) {
     const std::int64_t depth = std::min(depth_, width_ - k);
     table_.pack_right(weights.from(k, 0), depth, columns.count, packed);
     for (std::int64_t row = 0; row < count_; row += table_.strip_rows) {
-      kernels::GemmTarget<bfloat16> target;
+      kernels::GemmTarget<T> target;
       target.sum = y + row * stride;
       target.add = columns.add || k > 0;
       target.stride = stride;
@@ -192,5 +208,8 @@ void HalfProducts::multiply(const Columns& columns, int thread) {
     }
   }
 }
+
+template class WideProducts<float>;
+template class WideProducts<kernels::bfloat16>;
 
 }  // namespace omnima::generate

@@ -1,6 +1,6 @@
-// Products of many rows with weights in bfloat16, summed in float32: how a prompt is read when it
-// is asked for (RunnerOptions::bf16_prompts). Each thread takes columns of its own from the weights
-// as they are stored to their sums.
+// Products of many rows with weights, both in float32 or both in bfloat16, summed in float32: how a
+// prompt is read. Each thread takes columns of its own from the weights as they are stored to their
+// sums. A row's numbers do not depend on the other rows.
 #pragma once
 
 #include <cstdint>
@@ -23,24 +23,26 @@ struct Output {
   bool add = false;  // to what is there
 };
 
-class HalfProducts {
+// T: float or kernels::bfloat16.
+template <class T>
+class WideProducts {
  public:
-  explicit HalfProducts(Team& team, kernels::Level level = kernels::active_level())
-      : team_(team), table_(kernels::gemm_kernels<kernels::bfloat16>(level)) {}
+  explicit WideProducts(Team& team, kernels::Level level = kernels::active_level())
+      : team_(team), table_(kernels::gemm_kernels<T>(level)) {}
 
   // Room for rows of `width` numbers, which are written next: by put(), or at row().
   void begin(std::int64_t rows, std::int64_t width);
-  kernels::bfloat16* row(std::int64_t index) { return rows_of_x_ + index * stride_; }
+  T* row(std::int64_t index) { return rows_of_x_ + index * stride_; }
   std::int64_t stride() const { return stride_; }  // from row to row
-  // Rounds a row. Threads may put different rows at once.
+  // Takes a row, rounded where T is bfloat16. Threads may put different rows at once.
   void put(std::int64_t index, const float* x);
   // y = rows weight^T + bias of each output, or y += that.
   void run(std::span<const Output> outputs);
   // make(x, count, y) makes y [count] of x, a row's numbers of the gate and then those of up, which
   // it may overwrite.
-  using Gate = std::function<void(float* x, std::int64_t count, kernels::bfloat16* y)>;
+  using Gate = std::function<void(float* x, std::int64_t count, T* y)>;
   // The rows of `made` = what is made of gate and up: their columns never leave the second cache.
-  void run_gated(const Linear& gate, const Linear& up, const Gate& make, HalfProducts& made);
+  void run_gated(const Linear& gate, const Linear& up, const Gate& make, WideProducts& made);
 
  private:
   struct Columns {  // of one output, with their sums [rows, count] `stride` apart
@@ -53,19 +55,22 @@ class HalfProducts {
 
   void pack_rows();
   void multiply(const Columns& columns, int thread);
-  kernels::MatrixView<kernels::bfloat16> weights_of(const Columns& columns, char* memory) const;
+  kernels::MatrixView<T> weights_of(const Columns& columns, char* memory) const;
   kernels::GemmStrip strip(std::int64_t row, std::int64_t depth_begin, std::int64_t depth) const;
   std::int64_t panels_of(std::int64_t outputs) const;
   std::int64_t panels_at_once() const;
   std::int64_t thread_bytes() const;
 
   Team& team_;
-  const kernels::GemmKernels<kernels::bfloat16>& table_;
+  const kernels::GemmKernels<T>& table_;
   std::int64_t count_ = 0, width_ = 0, stride_ = 0;
   std::int64_t depth_ = 0;  // of a block
-  kernels::bfloat16* rows_of_x_ = nullptr;
+  T* rows_of_x_ = nullptr;
   const char* packed_rows_ = nullptr;  // where the kernel does not take rows as they are
   core::Buffer x_, packed_x_, of_threads_, gated_;
 };
+
+using HalfProducts = WideProducts<kernels::bfloat16>;
+using FloatProducts = WideProducts<float>;
 
 }  // namespace omnima::generate

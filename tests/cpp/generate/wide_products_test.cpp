@@ -1,5 +1,5 @@
-// Products of a prompt in bfloat16 at every level, against sums in double of the rounded numbers.
-#include "omnima/generate/half_products.h"
+// Products of a prompt at every level, against sums in double of the numbers, rounded in bfloat16.
+#include "omnima/generate/wide_products.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,11 @@ struct Shape {
   std::int64_t rows, inputs, outputs, others;
 };
 
+template <class T>
+constexpr at::ScalarType kType = sizeof(T) == 4 ? at::kFloat : at::kBFloat16;
+
 // Two products of the same rows, as one call makes them; the second has a bias.
+template <class T>
 void check(const Shape& s, const std::string& format, kernels::Level level, int threads) {
   SCOPED_TRACE(testing::Message() << kernels::level_name(level) << " " << format << " " << s.rows
                                   << " x " << s.inputs << " x " << s.outputs);
@@ -23,10 +27,10 @@ void check(const Shape& s, const std::string& format, kernels::Level level, int 
                                   at::randn({s.others, s.inputs})};
   const at::Tensor bias = at::randn({s.others});
   Team team(threads);
-  HalfProducts halves(team, level);
-  halves.begin(s.rows, s.inputs);
+  WideProducts<T> products(team, level);
+  products.begin(s.rows, s.inputs);
   for (std::int64_t i = 0; i < s.rows; ++i) {
-    halves.put(i, x.const_data_ptr<float>() + i * s.inputs);
+    products.put(i, x.const_data_ptr<float>() + i * s.inputs);
   }
   const std::int64_t stride = s.outputs + s.others + 3;
   at::Tensor y = at::full({s.rows, stride}, 7.0);
@@ -40,8 +44,8 @@ void check(const Shape& s, const std::string& format, kernels::Level level, int 
   linears[1].bias.tensor = bias;
   const std::vector<Output> outputs{{&linears[0], y.data_ptr<float>(), stride},
                                     {&linears[1], y.data_ptr<float>() + s.outputs, stride}};
-  halves.run(outputs);
-  const auto rounded = [](const at::Tensor& t) { return t.to(at::kBFloat16).to(at::kDouble); };
+  products.run(outputs);
+  const auto rounded = [](const at::Tensor& t) { return t.to(kType<T>).to(at::kDouble); };
   const auto off = [](const at::Tensor& a, const at::Tensor& b) {
     return (a.to(at::kDouble) - b).abs().max().item<double>();
   };
@@ -55,12 +59,42 @@ void check(const Shape& s, const std::string& format, kernels::Level level, int 
   const at::Tensor once = y.to(at::kDouble);
   auto added = outputs;
   for (Output& output : added) output.add = true;
-  halves.run(added);
+  products.run(added);
   EXPECT_LT(off(y.narrow(1, 0, s.outputs + s.others), 2 * once.narrow(1, 0, s.outputs + s.others)),
             2 * near);
 }
 
-TEST(HalfProductsOf, OddShapesAtEveryLevel) {
+// The sums of a row are the same to the bit, whatever rows there are beside it.
+template <class T>
+void check_alone(kernels::Level level) {
+  const std::int64_t rows = 70, inputs = 900, outputs = 130;
+  at::manual_seed(7);
+  const at::Tensor x = at::randn({rows, inputs}), weight = at::randn({outputs, inputs});
+  Linear linear;
+  linear.weight = quant::matrix_of(weight);
+  linear.outputs = outputs, linear.inputs = inputs;
+  Team team(2);
+  WideProducts<T> products(team, level);
+  const auto sums = [&](std::int64_t first, std::int64_t count) {
+    products.begin(count, inputs);
+    for (std::int64_t i = 0; i < count; ++i) {
+      products.put(i, x.const_data_ptr<float>() + (first + i) * inputs);
+    }
+    at::Tensor y = at::empty({count, outputs});
+    const Output output{&linear, y.data_ptr<float>(), outputs};
+    products.run({&output, 1});
+    return y;
+  };
+  const at::Tensor all = sums(0, rows);
+  for (const std::int64_t count : {1, 5, 12, 33}) {
+    for (std::int64_t first = 0; first + count <= rows; first += 17) {
+      EXPECT_TRUE(sums(first, count).equal(all.narrow(0, first, count)))
+          << kernels::level_name(level) << " " << first << " " << count;
+    }
+  }
+}
+
+TEST(WideProductsOf, OddShapesAtEveryLevel) {
   for (const Shape& shape : std::vector<Shape>{{1, 1, 1, 2},
                                                {33, 576, 192, 31},
                                                {47, 37, 65, 7},
@@ -71,14 +105,22 @@ TEST(HalfProductsOf, OddShapesAtEveryLevel) {
     for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
       for (const std::string format : {"f32", "bf16"}) {
         for (const int threads : {1, 3}) {
-          check(shape, format, static_cast<kernels::Level>(level), threads);
+          check<kernels::bfloat16>(shape, format, static_cast<kernels::Level>(level), threads);
+          check<float>(shape, format, static_cast<kernels::Level>(level), threads);
         }
       }
     }
   }
 }
 
-TEST(HalfProductsOf, GateAndUpAreRoundedOnce) {
+TEST(WideProductsOf, ARowDoesNotDependOnTheOthers) {
+  for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
+    check_alone<float>(static_cast<kernels::Level>(level));
+    check_alone<kernels::bfloat16>(static_cast<kernels::Level>(level));
+  }
+}
+
+TEST(WideProductsOf, GateAndUpAreRoundedOnce) {
   at::manual_seed(6);
   for (int level = 0; level <= static_cast<int>(kernels::detected_level()); ++level) {
     for (const int threads : {1, 3}) {
