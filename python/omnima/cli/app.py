@@ -28,6 +28,7 @@ from omnima.cli import (
     push,
     quantize,
     reward,
+    serve,
     tokenize,
     tokenizer,
     train,
@@ -54,6 +55,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("reward")(reward.reward)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
+app.command("api-key")(serve.api_key)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(export.import_model)

@@ -1,0 +1,172 @@
+"""What `omnima serve` does: HTTP in this process, the engine in another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from omnima.errors import ConfigError
+from omnima.server.jobs import EngineOptions
+from omnima.server.keys import is_loopback
+from omnima.server.limits import Limits
+from omnima.server.running import (
+    assembled,
+    check_extra,
+    keys_for,
+    listen,
+    run_loop,
+    serve_here,
+)
+
+#: How the matrices of a model are held, by the names of `--format`.
+FORMATS = ("auto", "float32", "bfloat16", "bf16", "int8", "int4", "nf4")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served, where, and how.
+
+    Attributes
+    ----------
+    model
+        A directory, a GGUF file or a name on the hub.
+    adapters
+        Each as ``NAME=DIR``.
+    name
+        What requests call the model; None: the last part of its path.
+    host, port, api_keys
+        As :func:`omnima.serve` takes them.
+    grpc_port
+        For gRPC, too; None: not at all.
+    format
+        One of FORMATS.
+    activations, strict
+        As ``Model.from_pretrained`` takes them.
+    options, limits
+        Of the engine, and of requests.
+    drain_seconds
+        How long requests that have begun may go on after SIGTERM.
+    log
+        Write a line a request to standard error.
+    """
+
+    model: str
+    adapters: Sequence[str] = ()
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = None
+    api_keys: str | None = None
+    format: str = "auto"
+    activations: str = "float32"
+    strict: bool = False
+    options: EngineOptions = field(default_factory=EngineOptions)
+    limits: Limits = field(default_factory=Limits)
+    drain_seconds: float = 30.0
+    log: bool = False
+
+
+def run(wanted: Serving) -> None:
+    """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready.
+
+    Raises
+    ------
+    ConfigError, DataError
+        Something that cannot be opened or served.
+    """
+    check_extra()
+    from omnima.hub import open_tokenizer
+    from omnima.server.prepare import stop_ids_of
+    from omnima.server.remote import RemoteEngine
+    from omnima.server.rpc import check_rpc_extra, start_rpc
+    from omnima.server.worker import Opening
+
+    if wanted.format not in FORMATS:
+        raise ConfigError(f"--format is {wanted.format!r}; there is {', '.join(FORMATS)}.")
+    if wanted.grpc_port is not None:
+        check_rpc_extra()
+    adapters = adapters_of(wanted.adapters)
+    keys = keys_for(wanted.host, wanted.api_keys)
+    if wanted.log:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+        logging.getLogger("omnima.server").setLevel(logging.INFO)
+    listening = listen(wanted.host, wanted.port)
+    with listening:
+        tokenizer = open_tokenizer(wanted.model)
+        opening = Opening(
+            wanted.model,
+            adapters,
+            wanted.format,
+            wanted.activations,
+            wanted.strict,
+            stop_ids_of(tokenizer),
+            asdict(wanted.options),
+        )
+        name = wanted.name or name_of(wanted.model)
+        host, port = listening.getsockname()[:2]
+
+        def ready(grpc_port: int | None) -> None:
+            shown = f"[{host}]" if ":" in host else host
+            open_to = "this machine" if is_loopback(host) else "all who have a key"
+            also = "" if grpc_port is None else f" and by gRPC on port {grpc_port}"
+            print(f"{name} is served at http://{shown}:{port}{also} for {open_to}.", flush=True)
+
+        async def main() -> None:
+            engine = RemoteEngine(opening)
+            try:
+                await engine.start()
+                app, state = assembled(engine, tokenizer, name, wanted.limits, keys)
+                calls, taken = None, None
+                if wanted.grpc_port is not None:
+                    calls, taken = await start_rpc(
+                        state, wanted.host, wanted.grpc_port, engine.vocab_size
+                    )
+                try:
+                    await serve_here(
+                        app,
+                        state,
+                        listening,
+                        wanted.limits,
+                        wanted.drain_seconds,
+                        lambda: ready(taken),
+                        calls,
+                    )
+                finally:
+                    if calls is not None:
+                        await calls.stop(0)
+            finally:
+                await engine.close()
+
+        run_loop(main())
+
+
+def adapters_of(given: Sequence[str]) -> dict[str, str]:
+    """Return the adapters' directories by name.
+
+    >>> adapters_of(["poet=runs/poet"])
+    {'poet': 'runs/poet'}
+    """
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, directory = each.partition("=")
+        if not equals or not name or not directory:
+            raise ConfigError(f"--adapter is {each!r}, but it is NAME=DIR.")
+        if name in found:
+            raise ConfigError(f"--adapter names {name!r} twice.")
+        found[name] = directory
+    return found
+
+
+def name_of(model: str) -> str:
+    """What requests call a model where nothing else is said.
+
+    >>> name_of("runs/stories/"), name_of("HuggingFaceTB/SmolLM2-135M@main")
+    ('stories', 'SmolLM2-135M')
+    """
+    path = Path(model)
+    if path.exists():
+        found = path.resolve()
+        return found.stem if found.is_file() else found.name
+    return path.name.partition("@")[0] or "omnima"

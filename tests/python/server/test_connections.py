@@ -1,0 +1,125 @@
+"""Clients who never end a head, before any key is looked at."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import omnima
+from omnima.server import Limits, Server, new_key
+
+from .http import ask, until
+
+KINDS = ["httptools", "h11"]
+
+
+def choose(patch: pytest.MonkeyPatch, kind: str) -> None:
+    """Have servers made with one of the two protocols."""
+    find = importlib.util.find_spec
+
+    def found(name: str, *more: Any) -> Any:
+        return None if name == "httptools" and kind == "h11" else find(name, *more)
+
+    patch.setattr(importlib.util, "find_spec", found)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def strict(
+    model: omnima.Model, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server with keys, little patience and few connections; of each kind of protocol."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    new_key(keys, "anna")
+    limits = Limits(head_seconds=0.4, connections=5)
+    with pytest.MonkeyPatch.context() as patch:
+        choose(patch, request.param)
+        running = omnima.serve(model, api_keys=keys, limits=limits)
+    with running:
+        yield running
+
+
+def connected(server: Server, sent: bytes) -> socket.socket:
+    channel = socket.create_connection((server.host, server.port), timeout=10)
+    channel.sendall(sent)
+    return channel
+
+
+def is_over(channel: socket.socket) -> bool:
+    """Whether the other side ends the connection, whatever it says before."""
+    try:
+        while channel.recv(1 << 16):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-a: ",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n",
+    ],
+    ids=["nothing", "half", "another", "body"],
+)
+def test_what_does_not_come_is_not_waited_for(strict: Server, sent: bytes) -> None:
+    channels = [connected(strict, sent) for _ in range(5)]
+    try:
+        before = time.monotonic()
+        assert all(map(is_over, channels))
+        assert time.monotonic() - before < 3
+        assert until(lambda: ask(strict, "/health")[0] == 401)
+    finally:
+        for each in channels:
+            each.close()
+
+
+def test_drops_are_no_progress(strict: Server) -> None:
+    with connected(strict, b"GET /health HTTP/1.1\r\nX-a: ") as channel:
+        before = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - before < 5:
+                channel.sendall(b"a")
+                time.sleep(0.05)
+
+
+def test_a_large_head_is_not_kept(strict: Server) -> None:
+    with connected(strict, b"GET /health HTTP/1.1\r\nX-a: ") as channel:
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                channel.sendall(b"a" * (1 << 18))
+                sent += 1 << 18
+        except ConnectionError:
+            pass
+        assert sent < 16 << 20  # what lies in buffers on the way
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_patient_answers_are_not_cut(
+    model: omnima.Model, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests follow each other on a connection, with pauses between them and long answers."""
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+    body = b'{"prompt":"a","max_new_tokens":450}'
+    choose(monkeypatch, kind)
+    with omnima.serve(model, limits=Limits(head_seconds=0.05)) as server:
+        with connected(server, b"") as channel:
+            for _ in range(3):
+                channel.sendall(head % (len(body), body))
+                found = b""
+                while not found.endswith(b"}"):
+                    part = channel.recv(1 << 16)
+                    assert part, found
+                    found += part
+                assert found.startswith(b"HTTP/1.1 200")
+                time.sleep(0.2)

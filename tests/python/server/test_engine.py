@@ -1,0 +1,133 @@
+"""What an engine leaves behind when it is closed, or did not start."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import weakref
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import omnima
+from omnima.errors import ConfigError, OmnimaError
+from omnima.server import grammar, worker
+from omnima.server.engine import Engine, LocalEngine
+from omnima.server.errors import RequestError
+from omnima.server.jobs import EngineOptions, Job
+from omnima.server.wire import packed, read_messages
+
+from .conftest import made
+from .http import until
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_a_closed_engine_is_let_go(model: omnima.Model) -> None:
+    engine = Engine(model, EngineOptions(), [2])
+    done = threading.Event()
+    engine.begin(lambda events: [done.set() for each in events if each[3]])
+    engine.submit(0, Job([5, 6], {"max_new_tokens": 2}))
+    assert done.wait(20)
+    engine.close()
+    seen = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_job_may_be_cancelled_before_it_comes(model: omnima.Model) -> None:
+    """A structured one is compiled aside, and its cancellation overtakes it."""
+    engine = Engine(model, EngineOptions(), [2])
+    job = Job([5, 6], {"max_new_tokens": 400}, grammar=grammar.of_regex("[a-z]{400}"))
+    try:
+        engine.expect(1)
+        engine.cancel(1)
+        with pytest.raises(RequestError, match="ended before") as found:
+            engine.submit(1, job)
+        assert found.value.status == 499 and engine.stats()["waiting"] == 0
+        engine.expect(2)
+        with pytest.raises(ConfigError):
+            engine.submit(2, Job([5], {"max_new_tokens": 1}, grammar="{"))
+        engine.cancel(2)
+        engine.submit(2, job)  # of another request, which nobody has cancelled
+        engine.cancel(2)
+    finally:
+        engine.close()
+    assert not engine._expected
+
+
+def test_a_worker_hears_a_cancellation_that_overtakes(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Open:
+        def engine(self) -> Engine:
+            return Engine(model, EngineOptions(), [2])
+
+    monkeypatch.setattr(worker, "Opening", Open)
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=worker.Worker(theirs).run)
+    thread.start()
+    with ours:
+        heard = read_messages(ours)
+        ours.sendall(packed({}))
+        assert "ready" in next(heard)
+        job = Job([5, 6], {"max_new_tokens": 400}, grammar=grammar.of_regex("[a-z]{400}"))
+        told = {"do": "submit", "tag": 1, "job": asdict(job), "call": 1}
+        ours.sendall(packed(told) + packed({"do": "cancel", "tag": 1}))
+        written, reason = 0, ""
+        for message in heard:
+            if "error" in message:
+                reason = str(message["error"]["status"])
+            for _, ids, _, why, _, _ in message.get("events", []):
+                written, reason = written + len(ids), why or reason
+            if reason:
+                break
+    thread.join()
+    theirs.close()
+    assert reason in ("499", "cancelled") and written < 100
+
+
+def test_adapters_are_in_use_again_afterwards() -> None:
+    model = made()
+    model.set_adapters({"bard": 0.5})
+    with omnima.serve(model):
+        assert model.adapters_in_use == {}
+    assert model.adapters_in_use == {"bard": 0.5}
+    with omnima.serve(model):
+        with omnima.serve(model):
+            pass
+        assert model.adapters_in_use == {}  # the other server still runs
+        model.set_adapters("bard")  # who chooses meanwhile has the last word
+    assert model.adapters_in_use == {"bard": 1.0}
+    with pytest.raises(ConfigError):
+        omnima.serve(model, options=EngineOptions(chunk_tokens=1))
+    assert model.adapters_in_use == {"bard": 1.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
+@pytest.mark.skip(reason="not yet independent of how the package is installed")
+def test_a_server_that_does_not_start_leaves_no_engine(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="both named"):
+        omnima.serve(model, name="bard")
+    before = threads()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="both named"):
+            omnima.serve(model, name="bard")
+    assert until(lambda: threads() <= before)
+
+    async def begin(*_: Any) -> None:
+        raise OSError("no threads")
+
+    monkeypatch.setattr(LocalEngine, "begin", begin)
+    with pytest.raises(OmnimaError, match="did not start"):
+        omnima.serve(model)
+    assert until(lambda: threads() <= before)

@@ -1,0 +1,103 @@
+"""Grammars that are refused, and what they cost."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import omnima
+from omnima.errors import ConfigError
+from omnima.server import grammar
+from omnima.server.grammar import Constraints, Grammars
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> omnima.Tokenizer:
+    return omnima.Tokenizer.train(['to be {"a": 1} é 日本'] * 3, "bpe")
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: omnima.Tokenizer) -> Grammars:
+    return Grammars(tokenizer, 320, [2])
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema,said",
+    [
+        ({"type": "objekt"}, "objekt"),
+        ({"$ref": "file:///etc/passwd"}, "only parts of the schema"),
+        ({"items": [{"$ref": "https://x"}]}, "only parts of the schema"),
+        (deep(40), "deeper than 32"),
+        ({"enum": ["a" * 70_000]}, "limit is 65536"),
+        ([1], "an object"),
+        ({"properties": {"a": {"pattern": "(a{999}){999}"}}}, "limit is 20000"),
+        ({"patternProperties": {"(a{999}){999}": {}}}, "limit is 20000"),
+    ],
+)
+def test_schemas_that_are_refused(grammars: Grammars, schema: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        grammars.matcher(grammar.of_schema(schema))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a{1000}){1000}",
+        "(" * 5000 + ")" * 5000,
+        "(a|a)*" * 200 + "b",
+        "[" * 1000,
+        r"\p{L}{10000}",
+        "((a{100}){100}){100}",
+        "(x+x+)+y",
+    ],
+)
+def test_expressions_cost_little_or_are_refused(grammars: Grammars, pattern: str) -> None:
+    began = time.thread_time()
+    masks = np.zeros((1, 10), np.int32)
+    try:
+        constraints = Constraints()
+        constraints.add(1, grammars.matcher(grammar.of_regex(pattern)))
+        constraints.fill([1], [[]], masks)
+    except ConfigError as error:
+        assert len(str(error)) < 500
+    assert time.thread_time() - began < 1
+
+
+def test_masks_hold_what_may_come_next(grammars: Grammars, tokenizer: omnima.Tokenizer) -> None:
+    constraints = Constraints()
+    constraints.add(7, grammars.matcher(grammar.of_choices(["to be", "日本.*"])))
+    constraints.add(8, grammars.matcher(grammar.of_schema({"type": "boolean"})))
+    masks = np.full((2, 10), -1, np.int32)
+    assert constraints.fill([7, 8], [[], []], masks) == ["", ""]
+
+    def allowed(row: int) -> set[int]:
+        bits = (masks[row][:, None].astype(np.int64) >> np.arange(32)) & 1
+        return set(np.flatnonzero(bits.reshape(-1)).tolist())
+
+    pieces = tokenizer.core.token_bytes()
+    for i in allowed(0):
+        assert b"to be".startswith(pieces[i]) or "日本.*".encode().startswith(pieces[i])
+    assert {pieces[i] for i in allowed(1)} >= {b"t", b"f"}
+    assert constraints.fill([7], [tokenizer.encode("to be")], masks) == [""]
+    assert allowed(0) == {2}
+    [said] = constraints.fill([8], [tokenizer.encode("x")], masks)
+    assert said
+    constraints.drop(8)
+    [said] = constraints.fill([8], [[]], masks)
+    assert "cannot be followed" in said
+
+
+def test_a_tokenizer_without_an_end_writes_no_structure(tokenizer: omnima.Tokenizer) -> None:
+    with pytest.raises(ConfigError, match="no end token"):
+        Grammars(tokenizer, 320, [])

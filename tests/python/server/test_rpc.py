@@ -1,0 +1,240 @@
+"""gRPC, with a client that is generated from the protocol, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import omnima
+from omnima.server import new_key
+from omnima.server.engine import LocalEngine
+from omnima.server.jobs import EngineOptions
+from omnima.server.keys import ApiKeys
+from omnima.server.limits import Limits
+from omnima.server.prepare import stop_ids_of
+from omnima.server.rpc import PROTOCOL, ROOT, _Calls, compiled, start_rpc
+from omnima.server.running import assembled
+
+CLIENT = """
+import json, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+import protocol_pb2 as messages, protocol_pb2_grpc as services
+
+channel = grpc.insecure_channel("127.0.0.1:" + sys.argv[2])
+stub = services.OmnimaStub(channel)
+key = [("authorization", "Bearer " + sys.argv[3])]
+found = {}
+
+def code(call):
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+    return "OK", ""
+
+info = stub.ModelInfo(messages.ModelInfoRequest(), metadata=key)
+found["info"] = [info.model, list(info.adapters), info.context, info.vocab_size]
+asked = dict(prompt="To be", temperature=0, max_new_tokens=12)
+replies = list(stub.Generate(messages.GenerateRequest(**asked), metadata=key))
+found["text"] = "".join(each.text for each in replies)
+found["end"] = [replies[-1].finish_reason, replies[-1].new_tokens, replies[-1].prompt_tokens]
+stop = found["text"][3]
+cut = stub.Generate(messages.GenerateRequest(**asked, stop=[stop]), metadata=key)
+found["cut"] = "".join(each.text for each in cut)
+bard = stub.Generate(messages.GenerateRequest(**asked, model="bard"), metadata=key)
+found["bard"] = "".join(each.text for each in bard)
+embedded = stub.Embed(messages.EmbedRequest(input=["To be", "or"]), metadata=key)
+found["embedding"] = list(embedded.embeddings[0].values)
+health = health_pb2_grpc.HealthStub(channel)
+question = health_pb2.HealthCheckRequest(service="omnima.v1.Omnima")
+found["health"] = health.Check(question, metadata=key).status
+found["watch"] = next(iter(health.Watch(question, metadata=key))).status
+found["codes"] = {
+    "no key": code(lambda: stub.ModelInfo(messages.ModelInfoRequest())),
+    "no key, stream": code(lambda: list(stub.Generate(messages.GenerateRequest(prompt="a")))),
+    "no key, health": code(lambda: health.Check(question)),
+    "no key, abort": code(lambda: stub.Abort(messages.AbortRequest(request_id="a"))),
+    "no key, embed": code(lambda: stub.Embed(messages.EmbedRequest(input=["a"]))),
+    "no model": code(
+        lambda: list(stub.Generate(messages.GenerateRequest(prompt="a", model="x"), metadata=key))
+    ),
+    "bad": code(
+        lambda: list(
+            stub.Generate(messages.GenerateRequest(prompt="a", max_new_tokens=-1), metadata=key)
+        )
+    ),
+    "no input": code(lambda: stub.Embed(messages.EmbedRequest(), metadata=key)),
+    "large": code(lambda: stub.Embed(messages.EmbedRequest(input=["a" * 99000]), metadata=key)),
+}
+found["aborted"] = "OK"
+for attempt in range(20):  # a small model may have written all before it is stopped
+    long = messages.GenerateRequest(prompt="a", max_new_tokens=500, request_id="mine")
+    call = stub.Generate(long, metadata=key)
+    next(iter(call))
+    hit = stub.Abort(messages.AbortRequest(request_id="mine"), metadata=key).found
+    found["aborted"] = code(lambda: list(call))[0]
+    if hit and found["aborted"] != "OK":
+        break
+long_id = "x" * 200
+for attempt in range(20):
+    call = stub.Generate(
+        messages.GenerateRequest(prompt="a", max_new_tokens=500, request_id=long_id), metadata=key
+    )
+    next(iter(call))
+    found["long id"] = stub.Abort(messages.AbortRequest(request_id=long_id), metadata=key).found
+    call.cancel()
+    if found["long id"]:
+        break
+request = messages.GenerateRequest(prompt="a", max_new_tokens=400, request_id="twin")
+for attempt in range(20):  # the first may be done before the second is heard
+    twins = [stub.Generate(request, metadata=key) for _ in range(2)]
+    found["twins"] = sorted(code(lambda: list(each))[0] for each in twins)
+    if len(set(found["twins"])) == 2:
+        break
+request = messages.GenerateRequest(prompt="a", max_new_tokens=450)
+for attempt in range(20):
+    many = [stub.Generate(request, metadata=key) for _ in range(20)]
+    found["many"] = [code(lambda: list(each))[0] for each in many]
+    if len(set(found["many"])) == 2:
+        break
+found["no call"] = stub.Abort(messages.AbortRequest(request_id="other"), metadata=key).found
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    file = tmp_path_factory.mktemp("rpc") / "keys"
+    return file, new_key(file, "anna")
+
+
+@pytest.fixture(scope="module")
+def port(model: omnima.Model, key: tuple[Path, str]) -> Iterator[int]:
+    """Where a gRPC server listens, on a thread of its own."""
+    started: list[int] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        assert model.tokenizer is not None
+        engine = LocalEngine(model, EngineOptions(), stop_ids_of(model.tokenizer))
+        limits = Limits(body_bytes=50_000, connections=8)
+        keys = ApiKeys.read(key[0])
+        _, state = assembled(engine, model.tokenizer, "tiny", limits, keys)
+        await state.service.begin()
+        server, taken = await start_rpc(state, "127.0.0.1", 0, engine.vocab_size)
+        started.append(taken)
+        ready.set()
+        await asyncio.to_thread(stop.wait)
+        await server.stop(1)
+        await state.service.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield started[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def found(port: int, key: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the generated client saw."""
+    folder = tmp_path_factory.mktemp("client")
+    made = ROOT / Path(PROTOCOL).parent
+    words = [f"-I{made}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    compiler = [sys.executable, "-m", "grpc_tools.protoc", *words, Path(PROTOCOL).name]
+    subprocess.run(compiler, check=True)
+    client = [sys.executable, "-c", CLIENT, str(folder), str(port), key[1]]
+    quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}
+    done = subprocess.run(client, capture_output=True, text=True, timeout=60, env=quiet)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_texts_are_those_of_the_engine(found: Any, model: omnima.Model) -> None:
+    options = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 12}
+    from .test_openai import written
+
+    alone = written(model, "To be", **options)
+    assert found["text"] == alone.text and found["end"] == ["length", 12, alone.prompt_tokens]
+    assert found["bard"] == written(model, "To be", "bard", **options).text
+    assert found["cut"] == alone.text[: alone.text.index(alone.text[3])]
+
+
+def test_what_is_served(found: Any, model: omnima.Model) -> None:
+    assert found["info"] == ["tiny", ["bard"], 512, 300]
+    assert found["health"] == found["watch"] == 1
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode("To be", add_bos=True)
+    assert found["embedding"] == pytest.approx(model.engine.embedding(ids).tolist(), rel=1e-5)
+
+
+def test_every_call_wants_a_key(found: Any) -> None:
+    codes = {name: each for name, each in found["codes"].items() if name.startswith("no key")}
+    assert len(codes) == 5 and {each[0] for each in codes.values()} == {"UNAUTHENTICATED"}
+
+
+def test_errors_have_their_codes(found: Any) -> None:
+    assert found["codes"]["no model"][0] == "NOT_FOUND"
+    assert found["codes"]["bad"][0] == "INVALID_ARGUMENT"
+    assert "max_new_tokens" in found["codes"]["bad"][1]
+    assert found["codes"]["no input"][0] == "INVALID_ARGUMENT"
+    assert found["codes"]["large"][0] == "RESOURCE_EXHAUSTED"
+
+
+def test_a_call_is_aborted_by_its_id(found: Any) -> None:
+    assert found["aborted"] == "CANCELLED" and found["no call"] is False
+    assert found["long id"] is True
+
+
+def test_an_id_belongs_to_one_call_at_a_time(found: Any) -> None:
+    assert found["twins"] == ["INVALID_ARGUMENT", "OK"]
+
+
+def test_an_id_is_taken_before_its_text_begins(model: omnima.Model) -> None:
+    """While the first call is prepared, a second one of its id is refused, and takes nothing."""
+    refused: list[str] = []
+
+    class Call:
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        async def abort(self, code: Any, said: str) -> None:
+            refused.append(said)
+
+    async def main() -> None:
+        assert model.tokenizer is not None
+        messages, _ = await asyncio.to_thread(compiled)
+        engine = LocalEngine(model, EngineOptions(), stop_ids_of(model.tokenizer))
+        _, state = assembled(engine, model.tokenizer, "tiny", Limits(), None)
+        await state.service.begin()
+        calls = _Calls(state, messages, engine.vocab_size)
+
+        async def ask() -> int:
+            asked = messages.GenerateRequest(prompt="a", max_new_tokens=3, request_id="twin")
+            return len([each async for each in calls.Generate(asked, Call())])
+
+        told = await asyncio.gather(ask(), ask())
+        assert not calls._runs
+        await state.service.close()
+        assert told[0] > 0 and told[1] == 0
+
+    asyncio.run(main())
+    assert len(refused) == 1 and "request_id" in refused[0]
+
+
+def test_so_many_calls_run_at_once(found: Any) -> None:
+    assert set(found["many"]) == {"OK", "RESOURCE_EXHAUSTED"} and found["many"].count("OK") < 20
