@@ -257,6 +257,11 @@ class Adaptable(ABC):
         return dict(self._adapters)
 
     @property
+    def adapters_in_use(self) -> dict[str, float]:
+        """How often each adapter counts that is in use, by name."""
+        return dict(self._carrier.adapters_in_use) if self._adapters else {}
+
+    @property
     def virtual_tokens(self) -> int:
         """How many tokens of the context the adapter in use takes in front of every text."""
         if not self._adapters:

@@ -14,6 +14,7 @@ from omnima._adapting import Adaptable
 from omnima._collector import paused
 from omnima._device import check_device
 from omnima._growth import grown, rows_of
+from omnima._looking import Visible
 from omnima._sharing import Shared
 from omnima.config import ModelConfig, model_preset
 from omnima.errors import ConfigError, DataError, OmnimaError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _HELD = ("nf4", "int8", "int4", "bf16", "stored")
 
 
-class Model(Adaptable, Shared):
+class Model(Adaptable, Shared, Visible):
     """A decoder-only language model.
 
     Parameters

@@ -60,14 +60,16 @@ PYTHON = {
     "_growth": BASE | {"config"},
     "quantization": BASE | {"config", "tokenizers", "data", "hub", "model"},
     "_sharing": BASE | {"config", "tokenizers", "hub"},
+    "notebook": BASE | {"tokenizers", "generation"},
+    "_looking": {"notebook"},
     "model": BASE
-    | {"config", "_growth", "_sharing", "_adapting", "tokenizers", "hub", "generation"}
+    | {"_looking", "config", "_growth", "_sharing", "_adapting", "tokenizers", "hub", "generation"}
     | {"quantization"},
     "exporting": BASE | {"config", "tokenizers", "hub", "model", "generation", "evaluation"},
     "evaluation": BASE | {"config", "tokenizers", "data", "model"},
     "training": BASE
     | {"config", "tokenizers", "data", "hub", "model", "generation", "evaluation"}
-    | {"_growth", "adapters", "planning", "profiling", "quantization"},
+    | {"_growth", "adapters", "notebook", "planning", "profiling", "quantization"},
     "doctor": BASE | {"config", "planning"},
     "benchmarking": BASE
     | {"adapters"}
@@ -75,6 +77,7 @@ PYTHON = {
     "profiling": BASE | {"benchmarking", "config", "model", "generation"},
     "planning": BASE | {"config", "adapters", "benchmarking", "profiling"},
 }
+PYTHON["server"] = BASE | {"tokenizers", "hub", "model", "generation", "evaluation"}
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING
 PYTHON["__main__"] = {"cli"}
@@ -83,6 +86,7 @@ PYTHON[""] = EVERYTHING
 LAZY = {
     "transformers",
     "matplotlib",
+    "IPython",
     "tokenizers",
     "safetensors",
     "sphinx",

@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnima.errors import CheckpointError, OmnimaError
+from omnima.errors import CheckpointError
 from omnima.training.records import read_records
 from omnima.training.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 SUMMARY_KEYS = (
     "steps",
@@ -71,57 +72,28 @@ class Run:
         return cls(Path(path), history, summary)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the loss over the steps, with the entropy floor; save it when a path is given."""
+        """Draw the loss over the steps, with the entropy floor, the learning rate and the speed;
+        save it when a path is given.
+
+        Raises
+        ------
+        OmnimaError
+            matplotlib is not installed; the message holds the command that installs it.
+        """
+        from omnima.notebook.curves import plot_history
+
         return plot_history(self.history, self.summary.get("entropy_floor"), path)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the numbers of the history as arrays of one length: ``step`` int64, the others
+        float64 with NaN where a record lacks them.
 
-def plot_history(
-    history: list[dict[str, Any]], floor: float | None, path: str | Path | None = None
-) -> Figure:
-    """Draw training and held-out loss over the steps, and the floor that no model can beat.
+        >>> Run(Path("run"), [{"step": 1, "loss": 2.5}], {}).arrays()
+        {'step': array([1]), 'loss': array([2.5])}
+        """
+        from omnima.notebook.curves import history_arrays
 
-    Raises
-    ------
-    OmnimaError
-        matplotlib is not installed; the message holds the command that installs it.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OmnimaError(
-            'Drawing needs matplotlib: pip install "omnima[plot]" (or pip install matplotlib).'
-        ) from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    steps = [each["step"] for each in history if "loss" in each]
-    losses = [each["loss"] for each in history if "loss" in each]
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(steps, smooth(losses), color="tab:blue", label="training loss")
-    held_out = [(e["step"], e["val_loss"]) for e in history if e.get("val_loss") is not None]
-    if held_out:
-        axes.plot(*zip(*held_out, strict=True), "o-", color="tab:orange", label="held-out loss")
-    if floor is not None:
-        axes.axhline(floor, color="black", linestyle="--", label=f"entropy floor {floor:.3f}")
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    if path is not None:
-        figure.savefig(str(path), dpi=120)
-    return figure
-
-
-def smooth(values: list[float], weight: float = 0.95) -> list[float]:
-    """Return the running mean with exponentially fading weights, unbiased at the start.
-
-    >>> smooth([1.0, 1.0])
-    [1.0, 1.0]
-    """
-    smoothed = []
-    mean = 0.0
-    for count, value in enumerate(values, start=1):
-        mean = weight * mean + (1 - weight) * value
-        smoothed.append(round(mean / (1 - weight**count), 12))
-    return smoothed
+        return history_arrays(self.history)
 
 
 def perplexity(loss: float) -> float:

@@ -168,3 +168,10 @@ def test_it_describes_itself(trained: dict[str, Tokenizer]) -> None:
     assert repr(trained["bpe"]) == "Tokenizer(kind='bpe', vocab_size=640)"
     assert len(trained["bpe"]) == len(trained["bpe"].core) == 640
     assert [trained[kind].kind for kind in trained] == ["bpe", "unigram", "char", "byte"]
+
+
+def test_bytes_of_tokens_join_to_the_text(complete: Tokenizer) -> None:
+    text = "to be é 日本 🙂\n\x00"
+    known = complete.core.token_bytes()
+    assert b"".join(known[i] for i in complete.encode(text)) == text.encode()
+    assert len(known) == complete.vocab_size and known[complete.eos_id or 0] == b"</s>"

@@ -16,7 +16,6 @@ from omnima.training.display import Display
 from omnima.training.launch import train
 from omnima.training.nonfinite import explain, save_batches
 from omnima.training.recipe import Recipe
-from omnima.training.run import plot_history
 from omnima.training.schema import check_bounds, fields_of, read_value
 from omnima.training.stepper import _part
 from omnima.training.trainer import out_of
@@ -72,9 +71,6 @@ def test_a_run_is_drawn_or_says_why_not(tmp_path: Path, monkeypatch: pytest.Monk
         run = train(recipe(tmp_path / "run"), display=Display(stream))
     assert "No loss curve" in said.read_text() and not (tmp_path / "run" / "loss.png").exists()
     assert run.summary["steps"] == 4
-    monkeypatch.undo()
-    figure = plot_history([{"step": 1, "loss": 2.0}], None)
-    assert len(figure.axes[0].get_lines()) == 2  # no held-out loss, no floor
 
 
 def test_a_trainer_prepares_its_own_text_and_names_its_own_place(

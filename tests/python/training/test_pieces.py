@@ -7,16 +7,15 @@ from __future__ import annotations
 import io
 import os
 import signal
-import sys
 import time
 
 import pytest
 
 from omnima.data import PrepareProgress
-from omnima.errors import CheckpointError, ConfigError, OmnimaError
+from omnima.errors import CheckpointError, ConfigError
 from omnima.training.display import Display, describe, format_bytes, format_seconds
 from omnima.training.records import Records, read_records
-from omnima.training.run import Run, perplexity, plot_history, smooth
+from omnima.training.run import Run, perplexity
 from omnima.training.rundir import RunDirectory
 from omnima.training.signals import Interrupts
 
@@ -141,7 +140,6 @@ def test_words_for_numbers():
     assert [format_seconds(s) for s in (None, 5, 3600)] == ["?", "0:05", "1:00:00"]
     assert describe({"step": 1, "loss": 1.0, "memory": 1e6}) == "step 1  loss 1.0000  1 MB"
     assert perplexity(0.0) == 1.0 and perplexity(1e4) == float("inf")
-    assert smooth([2.0, 2.0, 2.0]) == [2.0, 2.0, 2.0]
 
 
 def test_the_first_signal_asks_and_the_second_ends():
@@ -153,21 +151,6 @@ def test_the_first_signal_asks_and_the_second_ends():
             os.kill(os.getpid(), signal.SIGINT)
             signal.getsignal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_the_loss_curve_is_a_picture(tmp_path):
-    history = [{"step": n, "loss": 3.0 / n, "val_loss": 3.0 if n == 4 else None} for n in (1, 2, 4)]
-    path = tmp_path / "löss.png"
-    figure = plot_history(history, 0.5, path)
-    assert path.read_bytes()[:4] == b"\x89PNG"
-    labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert labels == ["training loss", "held-out loss", "entropy floor 0.500"]
-
-
-def test_without_matplotlib_the_command_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(OmnimaError, match="pip install"):
-        plot_history([], None)
 
 
 def test_an_unfinished_run_cannot_be_loaded(tmp_path):

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from omnima.data.conversations.dataset import ConversationData
 from omnima.data.conversations.encoding import Encoder, Sample
 from omnima.data.conversations.reading import read_examples
 from omnima.errors import ConfigError
 from omnima.tokenizers.chat_default import ensure_template
-from omnima.tokenizers.chat_mask import token_bytes
+from omnima.tokenizers.shown import token_texts, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -24,7 +27,11 @@ _STYLE = (
     "display:inline-block;white-space:pre;font-family:monospace;border-radius:3px;margin:1px;"
     "padding:0 2px;"
 )
-_COLOURS = {True: "background:#bfe8c5;color:#0b3d14;", False: "background:#ececec;color:#777;"}
+# Told apart without colour, too: what is learned is bold and underlined.
+_LOOKS = {
+    True: "background:#bfe8c5;color:#0b3d14;font-weight:bold;border-bottom:2px solid #0b3d14;",
+    False: "background:#ececec;color:#595959;",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,16 @@ class SupervisionView:
     places: tuple[str, ...]
     index: int
     count: int
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The tokens' ids, int64 ``[tokens]``."""
+        return np.array([each.id for each in self.tokens], np.int64)
+
+    @property
+    def supervised(self) -> NDArray[np.bool_]:
+        """Which of the tokens are learned, bool ``[tokens]``."""
+        return np.array([each.supervised for each in self.tokens], np.bool_)
 
     @property
     def supervised_tokens(self) -> int:
@@ -84,7 +101,7 @@ class SupervisionView:
                 yield Rule(Text(f"segment {number}: {self.places[number]}"), align="left")
             line = Text()
             for each in tokens:
-                line.append(_visible(each.text), _LEARNED if each.supervised else _READ)
+                line.append(visible(each.text), _LEARNED if each.supervised else _READ)
             yield line
 
     def _repr_html_(self) -> str:
@@ -94,8 +111,8 @@ class SupervisionView:
             spans = "".join(map(_span, tokens))
             parts.append(f'<div style="{border}padding:4px 0;line-height:1.7">{spans}</div>')
         parts.append(
-            f'<div><span style="{_STYLE}{_COLOURS[True]}">learned</span> '
-            f'<span style="{_STYLE}{_COLOURS[False]}">only read</span></div>'
+            f'<div><span style="{_STYLE}{_LOOKS[True]}">learned</span> '
+            f'<span style="{_STYLE}{_LOOKS[False]}">only read</span></div>'
         )
         return "".join(parts)
 
@@ -103,15 +120,8 @@ class SupervisionView:
 def _span(token: Token) -> str:
     said = "learned" if token.supervised else "only read"
     title = html.escape(f"id {token.id}, {said}, segment {token.segment}", quote=True)
-    text = html.escape(_visible(token.text), quote=True).replace("\n", "<br>")
-    return f'<span title="{title}" style="{_STYLE}{_COLOURS[token.supervised]}">{text}</span>'
-
-
-def _visible(text: str) -> str:
-    """The text with control characters written out; line ends stay, marked."""
-    return "".join(
-        "\u23ce\n" if c == "\n" else c if c.isprintable() else ascii(c)[1:-1] for c in text
-    )
+    text = html.escape(visible(token.text), quote=True).replace("\n", "<br>")
+    return f'<span title="{title}" style="{_STYLE}{_LOOKS[token.supervised]}">{text}</span>'
 
 
 def inspect(
@@ -184,13 +194,10 @@ def _of_sample(data: Any, encoder: Encoder, index: int) -> SupervisionView:
 
 def _view(tokenizer: Tokenizer, samples: list[Sample], index: int, count: int) -> SupervisionView:
     tokens = tuple(
-        Token(
-            id,
-            token_bytes(tokenizer.description, id).decode("utf-8", "backslashreplace"),
-            bool(mark) and place > 0,
-            number,
-        )
+        Token(id, text, bool(mark) and place > 0, number)
         for number, sample in enumerate(samples)
-        for place, (id, mark) in enumerate(zip(sample.ids, sample.supervised))
+        for place, (id, text, mark) in enumerate(
+            zip(sample.ids, token_texts(tokenizer, sample.ids), sample.supervised)
+        )
     )
     return SupervisionView(tokens, tuple(each.place for each in samples), index, count)
