@@ -944,9 +944,9 @@ class Engine:
         """
         The mean over the tokens of the last hidden states behind the last norm, [hidden].
         """
-    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None, prompt_cache: typing.Any = None) -> list[tuple[list[int], str, int, int, int]]:
+    def generate(self, prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], on_token: typing.Any = None, known_ids: typing.SupportsInt | typing.SupportsIndex = 0, draft: typing.Any = None, adapters: collections.abc.Sequence[AdaptedModel | None] | None = None, prompt_cache: typing.Any = None, logit_bias: collections.abc.Mapping[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = {}) -> list[tuple[list[int], str, int, int, int]]:
         """
-        Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that the prompt cache knew) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone.
+        Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that the prompt cache knew) a prompt. on_token(sequence, id) is called for every token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: any. adapters: one choice a prompt, None for the base alone. logit_bias: what is added to the logits of ids.
         """
     def logits(self, ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], stepwise: bool = False, bf16_prompts: bool = False, cache_precision: str = 'fp32') -> torch.Tensor:
         """
@@ -985,9 +985,9 @@ class Scheduler:
         """
         What runs, waits and was done.
         """
-    def submit(self, prompt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seed: typing.SupportsInt | typing.SupportsIndex = 0, stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], known_ids: typing.SupportsInt | typing.SupportsIndex = 0, adapters: AdaptedModel | None = None, top_logprobs: typing.SupportsInt | typing.SupportsIndex = -1, constrained: bool = False, client: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+    def submit(self, prompt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], seed: typing.SupportsInt | typing.SupportsIndex = 0, stop_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], known_ids: typing.SupportsInt | typing.SupportsIndex = 0, adapters: AdaptedModel | None = None, top_logprobs: typing.SupportsInt | typing.SupportsIndex = -1, constrained: bool = False, client: typing.SupportsInt | typing.SupportsIndex = 0, logit_bias: collections.abc.Mapping[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = {}) -> int:
         """
-        Returns the request's number. top_logprobs: the log-probability of each new token and of so many likeliest ones; -1: none. client: whose it is; clients take turns, by tokens. ConfigError: it can never be answered; QueueFullError: too many wait.
+        Returns the request's number. top_logprobs: the log-probability of each new token and of so many likeliest ones; -1: none. client: whose it is; clients take turns, by tokens. logit_bias: what is added to the logits of ids. ConfigError: it can never be answered; QueueFullError: too many wait.
         """
 def adapter_kinds() -> list[str]:
     """
@@ -1053,9 +1053,9 @@ def page_out(tensor: torch.Tensor) -> None:
     """
     Says that a tensor of a file has been used: its memory may go, its values stay.
     """
-def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], seen: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str]) -> list[float]:
+def process_logits(logits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], seen: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], options: collections.abc.Mapping[str, bool | typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str], written: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], logit_bias: collections.abc.Mapping[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = {}) -> list[float]:
     """
-    The logits after repetition penalty, temperature, top-k, top-p and min-p.
+    The logits after biases, penalties, temperature, top-k, top-p and min-p. Of the ids seen in a text, those that were written follow the others.
     """
 def quantize_matrix(method: str, format: str, weight: torch.Tensor, moments: torch.Tensor | None = None) -> torch.Tensor:
     """

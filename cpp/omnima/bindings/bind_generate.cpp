@@ -19,6 +19,7 @@ using generate::Engine;
 using generate::GenerateOptions;
 using generate::Ids;
 using Values = std::map<std::string, core::FieldValue>;
+using Biases = std::map<std::int64_t, double>;
 
 // Looks for Ctrl-C, seldom enough that taking the interpreter lock costs nothing.
 class SignalWatch {
@@ -55,9 +56,10 @@ using Result = std::tuple<Ids, std::string, std::int64_t, std::int64_t, std::int
 std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, const Values& values,
                         std::vector<std::uint64_t> seeds, Ids stop_ids, const py::object& on_token,
                         std::int64_t known_ids, const py::object& draft,
-                        const std::optional<std::vector<Chosen>>& adapters,
-                        const py::object& cache) {
+                        const std::optional<std::vector<Chosen>>& adapters, const py::object& cache,
+                        Biases logit_bias) {
   GenerateOptions options = GenerateOptions::from_values(values);
+  options.logit_bias = std::move(logit_bias);
   options.stop_ids = std::move(stop_ids);
   options.seeds = std::move(seeds);
   options.known_ids = known_ids;
@@ -90,15 +92,24 @@ std::vector<Result> run(const Engine& engine, const std::vector<Ids>& prompts, c
   return results;
 }
 
-std::vector<float> process_logits(std::vector<float> logits, const Ids& seen,
-                                  const Values& values) {
-  const GenerateOptions options = GenerateOptions::from_values(values);
+std::vector<float> process_logits(std::vector<float> logits, const Ids& seen, const Values& values,
+                                  const Ids& written, Biases logit_bias) {
+  GenerateOptions options = GenerateOptions::from_values(values);
+  options.logit_bias = std::move(logit_bias);
   const auto vocab = static_cast<std::int64_t>(logits.size());
   generate::Sampler sampler(options, 0, vocab);
-  for (const std::int64_t id : seen) {
+  const auto check = [&](std::int64_t id) {
     core::require<core::ConfigError>(id >= 0 && id < vocab, "Token id ", id, " is not among the ",
                                      vocab, " logits.");
+  };
+  for (const auto& [id, bias] : options.logit_bias) check(id);
+  for (const std::int64_t id : seen) {
+    check(id);
     sampler.saw(id);
+  }
+  for (const std::int64_t id : written) {
+    check(id);
+    sampler.wrote(id);
   }
   sampler.process(logits);
   return logits;
@@ -155,12 +166,14 @@ void bind_generate(py::module_& module) {
           "generate", &run, py::arg("prompts"), py::arg("options"), py::arg("seeds"),
           py::arg("stop_ids") = Ids{}, py::arg("on_token") = py::none(), py::arg("known_ids") = 0,
           py::arg("draft") = py::none(), py::arg("adapters") = py::none(),
-          py::arg("prompt_cache") = py::none(),
+          py::arg("prompt_cache") = py::none(), py::arg("logit_bias") = Biases{},
           "Returns (new ids, finish reason, tokens proposed, of these accepted, prompt tokens that "
           "the prompt cache knew) a prompt. "
           "on_token(sequence, id) is called for every "
           "token; when it returns False, its sequence ends. Only ids below known_ids are drawn; 0: "
-          "any. adapters: one choice a prompt, None for the base alone.")
+          "any. adapters: one choice a prompt, None for the base alone. logit_bias: what is added "
+          "to "
+          "the logits of ids.")
       .def(
           "use", [](Engine& self, const Chosen& adapters) { self.use(adapters.value_or(nullptr)); },
           py::arg("adapters"), "These stand beside the weights now where a text names none.")
@@ -179,8 +192,9 @@ void bind_generate(py::module_& module) {
            "Logits after every token, [time, vocab]: by one prefill, or token by token. "
            "bf16_prompts: as with prompt_precision \"bf16\". cache_precision: as the option.");
   module.def("process_logits", &process_logits, py::arg("logits"), py::arg("seen"),
-             py::arg("options"),
-             "The logits after repetition penalty, temperature, top-k, top-p and min-p.");
+             py::arg("options"), py::arg("written") = Ids{}, py::arg("logit_bias") = Biases{},
+             "The logits after biases, penalties, temperature, top-k, top-p and min-p. Of the ids "
+             "seen in a text, those that were written follow the others.");
   module.def("generate_option_fields", &describe_options,
              "Name, default, meaning and bounds of every generation option.");
   module.def(

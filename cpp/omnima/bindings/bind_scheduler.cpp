@@ -105,13 +105,15 @@ Holder make(const generate::Engine& engine, std::int64_t max_sequences, std::int
 std::uint64_t submit(Scheduler& scheduler, Ids prompt, const Values& values, std::uint64_t seed,
                      Ids stop_ids, std::int64_t known_ids,
                      const std::optional<generate::Adapters>& adapters, std::int64_t top_logprobs,
-                     bool constrained, std::uint64_t client) {
+                     bool constrained, std::uint64_t client,
+                     std::map<std::int64_t, double> logit_bias) {
   generate::Request request;
   request.prompt = std::move(prompt);
   request.options = generate::GenerateOptions::from_values(values);
   request.options.seeds = {seed};
   request.options.stop_ids = std::move(stop_ids);
   request.options.known_ids = known_ids;
+  request.options.logit_bias = std::move(logit_bias);
   request.adapters = adapters.value_or(nullptr);
   request.top_logprobs = top_logprobs;
   request.constrained = constrained;
@@ -182,9 +184,10 @@ void bind_scheduler(py::module_& module) {
       .def("submit", &submit, py::arg("prompt"), py::arg("options"), py::arg("seed") = 0,
            py::arg("stop_ids") = Ids{}, py::arg("known_ids") = 0, py::arg("adapters") = py::none(),
            py::arg("top_logprobs") = -1, py::arg("constrained") = false, py::arg("client") = 0,
+           py::arg("logit_bias") = std::map<std::int64_t, double>{},
            "Returns the request's number. top_logprobs: the log-probability of each new token and "
            "of so many likeliest ones; -1: none. client: whose it is; clients take turns, by "
-           "tokens. "
+           "tokens. logit_bias: what is added to the logits of ids. "
            "ConfigError: it can never be answered; "
            "QueueFullError: too many wait.")
       .def("cancel", &Scheduler::cancel, py::arg("request"),

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <bit>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <variant>
@@ -18,6 +19,9 @@ namespace {
 
 using core::ConfigError;
 using core::require;
+
+// More than any two logits of a model lie apart: it decides alone.
+constexpr double kMostBias = 1000;
 
 // Weights that the CPU computes with.
 class CpuModel final : public RunnableModel {
@@ -181,6 +185,12 @@ void Engine::check(const GenerateOptions& options) const {
   for (const std::int64_t id : options.stop_ids) {
     require<ConfigError>(id >= 0 && id < config_.vocab_size, "stop_ids has ", id,
                          ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");
+  }
+  for (const auto& [id, bias] : options.logit_bias) {
+    require<ConfigError>(id >= 0 && id < config_.vocab_size, "logit_bias has ", id,
+                         ", but the vocabulary's ids go from 0 to ", config_.vocab_size - 1, ".");
+    require<ConfigError>(std::abs(bias) <= kMostBias, "logit_bias of token ", id, " is ", bias,
+                         "; it goes from ", -kMostBias, " to ", kMostBias, ".");
   }
 }
 

@@ -25,6 +25,12 @@ void each_member(GenerateOptions& o, Visit visit) {
   visit(Field{"repetition_penalty", o.repetition_penalty,
               "makes tokens that were seen less likely; 1: off", 1e-3, 1000},
         o.repetition_penalty);
+  visit(Field{"frequency_penalty", o.frequency_penalty,
+              "taken from a token's logit for each time that it was written; 0: off", -100, 100},
+        o.frequency_penalty);
+  visit(Field{"presence_penalty", o.presence_penalty,
+              "taken from the logits of tokens that were written; 0: off", -100, 100},
+        o.presence_penalty);
   visit(Field{"speculative_tokens", o.speculative_tokens,
               "most tokens to guess ahead, which changes no text; 0: none", 0, 64},
         o.speculative_tokens);

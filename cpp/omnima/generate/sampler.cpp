@@ -47,23 +47,44 @@ double uniform(std::uint64_t seed, std::uint64_t step) {
 
 Sampler::Sampler(const GenerateOptions& options, std::uint64_t seed, std::int64_t vocab_size)
     : options_(options), seed_(seed) {
-  if (options.repetition_penalty != 1.0) seen_.resize(static_cast<std::size_t>(vocab_size));
+  const auto vocab = static_cast<std::size_t>(vocab_size);
+  if (options.repetition_penalty != 1.0) seen_.resize(vocab);
+  if (options.frequency_penalty != 0 || options.presence_penalty != 0) times_.resize(vocab);
 }
 
 void Sampler::saw(std::int64_t id) {
   if (!seen_.empty()) seen_[static_cast<std::size_t>(id)] = true;
 }
 
+void Sampler::wrote(std::int64_t id) {
+  saw(id);
+  if (!times_.empty()) ++times_[static_cast<std::size_t>(id)];
+}
+
 void Sampler::follow(const Sampler& other) {
   step_ = other.step_;
   seen_ = other.seen_;
+  times_ = other.times_;
 }
 
-void Sampler::process(std::span<float> logits) {
+void Sampler::penalize(std::span<float> logits) const {
+  for (const auto& [id, bias] : options_.logit_bias) {
+    // Ids that the model has to spare are not among the logits.
+    if (id < std::ssize(logits)) logits[static_cast<std::size_t>(id)] += static_cast<float>(bias);
+  }
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   for (std::size_t id = 0; id < std::min(seen_.size(), logits.size()); ++id) {
     if (seen_[id]) logits[id] = logits[id] < 0 ? logits[id] * penalty : logits[id] / penalty;
   }
+  const auto frequency = static_cast<float>(options_.frequency_penalty);
+  const auto presence = static_cast<float>(options_.presence_penalty);
+  for (std::size_t id = 0; id < std::min(times_.size(), logits.size()); ++id) {
+    if (times_[id] > 0) logits[id] -= frequency * times_[id] + presence;
+  }
+}
+
+void Sampler::process(std::span<float> logits) {
+  penalize(logits);
   if (options_.temperature == 0) return;
   if (options_.temperature != 1) {
     const auto temperature = static_cast<float>(options_.temperature);
@@ -87,7 +108,7 @@ std::int64_t Sampler::next(std::span<float> logits, std::span<const std::int32_t
           ? std::find(logits.begin(), logits.end(), largest(logits)) - logits.begin()
           : draw(logits);
   ++step_;
-  saw(id);
+  wrote(id);
   return id;
 }
 

@@ -1,5 +1,7 @@
 // Draws one sequence's next token from its logits, in the order and with the meaning of
-// transformers' logits processors: repetition penalty, temperature, top-k, top-p, min-p.
+// transformers' logits processors: repetition penalty, temperature, top-k, top-p, min-p. Before
+// them biases are added; the penalties of frequency and presence follow that of repetition (what
+// these mean is OpenAI's).
 #pragma once
 
 #include <cstdint>
@@ -21,6 +23,8 @@ class Sampler {
 
   // The sequence holds this token: what the repetition penalty looks at.
   void saw(std::int64_t id);
+  // This token is new in it: what the other penalties look at, too.
+  void wrote(std::int64_t id);
   // Goes on from where another sampler of these options is.
   void follow(const Sampler& other);
   // Applies all that the options ask for, in place; dropped tokens become -infinity.
@@ -33,6 +37,7 @@ class Sampler {
  private:
   // Throws NonFiniteError for the first logit that is not finite.
   void refuse(std::span<const float> logits) const;
+  void penalize(std::span<float> logits) const;
   // Fills weights_ with the unnormalised probabilities and returns their sum.
   double weigh(std::span<const float> logits);
   std::int64_t draw(std::span<const float> logits);
@@ -42,7 +47,8 @@ class Sampler {
   const GenerateOptions& options_;
   std::uint64_t seed_;
   std::uint64_t step_ = 0;
-  std::vector<bool> seen_;     // [vocab], empty without a penalty
+  std::vector<bool> seen_;     // [vocab], empty without a penalty of repetition
+  std::vector<float> times_;   // [vocab] written, empty without a penalty of these
   std::vector<float> sorted_;  // scratch of top-k
   std::vector<float> weights_;
   std::vector<std::int32_t> bands_;                   // scratch of top-p

@@ -16,7 +16,9 @@ from omnima.cli.model_options import (
     strict_option,
 )
 from omnima.cli.sampling_options import (
+    frequency_penalty_option,
     min_p_option,
+    presence_penalty_option,
     repetition_penalty_option,
     temperature_option,
     top_k_option,
@@ -49,6 +51,8 @@ def chat(
     top_p: float = top_p_option(),
     min_p: float = min_p_option(),
     repetition_penalty: float = repetition_penalty_option(),
+    frequency_penalty: float = frequency_penalty_option(),
+    presence_penalty: float = presence_penalty_option(),
     seed: int = typer.Option(0, min=0, help="same seed, same answers"),
     activations: str = activations_option(),
     cache_precision: str = cache_option(),
@@ -67,6 +71,8 @@ def chat(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
         "seed": seed,
         "cache_precision": cache_precision,
     }

@@ -15,7 +15,9 @@ from omnima.cli.model_options import (
 )
 from omnima.cli.output import print_json
 from omnima.cli.sampling_options import (
+    frequency_penalty_option,
     min_p_option,
+    presence_penalty_option,
     repetition_penalty_option,
     temperature_option,
     top_k_option,
@@ -37,6 +39,8 @@ def generate(
     top_p: float = top_p_option(),
     min_p: float = min_p_option(),
     repetition_penalty: float = repetition_penalty_option(),
+    frequency_penalty: float = frequency_penalty_option(),
+    presence_penalty: float = presence_penalty_option(),
     stop: list[str] | None = typer.Option(  # noqa: B008 - Typer's way to say it
         None, help="end before this text; may be repeated"
     ),
@@ -73,6 +77,8 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
         "stop": tuple(stop or ()),
         "seed": seed,
         "prompt_precision": prompt_precision,

@@ -30,3 +30,13 @@ def min_p_option() -> Any:
 def repetition_penalty_option() -> Any:
     """What tokens that stand in the text already are made rarer by."""
     return typer.Option(1.0, min=0.01, help="above 1: repeats less")
+
+
+def frequency_penalty_option() -> Any:
+    """What is taken from a token's logit for each time that it was written."""
+    return typer.Option(0.0, help="above 0: a token is rarer for each time that it was written")
+
+
+def presence_penalty_option() -> Any:
+    """What is taken from the logits of tokens that were written."""
+    return typer.Option(0.0, help="above 0: tokens that were written are rarer")

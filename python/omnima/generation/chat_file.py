@@ -17,7 +17,8 @@ _ROLES = ("user", "assistant", "tool")
 # Options that an answer may take from a file; none of them names a file or calls anything.
 _OPTIONS = {
     **dict.fromkeys(("max_new_tokens", "top_k", "seed"), int),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), float),
+    **dict.fromkeys(("temperature", "top_p", "min_p"), float),
+    **dict.fromkeys(("repetition_penalty", "frequency_penalty", "presence_penalty"), float),
 }
 
 

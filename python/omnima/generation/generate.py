@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from omnima import _core
@@ -62,6 +62,9 @@ def generate(
     top_p: float = 0.95,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    logit_bias: Mapping[int, float] | None = None,
     stop: str | Sequence[str] = (),
     seed: int | Sequence[int] | None = 0,
     stream: Callable[..., object] | None = None,
@@ -94,6 +97,10 @@ def generate(
         Divides the logits before the draw; 0 takes the likeliest token always.
     top_k, top_p, min_p, repetition_penalty
         Meaning and order as in transformers; 0, 1, 0 and 1 switch them off.
+    frequency_penalty, presence_penalty
+        Taken from the logits of tokens that were written: for each time, and once. 0: off.
+    logit_bias
+        What is added to the logits of these ids, -1000 to 1000, before anything else.
     stop
         Texts that end a sequence.
     seed
@@ -158,6 +165,8 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
         "speculative_tokens": guesses_of(speculation, speculative_tokens),
         "prompt_precision": prompt_precision,
         "cache_precision": cache_precision,
@@ -175,6 +184,7 @@ def generate(
         draft=draft_of(speculation, tokenizer),
         adapters=adapted_of(model, adapters, len(rows)),
         prompt_cache=None if prompt_cache is None else prompt_cache.core,
+        logit_bias={id: bias for id, bias in (logit_bias or {}).items()},
     )
     if not (words or stream):
         listener.hear_all([ids for ids, *_ in written], clock.seconds)

@@ -107,6 +107,7 @@ class Engine:
                 top_logprobs=job.top_logprobs,
                 constrained=matcher is not None,
                 client=job.client,
+                logit_bias=dict(job.logit_bias),
             )
             if matcher is not None:
                 self._constraints.add(request, matcher)

@@ -32,6 +32,8 @@ class Job:
         -1: no logprobs; else those of the chosen token and of so many of the likeliest.
     grammar
         What the text must be; see :mod:`omnima.server.grammar`.
+    logit_bias
+        (id, what is added to its logit).
     client
         Whose text it is: clients take turns.
     """
@@ -43,6 +45,7 @@ class Job:
     adapter: str | None = None
     top_logprobs: int = -1
     grammar: str | None = None
+    logit_bias: Sequence[tuple[int, float]] = ()
     client: int = 0
 
 

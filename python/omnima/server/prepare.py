@@ -24,6 +24,7 @@ from omnima.tokenizers.chat_default import ensure_template
 _Made = TypeVar("_Made")
 _LEAST_TOP_P = 1e-6
 _COMPLETION_TOKENS = 16  # as OpenAI has it
+_AS_THEY_ARE = ("top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,7 @@ class Preparer:
         if structure is None:
             structure = await _aside(_structure, body.response_format, param="response_format")
         seed = secrets.randbits(62) if body.seed is None else body.seed
+        biases = self._biases(body.logit_bias)
         jobs: list[Job] = []
         for ids in prompts:
             job_options = self._options(body, self._room(ids, shared))
@@ -221,6 +223,7 @@ class Preparer:
                         adapter,
                         shared.top_logprobs,
                         structure,
+                        biases,
                     )
                 )
         request = TextRequest(
@@ -255,11 +258,21 @@ class Preparer:
             # 0 is the likeliest token alone, as with OpenAI.
             "top_p": 1.0 if body.top_p is None else max(float(body.top_p), _LEAST_TOP_P),
         }
-        for name in ("top_k", "min_p", "repetition_penalty"):
+        for name in _AS_THEY_ARE:
             value = getattr(body, name)
             if value is not None:
                 options[name] = value
         return options
+
+    def _biases(self, given: dict[str, Any] | None) -> list[tuple[int, float]]:
+        found = [(int(id), float(bias)) for id, bias in (given or {}).items()]
+        for id, _ in found:
+            if id >= self._vocab_size:
+                raise RequestError(
+                    f"logit_bias holds the id {id}; ids go from 0 to {self._vocab_size - 1}.",
+                    param="logit_bias",
+                )
+        return found
 
     def _stop(self, stop: str | list[str] | None) -> tuple[str, ...]:
         words = (stop,) if isinstance(stop, str) else tuple(stop or ())

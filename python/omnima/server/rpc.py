@@ -47,6 +47,8 @@ _OPTIONS = (
     "top_k",
     "min_p",
     "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
     "seed",
 )
 
@@ -127,6 +129,7 @@ class _Calls:
                 body = {"prompt": request.prompt, "model": request.model}
                 body |= {each: getattr(request, each) for each in _given(request)}
                 body |= {"stop": list(request.stop)} if request.stop else {}
+                body |= {"logit_bias": {str(id): bias for id, bias in request.logit_bias.items()}}
                 asked = schemas.parsed(schemas.GenerateRequest, json.dumps(body).encode())
                 if request.request_id:
                     if (who, request.request_id) in self._runs:

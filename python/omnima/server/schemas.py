@@ -33,6 +33,17 @@ def _plain_values(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _biases(given: dict[str, Any]) -> dict[str, Any]:
+    for name, bias in given.items():
+        if isinstance(bias, bool) or not isinstance(bias, (int, float)):
+            raise ValueError(f"that of {name!r:.80} is no number")
+        if not (name.isascii() and name.isdecimal() and len(name) < 10):
+            raise ValueError(f"{name!r:.80} is no token id: its keys are ids such as \"42\"")
+        if not abs(bias) <= _MOST_BIAS:
+            raise ValueError(f"that of token {name} is {bias:g}; they go from -100 to 100")
+    return given
+
+
 #: A field of OpenAI's that only an empty value may stand in.
 NotHere = Annotated[Any, AfterValidator(_not_here)]
 
@@ -40,9 +51,14 @@ NotHere = Annotated[Any, AfterValidator(_not_here)]
 Ignored = Any
 _SEED = 2**63 - 1
 _MOST_FIELDS = 64  # of an object
+_MOST_BIASES = 1024
+_MOST_BIAS = 100.0
 _Item = TypeVar("_Item")
 #: A list whose first wrong item is the only one told of: a body may hold a million of them.
 List = Annotated[list[_Item], Field(fail_fast=True)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+#: What is added to the logits of tokens, by their ids; checked as the variables are.
+Biases = Annotated[dict[str, Any], Field(max_length=_MOST_BIASES), AfterValidator(_biases)]
 #: What a chat template may be told by name; checked here, where the first wrong value is enough.
 Variables = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_plain_values)]
 
@@ -125,6 +141,9 @@ class Sampling(Strict):
     top_k: int | None = Field(default=None, ge=0, le=1 << 31)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Biases | None = None
     seed: int | None = Field(default=None, ge=-_SEED - 1, le=_SEED)
     stop: str | List[str] | None = None
     n: int | None = Field(default=None, ge=1)
@@ -132,9 +151,6 @@ class Sampling(Strict):
     stream_options: StreamOptions | None = None
     response_format: Format | None = None
     user: Ignored = None
-    frequency_penalty: NotHere = None
-    presence_penalty: NotHere = None
-    logit_bias: NotHere = None
 
 
 class CompletionRequest(Sampling):
@@ -284,6 +300,9 @@ class GenerateRequest(Strict):
     top_k: int | None = Field(default=None, ge=0, le=1 << 31)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Biases | None = None
     seed: int | None = Field(default=None, ge=-_SEED - 1, le=_SEED)
     stop: str | List[str] | None = None
     response_format: Format | None = None

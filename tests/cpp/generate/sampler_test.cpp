@@ -98,6 +98,36 @@ TEST(Sampler, RepetitionPenaltyDividesWhatIsPositiveAndMultipliesWhatIsNegative)
   EXPECT_EQ(sampler.next(logits), 1);
 }
 
+TEST(Sampler, OtherPenaltiesCountWhatWasWrittenNotWhatWasRead) {
+  GenerateOptions options;
+  options.frequency_penalty = 0.5;
+  options.presence_penalty = 0.25;
+  Sampler sampler(options, 0, 3);
+  sampler.saw(1);
+  sampler.wrote(0);
+  sampler.wrote(0);
+  Logits logits{4, 3, -1};
+  sampler.process(logits);
+  EXPECT_EQ(logits, (Logits{2.75f, 3, -1}));
+  logits = {4, 3, -1};
+  EXPECT_EQ(sampler.next(logits), 1);
+  logits = {4, 3.5f, -1};
+  sampler.process(logits);
+  EXPECT_EQ(logits, (Logits{2.75f, 2.75f, -1}));
+  Sampler other(options, 0, 3);
+  other.follow(sampler);
+  logits = {4, 3.5f, -1};
+  other.process(logits);
+  EXPECT_EQ(logits, (Logits{2.75f, 2.75f, -1}));
+}
+
+TEST(Sampler, BiasesComeBeforeThePenaltyOfRepetition) {
+  GenerateOptions options;
+  options.logit_bias = {{0, -3}, {2, 10}, {5, 1}};
+  options.repetition_penalty = 2;
+  EXPECT_EQ(processed(options, {2, 3, -4}, {0, 1}), (Logits{-2, 1.5f, 6}));
+}
+
 TEST(Sampler, TopKKeepsTheLikeliestAndTheirEquals) {
   GenerateOptions options;
   options.temperature = 1;

@@ -257,6 +257,14 @@ def test_tokens_too_few_to_time_are_said(monkeypatch):
         timing.once()
 
 
+def test_a_late_call_is_not_what_is_timed(monkeypatch):
+    timing = Timing(lambda prompts, count: [0] * count, "decode", [[1]], 2)
+    taken = iter([3.0, 2.0, 1.0, 4.0])  # one token, two tokens, and both again
+    monkeypatch.setattr(timing, "_seconds", lambda count: next(taken))
+    assert timing.once() == 1.0
+    assert timing.facts()["first_token_seconds"] == 1.0
+
+
 def test_our_writer_writes_the_models_likeliest_tokens(directory):
     write, told = module_of("decode", "omnima").build(
         {"model": str(directory), "precision": "f32", "threads": 1}

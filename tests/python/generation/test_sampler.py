@@ -78,6 +78,26 @@ def test_something_is_always_left_and_it_holds_the_likeliest(
     assert 1 <= ours.isfinite().sum() <= top_k
 
 
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.4}])
+def test_penalties_of_what_was_written_and_biases(options):
+    """(logit + bias) by the penalty of repetition where seen, - count * frequency - presence."""
+    written, bias = [8, 9, 9, 60], {3: -100.0, 12: 4.5}
+    penalties = {"frequency_penalty": 0.7, "presence_penalty": -0.3}
+    for seed in range(20):
+        scores = logits(seed)
+        ours = _core.process_logits(
+            scores.tolist(), SEEN, {**options, **penalties}, written=written, logit_bias=bias
+        )
+        for id, value in bias.items():
+            scores[id] += value
+        if options:
+            process = theirs.RepetitionPenaltyLogitsProcessor(options["repetition_penalty"])
+            scores = process(torch.tensor([SEEN + written]), scores[None])[0]
+        counts = torch.bincount(torch.tensor(written), minlength=len(scores))
+        scores = scores - 0.7 * counts + 0.3 * (counts > 0)
+        torch.testing.assert_close(torch.tensor(ours), scores)
+
+
 def test_ties_with_the_kth_stay():
     ours = _core.process_logits([1.0, 2.0, 2.0, 0.0], [], {"temperature": 1.0, "top_k": 1})
     assert [math.isfinite(x) for x in ours] == [False, True, True, False]
@@ -86,6 +106,8 @@ def test_ties_with_the_kth_stay():
 def test_a_seen_id_beyond_the_logits_is_an_error():
     with pytest.raises(ConfigError, match="id 4 is not among the 4"):
         _core.process_logits([0.0] * 4, [4], {"repetition_penalty": 1.5})
+    with pytest.raises(ConfigError, match="id 4 is not among the 4"):
+        _core.process_logits([0.0] * 4, [], {}, logit_bias={4: 1.0})
 
 
 def test_numbers_are_uniform_and_independent_of_neighbouring_seeds_and_steps():

@@ -28,10 +28,14 @@ def text_of(each):
     return each.text, each.ids, each.finish_reason
 
 
+PENALTIES = {"frequency_penalty": 0.3, "presence_penalty": 0.2, "logit_bias": {101: -3.0}}
+
+
+@pytest.mark.parametrize("more", [{}, PENALTIES], ids=["plain", "penalties"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize("kind", ["lookup", "draft", "itself"])
-def test_the_text_is_the_same(model, draft, kind, temperature):
-    options = {"max_new_tokens": 60, "temperature": temperature, "stop": ["e"]}
+def test_the_text_is_the_same(model, draft, kind, temperature, more):
+    options = {"max_new_tokens": 60, "temperature": temperature, "stop": ["e"], **more}
     plain = generate(model, TOKENIZER, PROMPTS, **options)
     speculation = {"lookup": "lookup", "draft": draft, "itself": model}[kind]
     for tokens in (1, 4, 15):

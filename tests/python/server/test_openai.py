@@ -45,6 +45,26 @@ def test_a_completion_is_what_the_engine_writes(client: Any, model: omnima.Model
     assert answer.usage.total_tokens == alone.prompt_tokens + 24
 
 
+def test_penalties_and_biases_are_those_of_the_engine(client: Any, model: omnima.Model) -> None:
+    plain = written(model, "To be", temperature=0.0, top_p=1.0, max_new_tokens=24)
+    barred = plain.ids[0]
+    options: dict[str, Any] = {"frequency_penalty": 1.5, "presence_penalty": 0.5}
+    alone = written(
+        model, "To be", temperature=0.0, top_p=1.0, max_new_tokens=24, logit_bias={barred: -100},
+        **options,
+    )  # fmt: skip
+    asked = {"model": "tiny", "prompt": "To be", "temperature": 0, "max_tokens": 24}
+    answer = client.completions.create(**asked, logit_bias={str(barred): -100}, **options)
+    assert answer.choices[0].text == alone.text != plain.text
+    assert barred not in alone.ids
+    forced = client.completions.create(**asked, logit_bias={str(barred): 100})
+    assert forced.choices[0].logprobs is None
+    most = written(
+        model, "To be", temperature=0.0, top_p=1.0, max_new_tokens=24, logit_bias={barred: 100}
+    )
+    assert forced.choices[0].text == most.text and set(most.ids) == {barred}
+
+
 def test_a_chat_is_what_the_engine_writes_after_the_template(
     client: Any, model: omnima.Model
 ) -> None:

@@ -54,6 +54,10 @@ cut = stub.Generate(messages.GenerateRequest(**asked, stop=[stop]), metadata=key
 found["cut"] = "".join(each.text for each in cut)
 bard = stub.Generate(messages.GenerateRequest(**asked, model="bard"), metadata=key)
 found["bard"] = "".join(each.text for each in bard)
+barred = messages.GenerateRequest(**asked, frequency_penalty=1.5, logit_bias={1000: -100})
+found["barred"] = code(lambda: list(stub.Generate(barred, metadata=key)))
+rare = messages.GenerateRequest(**asked, frequency_penalty=1.5, logit_bias={5: 3})
+found["rare"] = "".join(each.text for each in stub.Generate(rare, metadata=key))
 embedded = stub.Embed(messages.EmbedRequest(input=["To be", "or"]), metadata=key)
 found["embedding"] = list(embedded.embeddings[0].values)
 health = health_pb2_grpc.HealthStub(channel)
@@ -171,6 +175,9 @@ def test_texts_are_those_of_the_engine(found: Any, model: omnima.Model) -> None:
     alone = written(model, "To be", **options)
     assert found["text"] == alone.text and found["end"] == ["length", 12, alone.prompt_tokens]
     assert found["bard"] == written(model, "To be", "bard", **options).text
+    rare = written(model, "To be", frequency_penalty=1.5, logit_bias={5: 3.0}, **options)
+    assert found["rare"] == rare.text != alone.text
+    assert found["barred"][0] == "INVALID_ARGUMENT" and "logit_bias" in found["barred"][1]
     assert found["cut"] == alone.text[: alone.text.index(alone.text[3])]
 
 
