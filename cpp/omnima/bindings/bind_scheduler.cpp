@@ -169,13 +169,13 @@ void bind_scheduler(py::module_& module) {
       module, "Scheduler",
       "One engine for many: requests join and leave at every token, in a thread of its own.")
       .def(py::init(&make), py::arg("engine"), py::arg("max_sequences") = 16,
-           py::arg("max_waiting") = 128, py::arg("chunk_tokens") = 64, py::arg("memory_bytes") = 0,
-           py::arg("kept_bytes") = std::int64_t{256} << 20, py::arg("prompt_precision") = "fp32",
-           py::arg("cache_precision") = "fp32", py::arg("constrain") = py::none(),
-           py::keep_alive<1, 2>(),
+           py::arg("max_waiting") = 128, py::arg("chunk_tokens") = generate::kPageTokens,
+           py::arg("memory_bytes") = 0, py::arg("kept_bytes") = std::int64_t{256} << 20,
+           py::arg("prompt_precision") = "fp32", py::arg("cache_precision") = "fp32",
+           py::arg("constrain") = py::none(), py::keep_alive<1, 2>(),
            "Starts it. max_sequences: texts that are read and written at once; max_waiting: "
            "requests "
-           "beyond those. chunk_tokens: of a piece of a prompt, a multiple of 64. "
+           "beyond those. chunk_tokens: of a piece of a prompt, a multiple of 32. "
            "memory_bytes: for keys and values, 0: no limit; kept_bytes: of these for pieces of "
            "prompts that later requests may begin with. constrain(requests, ids, "
            "masks) says which tokens may come next in constrained requests, once a step for all: "

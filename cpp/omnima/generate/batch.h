@@ -23,7 +23,7 @@ struct BatchOptions {
   std::int64_t max_sequences = 16;  // that are read and written at once
   // Of a piece of a prompt, in whole pages; prompts share what are the same pieces from their
   // beginnings on.
-  std::int64_t chunk_tokens = 64;
+  std::int64_t chunk_tokens = kPageTokens;
   // Of the pieces that are read in one step, so that long prompts do not hold up the texts beside
   // them.
   std::int64_t tokens_at_once = 256;

@@ -7,7 +7,7 @@
 namespace omnima::generate {
 
 // Tokens of a text whose keys and values lie in one page.
-inline constexpr std::int64_t kPageTokens = 64;
+inline constexpr std::int64_t kPageTokens = 32;
 constexpr std::int64_t pages_for(std::int64_t tokens) {
   return (tokens + kPageTokens - 1) / kPageTokens;
 }

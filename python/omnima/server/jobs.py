@@ -58,7 +58,7 @@ class EngineOptions:
     max_sequences, max_waiting
         Texts that are written together, and those that may wait for a place.
     chunk_tokens
-        Tokens of a piece of a prompt, a multiple of 64: so many are read between two steps of the
+        Tokens of a piece of a prompt, a multiple of 32: so many are read between two steps of the
         others, and prompts share the pieces that they begin with.
     memory_bytes
         Bound on the keys and values of all texts; 0: none but max_sequences.
@@ -70,7 +70,7 @@ class EngineOptions:
 
     max_sequences: int = 16
     max_waiting: int = 128
-    chunk_tokens: int = 64
+    chunk_tokens: int = 32
     memory_bytes: int = 0
     kept_bytes: int = 256 << 20
     prompt_precision: str = "fp32"

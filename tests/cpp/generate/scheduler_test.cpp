@@ -92,7 +92,7 @@ void check_neighbours(const models::Changes& changes, const BatchOptions& of_bat
   SchedulerOptions options;
   options.batch = of_batch;
   options.batch.max_sequences = 5;
-  options.batch.chunk_tokens = 64;
+  options.batch.chunk_tokens = 2 * kPageTokens;
   options.batch.kept_bytes = 0;
   std::vector<Request> requests;
   for (std::uint64_t i = 0; i < 14; ++i) {
@@ -159,7 +159,7 @@ TEST(Scheduler, WhatAPromptSharesIsReadOnceAndChangesNothing) {
            {}, {{"sliding_window", std::int64_t{71}}}, {{"positions", std::string("relative")}}}) {
     const Tiny tiny(changes);
     SchedulerOptions options, without;
-    for (auto* each : {&options, &without}) each->batch.chunk_tokens = 64;
+    for (auto* each : {&options, &without}) each->batch.chunk_tokens = kPageTokens;
     without.batch.kept_bytes = 0;
     std::vector<Request> requests;
     for (std::uint64_t i = 0; i < 6; ++i) {
@@ -177,7 +177,7 @@ TEST(Scheduler, WhatAPromptSharesIsReadOnceAndChangesNothing) {
       for (std::size_t i = 0; i < ids.size(); ++i) {
         EXPECT_EQ(answers[ids[i]].ids, alone(tiny.engine, requests[i], without).ids) << i;
         // Three pieces, but for the one who was the first to read them; later all that is whole.
-        const auto whole = std::ssize(requests[i].prompt) / 64 * 64;
+        const auto whole = std::ssize(requests[i].prompt) / kPageTokens * kPageTokens;
         if (round == 1) {
           EXPECT_EQ(answers[ids[i]].cached, whole);
         }
