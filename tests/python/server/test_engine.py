@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import weakref
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import omnima
 from omnima.errors import ConfigError, OmnimaError
+from omnima.server import engine as engine_module
 from omnima.server import grammar, worker
-from omnima.server.engine import Engine, LocalEngine
+from omnima.server.engine import Engine
 from omnima.server.errors import RequestError
 from omnima.server.jobs import EngineOptions, Job
 from omnima.server.wire import packed, read_messages
@@ -25,16 +24,12 @@ from .conftest import made
 from .http import until
 
 
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
-
-
 def test_a_closed_engine_is_let_go(model: omnima.Model) -> None:
     engine = Engine(model, EngineOptions(), [2])
     done = threading.Event()
     engine.begin(lambda events: [done.set() for each in events if each[3]])
     engine.submit(0, Job([5, 6], {"max_new_tokens": 2}))
-    assert done.wait(20)
+    assert done.wait(60)
     engine.close()
     seen = weakref.ref(engine)
     del engine
@@ -91,7 +86,7 @@ def test_a_worker_hears_a_cancellation_that_overtakes(
                 break
     thread.join()
     theirs.close()
-    assert reason in ("499", "cancelled") and written < 100
+    assert reason in ("499", "cancelled") and written < 400
 
 
 def test_adapters_are_in_use_again_afterwards() -> None:
@@ -111,23 +106,33 @@ def test_adapters_are_in_use_again_afterwards() -> None:
     assert model.adapters_in_use == {"bard": 1.0}
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
-@pytest.mark.skip(reason="not yet independent of how the package is installed")
+@pytest.mark.parametrize("fails", ["names", "begins"])
 def test_a_server_that_does_not_start_leaves_no_engine(
-    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    with pytest.raises(ConfigError, match="both named"):
-        omnima.serve(model, name="bard")
-    before = threads()
+    """Neither the engine nor its scheduler, whose thread ends with it, nor a thread of Python's."""
+    left: list[weakref.ref[Any]] = []
+
+    class Seen(Engine):
+        def begin(self, tell: Any) -> None:
+            super().begin(tell)
+            if fails == "begins":
+                raise OSError("no threads")
+
+        def _open(self, *given: Any) -> None:
+            super()._open(*given)
+            left.extend([weakref.ref(self), weakref.ref(self._scheduler)])
+
+    monkeypatch.setattr(engine_module, "Engine", Seen)
+    said = "both named" if fails == "names" else "did not start"
+    before = set(threading.enumerate())
     for _ in range(2):
-        with pytest.raises(ConfigError, match="both named"):
-            omnima.serve(model, name="bard")
-    assert until(lambda: threads() <= before)
+        with pytest.raises(OmnimaError, match=said):
+            omnima.serve(model, name="bard" if fails == "names" else "tiny")
+    gc.collect()
+    assert len(left) == 4 and [each() for each in left] == [None] * 4
+    assert until(lambda: not ours(set(threading.enumerate()) - before))
 
-    async def begin(*_: Any) -> None:
-        raise OSError("no threads")
 
-    monkeypatch.setattr(LocalEngine, "begin", begin)
-    with pytest.raises(OmnimaError, match="did not start"):
-        omnima.serve(model)
-    assert until(lambda: threads() <= before)
+def ours(threads: set[threading.Thread]) -> list[str]:
+    return [each.name for each in threads if each.name.startswith("omnima")]

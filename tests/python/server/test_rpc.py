@@ -82,7 +82,7 @@ found["codes"] = {
     "large": code(lambda: stub.Embed(messages.EmbedRequest(input=["a" * 99000]), metadata=key)),
 }
 found["aborted"] = "OK"
-for attempt in range(20):  # a small model may have written all before it is stopped
+for attempt in range(100):  # a small model may have written all before it is stopped
     long = messages.GenerateRequest(prompt="a", max_new_tokens=500, request_id="mine")
     call = stub.Generate(long, metadata=key)
     next(iter(call))
@@ -91,7 +91,7 @@ for attempt in range(20):  # a small model may have written all before it is sto
     if hit and found["aborted"] != "OK":
         break
 long_id = "x" * 200
-for attempt in range(20):
+for attempt in range(100):
     call = stub.Generate(
         messages.GenerateRequest(prompt="a", max_new_tokens=500, request_id=long_id), metadata=key
     )
@@ -101,13 +101,13 @@ for attempt in range(20):
     if found["long id"]:
         break
 request = messages.GenerateRequest(prompt="a", max_new_tokens=400, request_id="twin")
-for attempt in range(20):  # the first may be done before the second is heard
+for attempt in range(100):  # the first may be done before the second is heard
     twins = [stub.Generate(request, metadata=key) for _ in range(2)]
     found["twins"] = sorted(code(lambda: list(each))[0] for each in twins)
     if len(set(found["twins"])) == 2:
         break
 request = messages.GenerateRequest(prompt="a", max_new_tokens=450)
-for attempt in range(20):
+for attempt in range(100):
     many = [stub.Generate(request, metadata=key) for _ in range(20)]
     found["many"] = [code(lambda: list(each))[0] for each in many]
     if len(set(found["many"])) == 2:
@@ -146,7 +146,7 @@ def port(model: omnima.Model, key: tuple[Path, str]) -> Iterator[int]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield started[0]
     finally:
         stop.set()
@@ -163,7 +163,7 @@ def found(port: int, key: tuple[Path, str], tmp_path_factory: pytest.TempPathFac
     subprocess.run(compiler, check=True)
     client = [sys.executable, "-c", CLIENT, str(folder), str(port), key[1]]
     quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}
-    done = subprocess.run(client, capture_output=True, text=True, timeout=60, env=quiet)
+    done = subprocess.run(client, capture_output=True, text=True, timeout=300, env=quiet)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
