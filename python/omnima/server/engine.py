@@ -238,8 +238,9 @@ class LocalEngine:
         def tell(events: Sequence[Event]) -> None:
             try:
                 loop.call_soon_threadsafe(listener, events)
-            except RuntimeError:  # the loop has ended: nobody waits for these
-                pass
+            except RuntimeError:
+                if not loop.is_closed():  # else nobody waits for these any more
+                    raise
 
         self._engine.begin(tell)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import threading
@@ -14,8 +15,8 @@ import pytest
 import omnima
 from omnima.errors import ConfigError, OmnimaError
 from omnima.server import engine as engine_module
-from omnima.server import grammar, worker
-from omnima.server.engine import Engine
+from omnima.server import grammar, running, worker
+from omnima.server.engine import Engine, LocalEngine
 from omnima.server.errors import RequestError
 from omnima.server.jobs import EngineOptions, Job
 from omnima.server.wire import packed, read_messages
@@ -110,8 +111,8 @@ def test_adapters_are_in_use_again_afterwards() -> None:
 def test_a_server_that_does_not_start_leaves_no_engine(
     model: omnima.Model, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """Neither the engine nor its scheduler, whose thread ends with it, nor a thread of Python's."""
-    left: list[weakref.ref[Any]] = []
+    """Its scheduler is closed, which ends the thread of that, and no thread of Python's is left."""
+    made: list[Engine] = []
 
     class Seen(Engine):
         def begin(self, tell: Any) -> None:
@@ -121,7 +122,7 @@ def test_a_server_that_does_not_start_leaves_no_engine(
 
         def _open(self, *given: Any) -> None:
             super()._open(*given)
-            left.extend([weakref.ref(self), weakref.ref(self._scheduler)])
+            made.append(self)
 
     monkeypatch.setattr(engine_module, "Engine", Seen)
     said = "both named" if fails == "names" else "did not start"
@@ -129,8 +130,29 @@ def test_a_server_that_does_not_start_leaves_no_engine(
     for _ in range(2):
         with pytest.raises(OmnimaError, match=said):
             omnima.serve(model, name="bard" if fails == "names" else "tiny")
-    gc.collect()
-    assert len(left) == 4 and [each() for each in left] == [None] * 4
+    assert len(made) == 2
+    for each in made:
+        with pytest.raises(OmnimaError, match="scheduler is closed"):
+            each.submit(0, Job([5], {"max_new_tokens": 1}))
+    assert until(lambda: not ours(set(threading.enumerate()) - before))
+
+
+def test_a_server_that_hangs_is_not_waited_for(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    async def begin(*_: Any) -> None:
+        while not goes_on.is_set():
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(running, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(LocalEngine, "begin", begin)
+    before = set(threading.enumerate())
+    with pytest.raises(OmnimaError, match=r"within 0\.2 seconds"):
+        omnima.serve(model)
+    assert ours(set(threading.enumerate()) - before) == ["omnima-server"]
+    goes_on.set()
     assert until(lambda: not ours(set(threading.enumerate()) - before))
 
 
