@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, OmnimaError
+from omnima.server import extras
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,12 +35,7 @@ _START_SECONDS = 60.0
 
 def check_extra() -> None:
     """OmnimaError where what a server needs is not installed."""
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OmnimaError(
-            f"A server needs {', '.join(missing)}: install omnima with its extra, "
-            "pip install 'omnima[serve]'."
-        )
+    extras.check_extra("A server", _EXTRA, "serve")
 
 
 @dataclass

@@ -48,6 +48,9 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("completions", text(logit_bias={"300": 5}), 400, "logit_bias", "id 300; ids go from 0 to 299"),
     ("completions", text(frequency_penalty=2.5), 400, "frequency_penalty", "2.5"),
     ("completions", text(presence_penalty="a"), 400, "presence_penalty", "'a'"),
+    ("completions", text(suffix="end"), 400, "suffix", "fill in the middle"),
+    ("completions", text(echo=True, logprobs=0), 400, "echo", "with logprobs"),
+    ("completions", text(echo="yes"), 400, "echo", "'yes'"),
     ("completions", text(best_of=2), 400, "best_of", "does not have it"),
     ("completions", text(stream_options={}), 400, "stream_options", "stream: true"),
     ("completions", text(temprature=1), 400, "temprature", "no such field"),
@@ -68,21 +71,35 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("chat/completions", chat(max_completion_tokens=2), 400, "max_tokens", "give one"),
     ("chat/completions", chat(tool_choice="required"), 400, "tools", "no tools"),
     ("chat/completions", chat(reasoning_effort="high"), 400, "reasoning_effort", "high"),
-    (
-        "chat/completions",
-        chat(chat_template_kwargs={"messages": "x"}),
-        400,
-        "chat_template_kwargs",
-        "messages",
-    ),
     *(
         ("chat/completions", chat(chat_template_kwargs=each), 400, "chat_template_kwargs", said)
-        for each, said in (
-            ({"tokenize": False}, "tokenize"),
-            ({"sanitize_control_tokens": False}, "sanitize_control_tokens"),
-            ({"self": 1}, "self"),
-            ({"a": []}, "'a'"),
-            ({str(i): 1 for i in range(65)}, "64"),
+        for each, said in (({"a": []}, "'a'"), ({str(i): 1 for i in range(65)}, "64"))
+    ),
+    *(
+        (
+            "chat/completions",
+            chat(chat_template_kwargs={"style": "old", name: value}),
+            400,
+            f"chat_template_kwargs.{name}",
+            f"got {value!r}",
+        )
+        for name, value in (
+            ("messages", "x"),
+            ("tools", "x"),
+            ("documents", "x"),
+            ("add_generation_prompt", False),
+            ("tokenize", False),
+            ("sanitize_control_tokens", False),
+            ("self", 1),
+            ("bos_token", "<|im_end|>"),
+            ("eos_token", "<|im_end|>"),
+            ("pad_token", "x"),
+            ("unk_token", "x"),
+            ("raise_exception", "x"),
+            ("strftime_now", "x"),
+            ("namespace", "x"),
+            ("range", 1),
+            ("continue_final_message", True),
         )
     ),
     ("chat/completions", chat(**{str(i): 1 for i in range(65)}), 400, "the body", "68 fields"),
@@ -179,7 +196,8 @@ def test_what_has_no_effect_may_be_sent_empty(server: Server) -> None:
 def test_what_openai_takes_is_taken(server: Server) -> None:
     for more in ({"seed": -1}, {"best_of": 1}, {"best_of": 2, "n": 2}):
         assert ask(server, "/v1/completions", text(**more))[0] == 200, more
-    assert ask(server, "/v1/chat/completions", chat(service_tier="flex"))[0] == 200
+    for more in ({"service_tier": "flex"}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        assert ask(server, "/v1/chat/completions", chat(**more))[0] == 200, more
     body = text(max_tokens=20)
 
     def written(**more: Any) -> str:
