@@ -173,9 +173,7 @@ class Engine:
         found: list[Event] = []
         with self._lock:
             for request, ids, logprobs, reason, cached, error in events:
-                tag = self._tags.get(request)
-                if tag is None:
-                    continue
+                tag = self._tags[request]
                 found.append((tag, ids, logprobs, reason, cached, error))
                 if reason:
                     del self._tags[request], self._requests[tag]

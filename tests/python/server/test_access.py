@@ -186,6 +186,27 @@ def test_more_than_a_rate_is_refused_by_key(
         assert ask(server, "/health", headers=with_key(keys[0]))[0] == 200
 
 
+def test_a_server_bounds_the_tokens_of_a_text(model: omnima.Model) -> None:
+    with omnima.serve(model, limits=Limits(max_tokens=8)) as server:
+        status, answer, _ = ask(server, "/v1/completions", {"prompt": "a", "max_tokens": 9})
+        assert status == 400 and "limit is 8" in answer["error"]["message"]
+        body = {"messages": [{"role": "user", "content": "a"}], "temperature": 0}
+        assert ask(server, "/v1/chat/completions", body)[1]["usage"]["completion_tokens"] == 8
+
+
+@pytest.mark.parametrize("more,said", [({"port": -1}, "port is -1"), ({"port": 70000}, "70000")])
+def test_a_port_that_is_none_is_said(
+    model: omnima.Model, more: dict[str, int], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        omnima.serve(model, **more)  # type: ignore[arg-type]
+
+
+def test_a_model_without_a_tokenizer_is_not_served() -> None:
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        omnima.serve(omnima.Model.from_preset("nima", vocab_size=64))
+
+
 @pytest.mark.parametrize("field", ["n", "body_bytes", "request_seconds"])
 def test_limits_are_positive(field: str) -> None:
     with pytest.raises(ConfigError, match=field):

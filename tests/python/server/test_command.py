@@ -148,6 +148,34 @@ def live(process: subprocess.Popen[str]) -> None:
     assert process.stdout.read() == ""
 
 
+def test_a_second_signal_does_not_wait_for_texts(places: tuple[Path, Path]) -> None:
+    """Whose client does not read: a first signal would wait for it."""
+    with start(str(places[0]), "--port", "0", stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"(http://127\.0\.0\.1:\d+) for this machine", line)
+            assert found is not None, line
+            url = found[1]
+            body = {"prompt": "To be", "temperature": 0, "max_tokens": 500, "n": 16}
+            with connect(url, {**body, "logprobs": 20, "stream": True}) as wire:
+                assert wire.recv(100)
+                process.send_signal(signal.SIGINT)
+                assert until(lambda: is_draining(url))
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(25) == 0  # without the second, thirty seconds
+        finally:
+            process.kill()
+
+
+def is_draining(url: str) -> bool:
+    """Whether no more requests are taken."""
+    try:
+        return ask(url, "/ready")[0] == 503
+    except OSError:
+        return True
+
+
 @pytest.mark.parametrize(
     "options,said",
     [

@@ -90,6 +90,16 @@ def test_what_does_not_come_is_not_waited_for(strict: Server, sent: bytes) -> No
             each.close()
 
 
+def test_an_empty_line_begins_no_request_that_is_waited_for(strict: Server) -> None:
+    with connected(strict, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n") as channel:
+        heard = b""
+        while b'"code": "invalid_api_key"' not in heard:
+            heard += channel.recv(1 << 16)
+        before = time.monotonic()
+        channel.sendall(b"\r\n")
+        assert is_over(channel) and time.monotonic() - before < 4
+
+
 def test_drops_are_no_progress(strict: Server) -> None:
     with connected(strict, b"GET /health HTTP/1.1\r\nX-a: ") as channel:
         before = time.monotonic()

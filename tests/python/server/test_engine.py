@@ -90,6 +90,66 @@ def test_a_worker_hears_a_cancellation_that_overtakes(
     assert reason in ("499", "cancelled") and written < 400
 
 
+def test_a_worker_embeds_and_outlives_whoever_asks(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Open:
+        def engine(self) -> Engine:
+            return Engine(model, EngineOptions(), [2])
+
+    monkeypatch.setattr(worker, "Opening", Open)
+    ours, theirs = socket.socketpair()
+    serving = worker.Worker(theirs)
+    thread = threading.Thread(target=serving.run)
+    thread.start()
+    with ours:
+        heard = read_messages(ours)
+        ours.sendall(packed({}))
+        next(heard)
+        ours.sendall(packed({"do": "embed", "call": 5, "ids": [5, 6], "adapter": None}))
+        told = next(heard)
+        assert told["call"] == 5
+        assert told["result"] == pytest.approx(model.engine.embedding([5, 6]).tolist())
+        ours.sendall(packed({"do": "embed", "call": 6, "ids": [5], "adapter": "nobody"}))
+        assert "nobody" in next(heard)["error"]["message"]
+    thread.join()
+    serving._tell({"events": []})  # to nobody
+    theirs.close()
+
+
+def test_a_worker_that_is_asked_nothing_ends() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        worker.Worker(theirs).run()
+
+
+def test_without_an_end_token_no_structure_is_written(model: omnima.Model) -> None:
+    engine = Engine(model, EngineOptions(), [])
+    try:
+        with pytest.raises(ConfigError, match="no end token"):
+            engine.submit(1, Job([5], {"max_new_tokens": 1}, grammar=grammar.of_regex("a")))
+    finally:
+        engine.close()
+
+
+def test_events_behind_the_end_of_an_event_loop_are_let_go(model: omnima.Model) -> None:
+    engine = LocalEngine(model, EngineOptions(), [2])
+    heard: list[Any] = []
+
+    async def main() -> None:
+        await engine.begin(heard.append, lambda: None)
+        await engine.submit(0, Job([5, 6], {"max_new_tokens": 400, "temperature": 0.0}))
+
+    asyncio.run(main())
+    pump = engine._engine._pump
+    assert pump is not None
+    assert until(lambda: not engine._engine._requests)  # all its events were told, to nobody
+    assert pump.is_alive()  # for the next one
+    engine.end()
+    assert not pump.is_alive()
+
+
 def test_adapters_are_in_use_again_afterwards() -> None:
     model = made()
     model.set_adapters({"bard": 0.5})

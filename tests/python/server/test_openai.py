@@ -185,6 +185,14 @@ def test_logprobs_are_those_of_the_model(client: Any, model: omnima.Model) -> No
         prompt.append(int(ids[0]))
 
 
+def test_logprobs_stream(client: Any) -> None:
+    options = {"model": "tiny", "messages": ASKED, "seed": 2, "max_tokens": 9, "top_logprobs": 2}
+    whole = client.chat.completions.create(**options, logprobs=True).choices[0].logprobs.content
+    chunks = client.chat.completions.create(**options, logprobs=True, stream=True)
+    told = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [each for part in told if part for each in part.content] == whole
+
+
 def test_a_second_request_knows_the_first_ones_prompt(client: Any) -> None:
     options = {"model": "tiny", "prompt": "that is the question: " * 20, "temperature": 0}
     first = client.completions.create(**options, max_tokens=2)

@@ -26,6 +26,11 @@ def structured(**format: Any) -> dict[str, Any]:
     return chat(response_format=format)
 
 
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+NAMED = tool("roll")
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}
 BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("completions", text(max_tokens=-1), 400, "max_tokens", "-1"),
@@ -127,6 +132,15 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
         "response_format",
         "http://x/y",
     ),
+    ("chat/completions", chat(tool_choice=NAMED, tools=[tool("now")]), 400, "tool_choice", "roll"),
+    (
+        "chat/completions",
+        chat(tool_choice="required", tools=[tool("now")], response_format={"type": "json_object"}),
+        400,
+        "response_format",
+        "exclude each other",
+    ),
+    ("chat/completions", structured(type="choice", choices=["a", ""]), 400, None, "not empty"),
     ("embeddings", {"input": [], "model": "tiny"}, 400, "input", "empty"),
     ("embeddings", {"input": "to be " * 600, "model": "tiny"}, 400, "input", "holds 512"),
     ("embeddings", {"input": ["a"] * 129, "model": "tiny"}, 400, "input", "limit is 128"),
@@ -191,6 +205,7 @@ def test_what_has_no_effect_may_be_sent_empty(server: Server) -> None:
         logit_bias={}, frequency_penalty=0.0, user="me", metadata={"a": "b"}, store=False, n=1
     )
     assert ask(server, "/v1/chat/completions", body)[0] == 200
+    assert ask(server, "/v1/completions", text(suffix="", echo=None))[0] == 200
 
 
 def test_what_openai_takes_is_taken(server: Server) -> None:
