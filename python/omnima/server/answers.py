@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -25,7 +26,7 @@ _STREAM = [
 ]
 
 
-class Answer(Response):
+class Answer(Response, ABC):
     """An answer that ends its run when the client goes."""
 
     def __init__(self, run: Run) -> None:
@@ -42,9 +43,9 @@ class Answer(Response):
             listening.cancel()
             self.run.cancel()
 
+    @abstractmethod
     async def answer(self, scope: Scope, send: Send) -> None:
         """Send what comes."""
-        raise NotImplementedError
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

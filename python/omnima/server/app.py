@@ -95,7 +95,8 @@ def build_app(
 
     app = FastAPI(title="Omnima", docs_url=None, redoc_url=None, lifespan=lifespan)
     _errors(app)
-    _texts(app, state)
+    _writing(app, state)
+    _reading(app, state)
     _about(app, state)
     _describe(app)
     return Guard(app, door, limits, metrics), state
@@ -127,75 +128,78 @@ def _as_response(error: RequestError) -> Response:
     return response
 
 
-def _texts(app: FastAPI, state: State) -> None:
-    preparer, service, limits = state.preparer, state.service, state.limits
-
-    async def body_of(request: Request, kind: type[schemas.Body]) -> schemas.Body:
-        return schemas.parsed(kind, await read_body(request.receive, limits))
-
-    async def answer(prepared: Prepared, body: schemas.Sampling, chat: bool) -> Response:
-        if body.stream_options is not None and not body.stream:
-            raise RequestError("stream_options goes with stream: true.", param="stream_options")
-        counts = body.stream_options is not None and bool(body.stream_options.include_usage)
-        form = Form(prepared, state.spelling, chat, counts)
-        run = await service.write(prepared.request)
-        if body.stream:
-            return StreamAnswer(run, form, limits.slow_reader_seconds)
-
-        def made(run: Run, pieces: list[Any]) -> bytes:
-            for piece in pieces:
-                form.take(piece)
-            return form.whole(run)
-
-        return WholeAnswer(run, made)
+def _writing(app: FastAPI, state: State) -> None:
+    preparer = state.preparer
 
     @app.post("/v1/completions", **_takes(schemas.CompletionRequest))
     async def completions(request: Request) -> Response:
         """Write on from prompts."""
-        body = await body_of(request, schemas.CompletionRequest)
-        return await answer(await preparer.completion(body), body, chat=False)
+        body = await _body(state, request, schemas.CompletionRequest)
+        return await _answer(state, await preparer.completion(body), body, chat=False)
 
     @app.post("/v1/chat/completions", **_takes(schemas.ChatRequest))
     async def chat(request: Request) -> Response:
         """Answer a conversation."""
-        body = await body_of(request, schemas.ChatRequest)
-        return await answer(await preparer.chat(body), body, chat=True)
+        body = await _body(state, request, schemas.ChatRequest)
+        return await _answer(state, await preparer.chat(body), body, chat=True)
 
     @app.post("/generate", **_takes(schemas.GenerateRequest))
     async def generate(request: Request) -> Response:
         """Write on from one prompt."""
-        body = await body_of(request, schemas.GenerateRequest)
+        body = await _body(state, request, schemas.GenerateRequest)
         prepared = await preparer.plain(body)
-        return WholeAnswer(await service.write(prepared.request), plain_answer)
+        return WholeAnswer(await state.service.write(prepared.request), plain_answer)
+
+
+async def _body(state: State, request: Request, kind: type[schemas.Body]) -> schemas.Body:
+    return schemas.parsed(kind, await read_body(request.receive, state.limits))
+
+
+async def _answer(
+    state: State, prepared: Prepared, body: schemas.Sampling, chat: bool
+) -> Response:
+    """Begin to write; the answer waits for what is written, or sends it piece by piece."""
+    if body.stream_options is not None and not body.stream:
+        raise RequestError("stream_options goes with stream: true.", param="stream_options")
+    counts = body.stream_options is not None and bool(body.stream_options.include_usage)
+    form = Form(prepared, state.spelling, chat, counts)
+    run = await state.service.write(prepared.request)
+    if body.stream:
+        return StreamAnswer(run, form, state.limits.slow_reader_seconds)
+
+    def made(run: Run, pieces: list[Any]) -> bytes:
+        for piece in pieces:
+            form.take(piece)
+        return form.whole(run)
+
+    return WholeAnswer(run, made)
+
+
+def _reading(app: FastAPI, state: State) -> None:
+    preparer, limits = state.preparer, state.limits
 
     @app.post("/v1/embeddings", **_takes(schemas.EmbeddingRequest))
     async def embeddings(request: Request) -> Response:
         """The mean of the last hidden states of each text."""
-        body = await body_of(request, schemas.EmbeddingRequest)
+        body = await _body(state, request, schemas.EmbeddingRequest)
         adapter = preparer.adapter_of(body.model)
         rows = await _aside(preparer.texts_to_embed, body.input, limits.inputs)
-        found = await service.embed(rows, adapter, limits.request_seconds, request.is_disconnected)
-        tokens = sum(map(len, rows))
-        return Json(
-            {
-                "object": "list",
-                "model": body.model or preparer.name,
-                "data": [
-                    {
-                        "object": "embedding",
-                        "index": index,
-                        "embedding": _as_asked(numbers, body.encoding_format),
-                    }
-                    for index, numbers in enumerate(found)
-                ],
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            }
+        found = await state.service.embed(
+            rows, adapter, limits.request_seconds, request.is_disconnected
         )
+        data = [
+            {"object": "embedding", "index": i, "embedding": _as_asked(each, body.encoding_format)}
+            for i, each in enumerate(found)
+        ]
+        tokens = sum(map(len, rows))
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        model = body.model or preparer.name
+        return Json({"object": "list", "model": model, "data": data, "usage": usage})
 
     @app.post("/tokenize", **_takes(schemas.TokenizeRequest))
     async def tokenize(request: Request) -> Response:
         """The ids of a text, or of a conversation up to where the answer begins."""
-        body = await body_of(request, schemas.TokenizeRequest)
+        body = await _body(state, request, schemas.TokenizeRequest)
         preparer.adapter_of(body.model)
         tokenizer = preparer.tokenizer
         if (body.prompt is None) == (body.messages is None):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omnima.errors import ConfigError
 from omnima.server.jobs import EngineOptions
-from omnima.server.keys import is_loopback
+from omnima.server.keys import ApiKeys, is_loopback
 from omnima.server.limits import Limits
 from omnima.server.running import (
     assembled,
@@ -19,6 +22,9 @@ from omnima.server.running import (
     run_loop,
     serve_here,
 )
+
+if TYPE_CHECKING:
+    from omnima.tokenizers import Tokenizer
 
 #: How the matrices of a model are held, by the names of `--format`.
 FORMATS = ("auto", "float32", "bfloat16", "bf16", "int8", "int4", "nf4")
@@ -78,10 +84,7 @@ def run(wanted: Serving) -> None:
     """
     check_extra()
     from omnima.hub import open_tokenizer
-    from omnima.server.prepare import stop_ids_of
-    from omnima.server.remote import RemoteEngine
-    from omnima.server.rpc import check_rpc_extra, start_rpc
-    from omnima.server.worker import Opening
+    from omnima.server.rpc import check_rpc_extra
 
     if wanted.format not in FORMATS:
         raise ConfigError(f"--format is {wanted.format!r}; there is {', '.join(FORMATS)}.")
@@ -92,10 +95,27 @@ def run(wanted: Serving) -> None:
     if wanted.log:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
         logging.getLogger("omnima.server").setLevel(logging.INFO)
-    listening = listen(wanted.host, wanted.port)
-    with listening:
+    with listen(wanted.host, wanted.port) as listening:
         tokenizer = open_tokenizer(wanted.model)
-        opening = Opening(
+        run_loop(_served(wanted, adapters, keys, tokenizer, listening))
+
+
+async def _served(
+    wanted: Serving,
+    adapters: dict[str, str],
+    keys: ApiKeys | None,
+    tokenizer: Tokenizer,
+    listening: socket.socket,
+) -> None:
+    """Start the engine's process, then gRPC, then HTTP; end them in the other order."""
+    from omnima.server.prepare import stop_ids_of
+    from omnima.server.remote import RemoteEngine
+    from omnima.server.rpc import start_rpc
+    from omnima.server.worker import Opening
+
+    name = wanted.name or name_of(wanted.model)
+    engine = RemoteEngine(
+        Opening(
             wanted.model,
             adapters,
             wanted.format,
@@ -104,42 +124,30 @@ def run(wanted: Serving) -> None:
             stop_ids_of(tokenizer),
             asdict(wanted.options),
         )
-        name = wanted.name or name_of(wanted.model)
-        host, port = listening.getsockname()[:2]
+    )
+    try:
+        await engine.start()
+        app, state = assembled(engine, tokenizer, name, wanted.limits, keys)
+        calls, port = None, None
+        if wanted.grpc_port is not None:
+            calls, port = await start_rpc(state, wanted.host, wanted.grpc_port, engine.vocab_size)
+        ready = partial(_say_ready, name, listening, port)
+        try:
+            drain = wanted.drain_seconds
+            await serve_here(app, state, listening, wanted.limits, drain, ready, calls)
+        finally:
+            if calls is not None:
+                await calls.stop(0)
+    finally:
+        await engine.close()
 
-        def ready(grpc_port: int | None) -> None:
-            shown = f"[{host}]" if ":" in host else host
-            open_to = "this machine" if is_loopback(host) else "all who have a key"
-            also = "" if grpc_port is None else f" and by gRPC on port {grpc_port}"
-            print(f"{name} is served at http://{shown}:{port}{also} for {open_to}.", flush=True)
 
-        async def main() -> None:
-            engine = RemoteEngine(opening)
-            try:
-                await engine.start()
-                app, state = assembled(engine, tokenizer, name, wanted.limits, keys)
-                calls, taken = None, None
-                if wanted.grpc_port is not None:
-                    calls, taken = await start_rpc(
-                        state, wanted.host, wanted.grpc_port, engine.vocab_size
-                    )
-                try:
-                    await serve_here(
-                        app,
-                        state,
-                        listening,
-                        wanted.limits,
-                        wanted.drain_seconds,
-                        lambda: ready(taken),
-                        calls,
-                    )
-                finally:
-                    if calls is not None:
-                        await calls.stop(0)
-            finally:
-                await engine.close()
-
-        run_loop(main())
+def _say_ready(name: str, listening: socket.socket, grpc_port: int | None) -> None:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    open_to = "this machine" if is_loopback(host) else "all who have a key"
+    also = "" if grpc_port is None else f" and by gRPC on port {grpc_port}"
+    print(f"{name} is served at http://{shown}:{port}{also} for {open_to}.", flush=True)
 
 
 def adapters_of(given: Sequence[str]) -> dict[str, str]:

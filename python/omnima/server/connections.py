@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from abc import ABC, abstractmethod
 from typing import Any
 
 from omnima.server.limits import Limits
 
 
-class _Owing:
+class _Owing(ABC):
     """Ends a connection whose client owes the rest of a head, or of a body nobody reads, for too
     long. Stands before one of uvicorn's protocols.
     """
@@ -24,9 +25,9 @@ class _Owing:
     cycle: Any
     _timer: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def owes(self) -> bool:
         """Whether something has begun that the client alone can end."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Wait for the first head."""

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from omnima.server import schemas
 from omnima.server.errors import RequestError
 from omnima.server.limits import Limits
 from omnima.tokenizers import Tokenizer
-
-# What the method that writes conversations is called with: none of it is the client's to say.
-_RESERVED = frozenset(
-    name
-    for name, each in inspect.signature(Tokenizer.apply_chat_template).parameters.items()
-    if each.kind is not inspect.Parameter.VAR_KEYWORD
-)
+from omnima.tokenizers.chat import ELSEWHERE, TOKEN_VARIABLES
 
 
 def ids_of(
@@ -47,12 +42,7 @@ def ids_of(
                 "tools: the chat template of this model knows no tools.", param="tools"
             )
         offered = [each.model_dump(exclude_none=True) for each in tools]
-    if variables and (taken := _RESERVED & variables.keys()):
-        raise RequestError(
-            f"chat_template_kwargs: {', '.join(sorted(taken))} is said by the server; no variable "
-            "of a template may be called so.",
-            param="chat_template_kwargs",
-        )
+    _check_variables(variables or {})
     ids = tokenizer.apply_chat_template(
         [_plain(each) for each in messages],
         add_generation_prompt=True,
@@ -62,6 +52,29 @@ def ids_of(
     )
     assert isinstance(ids, list)
     return ids
+
+
+def _check_variables(given: Mapping[str, Any]) -> None:
+    """RequestError where a client would say what the server or the template's sandbox says."""
+    for name in sorted(given.keys() & _reserved()):
+        raise RequestError(
+            f"chat_template_kwargs.{name}: the server says this to a chat template itself: leave "
+            f"it out; got {given[name]!r:.80}.",
+            param=f"chat_template_kwargs.{name}",
+            code="invalid_value",
+        )
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """What the method that writes conversations is called with, and all that it gives to a
+    template: words, tokens such as ``bos_token``, functions such as ``raise_exception``.
+    """
+    from omnima.templates.sandbox import ChatEnvironment
+
+    options = inspect.signature(Tokenizer.apply_chat_template).parameters.values()
+    named = [each.name for each in options if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return frozenset([*named, *TOKEN_VARIABLES, *ELSEWHERE, *ChatEnvironment().globals])
 
 
 def takes_tools(tokenizer: Tokenizer) -> bool:

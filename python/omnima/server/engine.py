@@ -173,9 +173,7 @@ class Engine:
         found: list[Event] = []
         with self._lock:
             for request, ids, logprobs, reason, cached, error in events:
-                tag = self._tags.get(request)
-                if tag is None:
-                    continue
+                tag = self._tags[request]
                 found.append((tag, ids, logprobs, reason, cached, error))
                 if reason:
                     del self._tags[request], self._requests[tag]
@@ -238,8 +236,9 @@ class LocalEngine:
         def tell(events: Sequence[Event]) -> None:
             try:
                 loop.call_soon_threadsafe(listener, events)
-            except RuntimeError:  # the loop has ended: nobody waits for these
-                pass
+            except RuntimeError:
+                if not loop.is_closed():  # else nobody waits for these any more
+                    raise
 
         self._engine.begin(tell)
 

@@ -131,9 +131,10 @@ class Form:
     # A stream.
 
     def opening(self) -> bytes:
-        """The first piece of each choice says who speaks."""
+        """The first piece of each choice says who speaks, or holds the prompt."""
         if not self._chat:
-            return b""
+            echo = enumerate(self._prepared.echo)
+            return "".join(self._text(i, text, "null") for i, text in echo).encode()
         who = {"role": "assistant", "content": None if self._prepared.forced else ""}
         return "".join(self._chunk(i, who) for i in range(len(self._said))).encode()
 
@@ -218,7 +219,7 @@ class Form:
         logprobs = self._spelling.completion(said.logprobs, 0) if self._logprobs else None
         return {
             "index": index,
-            "text": "".join(said.text),
+            "text": "".join([*self._prepared.echo[index : index + 1], *said.text]),
             "logprobs": logprobs,
             "finish_reason": said.reason,
         }

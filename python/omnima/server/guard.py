@@ -86,10 +86,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with an error."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
-                return
+        if scope["type"] != "http":  # what begins and ends the application; there are no websockets
             await self._app(scope, receive, send)
             return
         began, status, who = time.perf_counter(), 499, "-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from omnima.errors import ConfigError, OmnimaError
@@ -41,12 +41,15 @@ class Prepared:
         Names of the functions that the answer may call.
     forced
         The answer is a call, as JSON alone.
+    echo
+        What each text begins with before the model's: its prompt. []: nothing.
     """
 
     request: TextRequest
     model: str
     functions: list[str] = field(default_factory=list)
     forced: bool = False
+    echo: list[str] = field(default_factory=list)
 
 
 class Preparer:
@@ -107,12 +110,22 @@ class Preparer:
                 f"best_of: this server does not have it but as n; got {body.best_of}.",
                 param="best_of",
             )
+        if body.echo and body.logprobs is not None:
+            raise RequestError(
+                "echo: true: with logprobs those of the prompt would be told, which this server "
+                "does not compute; leave one of the two out.",
+                param="echo",
+            )
         prompts = await _aside(self.prompts, body.prompt, "prompt", self.limits.prompts)
         shared = _Shared(
             body, body.max_tokens or _COMPLETION_TOKENS, body.max_tokens is not None,
             -1 if body.logprobs is None else body.logprobs,
         )  # fmt: skip
-        return await self._prepared(prompts, shared)
+        prepared = await self._prepared(prompts, shared)
+        if not body.echo:
+            return prepared
+        texts = await _aside(self._texts, body.prompt)
+        return replace(prepared, echo=[each for each in texts for _ in range(body.n or 1)])
 
     async def chat(self, body: schemas.ChatRequest) -> Prepared:
         """What /v1/chat/completions asks for."""
@@ -163,7 +176,7 @@ class Preparer:
         RequestError
             None, too many, one that is too long, or an id that the model has not.
         """
-        rows = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
+        rows = _rows(given)
         if not rows:
             raise RequestError(f"{name} is empty.", param=name)
         self.limits.check(name, len(rows), most, "texts")
@@ -180,6 +193,11 @@ class Preparer:
                 raise RequestError(f"{name} holds an empty row of ids.", param=name)
             found.append(ids)
         return found
+
+    def _texts(self, given: Any) -> list[str]:
+        """The prompts as text."""
+        rows = _rows(given)
+        return [each if isinstance(each, str) else self.tokenizer.decode(each) for each in rows]
 
     def texts_to_embed(self, given: Any, most: int) -> list[list[int]]:
         """Return the ids of texts, each of which must fit the context."""
@@ -305,6 +323,11 @@ def stop_ids_of(tokenizer: Tokenizer) -> list[int]:
     ensure_template(tokenizer)
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     return list(dict.fromkeys([*end, *turn_ends(tokenizer)]))
+
+
+def _rows(given: Any) -> list[Any]:
+    """Prompts as a list of them, where only one may stand."""
+    return [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else given
 
 
 def _structure(wanted: Any) -> str | None:

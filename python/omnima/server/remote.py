@@ -59,11 +59,6 @@ class RemoteEngine:
         self._ready = False
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """Of the engine's process."""
-        return None if self._process is None else self._process.pid
-
     async def start(self) -> None:
         """Start the process, and wait until the model is open.
 

@@ -7,7 +7,6 @@ that is installed.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, OmnimaError
-from omnima.server import schemas
+from omnima.server import extras, schemas
 from omnima.server.errors import RequestError, as_request_error
 from omnima.server.service import Run
 
@@ -55,12 +54,7 @@ _OPTIONS = (
 
 def check_rpc_extra() -> None:
     """OmnimaError where what gRPC needs is not installed."""
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OmnimaError(
-            f"gRPC needs {', '.join(missing)}: install omnima with its extra, "
-            "pip install 'omnima[serve,grpc]'."
-        )
+    extras.check_extra("gRPC", _EXTRA, "serve,grpc")
 
 
 def compiled() -> tuple[Any, Any]:

@@ -10,12 +10,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError, OmnimaError
+from omnima.server import extras
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,12 +35,7 @@ _START_SECONDS = 60.0
 
 def check_extra() -> None:
     """OmnimaError where what a server needs is not installed."""
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OmnimaError(
-            f"A server needs {', '.join(missing)}: install omnima with its extra, "
-            "pip install 'omnima[serve]'."
-        )
+    extras.check_extra("A server", _EXTRA, "serve")
 
 
 @dataclass
@@ -249,10 +245,11 @@ def _in_thread(
 
     thread = threading.Thread(target=run, name="omnima-server", daemon=True)
     thread.start()
-    in_time = started.wait(_START_SECONDS)
-    if errors or not server.started:
-        why = errors[0] if errors else "its application failed" if in_time else "it hangs"
-        raise OmnimaError(f"The server did not start: {why}.")
+    if not started.wait(_START_SECONDS):
+        server.should_exit = True
+        raise OmnimaError(f"The server did not start within {_START_SECONDS:g} seconds.")
+    if errors:
+        raise OmnimaError(f"The server did not start: {errors[0]}.") from errors[0]
 
     def stop() -> None:
         atexit.unregister(stop)
@@ -274,6 +271,8 @@ async def _serving(
     if server.started:
         ready()
     await task
+    if not server.started:
+        raise OmnimaError("its application failed")
 
 
 def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
@@ -287,6 +286,11 @@ def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
+
+        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+            """Return where it does not start, instead of ending the process."""
+            with suppress(SystemExit):
+                await super().serve(sockets)
 
     # It says in its log what we say in answers; its errors there hold no more.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -26,6 +26,15 @@ def _not_here(value: Any) -> Any:
     raise ValueError("this server does not have it: leave it out")
 
 
+def _no_suffix(value: Any) -> Any:
+    if value in (None, ""):
+        return None
+    raise ValueError(
+        "this server writes behind a prompt alone: leave it out, or write the marks with which "
+        "the model was trained to fill in the middle into the prompt"
+    )
+
+
 def _plain_values(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if value is not None and not isinstance(value, (str, int, float)):
@@ -46,6 +55,9 @@ def _biases(given: dict[str, Any]) -> dict[str, Any]:
 
 #: A field of OpenAI's that only an empty value may stand in.
 NotHere = Annotated[Any, AfterValidator(_not_here)]
+
+#: The same of `suffix`, with what may serve instead.
+NoSuffix = Annotated[Any, AfterValidator(_no_suffix)]
 
 #: A field that changes nothing here, whatever it says.
 Ignored = Any
@@ -132,8 +144,8 @@ class StreamOptions(Strict):
     include_obfuscation: Ignored = None
 
 
-class Sampling(Strict):
-    """What all requests for text share."""
+class Drawing(Strict):
+    """How a text is drawn, and when it ends."""
 
     model: str = Field(default="", max_length=256)
     temperature: float | None = Field(default=None, ge=0, le=1000)
@@ -146,10 +158,15 @@ class Sampling(Strict):
     logit_bias: Biases | None = None
     seed: int | None = Field(default=None, ge=-_SEED - 1, le=_SEED)
     stop: str | List[str] | None = None
+    response_format: Format | None = None
+
+
+class Sampling(Drawing):
+    """What OpenAI's requests for text share."""
+
     n: int | None = Field(default=None, ge=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: Format | None = None
     user: Ignored = None
 
 
@@ -160,8 +177,8 @@ class CompletionRequest(Sampling):
     max_tokens: int | None = Field(default=None, ge=1)
     logprobs: int | None = Field(default=None, ge=0, le=20)
     best_of: int | None = None
-    echo: NotHere = None
-    suffix: NotHere = None
+    echo: bool | None = None
+    suffix: NoSuffix = None
 
 
 class TextPart(Strict):
@@ -289,23 +306,11 @@ class ChatRequest(Sampling):
     function_call: NotHere = None
 
 
-class GenerateRequest(Strict):
+class GenerateRequest(Drawing):
     """/generate: one plain call."""
 
     prompt: str
-    model: str = Field(default="", max_length=256)
     max_new_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=1000)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, le=1 << 31)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Biases | None = None
-    seed: int | None = Field(default=None, ge=-_SEED - 1, le=_SEED)
-    stop: str | List[str] | None = None
-    response_format: Format | None = None
 
 
 class EmbeddingRequest(Strict):

@@ -128,7 +128,9 @@ class Worker:
         try:
             with self._lock:
                 self._channel.sendall(packed(message))
-        except OSError:  # the other side has gone, which run() sees, too
+        except ConnectionError:
+            # The other side has gone, and there is nobody else to be told. run() sees it, too, and
+            # ends the engine.
             pass
 
 

@@ -24,8 +24,10 @@ from omnima.tokenizers.description import (
 
 # Characters for private use that enclose a control token in what users wrote, while it is rendered.
 _OPEN, _CLOSE = "\U000f0000", "\U000f0001"
-# What apply_chat_template of transformers takes and this one does not; a template would ignore it.
-_ELSEWHERE = frozenset(
+#: Special tokens, by the names that a template knows them by.
+TOKEN_VARIABLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+#: What apply_chat_template of transformers takes and this one does not; a template would ignore it.
+ELSEWHERE = frozenset(
     "conversation chat_template continue_final_message padding truncation max_length return_tensors"
     " return_dict return_assistant_tokens_mask tokenizer_kwargs".split()
 )
@@ -225,7 +227,7 @@ class ChatTemplates(ABC):
         sanitize: bool,
     ) -> tuple[RenderedChat, re.Pattern[str] | None]:
         """The text, with control tokens of users enclosed if asked, and what finds those."""
-        unknown = sorted(_ELSEWHERE & set(variables))
+        unknown = sorted(ELSEWHERE & set(variables))
         if unknown:
             raise ConfigError(
                 f"apply_chat_template has no option {unknown[0]!r}; it has add_generation_prompt,"
@@ -243,8 +245,8 @@ class ChatTemplates(ABC):
             control = self._control_tokens(template)
             given = {name: _marked(each, control) for name, each in given.items()}
         named = self.description
-        ids = {"bos": named.bos, "eos": named.eos, "pad": named.pad, "unk": named.unknown}
-        tokens = {f"{name}_token": named.pieces[i] for name, i in ids.items() if i is not None}
+        ids = (named.bos, named.eos, named.pad, named.unknown)
+        tokens = {n: named.pieces[i] for n, i in zip(TOKEN_VARIABLES, ids) if i is not None}
         values = {**tokens, "add_generation_prompt": bool(add_generation_prompt), **given}
         return process.render(template, values), control
 

@@ -112,7 +112,7 @@ def test_prompts_and_completions_end_with_the_end_token(tokenizer: Tokenizer) ->
     assert sample.ids.count(tokenizer.eos_id) == 1 and sample.ids.count(tokenizer.bos_id) == 1
 
 
-def refuses(tokenizer: Tokenizer, example: Any, message: str) -> None:
+def assert_refused(tokenizer: Tokenizer, example: Any, message: str) -> None:
     with pytest.raises((DataError, ConfigError), match=f"here: .*{message}"):
         Encoder(tokenizer, None).encode(example)
 
@@ -120,24 +120,25 @@ def refuses(tokenizer: Tokenizer, example: Any, message: str) -> None:
 def test_what_would_teach_nothing_or_never_stop_is_refused(tokenizer: Tokenizer) -> None:
     chat = Conversation(TURNS, "here")
     asked = Conversation(TURNS[:1], "here")
-    refuses(tokenizer, asked, "no token of it is supervised")
+    assert_refused(tokenizer, asked, "no token of it is supervised")
     # The end of the turn stands behind the block: TRL's and axolotl's old trap.
     tokenizer.chat_template = CHATML.replace(
         "{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}"
     )
-    refuses(tokenizer, chat, r"the end of the assistant's turn, <\|im_end\|>, is not supervised")
+    said = r"the end of the assistant's turn, <\|im_end\|>, is not supervised"
+    assert_refused(tokenizer, chat, said)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    refuses(tokenizer, chat, "no control token, so a model would never learn to stop")
+    assert_refused(tokenizer, chat, "no control token, so a model would never learn to stop")
     tokenizer.chat_template = "<s>{{ bos_token }}" + CHATML
-    refuses(tokenizer, chat, "the begin token <s> stands twice")
+    assert_refused(tokenizer, chat, "the begin token <s> stands twice")
     tokenizer.chat_template = "{{ raise_exception('No.') }}"
-    refuses(tokenizer, chat, "line 1: No.")
+    assert_refused(tokenizer, chat, "line 1: No.")
     tokenizer.chat_template = None
-    refuses(tokenizer, chat, "no default chat template")
-    refuses(tokenizer, PlainText("Ho.", "here"), "plain text holds no answers")
+    assert_refused(tokenizer, chat, "no default chat template")
+    assert_refused(tokenizer, PlainText("Ho.", "here"), "plain text holds no answers")
 
 
 def test_a_padding_that_is_the_end_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from omnima import ChatSession, Model, Tokenizer
 from omnima.errors import ConfigError, DataError
+from omnima.generation.turns import turn_ends
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -189,3 +190,11 @@ def test_models_without_template_or_tokenizer(said: list[str]) -> None:
     assert chat.say("Hi?").new_tokens <= 6 and "### User:\nHi?\n" in shown(chat)
     with pytest.raises(ConfigError, match="say.. takes stream"):
         ChatSession(model, options={"stream": print})
+
+
+def test_a_template_that_takes_no_such_turns_ends_none(model: Model) -> None:
+    assert model.tokenizer is not None
+    assert model.tokenizer.pieces(turn_ends(model.tokenizer)) == ["<|im_end|>"]
+    other = Tokenizer(model.tokenizer.description)
+    other.chat_template = "{{ raise_exception('Only systems may speak.') }}"
+    assert turn_ends(other) == []

@@ -89,6 +89,14 @@ def test_elsewhere_lines_are_written(tmp_path: Path) -> None:
     assert [each["lr"] for each in live.history] == run.arrays()["lr"].tolist()
 
 
+def test_a_run_that_ends_before_its_first_step_shows_nothing() -> None:
+    stream = io.StringIO()
+    live = LivePlot(stream=stream)
+    live.on_log(None, None, None, logs={"lr": 0.1})  # before any step: of nothing
+    live.on_exception(None, None, None)
+    assert live.history == [] and stream.getvalue() == ""
+
+
 class Shown:
     """What a notebook would have of it: a display that is updated in place."""
 

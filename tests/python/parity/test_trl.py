@@ -67,7 +67,7 @@ def gradient_of(theirs: Any, ours: Any, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([by_name[name].flatten() for name, _ in ours.named_parameters()])
 
 
-def compare(
+def assert_same_step(
     model: Any, name: str, data: Any, loss: torch.Tensor, gradient: torch.Tensor, **more: Any
 ) -> Any:
     before = flat(model)
@@ -115,7 +115,7 @@ def test_pairs_as_dpo_trainer(name: str, loss_type: str, tmp_path: Path) -> None
     loss = trainer.compute_loss(trainer.model, batch)
     gradient = gradient_of(theirs, model, loss)
     with_reference(data, begun, name, 2 * SIZE)
-    result = compare(model, name, data, loss, gradient)
+    result = assert_same_step(model, name, data, loss, gradient)
     if name == "dpo":
         metrics = trainer._metrics["train"]
         assert result.reward_accuracy == pytest.approx(metrics["rewards/accuracies"][-1])
@@ -154,7 +154,7 @@ def test_pairs_as_orpo_and_cpo_trainer(name: str, tmp_path: Path) -> None:
         features.append(feature)
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(features))
     gradient = gradient_of(theirs, model, loss)
-    compare(model, name, data, loss, gradient)
+    assert_same_step(model, name, data, loss, gradient)
 
 
 def test_judged_answers_as_kto_trainer(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_judged_answers_as_kto_trainer(tmp_path: Path) -> None:
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(features))
     gradient = gradient_of(theirs, model, loss)
     with_reference(data, begun, "kto", 2 * SIZE)
-    compare(model, "kto", data, loss, gradient)
+    assert_same_step(model, "kto", data, loss, gradient)
 
 
 def test_rewards_as_reward_trainer(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_rewards_as_reward_trainer(tmp_path: Path) -> None:
     ]
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(features))
     gradient = gradient_of(theirs, model, loss)
-    result = compare(model, "reward", data, loss, gradient, center_rewards=0.01)
+    result = assert_same_step(model, "reward", data, loss, gradient, center_rewards=0.01)
     assert result.reward_accuracy == pytest.approx(trainer._metrics["train"]["accuracy"][-1])
 
 

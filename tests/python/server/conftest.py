@@ -63,4 +63,4 @@ def server(model: omnima.Model) -> Iterator[Server]:
 def client(server: Server) -> Any:
     from openai import OpenAI
 
-    return OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=30)
+    return OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=120)

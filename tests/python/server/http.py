@@ -26,7 +26,7 @@ def ask(
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, dict(headers or {}), method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             found, status, head = answer.read(), answer.status, answer.headers
     except urllib.error.HTTPError as error:
         with error:
@@ -37,13 +37,15 @@ def ask(
         return status, found.decode(), head
 
 
-def connect(server: Server, body: Any, path: str = "/v1/completions") -> socket.socket:
+def connect(
+    server: Server | str, body: Any, path: str = "/v1/completions"
+) -> socket.socket:
     """Send a request and leave its answer unread."""
-    there = urlparse(server.url)
+    there = urlparse(server if isinstance(server, str) else server.url)
     assert there.hostname is not None
     channel = socket.socket()
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    channel.settimeout(20)
+    channel.settimeout(60)
     channel.connect((there.hostname, there.port))
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -67,8 +69,8 @@ def running(server: Server) -> int:
     )
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether something becomes true in time."""
+def until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Whether something becomes true in time; the bound is for a slow machine that is busy."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if true():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from omnima.errors import ConfigError
 from omnima.server.command import adapters_of, name_of
 
 from .conftest import made
-from .http import ask, until
+from .http import ask, connect, until
 
 READY = re.compile(
     r"^(\S+) is served at (http://127\.0\.0\.1:\d+) and by gRPC on port \d+ for this machine\.$"
@@ -52,81 +54,126 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def told_while_the_engine_dies(url: str, body: dict[str, Any], server: int) -> list[int]:
+    """What clients who go on asking are told when the engine is killed while it writes.
+
+    They ask until one of them is told that the engine is away: on a quick machine any one request
+    may have ended before the kill.
+    """
+    told: list[int] = []
+    end = time.monotonic() + 60
+
+    def client() -> None:
+        while 503 not in told and time.monotonic() < end:
+            told.append(ask(url, "/v1/completions", body)[0])
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for each in threads:
+        each.start()
+    assert until(lambda: ask(url, "/health")[1].get("running", 0) > 0)
+    [worker] = children(server)
+    os.kill(worker, signal.SIGSTOP)  # what has begun cannot end any more
+    os.kill(worker, signal.SIGKILL)
+    for each in threads:
+        each.join()
+    assert until(lambda: children(server) not in ([], [worker]))
+    return told
+
+
+def streamed_while_the_server_ends(url: str, body: dict[str, Any], server: Any) -> list[Any]:
+    """The pieces of a text of which the first one had come when the server was told to end.
+
+    They are more than what lies in buffers on the way holds, so that some are still unwritten.
+    """
+    with connect(url, {**body, "stream": True, "stream_options": {"include_usage": True}}) as wire:
+        said = wire.recv(100)
+        server.send_signal(signal.SIGTERM)
+        while part := wire.recv(1 << 20):
+            said += part
+    head, _, _ = said.partition(b"\r\n\r\n")
+    assert b" 200 " in head.splitlines()[0]
+    lines = re.findall(rb"^data: (.*)$", said, re.M)
+    assert lines[-1] == b"[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 def test_the_life_of_a_server(places: tuple[Path, Path], tmp_path: Path) -> None:
     model, adapter = places
-    log = (tmp_path / "log").open("w+")
-    process = start(
-        str(model),
-        "--adapter",
-        f"poet={adapter}",
-        "--port",
-        "0",
-        "--grpc-port",
-        "0",
-        "--log",
-        stderr=log,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = READY.match(line)
-        assert found is not None, line
-        url = found[2]
-        assert found[1] == "small"
-        names = {each["id"] for each in ask(url, "/v1/models")[1]["data"]}
-        assert names == {"small", "poet"}
-        body = {"prompt": "To be", "temperature": 0, "max_tokens": 8}
-        before = ask(url, "/v1/completions", {**body, "model": "poet"})[1]["choices"]
-        assert before != ask(url, "/v1/completions", body)[1]["choices"]
-        assert len(ask(url, "/v1/embeddings", {"input": "a"})[1]["data"][0]["embedding"]) == 64
-        bad = {"prompt": "a", "response_format": {"type": "regex", "pattern": "("}}
-        assert ask(url, "/v1/completions", bad)[0] == 400
-
-        # The engine dies while many write: they are told so, and it comes back.
-        answers: list[int] = []
-
-        def one() -> None:
-            answers.append(ask(url, "/v1/completions", {**body, "max_tokens": 500, "n": 16})[0])
-
-        threads = [threading.Thread(target=one) for _ in range(4)]
-        for each in threads:
-            each.start()
-        until(lambda: ask(url, "/health")[1].get("running", 0) > 0)
-        [worker] = children(process.pid)
-        os.kill(worker, signal.SIGKILL)
-        for each in threads:
-            each.join()
-        assert 503 in answers and set(answers) <= {200, 503}
-        status, answer, _ = ask(url, "/health")
-        assert (status, "error" in answer) in ((503, True), (200, False))
-        assert until(lambda: ask(url, "/health")[0] == 200, 30)
-        assert children(process.pid) != [worker]
-        assert ask(url, "/v1/completions", {**body, "model": "poet"})[1]["choices"] == before
-        assert "omnima:engine_restarts" in ask(url, "/metrics")[1]
-
-        # What has begun is written to its end.
-        late: list[Any] = []
-        thread = threading.Thread(
-            target=lambda: late.append(
-                ask(url, "/v1/completions", {**body, "max_tokens": 400, "n": 16})
-            )
-        )
-        thread.start()
-        until(lambda: ask(url, "/health")[1].get("running", 0) > 0, 2)
-        process.send_signal(signal.SIGTERM)
-        thread.join()
-        assert process.wait(20) == 0
-        assert late[0][0] == 200 and late[0][1]["usage"]["completion_tokens"] == 6400
-        assert process.stdout.read() == ""
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    log.seek(0)
-    text = log.read()
-    log.close()
+    words = [str(model), "--adapter", f"poet={adapter}", "--port", "0", "--grpc-port", "0", "--log"]
+    with (tmp_path / "log").open("w+") as log, start(*words, stderr=log) as process:
+        try:
+            live(process)
+        finally:
+            process.kill()
+        log.seek(0)
+        text = log.read()
     assert "POST '/v1/completions' 200" in text and "To be" not in text
+
+
+def live(process: subprocess.Popen[str]) -> None:
+    """All that a server goes through, from its first line to its last."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = READY.match(line)
+    assert found is not None, line
+    url = found[2]
+    assert found[1] == "small"
+    names = {each["id"] for each in ask(url, "/v1/models")[1]["data"]}
+    assert names == {"small", "poet"}
+    body = {"prompt": "To be", "temperature": 0, "max_tokens": 8}
+    before = ask(url, "/v1/completions", {**body, "model": "poet"})[1]["choices"]
+    assert before != ask(url, "/v1/completions", body)[1]["choices"]
+    assert len(ask(url, "/v1/embeddings", {"input": "a"})[1]["data"][0]["embedding"]) == 64
+    bad = {"prompt": "a", "response_format": {"type": "regex", "pattern": "("}}
+    assert ask(url, "/v1/completions", bad)[0] == 400
+
+    # The engine dies while many write: they are told so, and it comes back.
+    told = told_while_the_engine_dies(url, {**body, "max_tokens": 500, "n": 16}, process.pid)
+    assert 503 in told and set(told) <= {200, 503}
+    status, answer, _ = ask(url, "/health")
+    assert (status, "error" in answer) in ((503, True), (200, False))
+    assert until(lambda: ask(url, "/health")[0] == 200)
+    assert ask(url, "/v1/completions", {**body, "model": "poet"})[1]["choices"] == before
+    restarts = re.search(r"^omnima:engine_restarts\{.*\} (\S+)$", ask(url, "/metrics")[1], re.M)
+    assert restarts is not None and float(restarts[1]) >= 1
+
+    # What has begun is written to its end.
+    many = {**body, "max_tokens": 400, "n": 16, "logprobs": 20}
+    pieces = streamed_while_the_server_ends(url, many, process)
+    assert pieces[-1]["usage"]["completion_tokens"] == 6400
+    choices = [choice for each in pieces for choice in each["choices"] if choice["logprobs"]]
+    assert sum(len(choice["logprobs"]["tokens"]) for choice in choices) == 6400
+    assert process.wait(60) == 0
+    assert process.stdout.read() == ""
+
+
+def test_a_second_signal_does_not_wait_for_texts(places: tuple[Path, Path]) -> None:
+    """Whose client does not read: a first signal would wait for it."""
+    with start(str(places[0]), "--port", "0", stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"(http://127\.0\.0\.1:\d+) for this machine", line)
+            assert found is not None, line
+            url = found[1]
+            body = {"prompt": "To be", "temperature": 0, "max_tokens": 500, "n": 16}
+            with connect(url, {**body, "logprobs": 20, "stream": True}) as wire:
+                assert wire.recv(100)
+                process.send_signal(signal.SIGINT)
+                assert until(lambda: is_draining(url))
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(25) == 0  # without the second, thirty seconds
+        finally:
+            process.kill()
+
+
+def is_draining(url: str) -> bool:
+    """Whether no more requests are taken."""
+    try:
+        return ask(url, "/ready")[0] == 503
+    except OSError:
+        return True
 
 
 @pytest.mark.parametrize(

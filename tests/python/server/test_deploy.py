@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,11 @@ def test_a_probe_without_a_key_sees_a_server_that_wants_one(
     with omnima.serve(model, api_keys=tmp_path / "keys") as server:
         assert is_well(server.url) and is_well(server.url, key)
         assert not is_well(server.url, "om-wrong")
+        words = [sys.executable, "-m", "omnima.server.probe", server.url]
+        for held, code in ((key, 0), ("om-wrong", 1)):
+            (tmp_path / "key").write_text(held + "\n")
+            about = {**os.environ, "OMNIMA_API_KEY_FILE": str(tmp_path / "key")}
+            assert subprocess.run(words, env=about).returncode == code
 
 
 def test_the_probe_tells_well_from_ill(server: Server) -> None:

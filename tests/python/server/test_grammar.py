@@ -12,6 +12,7 @@ import pytest
 import omnima
 from omnima.errors import ConfigError
 from omnima.server import grammar
+from omnima.server.expressions import written_out
 from omnima.server.grammar import Constraints, Grammars
 
 
@@ -96,6 +97,35 @@ def test_masks_hold_what_may_come_next(grammars: Grammars, tokenizer: omnima.Tok
     constraints.drop(8)
     [said] = constraints.fill([8], [[]], masks)
     assert "cannot be followed" in said
+
+
+def test_what_takes_too_much_work_is_refused(
+    grammars: Grammars, tokenizer: omnima.Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constraints, masks = Constraints(), np.zeros((1, 10), np.int32)
+    constraints.add(1, grammars.matcher(grammar.of_regex("[a-z]+")))
+    monkeypatch.setattr(grammar, "_STEP_SECONDS", -1.0)
+    [said] = constraints.fill([1], [[]], masks)
+    assert "too much work" in said
+    monkeypatch.setattr(grammar, "_FIRST_SECONDS", -1.0)
+    with pytest.raises(ConfigError, match="too much work"):
+        Grammars(tokenizer, 320, [2]).matcher(grammar.of_regex("[a-z]+"))
+
+
+def test_so_many_compiled_grammars_are_kept(tokenizer: omnima.Tokenizer) -> None:
+    kept = Grammars(tokenizer, 320, [2])
+    texts = [grammar.of_choices([str(i)]) for i in range(40)]
+    for each in texts:
+        kept.matcher(each)
+    assert list(kept._compiled) == texts[-32:]
+    kept.matcher(texts[8])  # used again: the last to go
+    kept.matcher(texts[0])
+    assert texts[8] in kept._compiled and texts[9] not in kept._compiled
+
+
+@pytest.mark.parametrize("pattern,size", [(r"\{a{3}", 4), (r"[\]a]{2}b", 3), (r"\(\)", 2)])
+def test_escaped_characters_count_as_one(pattern: str, size: int) -> None:
+    assert written_out(pattern) == size
 
 
 def test_a_tokenizer_without_an_end_writes_no_structure(tokenizer: omnima.Tokenizer) -> None:

@@ -106,6 +106,29 @@ def test_completions_stream(client: Any) -> None:
     assert [at for each in told for at in each.text_offset] == whole.logprobs.text_offset
 
 
+@pytest.mark.parametrize("prompt,shown", [("To be", ["To be"]), (["a", "or not"], ["a", "or not"])])
+def test_the_prompt_stands_before_its_answer(client: Any, prompt: Any, shown: list[str]) -> None:
+    options = {"model": "tiny", "prompt": prompt, "seed": 4, "max_tokens": 6, "n": 2}
+    plain = client.completions.create(**options).choices
+    expected = [shown[i // 2] + each.text for i, each in enumerate(plain)]
+    whole = client.completions.create(**options, echo=True)
+    assert [each.text for each in whole.choices] == expected
+    texts = [""] * len(expected)
+    for chunk in client.completions.create(**options, echo=True, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == expected
+
+
+def test_a_prompt_of_ids_stands_as_text_before_its_answer(
+    client: Any, model: omnima.Model
+) -> None:
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode("to be")
+    options = {"model": "tiny", "prompt": ids, "temperature": 0, "max_tokens": 3}
+    plain = client.completions.create(**options, echo=False).choices[0].text
+    assert client.completions.create(**options, echo=True).choices[0].text == "to be" + plain
+
+
 def test_a_seed_repeats_a_text_and_copies_differ(client: Any) -> None:
     def texts(seed: int) -> list[str]:
         answer = client.completions.create(
@@ -160,6 +183,14 @@ def test_logprobs_are_those_of_the_model(client: Any, model: omnima.Model) -> No
         )
         assert each.logprob == each.top_logprobs[0].logprob  # greedy
         prompt.append(int(ids[0]))
+
+
+def test_logprobs_stream(client: Any) -> None:
+    options = {"model": "tiny", "messages": ASKED, "seed": 2, "max_tokens": 9, "top_logprobs": 2}
+    whole = client.chat.completions.create(**options, logprobs=True).choices[0].logprobs.content
+    chunks = client.chat.completions.create(**options, logprobs=True, stream=True)
+    told = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [each for part in told if part for each in part.content] == whole
 
 
 def test_a_second_request_knows_the_first_ones_prompt(client: Any) -> None:

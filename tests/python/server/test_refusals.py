@@ -26,6 +26,11 @@ def structured(**format: Any) -> dict[str, Any]:
     return chat(response_format=format)
 
 
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+NAMED = tool("roll")
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}
 BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("completions", text(max_tokens=-1), 400, "max_tokens", "-1"),
@@ -48,6 +53,9 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("completions", text(logit_bias={"300": 5}), 400, "logit_bias", "id 300; ids go from 0 to 299"),
     ("completions", text(frequency_penalty=2.5), 400, "frequency_penalty", "2.5"),
     ("completions", text(presence_penalty="a"), 400, "presence_penalty", "'a'"),
+    ("completions", text(suffix="end"), 400, "suffix", "fill in the middle"),
+    ("completions", text(echo=True, logprobs=0), 400, "echo", "with logprobs"),
+    ("completions", text(echo="yes"), 400, "echo", "'yes'"),
     ("completions", text(best_of=2), 400, "best_of", "does not have it"),
     ("completions", text(stream_options={}), 400, "stream_options", "stream: true"),
     ("completions", text(temprature=1), 400, "temprature", "no such field"),
@@ -68,21 +76,35 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
     ("chat/completions", chat(max_completion_tokens=2), 400, "max_tokens", "give one"),
     ("chat/completions", chat(tool_choice="required"), 400, "tools", "no tools"),
     ("chat/completions", chat(reasoning_effort="high"), 400, "reasoning_effort", "high"),
-    (
-        "chat/completions",
-        chat(chat_template_kwargs={"messages": "x"}),
-        400,
-        "chat_template_kwargs",
-        "messages",
-    ),
     *(
         ("chat/completions", chat(chat_template_kwargs=each), 400, "chat_template_kwargs", said)
-        for each, said in (
-            ({"tokenize": False}, "tokenize"),
-            ({"sanitize_control_tokens": False}, "sanitize_control_tokens"),
-            ({"self": 1}, "self"),
-            ({"a": []}, "'a'"),
-            ({str(i): 1 for i in range(65)}, "64"),
+        for each, said in (({"a": []}, "'a'"), ({str(i): 1 for i in range(65)}, "64"))
+    ),
+    *(
+        (
+            "chat/completions",
+            chat(chat_template_kwargs={"style": "old", name: value}),
+            400,
+            f"chat_template_kwargs.{name}",
+            f"got {value!r}",
+        )
+        for name, value in (
+            ("messages", "x"),
+            ("tools", "x"),
+            ("documents", "x"),
+            ("add_generation_prompt", False),
+            ("tokenize", False),
+            ("sanitize_control_tokens", False),
+            ("self", 1),
+            ("bos_token", "<|im_end|>"),
+            ("eos_token", "<|im_end|>"),
+            ("pad_token", "x"),
+            ("unk_token", "x"),
+            ("raise_exception", "x"),
+            ("strftime_now", "x"),
+            ("namespace", "x"),
+            ("range", 1),
+            ("continue_final_message", True),
         )
     ),
     ("chat/completions", chat(**{str(i): 1 for i in range(65)}), 400, "the body", "68 fields"),
@@ -110,6 +132,15 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
         "response_format",
         "http://x/y",
     ),
+    ("chat/completions", chat(tool_choice=NAMED, tools=[tool("now")]), 400, "tool_choice", "roll"),
+    (
+        "chat/completions",
+        chat(tool_choice="required", tools=[tool("now")], response_format={"type": "json_object"}),
+        400,
+        "response_format",
+        "exclude each other",
+    ),
+    ("chat/completions", structured(type="choice", choices=["a", ""]), 400, None, "not empty"),
     ("embeddings", {"input": [], "model": "tiny"}, 400, "input", "empty"),
     ("embeddings", {"input": "to be " * 600, "model": "tiny"}, 400, "input", "holds 512"),
     ("embeddings", {"input": ["a"] * 129, "model": "tiny"}, 400, "input", "limit is 128"),
@@ -174,12 +205,14 @@ def test_what_has_no_effect_may_be_sent_empty(server: Server) -> None:
         logit_bias={}, frequency_penalty=0.0, user="me", metadata={"a": "b"}, store=False, n=1
     )
     assert ask(server, "/v1/chat/completions", body)[0] == 200
+    assert ask(server, "/v1/completions", text(suffix="", echo=None))[0] == 200
 
 
 def test_what_openai_takes_is_taken(server: Server) -> None:
     for more in ({"seed": -1}, {"best_of": 1}, {"best_of": 2, "n": 2}):
         assert ask(server, "/v1/completions", text(**more))[0] == 200, more
-    assert ask(server, "/v1/chat/completions", chat(service_tier="flex"))[0] == 200
+    for more in ({"service_tier": "flex"}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        assert ask(server, "/v1/chat/completions", chat(**more))[0] == 200, more
     body = text(max_tokens=20)
 
     def written(**more: Any) -> str:

@@ -184,6 +184,50 @@ def test_what_cannot_be_told_ends_its_request_alone(tokenizer: omnima.Tokenizer)
     assert error is None and "".join(each.text for each in pieces) == "a"
 
 
+def test_a_text_that_the_engine_ends_is_503(tokenizer: omnima.Tokenizer) -> None:
+    def script(engine: Written, _: Run) -> None:
+        engine.tell([event(0, [], "cancelled")])
+
+    _, _, error = play(tokenizer, request(), script)
+    assert error is not None and error.status == 503 and error.retry_after
+
+
+def test_a_service_that_closes_ends_its_requests(tokenizer: omnima.Tokenizer) -> None:
+    async def main() -> None:
+        engine = Written()
+        service = Service(engine, tokenizer)
+        await service.begin()
+        run = await service.write(request())
+        await service.close()
+        with pytest.raises(RequestError, match="shutting down"):
+            await run.next()
+        assert engine.cancelled == [0] and engine.closed and service.runs == 0
+
+    asyncio.run(main())
+
+
+def test_a_request_whose_task_is_cancelled_leaves_nothing(tokenizer: omnima.Tokenizer) -> None:
+    class Hanging(Written):
+        async def submit(self, tag: int, job: Job) -> None:
+            await super().submit(tag, job)
+            if tag == 1:
+                await asyncio.sleep(60)
+
+    async def main() -> None:
+        engine = Hanging()
+        service = Service(engine, tokenizer)
+        await service.begin()
+        task = asyncio.create_task(service.write(request(3)))
+        while len(engine.jobs) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(engine.cancelled) == [0, 1] and service.runs == 0
+
+    asyncio.run(main())
+
+
 def test_a_dead_engine_is_503(tokenizer: omnima.Tokenizer) -> None:
     _, _, error = play(tokenizer, request(), lambda engine, _: engine.die())
     assert error is not None and error.status == 503 and error.retry_after

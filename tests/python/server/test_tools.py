@@ -27,6 +27,13 @@ def test_a_name_that_is_no_text_is_no_call(name: str) -> None:
     assert parser.push(text) == "" and parser.finish() == (text, [])
 
 
+def test_arguments_that_are_text_already_stay_as_they_are() -> None:
+    parser = ToolParser(["now"])
+    parser.push('<tool_call>{"name": "now", "arguments": "{\\"zone\\": 1}"}</tool_call>')
+    [call] = parser.finish()[1]
+    assert call.arguments == '{"zone": 1}'
+
+
 @pytest.mark.parametrize("step", [1, 3, 1000])
 @pytest.mark.parametrize("form", FORMS)
 def test_calls_are_found(form: str, step: int) -> None:

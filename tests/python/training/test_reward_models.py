@@ -95,7 +95,9 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     fresh().save_pretrained(tmp_path / "base")
     given = {**QUICK, "steps": 6, "save_every": 2, "data": [str(data)]}
     given["model"] = str(tmp_path / "base")
-    whole_and_resumed(tmp_path, given)
+    whole, parts = whole_and_resumed(tmp_path, given)
+    after = whole.summary["loss_after"]
+    assert parts.summary["loss_after"] == after < whole.summary["loss_before"]
 
 
 @pytest.mark.filterwarnings("ignore:No architecture of transformers")
