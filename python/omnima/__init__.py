@@ -27,6 +27,7 @@ _EXPORTS = {
     "benchmarking": "",
     "config": "",
     "data": "",
+    "demo": "",
     "doctor": "",
     "errors": "",
     "evaluation": "",

@@ -78,6 +78,8 @@ PYTHON = {
     "planning": BASE | {"config", "adapters", "benchmarking", "profiling"},
 }
 PYTHON["server"] = BASE | {"tokenizers", "hub", "model", "generation", "evaluation"}
+PYTHON["demo"] = BASE | {"tokenizers", "generation", "notebook", "model", "evaluation", "server"}
+PYTHON["demo"] |= {"training"}
 EVERYTHING = set(PYTHON) | BASE
 PYTHON["cli"] = EVERYTHING
 PYTHON["__main__"] = {"cli"}

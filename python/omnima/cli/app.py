@@ -15,6 +15,7 @@ from omnima.cli import (
     bench,
     chat,
     data,
+    demo,
     doctor,
     evaluate,
     export,
@@ -57,6 +58,7 @@ app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("serve")(serve.serve)
 app.command("api-key")(serve.api_key)
+app.command("demo")(demo.demo)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(export.import_model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnima.errors import ConfigError
 from omnima.generation import chat_file
+from omnima.generation.fitting import newest_that_fit, room_for_history, unseen_sentence
 from omnima.generation.generate import Generation, generate
 from omnima.generation.prompt_cache import PromptCache
 from omnima.generation.turns import turn_ends
@@ -207,28 +208,15 @@ class ChatSession:
         return written
 
     def _reserve(self, options: Mapping[str, Any]) -> int:
-        """Tokens that the history may take: an answer gets its own, but half of the context at
-        most.
-        """
-        context: int = self.model.context
+        """Tokens that the history may take."""
         wanted: int = {**_DEFAULTS, **self.options, **options}["max_new_tokens"]
-        return max(context - wanted, context // 2)
+        return room_for_history(self.model.context, wanted)
 
     def _fitted(self, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
         """The ids of the system's words and of the newest turns that fit, and how many messages
         are left out for that.
         """
-        starts = [i for i, each in enumerate(messages) if each["role"] == "user"] or [0]
-        ids: list[int] = []
-        for first in starts:
-            ids = self._encoded(messages[first:])
-            if len(ids) <= room:
-                return ids, first
-        raise ConfigError(
-            f"the last message needs {len(ids)} tokens with the system's words, but only {room} of "
-            f"the model's context of {self.model.context} are free for them "
-            "beside an answer: shorten it, or lower max_new_tokens."
-        )
+        return newest_that_fit(messages, self._encoded, room, self.model.context)
 
     def _encoded(self, messages: Sequence[Message]) -> list[int]:
         told = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -247,11 +235,7 @@ class ChatSession:
 
     def _say_unseen(self, unseen: int) -> None:
         if unseen > self._unseen:
-            context = self.model.context
-            self._note(
-                f"The first {unseen} messages no longer fit the context of {context} tokens: the "
-                "model does not see them any more."
-            )
+            self._note(unseen_sentence(unseen, self.model.context))
         self._unseen = unseen
 
     def _note(self, sentence: str) -> None:

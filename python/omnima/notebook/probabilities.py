@@ -19,8 +19,8 @@ from omnima.tokenizers.shown import token_texts, visible
 if TYPE_CHECKING:
     from omnima.model import Model
 
-# From surprising to sure: the least probability of each colour.
-_COLOURS = ((0.5, "#92c5de"), (0.2, "#d1e5f0"), (0.05, "#f2f2f2"), (0.01, "#fddbc7"))
+#: From sure to surprising: the least probability of each colour.
+COLOURS = ((0.5, "#92c5de"), (0.2, "#d1e5f0"), (0.05, "#f2f2f2"), (0.01, "#fddbc7"))
 _SURPRISE = "#f4a582"
 _NONE = "#ffffff"
 _BOX = "display:inline-block;margin:1px;text-align:center;"
@@ -157,10 +157,10 @@ def _quoted(text: str) -> str:
 def _colour(probability: float) -> str:
     if math.isnan(probability):
         return _NONE
-    return next((colour for least, colour in _COLOURS if probability >= least), _SURPRISE)
+    return next((colour for least, colour in COLOURS if probability >= least), _SURPRISE)
 
 
 def _legend() -> list[tuple[str, str]]:
-    return [(f"from {least:.0%}", colour) for least, colour in _COLOURS] + [
-        (f"below {_COLOURS[-1][0]:.0%}", _SURPRISE)
+    return [(f"from {least:.0%}", colour) for least, colour in COLOURS] + [
+        (f"below {COLOURS[-1][0]:.0%}", _SURPRISE)
     ]

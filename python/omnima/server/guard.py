@@ -7,10 +7,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from omnima.server.errors import RequestError
-from omnima.server.keys import ApiKeys, is_loopback
+from omnima.server.keys import ApiKeys, foreign_header
 from omnima.server.limits import Limits, RateLimiter
 from omnima.server.metrics import Metrics
 
@@ -177,22 +176,13 @@ def _check_local(scope: Scope) -> None:
     """RequestError for what a browser sends on behalf of another site, or of another name that
     stands for this machine.
     """
-    for name, value in scope["headers"]:
-        if name not in (b"host", b"origin"):
-            continue
-        said = value.decode("latin-1")
-        try:
-            host = urlsplit(said if name == b"origin" else f"//{said}").hostname
-        except ValueError:
-            host = None
-        if not is_loopback(host or ""):
-            raise RequestError(
-                f"Without API keys this server answers this machine alone: {name.decode().title()} "
-                f"is {said!r:.80}, but it must be localhost, 127.0.0.1 or [::1]. Start the server "
-                "with keys to let others in.",
-                403,
-                code="not_local",
-            )
+    if (found := foreign_header(scope["headers"])) is not None:
+        raise RequestError(
+            f"Without API keys this server answers this machine alone: {found}, but it must be "
+            "localhost, 127.0.0.1 or [::1]. Start the server with keys to let others in.",
+            403,
+            code="not_local",
+        )
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

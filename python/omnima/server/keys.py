@@ -8,8 +8,10 @@ import ipaddress
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from omnima.errors import ConfigError, DataError
 
@@ -119,6 +121,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def foreign_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Say which header of a request shows that it comes from a page of another site, or by another
+    name that stands for this machine; None: it comes from here.
+
+    >>> foreign_header([(b"host", b"127.0.0.1:8000"), (b"origin", b"https://evil.example")])
+    "Origin is 'https://evil.example'"
+    """
+    for name, value in headers:
+        if name not in (b"host", b"origin"):
+            continue
+        said = value.decode("latin-1")
+        try:
+            host = urlsplit(said if name == b"origin" else f"//{said}").hostname
+        except ValueError:
+            host = None
+        if not is_loopback(host or ""):
+            return f"{name.decode().title()} is {said!r:.80}"
+    return None
 
 
 def _digest(salt: bytes, key: bytes) -> bytes:

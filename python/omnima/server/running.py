@@ -225,19 +225,54 @@ async def serve_here(
 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, end)
-    await _serving(server, listening, ready)
+    await serving(server, listening, ready)
 
 
 def _in_thread(
     app: App, state: State, listening: socket.socket, limits: Limits, drain_seconds: float
 ) -> Server:
     server = _uvicorn(app, limits, drain_seconds)
+
+    def drain() -> None:
+        state.draining = True
+
+    end = start_thread(server, lambda ready: serving(server, listening, ready), drain)
+    host, port = listening.getsockname()[:2]
+    return Server(host, port, state, end)
+
+
+def start_thread(
+    server: uvicorn.Server,
+    main: Callable[[Callable[[], object]], Coroutine[Any, Any, None]],
+    before_end: Callable[[], object],
+) -> Callable[[], None]:
+    """Run an event loop with a server on a thread of its own.
+
+    Parameters
+    ----------
+    server
+        Ends when its `should_exit` is set.
+    main
+        Serves; it calls what it is given when the server answers.
+    before_end
+        Called when the server is about to be ended.
+
+    Returns
+    -------
+    Callable
+        Ends the server and waits for its thread. It is called before the interpreter ends.
+
+    Raises
+    ------
+    OmnimaError
+        The server did not start.
+    """
     started = threading.Event()
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            run_loop(_serving(server, listening, started.set))
+            run_loop(main(started.set))
         except BaseException as error:  # noqa: BLE001 - told to whoever started it
             errors.append(error)
         finally:
@@ -251,20 +286,20 @@ def _in_thread(
     if errors:
         raise OmnimaError(f"The server did not start: {errors[0]}.") from errors[0]
 
-    def stop() -> None:
-        atexit.unregister(stop)
-        state.draining = server.should_exit = True
+    def end() -> None:
+        atexit.unregister(end)
+        before_end()
+        server.should_exit = True
         thread.join()
 
-    atexit.register(stop)  # a server that is left running ends before the interpreter does
-
-    host, port = listening.getsockname()[:2]
-    return Server(host, port, state, stop)
+    atexit.register(end)
+    return end
 
 
-async def _serving(
+async def serving(
     server: uvicorn.Server, listening: socket.socket, ready: Callable[[], object]
 ) -> None:
+    """Serve until the server is told to exit; `ready` is called when it answers."""
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not task.done():
         await asyncio.sleep(0.005)
@@ -280,21 +315,7 @@ def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
 
     from omnima.server.connections import protocol_for
 
-    class Quiet(uvicorn.Server):
-        """Leaves signals to us: it would end the process by the signal, not with 0."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-            """Return where it does not start, instead of ending the process."""
-            with suppress(SystemExit):
-                await super().serve(sockets)
-
-    # It says in its log what we say in answers; its errors there hold no more.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    return Quiet(
+    return quiet_server(
         uvicorn.Config(
             app,
             http=protocol_for(limits),
@@ -309,6 +330,27 @@ def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
             ws="none",
         )
     )
+
+
+def quiet_server(config: uvicorn.Config) -> uvicorn.Server:
+    """Return a server that leaves signals and what is said in logs to us."""
+    import uvicorn
+
+    class Quiet(uvicorn.Server):
+        """Leaves signals to us: it would end the process by the signal, not with 0."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+            """Return where it does not start, instead of ending the process."""
+            with suppress(SystemExit):
+                await super().serve(sockets)
+
+    # It says in its log what we say in answers; its errors there hold no more.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    return Quiet(config)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,63 @@
+"""The page: three tabs under a heading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from omnima.demo.conversation import ConversationTab
+from omnima.demo.models import Models
+from omnima.demo.sessions import Sessions
+from omnima.demo.training import Training
+from omnima.demo.training_tab import TrainingTab
+
+TITLE = "Omnima demo"
+_HERE = Path(__file__).parent
+
+
+def build_page(models: Models, training: Training) -> gr.Blocks:
+    """Build the page over models and a training run."""
+    sessions = Sessions()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        with gr.Row(elem_classes="omnima-head"):
+            gr.HTML(f"<h1>{TITLE}</h1>")
+            theme = gr.Button("Dark or light", size="sm", elem_id="theme", scale=0, min_width=140)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat = ConversationTab(models, sessions, "chat", [""])
+            with gr.Tab("Compare", id="compare"):
+                compare = ConversationTab(models, sessions, "compare", ["left", "right"])
+            with gr.Tab("Training", id="training"):
+                tab = TrainingTab(models, training)
+        dropdowns = [*chat.dropdowns, *compare.dropdowns]
+        tab.wire(page, [chat.notice, compare.notice], dropdowns)
+        tab.chat.click(
+            tab.newest,
+            None,
+            [tabs, chat.dropdowns[0]],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        theme.click(None, None, None, js="() => window.omnimaTheme()", api_visibility="private")
+
+        async def leave(request: gr.Request) -> None:
+            sessions.leave(request.session_hash)
+
+        page.unload(leave)
+    return page
+
+
+def looks() -> dict[str, Any]:
+    """Return what Gradio is told of the page's looks: nothing of it comes from elsewhere."""
+    fonts = ["system-ui", "sans-serif"]
+    mono = ["ui-monospace", "monospace"]
+    hue = gr.themes.colors
+    return {
+        "theme": gr.themes.Default(
+            primary_hue=hue.blue, neutral_hue=hue.slate, font=fonts, font_mono=mono
+        ),
+        "css": (_HERE / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+    }

@@ -1,0 +1,207 @@
+"""A conversation with a model: its history, what the model is shown of it, what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omnima.demo.probabilities import ALTERNATIVES, Tokens
+from omnima.demo.transcript import Turn
+from omnima.errors import ConfigError, OmnimaError
+from omnima.generation.fitting import newest_that_fit, room_for_history, unseen_sentence
+from omnima.server.jobs import Job
+from omnima.server.service import TextRequest
+
+if TYPE_CHECKING:
+    from omnima.demo.models import Models, Opened
+    from omnima.server.service import Run
+
+MESSAGE_CHARACTERS = 20_000
+FULL = (
+    " Begin a new chat, lower “New tokens at most”, or go on: what is said last is always shown"
+    " to it."
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who shall answer, and how.
+
+    Attributes
+    ----------
+    model, adapter
+        By name; no adapter: the model alone.
+    system
+        What the model is told before all messages; "": nothing.
+    options
+        Of the drawing, as :func:`omnima.generation.generate` names them.
+    seed
+        None: drawn.
+    """
+
+    model: str | None
+    adapter: str | None = None
+    system: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def who(self) -> str:
+        """What the answer is signed with."""
+        return f"{self.model} with {self.adapter}" if self.adapter else str(self.model)
+
+
+class Talk:
+    """A conversation.
+
+    Attributes
+    ----------
+    turns
+        The history, all of it.
+    growing
+        The answer that is being written; None: none is.
+    note
+        What the page says of the last answer.
+    failed
+        Why there is no answer; "": there is.
+    """
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.growing: Turn | None = None
+        self.note, self.failed = "", ""
+        self._run: Run | None = None
+        self._stopped = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being prepared or written."""
+        return self.growing is not None
+
+    def clear(self) -> None:
+        """Forget the history."""
+        self.stop()
+        self.turns, self.growing, self.note, self.failed = [], None, "", ""
+
+    def stop(self) -> None:
+        """End the answer that is being written; what there is of it stays."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.cancel()
+
+    async def say(self, models: Models, wish: Wish, text: str) -> AsyncGenerator[None, None]:
+        """Say something; yields whenever there is more of the answer.
+
+        What goes wrong stands in `failed`; the history is then as it was.
+        """
+        turns = list(self.turns)
+        if not text.strip():
+            self.failed = "Write a message first."
+        elif len(text) > MESSAGE_CHARACTERS:
+            self.failed = (
+                f"The message has {len(text):,} characters; at most {MESSAGE_CHARACTERS:,} are "
+                "taken. Shorten it."
+            )
+        else:
+            asked = [*turns, Turn("user", text)]
+            async with aclosing(self._answered(models, wish, asked, turns)) as answer:
+                async for _ in answer:
+                    yield
+
+    async def regenerate(self, models: Models, wish: Wish) -> AsyncGenerator[None, None]:
+        """Throw the last answer away and write another one; as `say`."""
+        turns, kept = list(self.turns), list(self.turns)
+        while kept and kept[-1].role != "user":
+            kept.pop()
+        if not kept:
+            self.failed = "There is no answer yet that could be written again."
+            return
+        async with aclosing(self._answered(models, wish, kept, turns)) as answer:
+            async for _ in answer:
+                yield
+
+    async def _answered(
+        self, models: Models, wish: Wish, turns: list[Turn], before: list[Turn]
+    ) -> AsyncGenerator[None, None]:
+        self.failed, self.note, self._stopped = "", "", False
+        self.turns, self.growing = turns, Turn("assistant", who=wish.who)
+        answer = self.growing
+        try:
+            yield  # the message is seen before anything is computed
+            async with aclosing(self._written(models, wish, answer)) as written:
+                async for _ in written:
+                    yield
+        except OmnimaError as error:
+            self.failed, answer.ended = str(error), "failed"
+        finally:
+            if self.growing is answer:  # the history was not cleared meanwhile
+                self.growing = None
+                # What was written is not lost; where nothing was, the history is as it was.
+                failed = answer.ended == "failed" and not answer.text
+                self.turns = before if failed else [*turns, answer]
+
+    async def _written(
+        self, models: Models, wish: Wish, answer: Turn
+    ) -> AsyncGenerator[None, None]:
+        began = time.perf_counter()
+        opened = models.find(wish.model)
+        ids, unseen = await asyncio.to_thread(self._prompt, opened, wish)
+        run = await opened.service.write(TextRequest([_job(opened, wish, ids)], held=1 << 22))
+        self._run = run
+        tokens = Tokens(opened.tokenizer)
+        answer.ended = "stopped"  # until it ends by itself
+        try:
+            if self._stopped:
+                run.cancel()
+            while pieces := await run.next():
+                for piece in pieces:
+                    answer.text += piece.text
+                    answer.tokens += tokens.take(piece.logprobs)
+                    if piece.reason:
+                        answer.ended = "length" if piece.reason == "length" else ""
+                yield
+        finally:
+            answer.tokens += tokens.finish()
+            self._run = None
+            run.cancel()
+        seconds = time.perf_counter() - began
+        self.note = (
+            f"{answer.who}: {run.new_tokens} tokens in {seconds:.1f} s "
+            f"({run.new_tokens / max(seconds, 1e-9):.0f} a second)."
+        )
+        if unseen:
+            self.note += " " + unseen_sentence(unseen, opened.context) + FULL
+
+    def _prompt(self, opened: Opened, wish: Wish) -> tuple[list[int], int]:
+        """The ids of what fits of the history, and how many messages do not."""
+        told = [{"role": "system", "content": wish.system}] if wish.system.strip() else []
+
+        def encode(messages: Sequence[dict[str, Any]]) -> list[int]:
+            ids = opened.tokenizer.apply_chat_template(
+                [*told, *messages], add_generation_prompt=True, sanitize_control_tokens=True
+            )
+            assert isinstance(ids, list)
+            return ids
+
+        messages = [{"role": each.role, "content": each.text} for each in self.turns]
+        room = room_for_history(opened.context, _new_tokens(wish))
+        return newest_that_fit(messages, encode, room, opened.context)
+
+
+def _new_tokens(wish: Wish) -> int:
+    return int(wish.options.get("max_new_tokens", 256))
+
+
+def _job(opened: Opened, wish: Wish, ids: list[int]) -> Job:
+    options = {**wish.options, "max_new_tokens": min(_new_tokens(wish), opened.context - len(ids))}
+    if wish.adapter is not None and wish.adapter not in opened.adapters:
+        raise ConfigError(f"The model {wish.model} has no adapter {wish.adapter!r:.80}.")
+    seed = secrets.randbits(62) if wish.seed is None else wish.seed
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"The seed is {seed}, but it is a whole number from 0 to 2**63 - 1.")
+    return Job(ids, options, seed, opened.stop_ids, wish.adapter, ALTERNATIVES)

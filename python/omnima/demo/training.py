@@ -1,0 +1,295 @@
+"""A training run on the user's text, in a process of its own, as a page sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnima._durable import write_durably
+from omnima.errors import ConfigError, DataError
+from omnima.training.recipe import Recipe
+
+TEXT_BYTES = 4 << 20
+LEAST_BYTES = 200
+MOST_STEPS = 20_000
+SIZES = ("nima", "1m", "5m", "10m")
+_SAMPLES = 5  # on the way
+_EVALUATIONS = 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
+# Not `-m`, which looks for modules in the current directory first: that may be anybody's.
+_PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); from omnima.demo.worker import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    text
+        To learn from.
+    size
+        One of SIZES.
+    steps, lr, patience
+        As ``TrainConfig`` has them.
+    name
+        What the model is called; "": the time of day.
+    """
+
+    text: str
+    size: str = "nima"
+    steps: int = 300
+    lr: float = 2e-3
+    patience: int = 4
+    name: str = ""
+
+    def checked(self) -> bytes:
+        """Return the text's bytes.
+
+        Raises
+        ------
+        ConfigError, DataError
+            A field out of bounds, or a text that nothing can be learned from.
+        """
+        if self.size not in SIZES:
+            raise ConfigError(f"The size is {self.size!r:.40}; there is {', '.join(SIZES)}.")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ConfigError(f"{self.steps} steps asked for; from 1 to {MOST_STEPS:,} can be had.")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"The name is {self.name!r:.60}; it has 1 to 41 letters, digits, dots, dashes and "
+                "underscores, and begins with a letter or a digit."
+            )
+        return checked_text(self.text)
+
+
+def checked_text(text: str) -> bytes:
+    """Return a text as UTF-8.
+
+    Raises
+    ------
+    DataError
+        It is too short or too long, no text at all, or holds half of a character.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The text holds half of a character at position {error.start}: it was not UTF-8."
+        ) from None
+    if len(data) > TEXT_BYTES:
+        raise DataError(
+            f"The text has {len(data):,} bytes; at most {TEXT_BYTES:,} are taken here. Use "
+            "`omnima train` for more."
+        )
+    if "\0" in text:
+        raise DataError("The text holds a zero byte: this is no text file.")
+    if len(data) < LEAST_BYTES or not text.strip():
+        raise DataError(
+            f"The text has {len(data):,} bytes; give at least {LEAST_BYTES}, and better some "
+            "hundred thousand: a model learns from much text."
+        )
+    return data
+
+
+@dataclass
+class Progress:
+    """What is known of the newest run.
+
+    Attributes
+    ----------
+    state
+        idle, starting, running, stopping, done or failed.
+    history
+        A dict a step: step, loss, val_loss where it was measured.
+    of
+        Steps of the whole run.
+    samples
+        (step, text) that the model wrote on the way, the newest last.
+    said
+        How it stands, in a sentence.
+    directory
+        Of the model, when it is done.
+    name
+        What it is to be called.
+    """
+
+    state: str = "idle"
+    history: list[dict[str, Any]] = field(default_factory=list)
+    of: int = 0
+    samples: list[tuple[int, str]] = field(default_factory=list)
+    said: str = ""
+    directory: str = ""
+    name: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process works."""
+        return self.state in ("starting", "running", "stopping")
+
+    def take(self, said: dict[str, Any]) -> None:
+        """Take a line of the process."""
+        if "steps" in said:
+            self.history += said["steps"]
+            self.of = said["of"]
+            if self.state == "starting":
+                self.state, self.said = "running", "Training has begun."
+        elif "done" in said:
+            self._done(said)
+        elif "failed" in said:
+            self.state, self.said = "failed", f"Training failed: {said['failed']}"
+        elif "sample" in said:
+            self.samples.append((said["step"], said["sample"]))
+        elif "val_loss" in said and self.history and self.history[-1]["step"] == said["step"]:
+            self.history[-1]["val_loss"] = said["val_loss"]
+
+    def _done(self, said: dict[str, Any]) -> None:
+        steps, asked = said["steps_done"], self.state == "stopping"
+        why = "Training is done"
+        if steps < self.of:
+            why = "Stopped by you" if asked else "Stopped early: the held-out loss fell no further"
+        self.said = f"{why}, after {steps} steps."
+        if said["val_loss"] is not None:
+            self.said += f" Held-out loss {said['val_loss']:.3f}"
+            best = said["best_step"]
+            self.said += f", with the weights of step {best}." if best else "."
+        self.samples += [(steps, text) for text in said["samples"][:1]]
+        self.state, self.directory = "done", said["done"]
+
+
+class Training:
+    """At most one run at a time.
+
+    Parameters
+    ----------
+    runs
+        Where runs go, a directory each.
+    """
+
+    def __init__(self, runs: str | Path) -> None:
+        self.runs = Path(runs)
+        self.progress = Progress()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self, order: Order) -> None:
+        """Begin a run.
+
+        Raises
+        ------
+        ConfigError, DataError, OSError
+            One is under way, the order is none, or the directory cannot be written.
+        """
+        if self.progress.busy:
+            raise ConfigError("A model is being trained: stop that run first, or wait for its end.")
+        data = order.checked()
+        place = self._place(order.name)
+        recipe = recipe_of(order, place)
+        Recipe.from_layers(recipe)  # what is wrong with it is said here
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(Path(recipe["data"][0]), data)
+        self._end_process()
+        progress = Progress("starting", said="The run starts.", of=order.steps, name=place.name)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(recipe) + "\n")
+        process.stdin.flush()
+        self.progress, self._process = progress, process
+        self._reader = threading.Thread(
+            target=_read, args=[process, progress], name="omnima-training", daemon=True
+        )
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Ask the run to end as if its steps were done: the model is kept."""
+        if self.progress.busy and self._process is not None and self.progress.state != "stopping":
+            self.progress.state = "stopping"
+            self.progress.said = "The run is being stopped; its model is kept."
+            _ask_to_stop(self._process)
+
+    def close(self) -> None:
+        """End the run at once; its newest checkpoint stays."""
+        if self._process is not None:
+            self._process.kill()
+        self._end_process()
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._reader is not None:
+            self._reader.join()
+        process.wait()
+        for each in (process.stdin, process.stdout):
+            if each is not None:
+                each.close()
+
+    def _place(self, name: str) -> Path:
+        wanted = name or time.strftime("%Y-%m-%d-%H%M%S")
+        place, number = self.runs / wanted, 1
+        while place.exists():
+            number += 1
+            place = self.runs / f"{wanted}-{number}"
+        return place
+
+
+def recipe_of(order: Order, place: Path) -> dict[str, Any]:
+    """Return the recipe of an order as `omnima train` knows it."""
+    every = max(1, order.steps // _EVALUATIONS)
+    return {
+        "data": [str(place.with_name(place.name + ".txt"))],
+        "preset": order.size,
+        "steps": order.steps,
+        "lr": order.lr,
+        "patience": order.patience,
+        "restore_best": order.patience > 0,
+        "batch_size": 8,
+        "eval_every": every,
+        "save_every": every if order.patience > 0 else 0,
+        "keep_last": 1,
+        "samples": 1,
+        "sample_tokens": 80,
+        "samples_every": max(1, order.steps // _SAMPLES),
+        "alerts": "off",
+        "out": str(place),
+    }
+
+
+def _ask_to_stop(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write("stop\n")
+        process.stdin.flush()
+    except OSError:  # it has just ended by itself
+        pass
+
+
+def _read(process: subprocess.Popen[str], progress: Progress) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        progress.take(json.loads(line))
+    if progress.busy:
+        status = process.wait()
+        progress.said = (
+            f"Training failed: its process ended with status {status}"
+            + (", perhaps for lack of memory" if status == -9 else "")
+            + ". A smaller size needs less."
+        )
+        progress.state = "failed"

@@ -1,0 +1,93 @@
+"""Turns of a conversation as HTML. All that people or models wrote is escaped."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+
+from omnima.demo.probabilities import Token, token_html
+
+_ENDED = {
+    "length": "cut off: the answer has as many tokens as it may have",
+    "stopped": "stopped by you",
+    "failed": "ended by an error",
+}
+
+
+@dataclass
+class Turn:
+    """One message.
+
+    Attributes
+    ----------
+    role
+        "user" or "assistant".
+    text
+        What was said.
+    who
+        The model that said it.
+    tokens
+        Of an answer.
+    ended
+        Why an answer ended where it did not end by itself: length, stopped or failed.
+    """
+
+    role: str
+    text: str = ""
+    who: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    ended: str = ""
+    _drawn: dict[bool, str] = field(default_factory=dict, repr=False)
+
+    def drawn(self, coloured: bool) -> str:
+        """Return a turn that is done as HTML; drawn once."""
+        if coloured not in self._drawn:
+            self._drawn[coloured] = turn_html(self, coloured)
+        return self._drawn[coloured]
+
+
+def turn_html(turn: Turn, coloured: bool) -> str:
+    """Return a turn as HTML."""
+    return _head(turn) + _body(turn, coloured) + _foot(turn)
+
+
+def growing_html(turn: Turn, coloured: bool) -> str:
+    """Return an answer that is being written: what is longer begins with what was shorter, so
+    that only its end travels to the browser, which closes what is open.
+    """
+    head = _head(turn).replace("<article ", '<article aria-busy="true" ')
+    if coloured and turn.tokens:
+        return head + _opened() + _tokens(turn)
+    return head + '<p class="said">' + html.escape(turn.text)
+
+
+def _head(turn: Turn) -> str:
+    who = "You" if turn.role == "user" else turn.who
+    return (
+        f'<article class="turn {turn.role}" aria-label="{html.escape(who, quote=True)}">'
+        f'<h3 class="who">{html.escape(who)}</h3>'
+    )
+
+
+def _body(turn: Turn, coloured: bool) -> str:
+    said = html.escape(turn.text)
+    if not (coloured and turn.tokens):
+        return f'<p class="said">{said}</p>' if said else '<p class="said empty">(nothing)</p>'
+    # Whoever listens gets the text in one piece; the tokens are a list beside it.
+    return f'<p class="sr-only">{said}</p>{_opened()}{_tokens(turn)}</div>'
+
+
+def _opened() -> str:
+    return (
+        '<div class="tokens" role="listbox" aria-orientation="horizontal" '
+        'aria-label="Tokens of this answer with their probabilities">'
+    )
+
+
+def _tokens(turn: Turn) -> str:
+    return "".join(token_html(each, number == 0) for number, each in enumerate(turn.tokens))
+
+
+def _foot(turn: Turn) -> str:
+    why = _ENDED.get(turn.ended)
+    return (f'<p class="ended">({why})</p>' if why else "") + "</article>"
