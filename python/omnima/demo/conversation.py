@@ -135,7 +135,7 @@ class ConversationTab:
         return found
 
     async def say(
-        self, message: str, *asked: Any, request: gr.Request
+        self, request: gr.Request, message: str, *asked: Any
     ) -> AsyncGenerator[list[Any], None]:
         """Send a message to all lanes; yields what is to be shown."""
         text, talks, cleared = str(message or ""), self._talks(request), False
@@ -149,7 +149,7 @@ class ConversationTab:
             yield ["" if taken else gr.skip(), *shown]
 
     async def regenerate(
-        self, *asked: Any, request: gr.Request
+        self, request: gr.Request, *asked: Any
     ) -> AsyncGenerator[list[Any], None]:
         """Write all lanes' last answers again."""
         stream = self._written(
@@ -204,7 +204,7 @@ class ConversationTab:
         status = _said("A new chat has begun.")
         return [*_panes(talks, True), status, gr.update(variant="secondary")]
 
-    async def recolour(self, coloured: bool, request: gr.Request) -> list[Any]:
+    async def recolour(self, request: gr.Request, coloured: bool) -> list[Any]:
         """Draw the conversation with or without colours."""
         return _panes(self._talks(request), bool(coloured))
 

@@ -6,6 +6,12 @@
   // News: what changes in these is read out. Gradio makes them late, and may make them anew.
   const LIVE = ["chat-status", "compare-status", "training-status"];
 
+  const LOGS = {
+    "chat-log-0": "Conversation",
+    "compare-log-0": "Left conversation",
+    "compare-log-1": "Right conversation",
+  };
+
   const named = () => {
     for (const id of LIVE) {
       const place = document.getElementById(id);
@@ -14,10 +20,13 @@
         place.setAttribute("aria-live", "polite");
       }
     }
-    for (const log of document.querySelectorAll(".log:not([role])")) {
-      log.setAttribute("role", "region");
-      log.setAttribute("aria-label", "Conversation");
-      log.tabIndex = 0;
+    for (const [id, label] of Object.entries(LOGS)) {
+      const log = document.getElementById(id);
+      if (log && !log.hasAttribute("role")) {
+        log.setAttribute("role", "region");
+        log.setAttribute("aria-label", label);
+        log.tabIndex = 0;
+      }
     }
   };
 

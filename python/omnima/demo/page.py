@@ -54,10 +54,17 @@ def looks() -> dict[str, Any]:
     fonts = ["system-ui", "sans-serif"]
     mono = ["ui-monospace", "monospace"]
     hue = gr.themes.colors
+    theme = gr.themes.Default(
+        primary_hue=hue.blue, neutral_hue=hue.slate, font=fonts, font_mono=mono
+    )
+    theme.set(  # a shade darker than Gradio's: white on it can be read
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+    )
     return {
-        "theme": gr.themes.Default(
-            primary_hue=hue.blue, neutral_hue=hue.slate, font=fonts, font_mono=mono
-        ),
+        "theme": theme,
         "css": (_HERE / "page.css").read_text(encoding="utf-8"),
         "head": f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
     }

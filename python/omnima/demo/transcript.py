@@ -65,7 +65,7 @@ def _head(turn: Turn) -> str:
     who = "You" if turn.role == "user" else turn.who
     return (
         f'<article class="turn {turn.role}" aria-label="{html.escape(who, quote=True)}">'
-        f'<h3 class="who">{html.escape(who)}</h3>'
+        f'<h2 class="who">{html.escape(who)}</h2>'
     )
 
 
