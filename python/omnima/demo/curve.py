@@ -31,7 +31,7 @@ def curve_svg(history: Sequence[Mapping[str, Any]], of: int = 0) -> str:
     values = [*losses, *(loss for _, loss in held_out if math.isfinite(loss))]
     frame = _Frame(max(of, history[-1]["step"]), min(values), max(values))
     steps = [each["step"] for each in history if math.isfinite(each["loss"])]
-    fading = max(0.0, min(0.95, 1 - 10 / len(losses)))
+    fading = max(0.0, min(0.9, 1 - 10 / len(losses)))
     parts = [
         frame.grid(),
         frame.line(steps, losses, "raw"),

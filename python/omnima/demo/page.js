@@ -14,7 +14,8 @@
 
   const named = () => {
     for (const id of LIVE) {
-      const place = document.getElementById(id);
+      // Inside, without Gradio's own words about its queue.
+      const place = document.querySelector(`#${id} .html-container`);
       if (place && place.getAttribute("role") !== "status") {
         place.setAttribute("role", "status");
         place.setAttribute("aria-live", "polite");

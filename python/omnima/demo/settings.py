@@ -47,19 +47,21 @@ def settings(kind: str) -> list[Any]:
         max_lines=6,
         elem_id=f"{kind}-system",
     )
-    sliders = [
-        gr.Slider(
-            each.least,
-            each.most,
-            each.usual,
-            step=each.step,
-            label=each.label,
-            info=each.info,
-            elem_id=f"{kind}-{each.name}",
-            buttons=[],
-        )
-        for each in CONTROLS
-    ]
+    with gr.Row():  # as many beside each other as there is room for
+        sliders = [
+            gr.Slider(
+                each.least,
+                each.most,
+                each.usual,
+                step=each.step,
+                label=each.label,
+                info=each.info,
+                min_width=240,
+                elem_id=f"{kind}-{each.name}",
+                buttons=[],
+            )
+            for each in CONTROLS
+        ]
     seed = gr.Textbox(
         label="Seed",
         info="a whole number: same seed, same answer; empty: drawn",

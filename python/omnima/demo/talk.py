@@ -28,6 +28,9 @@ FULL = (
 )
 
 
+PLAIN = " It has no chat template and gets a plain one: it may not know what a conversation is."
+
+
 @dataclass(frozen=True)
 class Wish:
     """Who shall answer, and how.
@@ -174,6 +177,8 @@ class Talk:
             f"{answer.who}: {run.new_tokens} tokens in {seconds:.1f} s "
             f"({run.new_tokens / max(seconds, 1e-9):.0f} a second)."
         )
+        if opened.plain:
+            self.note += PLAIN
         if unseen:
             self.note += " " + unseen_sentence(unseen, opened.context) + FULL
 

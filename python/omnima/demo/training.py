@@ -149,9 +149,13 @@ class Progress:
         elif "failed" in said:
             self.state, self.said = "failed", f"Training failed: {said['failed']}"
         elif "sample" in said:
-            self.samples.append((said["step"], said["sample"]))
+            self._sample(said["step"], said["sample"])
         elif "val_loss" in said and self.history and self.history[-1]["step"] == said["step"]:
             self.history[-1]["val_loss"] = said["val_loss"]
+
+    def _sample(self, step: int, text: str) -> None:
+        if (step, text.strip()) not in self.samples[-1:]:
+            self.samples.append((step, text.strip()))
 
     def _done(self, said: dict[str, Any]) -> None:
         steps, asked = said["steps_done"], self.state == "stopping"
@@ -163,7 +167,8 @@ class Progress:
             self.said += f" Held-out loss {said['val_loss']:.3f}"
             best = said["best_step"]
             self.said += f", with the weights of step {best}." if best else "."
-        self.samples += [(steps, text) for text in said["samples"][:1]]
+        for text in said["samples"][:1]:
+            self._sample(steps, text)
         self.state, self.directory = "done", said["done"]
 
 
