@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,6 +221,16 @@ class Parts:
 
 def build_app(models: Models, training: Training) -> App:
     """Return the page as an application that answers."""
+
+    async def built() -> App:
+        return _app(models, training)
+
+    # Gradio makes event loops, and never closes them, where none runs; a notebook has one already.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, built()).result()
+
+
+def _app(models: Models, training: Training) -> App:
     import gradio as gr
     from fastapi import FastAPI
 
