@@ -60,6 +60,7 @@ class Demo:
 
     host: str
     port: int
+    _parts: Parts = field(repr=False)
     _stop: Callable[[], None] = field(repr=False)
 
     @property
@@ -120,13 +121,13 @@ def demo(
     """
     parts = Parts.made(models or {}, port, runs)
     try:
-        server = parts.server()
+        server, port = parts.server(), parts.port
         stop = start_thread(server, lambda ready: parts.serve(server, ready), lambda: None)
     except BaseException:
         parts.listening.close()
         parts.models.end()
         raise
-    return Demo(HOST, parts.port, stop)
+    return Demo(HOST, port, parts, stop)
 
 
 @dataclass

@@ -196,7 +196,7 @@ class Training:
             One is under way, the order is none, or the directory cannot be written.
         """
         if self.progress.busy:
-            raise ConfigError("A model is being trained: stop that run first, or wait for its end.")
+            raise ConfigError("A model is already being trained: stop that run, or wait.")
         data = order.checked()
         place = self._place(order.name)
         recipe = recipe_of(order, place)

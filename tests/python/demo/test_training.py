@@ -61,7 +61,7 @@ def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
     try:
         progress = training.progress
         assert progress.state in ("starting", "running")
-        with pytest.raises(ConfigError, match="being trained"):
+        with pytest.raises(ConfigError, match="already being trained"):
             training.start(Order(TEXT))
         until(lambda: not progress.busy)
         assert (progress.state, progress.name) == ("done", "mine-2"), progress.said

@@ -1,0 +1,130 @@
+"""The page for everybody: dark and light, by keyboard alone, read aloud, and on a small screen."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from .conftest import shot, watched
+from .test_browser_chat import ask
+
+STYLE = "getComputedStyle(document.activeElement)"
+TABS = ("Chat", "Compare", "Training")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_accessibility_is_broken(browser: Any, place: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 1000}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    for page in watched(context, place.url):
+        assert page.locator("body.dark").count() == (scheme == "dark")
+        ask(page, "To be")
+        for tab in TABS:
+            page.get_by_role("tab", name=tab).click()
+            if tab == "Compare":
+                ask(page, "To be", "compare")
+                page.get_by_role("button", name="System prompt and parameters").click()
+            page.wait_for_timeout(400)
+            shot(page, f"{tab.lower()}-{scheme}")
+            found = axe.Axe().run(page).response["violations"]
+            assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found] == []
+
+
+def test_what_is_said_is_read_out(opened: Any) -> None:
+    page = opened
+    page.evaluate(
+        "() => { window.heard = [];"
+        " const place = document.querySelector('#chat-status [role=status]');"
+        " new MutationObserver(() => window.heard.push(place.innerText))"
+        ".observe(place, {childList: true, subtree: true, characterData: true}); }"
+    )
+    ask(page, "To be")
+    heard = page.evaluate("window.heard")
+    assert any("Writing" in each for each in heard)
+    assert "tiny says: " in heard[-1]
+    assert not any(re.search(r"queue|processing", each) for each in heard)
+    snapshot = page.locator("#chat-status").aria_snapshot()
+    assert "status" in snapshot
+
+
+def test_every_control_has_a_name(opened: Any) -> None:
+    for tab in TABS:
+        opened.get_by_role("tab", name=tab).click()
+        nameless = opened.evaluate(
+            """() => [...document.querySelectorAll("input, textarea, button, [tabindex='0']")]
+            .filter(each => each.offsetParent && !(
+                each.getAttribute("aria-label") || each.getAttribute("aria-labelledby") ||
+                (each.labels && each.labels.length) || each.innerText.trim()))
+            .map(each => each.outerHTML.slice(0, 200))"""
+        )
+        assert nameless == []
+
+
+def tab_to(page: Any, what: str) -> None:
+    """Press Tab until an element has the focus; it must be seen that it has."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("what => document.activeElement.matches(what)", what):
+            assert page.evaluate(f"parseFloat({STYLE}.outlineWidth)") >= 2
+            return
+    raise AssertionError(f"{what} is not reached by Tab")
+
+
+def test_the_keyboard_is_enough(opened: Any) -> None:
+    page = opened
+    tab_to(page, "[role=tab]")
+    tab_to(page, "#chat-model-0 input")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    tab_to(page, "#chat-message textarea")
+    page.keyboard.type("To be")
+    page.keyboard.press("Enter")
+    page.locator("#chat-status").get_by_text("tokens in").wait_for()
+    who = page.locator("#chat-log-0 .history article").last.get_attribute("aria-label")
+    assert who == page.locator("#chat-model-0 input").input_value() != "tiny"
+    tab_to(page, "#chat-again")
+    page.keyboard.press("Enter")
+    page.locator("#chat-status").get_by_text("tokens in").wait_for()
+    page.locator("body").click(position={"x": 2, "y": 2})
+    tab_to(page, ".tokens .token")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#token-tip").is_visible()
+    page.evaluate("document.querySelector('#theme').focus()")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#training-text textarea").wait_for()
+    tab_to(page, "#training-text textarea")
+    tab_to(page, "#text-file")
+    tab_to(page, "#training-start")
+
+
+def test_dark_and_light_are_a_choice_that_is_remembered(opened: Any) -> None:
+    page = opened
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.get_by_role("button", name="Dark or light").click()
+    page.locator("body.dark").wait_for()
+    assert page.evaluate(colour) != light
+    page.reload()
+    page.get_by_role("textbox", name="Message").first.wait_for()
+    page.locator("body.dark").wait_for()
+    page.get_by_role("button", name="Dark or light").click()
+    page.wait_for_function("!document.body.classList.contains('dark')")
+
+
+def test_a_small_screen_needs_no_scrolling_aside(browser: Any, place: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    for page in watched(context, place.url):
+        ask(page, "To be")
+        for tab in TABS:
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(200)
+            shot(page, f"{tab.lower()}-small")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
