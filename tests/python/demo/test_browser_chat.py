@@ -10,14 +10,35 @@ from .conftest import shot
 
 def ask(page: Any, text: str, tab: str = "chat") -> None:
     """Write a message and wait for the end of its answers."""
+    before = answers(page, tab)
     page.locator(f"#{tab}-message textarea").fill(text)
-    page.keyboard.press("Enter")
-    done(page, tab)
+    page.locator(f"#{tab}-message textarea").press("Enter")
+    done(page, before + 1, tab)
 
 
-def done(page: Any, tab: str = "chat") -> None:
-    status = page.locator(f"#{tab}-status")
-    status.get_by_text("tokens in").first.wait_for()
+def answers(page: Any, tab: str = "chat") -> int:
+    """How many there are in all of a tab's conversations."""
+    return int(page.locator(f"[id^={tab}-log] .history article.assistant").count())
+
+
+def done(page: Any, least: int, tab: str = "chat") -> None:
+    """Wait until there are so many answers, and none is written any more."""
+    page.wait_for_function(
+        """([tab, least]) => document.querySelectorAll(
+            `[id^=${tab}-log] .history article.assistant`).length >= least
+            && !document.querySelector(`[id^=${tab}-log] .growing article`)
+            && document.querySelector(`#${tab}-status`).innerText.includes("tokens in")""",
+        arg=[tab, least],
+    )
+
+
+def changed(page: Any, before: str) -> None:
+    """Wait until the last turn of the chat is another one."""
+    page.wait_for_function(
+        "before => document.querySelector('#chat-log-0 .history article:last-child').innerText"
+        " !== before",
+        arg=before,
+    )
 
 
 def choose(page: Any, what: str, name: str) -> None:
@@ -43,11 +64,7 @@ def test_a_conversation(opened: Any) -> None:
     assert turns(page).count() == 4
     answer = turns(page).last.inner_text()
     page.get_by_role("button", name="Regenerate").first.click()
-    page.wait_for_function(
-        "before => document.querySelector('#chat-log-0 .history article:last-child').innerText"
-        " !== before",
-        arg=answer,
-    )
+    changed(page, answer)
     assert turns(page).count() == 4
     choose(page, "Adapter", "bard")
     ask(page, "with the adapter")

@@ -34,8 +34,8 @@ def test_a_run_is_drawn_and_its_model_talked_with(opened: Any, tmp_path: Path) -
     page.set_input_files("#text-file", tmp_path / "mine.txt")
     said.get_by_text("mine.txt is in the box").wait_for()
     assert page.locator("#training-text textarea").input_value() == TEXT
-    # Nothing can be learned at this rate: patience ends the run.
-    fields = {"name": "hasty", "lr": "5", "patience": "2"}
+    # Nothing is learned at this rate: patience ends the run.
+    fields = {"name": "idle", "lr": "0", "patience": "2"}
     begin(page, "400", **fields)
     page.locator("#training-curve svg polyline.training").wait_for(timeout=30_000)
     page.locator("#training-curve svg circle").first.wait_for()
@@ -52,9 +52,9 @@ def test_a_run_is_drawn_and_its_model_talked_with(opened: Any, tmp_path: Path) -
     page.get_by_role("textbox", name="Message").first.wait_for()
     ask(page, "To be")
     turn = page.locator("#chat-log-0 .history article").last
-    assert turn.get_attribute("aria-label") == "hasty"
+    assert turn.get_attribute("aria-label") == "idle"
     page.get_by_role("tab", name="Compare").click()
-    choose(page, "Right model", "hasty")
+    choose(page, "Right model", "idle")
 
 
 def test_a_run_is_stopped_and_outlives_its_tab(opened: Any, place: Any) -> None:

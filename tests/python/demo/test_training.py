@@ -100,7 +100,7 @@ def test_the_worker_stops_early_and_says_so(tmp_path: Path) -> None:
     place = tmp_path / "run"
     (tmp_path / "run.txt").write_text(TEXT)
     # A learning rate at which nothing is learned: patience ends it.
-    recipe = recipe_of(Order(TEXT, steps=400, lr=5.0, patience=2), place)
+    recipe = recipe_of(Order(TEXT, steps=400, lr=0.0, patience=2), place)
     reading, writing = os.pipe()
     out = io.StringIO()
     with os.fdopen(reading) as heard, os.fdopen(writing, "w") as asking:
