@@ -107,10 +107,13 @@ class ConversationTab:
             elem_id=f"{self.kind}-message",
         )
         with gr.Row(elem_classes="omnima-buttons"):
-            self._send = gr.Button("Send", variant="primary", elem_id=f"{self.kind}-send")
-            self._stop = gr.Button("Stop", elem_id=f"{self.kind}-stop")
-            self._again = gr.Button("Regenerate", elem_id=f"{self.kind}-again")
-            self._new = gr.Button("New chat", elem_id=f"{self.kind}-new")
+            self._send = self._button("Send", "send", "primary")
+            self._stop = self._button("Stop", "stop")
+            self._again = self._button("Regenerate", "again")
+            self._new = self._button("New chat", "new")
+
+    def _button(self, label: str, name: str, variant: str = "secondary") -> Any:
+        return gr.Button(label, variant=variant, min_width=120, elem_id=f"{self.kind}-{name}")
 
     def _wire(self) -> None:
         asked = [*self.dropdowns, *self._adapters, *self._settings, self._coloured]

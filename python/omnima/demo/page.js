@@ -104,13 +104,26 @@
 
   const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 };
 
+  // The arrow keys go from tab to tab, as they do elsewhere.
+  const switchTab = (event) => {
+    const tabs = [...document.querySelectorAll("[role=tab]")].filter((tab) => tab.offsetParent);
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const to = tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length];
+    to.focus();
+    to.click();
+  };
+
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && shown) {
       hideTip();
       return;
     }
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.matches("[role=tab]")) return switchTab(event);
     const token = tokenOf(event);
-    if (!token || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (!token) return;
     const all = [...token.closest(".tokens").querySelectorAll(".token")];
     const at = all.indexOf(token);
     let to = null;

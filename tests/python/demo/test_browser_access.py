@@ -99,7 +99,6 @@ def test_the_keyboard_is_enough(opened: Any) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
     page.locator("#training-text textarea").wait_for()
     tab_to(page, "#training-text textarea")
     tab_to(page, "#text-file")
