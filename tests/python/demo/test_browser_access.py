@@ -79,8 +79,10 @@ def test_the_keyboard_is_enough(opened: Any) -> None:
     tab_to(page, "[role=tab]")
     tab_to(page, "#chat-model-0 input")
     page.get_by_role("option").first.wait_for()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    for key in ("ArrowDown", "Enter"):  # the list takes a moment to be ready
+        page.wait_for_timeout(300)
+        page.keyboard.press(key)
+    page.wait_for_function("document.querySelector('#chat-model-0 input').value === 'other'")
     tab_to(page, "#chat-message textarea")
     page.keyboard.type("To be")
     page.keyboard.press("Enter")
