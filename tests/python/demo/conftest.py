@@ -1,12 +1,9 @@
-"""Small models, and a browser where there is one, for all tests here."""
+"""Small models for all tests here."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +16,6 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEXTS = ["To be, or not to be, that is the question: é 日本 🙂 <b>bold</b>"] * 4
-LOCAL = "http://127.0.0.1:"
 
 
 def made(adapter: str = "", template: str | None = TEMPLATE, **shape: Any) -> omnima.Model:
@@ -77,66 +73,3 @@ async def begun(**models: omnima.Model) -> AsyncGenerator[Any, None]:
 @pytest.fixture(scope="session")
 def model() -> omnima.Model:
     return made("bard")
-
-
-def chromium() -> str | None:
-    """Where a Chromium of this machine is."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real browser; of one module, because its event loop lets no other one run beside it."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = chromium()
-    if path is None:
-        pytest.skip("there is no Chromium here")
-    args = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=args)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A page over three models."""
-    models = {"tiny": made("bard"), "other": made(seed=4), "slow": made_slow()}
-    with omnima.demo.demo(models, runs=tmp_path_factory.mktemp("runs")) as running:
-        yield running
-
-
-@pytest.fixture
-def opened(browser: Any, place: Any) -> Iterator[Any]:
-    """The page in a tab of its own: it asks nobody else for anything and complains of nothing."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    yield from watched(context, place.url)
-
-
-def watched(context: Any, url: str) -> Iterator[Any]:
-    """Open the page and look at what it asks for and complains of until it is closed."""
-    asked: list[str] = []
-    complaints: list[str] = []
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
-    )
-    page.goto(url)
-    page.get_by_role("textbox", name="Message").first.wait_for()
-    yield page
-    context.close()
-    elsewhere = [each for each in asked if not each.startswith((LOCAL, "data:", "blob:"))]
-    assert asked and elsewhere == []
-    # Gradio's own, when a page is left whose streams are open.
-    left = ("signal is aborted", "errored out")
-    assert [each for each in complaints if not any(word in each for word in left)] == []
-
-
-def shot(page: Any, name: str) -> None:
-    """Keep a picture of the page where somebody wants to look at it (OMNIMA_SHOTS, a directory)."""
-    if folder := os.environ.get("OMNIMA_SHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

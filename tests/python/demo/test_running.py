@@ -133,8 +133,8 @@ def test_the_life_of_the_command(
 ) -> None:
     model, adapter = places
     words = [str(model), str(model), "--adapter", f"poet={adapter}", "--port", "0"]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        process: Any = subprocess.Popen(
+    started: list[Any] = [
+        subprocess.Popen(
             [sys.executable, "-W", "always::ResourceWarning", "-m", "omnima", "demo", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -142,7 +142,10 @@ def test_the_life_of_the_command(
             cwd=tmp_path,
             env=unmeasured,
         )
-        try:
+        for _ in range(2)
+    ]
+    try:
+        for process, number in zip(started, (signal.SIGTERM, signal.SIGINT)):
             line = process.stdout.readline()
             found = READY.match(line)
             assert found is not None, line + process.stderr.read()
@@ -152,6 +155,7 @@ def test_the_life_of_the_command(
             out, errors = process.communicate(timeout=20)
             assert (process.returncode, out) == (0, "")
             assert "ResourceWarning" not in errors and "Traceback" not in errors
-        finally:
+    finally:
+        for process in started:
             process.kill()
-            process.wait()
+            process.communicate()

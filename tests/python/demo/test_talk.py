@@ -147,11 +147,11 @@ def test_stopping_keeps_what_is_written() -> None:
     asyncio.run(run())
 
 
-def test_an_engine_that_fails_is_told_of(model: omnima.Model) -> None:
+def test_an_engine_that_fails_is_told_of() -> None:
     async def run() -> None:
-        async with begun(tiny=model) as models:
-            service = models.find("tiny").service
-            talk, wish = Talk(), Wish("tiny", options={"max_new_tokens": 200})
+        async with begun(slow=made_slow()) as models:
+            service = models.find("slow").service
+            talk, wish = Talk(), Wish("slow", options={"max_new_tokens": 1500})
             async for _ in talk.say(models, wish, "To be"):
                 for each in list(service._runs):
                     each.fail(RequestError("It is over."))

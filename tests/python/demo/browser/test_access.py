@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import shot, watched
-from .test_browser_chat import ask, changed, done
+from .test_chat import ask, changed, done
 
 STYLE = "getComputedStyle(document.activeElement)"
 TABS = ("Chat", "Compare", "Training")

@@ -33,10 +33,12 @@ def done(page: Any, least: int, tab: str = "chat") -> None:
 
 
 def changed(page: Any, before: str) -> None:
-    """Wait until the last turn of the chat is another one."""
+    """Wait until the last turn of the chat is another answer."""
     page.wait_for_function(
-        "before => document.querySelector('#chat-log-0 .history article:last-child').innerText"
-        " !== before",
+        """before => {
+            const last = document.querySelector("#chat-log-0 .history article:last-child");
+            return last && last.matches(".assistant") && last.innerText !== before;
+        }""",
         arg=before,
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..test_training import TEXT
 from .conftest import shot
-from .test_browser_chat import ask, choose
-from .test_training import TEXT
+from .test_chat import ask, choose
 
 
 def begin(page: Any, steps: str, **fields: str) -> None:
