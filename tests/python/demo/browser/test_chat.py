@@ -138,6 +138,7 @@ def test_two_models_side_by_side(opened: Any) -> None:
 
 def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     page = opened
+    page.get_by_label("number input for Temperature").first.fill("0")  # which goes on and on
     ask(page, "To be")
     tokens = turns(page).last.locator(".token")
     tip = page.locator("#token-tip")
