@@ -26,8 +26,6 @@ FULL = (
     " Begin a new chat, lower “New tokens at most”, or go on: what is said last is always shown"
     " to it."
 )
-
-
 PLAIN = " It has no chat template and gets a plain one: it may not know what a conversation is."
 
 
