@@ -77,7 +77,7 @@ PYTHON = {
     "profiling": BASE | {"benchmarking", "config", "model", "generation"},
     "planning": BASE | {"config", "adapters", "benchmarking", "profiling"},
 }
-PYTHON["server"] = BASE | {"tokenizers", "hub", "model", "generation", "evaluation"}
+PYTHON["server"] = BASE | {"templates", "tokenizers", "hub", "model", "generation", "evaluation"}
 PYTHON["demo"] = BASE | {"tokenizers", "generation", "notebook", "model", "evaluation", "server"}
 PYTHON["demo"] |= {"training"}
 EVERYTHING = set(PYTHON) | BASE

@@ -176,7 +176,7 @@ TEST(Scheduler, WhatAPromptSharesIsReadOnceAndChangesNothing) {
       hear(scheduler, answers, ids);
       for (std::size_t i = 0; i < ids.size(); ++i) {
         EXPECT_EQ(answers[ids[i]].ids, alone(tiny.engine, requests[i], without).ids) << i;
-        // Three pieces, but for the one who was the first to read them; later all that is whole.
+        // Six pieces, but for the one who was the first to read them; later all that is whole.
         const auto whole = std::ssize(requests[i].prompt) / kPageTokens * kPageTokens;
         if (round == 1) {
           EXPECT_EQ(answers[ids[i]].cached, whole);
@@ -184,9 +184,9 @@ TEST(Scheduler, WhatAPromptSharesIsReadOnceAndChangesNothing) {
       }
     }
     const auto stats = scheduler.stats();
-    // Once the three that all begin with, and what each has for itself.
+    // Once the six that all begin with, and what each has for itself.
     EXPECT_EQ(stats.memory.texts, 0);
-    EXPECT_EQ(stats.memory.kept, 3 + 1 + 1 + 1);
+    EXPECT_EQ(stats.memory.kept, 6 + 1 + 2 + 2 + 3);
     EXPECT_GT(stats.counts.cached_tokens, 6 * 192 + 5 * 192 - 1);
   }
 }
@@ -209,13 +209,13 @@ TEST(Scheduler, LetsInWhatMemoryHolds) {
   const Tiny tiny;
   const auto page = PageLayout(tiny.model.config(), kernels::CacheFormat::kFloat32).page_bytes();
   SchedulerOptions options;
-  options.batch.memory_bytes = 5 * page;
+  options.batch.memory_bytes = 10 * page;
   Scheduler scheduler(tiny.engine, options);
   const auto too_long = [&] { scheduler.submit(ask(1, 300, 30)); };
   EXPECT_THROW(too_long(), core::ConfigError);
   std::vector<std::uint64_t> ids;
   std::vector<Request> requests;
-  for (std::uint64_t i = 0; i < 9; ++i) {  // one to five pages each
+  for (std::uint64_t i = 0; i < 9; ++i) {  // two to ten pages each
     requests.push_back(ask(i, 20 + static_cast<std::int64_t>(i) * 33, 20));
     ids.push_back(scheduler.submit(requests.back()));
   }
@@ -230,7 +230,7 @@ TEST(Scheduler, LetsInWhatMemoryHolds) {
     const auto stats = scheduler.stats();
     most = std::max(most, stats.memory.texts + stats.memory.kept);
   }
-  EXPECT_LE(most, 5);
+  EXPECT_LE(most, 10);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     EXPECT_EQ(answers[ids[i]].reason, "length");
     EXPECT_EQ(answers[ids[i]].ids, alone(tiny.engine, requests[i]).ids);
@@ -241,18 +241,18 @@ TEST(Scheduler, WhatIsKeptStaysWhereForgettingItIsNotEnough) {
   const Tiny tiny;
   const auto page = PageLayout(tiny.model.config(), kernels::CacheFormat::kFloat32).page_bytes();
   SchedulerOptions options;
-  options.batch.memory_bytes = 9 * page;
+  options.batch.memory_bytes = 18 * page;
   Scheduler scheduler(tiny.engine, options);
   Answers answers;
-  const Request first = ask(1, 140, 2);  // keeps two pages
+  const Request first = ask(1, 140, 2);  // keeps four pages
   auto id = scheduler.submit(first);
   hear(scheduler, answers, {id});
-  const auto running = scheduler.submit(ask(2, 5, 380));  // seven
-  const auto waiting = scheduler.submit(ask(3, 5, 380));  // for which two are too few
+  const auto running = scheduler.submit(ask(2, 5, 380));  // thirteen
+  const auto waiting = scheduler.submit(ask(3, 5, 380));  // for which these are too few
   while (scheduler.stats().running == 0 || scheduler.stats().counts.steps < 20) {
     std::this_thread::yield();
   }
-  EXPECT_EQ(scheduler.stats().memory.kept, 2);
+  EXPECT_EQ(scheduler.stats().memory.kept, 4);
   scheduler.cancel(waiting);
   scheduler.cancel(running);
   hear(scheduler, answers, {running, waiting});
