@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from omnima.benchmarking.systems import Writer
 from omnima.errors import OmnimaError
 
 _TRIES = 20
+
+
+def timed_apart(seconds: Callable[[int], float], new_tokens: int) -> tuple[float, float]:
+    """Return the seconds of the first token, and those of the others.
+
+    Parameters
+    ----------
+    seconds
+        Writes so many tokens, and says how long it took.
+    new_tokens
+        How many there are with the first.
+
+    Raises
+    ------
+    OmnimaError
+        All take no longer than one, however often it is tried.
+    """
+    firsts, wholes = [], []
+    for _ in range(_TRIES):
+        firsts.append(seconds(1))
+        wholes.append(seconds(new_tokens))
+        # Other work on the machine only adds time: the quickest of each is nearest to its own.
+        first, whole = min(firsts), min(wholes)
+        if whole > first:
+            return first, whole - first
+    raise OmnimaError(
+        f"Writing {new_tokens} tokens takes no longer than writing one: the machine is busy "
+        "with other work, or the tokens are too few to time. Give more --new-tokens."
+    )
 
 
 class Timing:
@@ -36,19 +66,9 @@ class Timing:
         if self._task == "prefill":
             self._firsts.append(self._seconds(1))
             return self._firsts[-1]
-        firsts, wholes = [], []
-        for _ in range(_TRIES):
-            firsts.append(self._seconds(1))
-            wholes.append(self._seconds(self._new))
-            # Other work on the machine only adds time: the quickest of each is nearest to its own.
-            first, whole = min(firsts), min(wholes)
-            if whole > first:
-                self._firsts.append(first)
-                return whole - first
-        raise OmnimaError(
-            f"Writing {self._new} tokens takes no longer than writing one: the machine is busy "
-            "with other work, or the tokens are too few to time. Give more --new-tokens."
-        )
+        first, rest = timed_apart(self._seconds, self._new)
+        self._firsts.append(first)
+        return rest
 
     def _seconds(self, new_tokens: int) -> float:
         start = time.perf_counter()

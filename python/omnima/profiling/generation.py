@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from omnima.benchmarking.formats import open_in
 from omnima.benchmarking.limits import describe_machine, measure_reading
 from omnima.benchmarking.rounds import check_threads, measured_limits
 from omnima.benchmarking.shapes import shape_of
+from omnima.benchmarking.timing import timed_apart
 from omnima.benchmarking.work import Work, work_of
 from omnima.benchmarking.worker import peak_memory
 from omnima.errors import ConfigError
@@ -199,18 +200,10 @@ def _record(model: Any, work: Work, threads: int, cache_precision: str) -> _Reco
 
     with threads_in_use(threads):
         write(2)
-        plain = _positive(lambda: write(work.new_tokens) - write(1))
+        _, plain = timed_apart(write, work.new_tokens)
         _core.start_recording()
         try:
             write(work.new_tokens)
         finally:
             spans = _core.stop_recording()
     return _Recording(spans, plain / (work.new_tokens - 1))
-
-
-def _positive(measure: Callable[[], float]) -> float:
-    """The first measurement above zero: other work on the machine may lengthen either half."""
-    for _ in range(10):
-        if (found := measure()) > 0:
-            return found
-    raise ConfigError("The tokens are too few to time on a busy machine: give more new_tokens.")

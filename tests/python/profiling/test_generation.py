@@ -157,12 +157,5 @@ def test_what_makes_no_sense_is_refused(tmp_path):
             profile_generation(**given)
 
 
-def test_tokens_too_few_to_time_are_said():
-    with pytest.raises(ConfigError, match="more new_tokens"):
-        generation._positive(lambda: 0.0)
-    values = iter([-1.0, 2.0])
-    assert generation._positive(lambda: next(values)) == 2.0
-
-
 def test_the_title_of_a_markdown_profile(quick):
     assert markdown(profile_generation(**TINY, threads=1)).startswith("**profile generate nima:")
