@@ -965,9 +965,9 @@ class Scheduler:
     """
     One engine for many: requests join and leave at every token, in a thread of its own.
     """
-    def __init__(self, engine: Engine, max_sequences: typing.SupportsInt | typing.SupportsIndex = 16, max_waiting: typing.SupportsInt | typing.SupportsIndex = 128, chunk_tokens: typing.SupportsInt | typing.SupportsIndex = 64, memory_bytes: typing.SupportsInt | typing.SupportsIndex = 0, kept_bytes: typing.SupportsInt | typing.SupportsIndex = 268435456, prompt_precision: str = 'fp32', cache_precision: str = 'fp32', constrain: typing.Any = None) -> None:
+    def __init__(self, engine: Engine, max_sequences: typing.SupportsInt | typing.SupportsIndex = 16, max_waiting: typing.SupportsInt | typing.SupportsIndex = 128, chunk_tokens: typing.SupportsInt | typing.SupportsIndex = 32, memory_bytes: typing.SupportsInt | typing.SupportsIndex = 0, kept_bytes: typing.SupportsInt | typing.SupportsIndex = 268435456, prompt_precision: str = 'fp32', cache_precision: str = 'fp32', constrain: typing.Any = None) -> None:
         """
-        Starts it. max_sequences: texts that are read and written at once; max_waiting: requests beyond those. chunk_tokens: of a piece of a prompt, a multiple of 64. memory_bytes: for keys and values, 0: no limit; kept_bytes: of these for pieces of prompts that later requests may begin with. constrain(requests, ids, masks) says which tokens may come next in constrained requests, once a step for all: ids are the newest of each, [] before its first; it sets the bits of masks [requests, words of 32 ids] and returns an error a request, "": none.
+        Starts it. max_sequences: texts that are read and written at once; max_waiting: requests beyond those. chunk_tokens: of a piece of a prompt, a multiple of 32. memory_bytes: for keys and values, 0: no limit; kept_bytes: of these for pieces of prompts that later requests may begin with. constrain(requests, ids, masks) says which tokens may come next in constrained requests, once a step for all: ids are the newest of each, [] before its first; it sets the bits of masks [requests, words of 32 ids] and returns an error a request, "": none.
         """
     def cancel(self, request: typing.SupportsInt | typing.SupportsIndex) -> bool:
         """
