@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 
 from omnima.demo.models import Models
 from omnima.demo.probabilities import legend_html
-from omnima.demo.sessions import Sessions, together
-from omnima.demo.settings import NO_ADAPTER, settings, wish_of
+from omnima.demo.sessions import Session, Sessions, together
+from omnima.demo.settings import NO_ADAPTER, QUIET, settings, wish_of
 from omnima.demo.talk import Talk
 from omnima.demo.transcript import growing_html
 from omnima.errors import ConfigError
 
-_QUIET: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_limit": None,
-}
 _EMPTY = '<p class="empty">Nothing has been said yet.</p>'
 NO_MODEL = (
     '<p class="notice">No model is open. Train one in the tab “Training”, or start the demo with '
@@ -122,20 +118,26 @@ class ConversationTab:
             "fn": self.say,
             "inputs": [self._message, *asked],
             "outputs": [self._message, *shown],
-            **_QUIET,
+            **QUIET,
         }
         self._send.click(**said)
         self._message.submit(**said)
-        self._again.click(self.regenerate, asked, shown, **_QUIET)
-        self._stop.click(self.stop, None, [self._status], **_QUIET)
-        self._new.click(self.clear, None, shown, **_QUIET)
-        self._coloured.change(self.recolour, [self._coloured], self._panes, **_QUIET)
+        self._again.click(self.regenerate, asked, shown, **QUIET)
+        self._stop.click(self.stop, None, [self._status], **QUIET)
+        self._new.click(self.clear, None, shown, **QUIET)
+        self._coloured.change(self.recolour, [self._coloured], self._panes, **QUIET)
         for model, adapter in zip(self.dropdowns, self._adapters):
-            model.change(self.adapters_of, [model], [adapter], **_QUIET)
+            model.change(self.adapters_of, [model], [adapter], **QUIET)
+
+    def _session(self, request: gr.Request) -> Session:
+        return self._sessions.of(request.session_hash)
 
     def _talks(self, request: gr.Request) -> list[Talk]:
-        found: list[Talk] = getattr(self._sessions.of(request.session_hash), self.kind)
+        found: list[Talk] = getattr(self._session(request), self.kind)
         return found
+
+    def _colour(self, session: Session, coloured: bool) -> None:
+        (session.plain.discard if coloured else session.plain.add)(self.kind)
 
     async def say(
         self, request: gr.Request, message: str, *asked: Any
@@ -143,7 +145,7 @@ class ConversationTab:
         """Send a message to all lanes; yields what is to be shown."""
         text, talks, cleared = str(message or ""), self._talks(request), False
         stream = self._written(
-            talks, asked, lambda talk, wish: talk.say(self._models, wish, text)
+            request, asked, lambda talk, wish: talk.say(self._models, wish, text)
         )
         async for shown in stream:
             # Emptied once it is taken, and then left to whoever writes the next one.
@@ -156,18 +158,19 @@ class ConversationTab:
     ) -> AsyncGenerator[list[Any], None]:
         """Write all lanes' last answers again."""
         stream = self._written(
-            self._talks(request), asked, lambda talk, wish: talk.regenerate(self._models, wish)
+            request, asked, lambda talk, wish: talk.regenerate(self._models, wish)
         )
         async for shown in stream:
             yield shown
 
     async def _written(
         self,
-        talks: list[Talk],
+        request: gr.Request,
         asked: Sequence[Any],
         begin: Callable[[Talk, Any], AsyncGenerator[None, None]],
     ) -> AsyncGenerator[list[Any], None]:
-        lanes, coloured = len(talks), bool(asked[-1])
+        session, talks = self._session(request), self._talks(request)
+        lanes = len(talks)
         if any(talk.busy for talk in talks):
             yield self._only(_failed("An answer is still being written: stop it first, or wait."))
             return
@@ -179,12 +182,22 @@ class ConversationTab:
         except ConfigError as error:
             yield self._only(_failed(str(error)))
             return
+        # The colours may change while it is written: each picture is drawn as they are then.
+        self._colour(session, bool(asked[-1]))
+        chats = [talk.chats for talk in talks]
         histories: list[int] = []
-        async for _ in together([begin(talk, wish) for talk, wish in zip(talks, wishes)]):
-            lengths = [len(talk.turns) for talk in talks]
-            changed, histories = lengths != histories, lengths
-            yield [*_panes(talks, coloured, changed), _said("Writing …"), gr.update(variant="stop")]
-        yield [*_panes(talks, coloured), _ended(talks), gr.update(variant="secondary")]
+        streams = [begin(talk, wish) for talk, wish in zip(talks, wishes)]
+        async with aclosing(together(streams)) as news:
+            async for _ in news:
+                if chats != [talk.chats for talk in talks]:
+                    continue  # a new chat has begun, which is no longer this one's to show
+                lengths = [len(talk.turns) for talk in talks]
+                changed, histories = lengths != histories, lengths
+                panes = _panes(talks, self.kind not in session.plain, changed)
+                yield [*panes, _said("Writing …"), gr.update(variant="stop")]
+        if chats == [talk.chats for talk in talks]:
+            panes = _panes(talks, self.kind not in session.plain)
+            yield [*panes, _ended(talks), gr.update(variant="secondary")]
 
     def _only(self, status: str) -> list[Any]:
         """Show a status and leave all else."""
@@ -209,6 +222,7 @@ class ConversationTab:
 
     async def recolour(self, request: gr.Request, coloured: bool) -> list[Any]:
         """Draw the conversation with or without colours."""
+        self._colour(self._session(request), bool(coloured))
         return _panes(self._talks(request), bool(coloured))
 
     async def adapters_of(self, model: str | None) -> Any:

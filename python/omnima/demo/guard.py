@@ -5,8 +5,9 @@ of the routes that would open files, addresses or more than the page asks for.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from omnima.demo.training import TEXT_BYTES
 from omnima.server.keys import foreign_header
@@ -56,7 +57,8 @@ class Guard:
                 return
             await self._app(scope, receive, send)
             return
-        if (found := foreign_header(scope["headers"])) is not None:
+        found = foreign_header(scope["headers"]) or _other_origin(scope["headers"])
+        if found is not None:
             await _refuse(send, 403, f"This page is for this machine alone: {found}.")
             return
         if ".." in scope["path"] or not _ROUTES.fullmatch(scope["path"]):
@@ -77,6 +79,16 @@ class Guard:
             if started:
                 raise
             await _refuse(send, 413, f"A request has at most {BODY_BYTES} bytes.")
+
+
+def _other_origin(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Say that a request comes from a page of another port; None: from this page, or from none."""
+    known = dict(headers)
+    origin = known.get(b"origin")
+    host = known.get(b"host", b"").decode("latin-1").lower()
+    if origin is None or urlsplit(origin.decode("latin-1")).netloc.lower() == host:
+        return None
+    return f"Origin is {origin.decode('latin-1')!r:.80}, another page than {host!r:.80}"
 
 
 def _bounded(receive: Receive) -> Receive:

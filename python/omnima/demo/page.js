@@ -150,18 +150,29 @@
     const into = event.relatedTarget;
     if (token && token !== document.activeElement && !(tip && tip.contains(into))) hideTip();
   });
-  document.addEventListener("scroll", hideTip, { capture: true, passive: true });
+  // The focus itself scrolls to its token: the tip goes with it, but not with the mouse's.
+  const moved = () => (shown && shown === document.activeElement ? showTip(shown) : hideTip());
+  document.addEventListener("scroll", moved, { capture: true, passive: true });
 
   // Dark and light: the system's choice until another one is made, which is remembered.
   const THEME = "omnima-theme";
 
+  // A browser may deny its storage, by an error already where it is named.
+  const stored = (use) => {
+    try {
+      return use(window.localStorage);
+    } catch {
+      return null;
+    }
+  };
+
   window.omnimaTheme = () => {
     const dark = document.body.classList.toggle("dark");
-    localStorage.setItem(THEME, dark ? "dark" : "light");
+    stored((storage) => storage.setItem(THEME, dark ? "dark" : "light"));
   };
 
   const remembered = () => {
-    const theme = localStorage.getItem(THEME);
+    const theme = stored((storage) => storage.getItem(THEME));
     if (theme) document.body.classList.toggle("dark", theme === "dark");
   };
 
@@ -171,21 +182,27 @@
     if (place) place.textContent = text;
   };
 
+  const read = async (file, most) => {
+    if (file.size > most) {
+      say(`${file.name} has ${file.size} bytes; at most ${most} are taken here.`);
+      return null;
+    }
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    } catch {
+      say(`${file.name} is not UTF-8: save it as UTF-8 text and open it again.`);
+      return null;
+    }
+  };
+
   document.addEventListener("change", async (event) => {
     if (event.target.id !== "text-file" || !event.target.files.length) return;
     const file = event.target.files[0];
     const most = Number(event.target.dataset.most);
-    if (file.size > most) {
-      say(`${file.name} has ${file.size} bytes; at most ${most} are taken here.`);
-      return;
-    }
-    let text = "";
-    try {
-      text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-    } catch {
-      say(`${file.name} is not UTF-8: save it as UTF-8 text and open it again.`);
-      return;
-    }
+    const input = event.target;
+    const text = await read(file, most);
+    input.value = ""; // so that the same file, once mended, can be opened again
+    if (text === null) return;
     const area = document.querySelector("#training-text textarea");
     Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(area, text);
     area.dispatchEvent(new Event("input", { bubbles: true }));

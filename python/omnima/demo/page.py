@@ -10,6 +10,7 @@ import gradio as gr
 from omnima.demo.conversation import ConversationTab
 from omnima.demo.models import Models
 from omnima.demo.sessions import Sessions
+from omnima.demo.settings import QUIET
 from omnima.demo.training import Training
 from omnima.demo.training_tab import TrainingTab
 
@@ -37,8 +38,7 @@ def build_page(models: Models, training: Training) -> gr.Blocks:
             tab.newest,
             None,
             [tabs, chat.dropdowns[0]],
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
         theme.click(None, None, None, js="() => window.omnimaTheme()", api_visibility="private")
 

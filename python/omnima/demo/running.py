@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnima.errors import OmnimaError
+from omnima.server import extras
 from omnima.server.running import listen, quiet_server, run_loop, serving, start_thread
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _EXTRA = ("gradio",)
-# Before Gradio is loaded: it asks nobody for anything, neither at its start nor later.
+# Before Gradio is loaded: it asks nobody for anything, neither at its start nor later, unless
+# somebody has set it so.
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
@@ -40,12 +40,7 @@ _QUIET = {
 
 def check_extra() -> None:
     """OmnimaError where what the page needs is not installed."""
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OmnimaError(
-            f"The demo needs {', '.join(missing)}: install omnima with its extra, "
-            "pip install 'omnima[demo]'."
-        )
+    extras.check_extra("The demo", _EXTRA, "demo")
 
 
 @dataclass
@@ -153,7 +148,8 @@ class Parts:
     def made(cls, models: Mapping[str, Model], port: int, runs: str | Path) -> Parts:
         """Make the page and listen; nothing is answered yet."""
         check_extra()
-        os.environ.update(_QUIET)
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         from omnima.demo.models import Models
         from omnima.demo.training import Training
 
@@ -193,13 +189,16 @@ class Parts:
 
     async def serve(self, server: uvicorn.Server, ready: Callable[[], object]) -> None:
         """Serve until the server is told to exit; then end all that is under way."""
-        await self.models.begin()
         try:
+            await self.models.begin()
             await serving(server, self.listening, ready)
         finally:
             self.listening.close()
-            await asyncio.to_thread(self.training.close)
-            await self.models.close()
+            try:
+                # On this thread: where a script ends without close(), no other can be begun.
+                self.training.close()
+            finally:
+                await self.models.close()
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready."""

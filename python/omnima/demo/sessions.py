@@ -24,10 +24,13 @@ class Session:
         One conversation.
     compare
         Two that are asked the same.
+    plain
+        The kinds of conversation whose tokens are drawn without colours.
     """
 
     chat: list[Talk] = field(default_factory=lambda: [Talk()])
     compare: list[Talk] = field(default_factory=lambda: [Talk(), Talk()])
+    plain: set[str] = field(default_factory=set)
 
     def stop(self) -> None:
         """End all that is being written."""
@@ -58,9 +61,10 @@ class Sessions:
         return self._known[key]
 
     def leave(self, tab: str | None) -> None:
-        """A tab was closed: nothing more is written for it."""
-        if (tab or "") in self._known:
-            self._known[tab or ""].stop()
+        """A tab was closed: nothing more is written for it, and nothing of it is kept."""
+        session = self._known.pop(tab or "", None)
+        if session is not None:
+            session.stop()
 
 
 async def together(

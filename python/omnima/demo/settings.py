@@ -10,6 +10,12 @@ import gradio as gr
 from omnima.demo.talk import Wish
 from omnima.errors import ConfigError
 
+# What all events of the page have in common.
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
 NO_ADAPTER = "none"
 _LEAST_TOP_P = 1e-6
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from omnima.demo.models import Models, Opened
     from omnima.server.service import Run
 
-MESSAGE_CHARACTERS = 20_000
+MESSAGE_CHARACTERS = 20_000  # of a message, and of a system prompt
+TURNS = 400  # that a conversation keeps: older ones are no longer shown
 FULL = (
     " Begin a new chat, lower “New tokens at most”, or go on: what is said last is always shown"
     " to it."
@@ -57,15 +58,44 @@ class Wish:
         return f"{self.model} with {self.adapter}" if self.adapter else str(self.model)
 
 
+class _Answer:
+    """An answer on its way; that of a chat that was left ends by itself, and changes no other.
+
+    Attributes
+    ----------
+    turn
+        What there is of it.
+    history
+        What is answered.
+    run
+        Of the engine, once it has begun.
+    stopped
+        Whether it is to end.
+    note
+        What the page says of it at its end.
+    """
+
+    def __init__(self, turn: Turn, history: Sequence[Turn]) -> None:
+        self.turn, self.history = turn, history
+        self.run: Run | None = None
+        self.stopped, self.note = False, ""
+
+    def stop(self) -> None:
+        """End it; what there is of it stays."""
+        self.stopped = True
+        if self.run is not None:
+            self.run.cancel()
+
+
 class Talk:
     """A conversation.
 
     Attributes
     ----------
     turns
-        The history, all of it.
-    growing
-        The answer that is being written; None: none is.
+        The history, its newest `TURNS`.
+    chats
+        How many were begun: another one than before is not the same conversation.
     note
         What the page says of the last answer.
     failed
@@ -74,40 +104,41 @@ class Talk:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
-        self.growing: Turn | None = None
+        self.chats = 1
         self.note, self.failed = "", ""
-        self._run: Run | None = None
-        self._stopped = False
+        self._answer: _Answer | None = None
+
+    @property
+    def growing(self) -> Turn | None:
+        """The answer that is being written; None: none is."""
+        return None if self._answer is None else self._answer.turn
 
     @property
     def busy(self) -> bool:
         """Whether an answer is being prepared or written."""
-        return self.growing is not None
+        return self._answer is not None
 
     def clear(self) -> None:
         """Forget the history."""
         self.stop()
-        self.turns, self.growing, self.note, self.failed = [], None, "", ""
+        self.turns, self._answer, self.note, self.failed = [], None, "", ""
+        self.chats += 1
 
     def stop(self) -> None:
         """End the answer that is being written; what there is of it stays."""
-        self._stopped = True
-        if self._run is not None:
-            self._run.cancel()
+        if self._answer is not None:
+            self._answer.stop()
 
     async def say(self, models: Models, wish: Wish, text: str) -> AsyncGenerator[None, None]:
         """Say something; yields whenever there is more of the answer.
 
         What goes wrong stands in `failed`; the history is then as it was.
         """
-        turns = list(self.turns)
+        turns = list(self.turns)[2 - TURNS :]
         if not text.strip():
             self.failed = "Write a message first."
         elif len(text) > MESSAGE_CHARACTERS:
-            self.failed = (
-                f"The message has {len(text):,} characters; at most {MESSAGE_CHARACTERS:,} are "
-                "taken. Shorten it."
-            )
+            self.failed = _too_long("message", text)
         else:
             asked = [*turns, Turn("user", text)]
             async with aclosing(self._answered(models, wish, asked, turns)) as answer:
@@ -129,71 +160,81 @@ class Talk:
     async def _answered(
         self, models: Models, wish: Wish, turns: list[Turn], before: list[Turn]
     ) -> AsyncGenerator[None, None]:
-        self.failed, self.note, self._stopped = "", "", False
-        self.turns, self.growing = turns, Turn("assistant", who=wish.who)
-        answer = self.growing
+        answer = _Answer(Turn("assistant", who=wish.who), turns)
+        self.failed, self.note = "", ""
+        self.turns, self._answer = turns, answer
+        note = failed = ""
         try:
             yield  # the message is seen before anything is computed
-            async with aclosing(self._written(models, wish, answer)) as written:
+            async with aclosing(_written(models, wish, answer)) as written:
                 async for _ in written:
                     yield
+            note = answer.note
         except OmnimaError as error:
-            self.failed, answer.ended = str(error), "failed"
+            failed, answer.turn.ended = str(error), "failed"
         finally:
-            if self.growing is answer:  # the history was not cleared meanwhile
-                self.growing = None
+            if self._answer is answer:  # no new chat was begun meanwhile
+                self._answer, self.note, self.failed = None, note, failed
                 # What was written is not lost; where nothing was, the history is as it was.
-                failed = answer.ended == "failed" and not answer.text
-                self.turns = before if failed else [*turns, answer]
+                nothing = answer.turn.ended == "failed" and not answer.turn.text
+                self.turns = before if nothing else [*turns, answer.turn]
 
-    async def _written(
-        self, models: Models, wish: Wish, answer: Turn
-    ) -> AsyncGenerator[None, None]:
-        began = time.perf_counter()
-        opened = models.find(wish.model)
-        ids, unseen = await asyncio.to_thread(self._prompt, opened, wish)
-        run = await opened.service.write(TextRequest([_job(opened, wish, ids)], held=1 << 22))
-        self._run = run
-        tokens = Tokens(opened.tokenizer)
-        answer.ended = "stopped"  # until it ends by itself
-        try:
-            if self._stopped:
-                run.cancel()
-            while pieces := await run.next():
-                for piece in pieces:
-                    answer.text += piece.text
-                    answer.tokens += tokens.take(piece.logprobs)
-                    if piece.reason:
-                        answer.ended = "length" if piece.reason == "length" else ""
-                yield
-        finally:
-            answer.tokens += tokens.finish()
-            self._run = None
+
+async def _written(models: Models, wish: Wish, answer: _Answer) -> AsyncGenerator[None, None]:
+    began = time.perf_counter()
+    opened, turn = models.find(wish.model), answer.turn
+    ids, unseen = await asyncio.to_thread(_prompt, opened, wish, answer.history)
+    run = await opened.service.write(TextRequest([_job(opened, wish, ids)], held=1 << 22))
+    answer.run = run
+    tokens = Tokens(opened.tokenizer)
+    turn.ended = "stopped"  # until it ends by itself
+    try:
+        if answer.stopped:
             run.cancel()
-        seconds = time.perf_counter() - began
-        self.note = (
-            f"{answer.who}: {run.new_tokens} tokens in {seconds:.1f} s "
-            f"({run.new_tokens / max(seconds, 1e-9):.0f} a second)."
+        while pieces := await run.next():
+            for piece in pieces:
+                turn.text += piece.text
+                turn.tokens += tokens.take(piece.logprobs)
+                if piece.reason:
+                    turn.ended = "length" if piece.reason == "length" else ""
+            yield
+    finally:
+        turn.tokens += tokens.finish()
+        run.cancel()
+    seconds = time.perf_counter() - began
+    answer.note = (
+        f"{turn.who}: {run.new_tokens} tokens in {seconds:.1f} s "
+        f"({run.new_tokens / max(seconds, 1e-9):.0f} a second)."
+    )
+    if opened.plain:
+        answer.note += PLAIN
+    if unseen:
+        answer.note += " " + unseen_sentence(unseen, opened.context) + FULL
+
+
+def _prompt(opened: Opened, wish: Wish, history: Sequence[Turn]) -> tuple[list[int], int]:
+    """The ids of what fits of the history, and how many messages do not."""
+    if len(wish.system) > MESSAGE_CHARACTERS:
+        raise ConfigError(_too_long("system prompt", wish.system))
+    told = [{"role": "system", "content": wish.system}] if wish.system.strip() else []
+
+    def encode(messages: Sequence[dict[str, Any]]) -> list[int]:
+        ids = opened.tokenizer.apply_chat_template(
+            [*told, *messages], add_generation_prompt=True, sanitize_control_tokens=True
         )
-        if opened.plain:
-            self.note += PLAIN
-        if unseen:
-            self.note += " " + unseen_sentence(unseen, opened.context) + FULL
+        assert isinstance(ids, list)
+        return ids
 
-    def _prompt(self, opened: Opened, wish: Wish) -> tuple[list[int], int]:
-        """The ids of what fits of the history, and how many messages do not."""
-        told = [{"role": "system", "content": wish.system}] if wish.system.strip() else []
+    messages = [{"role": each.role, "content": each.text} for each in history]
+    room = room_for_history(opened.context, _new_tokens(wish))
+    return newest_that_fit(messages, encode, room, opened.context)
 
-        def encode(messages: Sequence[dict[str, Any]]) -> list[int]:
-            ids = opened.tokenizer.apply_chat_template(
-                [*told, *messages], add_generation_prompt=True, sanitize_control_tokens=True
-            )
-            assert isinstance(ids, list)
-            return ids
 
-        messages = [{"role": each.role, "content": each.text} for each in self.turns]
-        room = room_for_history(opened.context, _new_tokens(wish))
-        return newest_that_fit(messages, encode, room, opened.context)
+def _too_long(what: str, text: str) -> str:
+    return (
+        f"The {what} has {len(text):,} characters; at most {MESSAGE_CHARACTERS:,} are taken. "
+        "Shorten it."
+    )
 
 
 def _new_tokens(wish: Wish) -> int:

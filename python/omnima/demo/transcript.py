@@ -37,7 +37,18 @@ class Turn:
     who: str = ""
     tokens: list[Token] = field(default_factory=list)
     ended: str = ""
+    _begun: str = field(default="", repr=False)
+    _count: int = field(default=0, repr=False)
     _drawn: dict[bool, str] = field(default_factory=dict, repr=False)
+
+    def begun(self) -> str:
+        """Return its tokens as HTML; each is drawn once, as there are more pictures than tokens."""
+        new = self.tokens[self._count :]
+        self._begun += "".join(
+            token_html(each, self._count + number == 0) for number, each in enumerate(new)
+        )
+        self._count += len(new)
+        return self._begun
 
     def drawn(self, coloured: bool) -> str:
         """Return a turn that is done as HTML; drawn once."""
@@ -57,7 +68,7 @@ def growing_html(turn: Turn, coloured: bool) -> str:
     """
     head = _head(turn).replace("<article ", '<article aria-busy="true" ')
     if coloured and turn.tokens:
-        return head + _opened() + _tokens(turn)
+        return head + _opened() + turn.begun()
     return head + '<p class="said">' + html.escape(turn.text)
 
 
@@ -74,7 +85,7 @@ def _body(turn: Turn, coloured: bool) -> str:
     if not (coloured and turn.tokens):
         return f'<p class="said">{said}</p>' if said else '<p class="said empty">(nothing)</p>'
     # Whoever listens gets the text in one piece; the tokens are a list beside it.
-    return f'<p class="sr-only">{said}</p>{_opened()}{_tokens(turn)}</div>'
+    return f'<p class="sr-only">{said}</p>{_opened()}{turn.begun()}</div>'
 
 
 def _opened() -> str:
@@ -82,10 +93,6 @@ def _opened() -> str:
         '<div class="tokens" role="listbox" aria-orientation="horizontal" '
         'aria-label="Tokens of this answer with their probabilities">'
     )
-
-
-def _tokens(turn: Turn) -> str:
-    return "".join(token_html(each, number == 0) for number, each in enumerate(turn.tokens))
 
 
 def _foot(turn: Turn) -> str:

@@ -42,15 +42,25 @@ def newest_that_fit(
         The last message does not fit by itself.
     """
     starts = [i for i, each in enumerate(messages) if each["role"] == "user"] or [0]
-    ids: list[int] = []
-    for first in starts:
-        ids = encode(messages[first:])
+    ids = encode(messages[starts[0] :])
+    if len(ids) <= room:
+        return ids, starts[0]
+    # Fewer turns are never longer: halving finds the first that fits without trying each.
+    low, high = 1, len(starts)
+    fits: tuple[list[int], int] | None = None
+    while low < high:
+        middle = (low + high) // 2
+        ids = encode(messages[starts[middle] :])
         if len(ids) <= room:
-            return ids, first
+            fits, high = (ids, starts[middle]), middle
+        else:
+            low = middle + 1
+    if fits is not None:
+        return fits
     raise ConfigError(
         f"the last message needs {len(ids)} tokens with the system's words, but only {room} of "
         f"the model's context of {context} are free for them "
-        "beside an answer: shorten it, or lower max_new_tokens."
+        "beside an answer: shorten it, or ask for fewer new tokens."
     )
 
 

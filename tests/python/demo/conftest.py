@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import omnima
+from omnima.server.prepare import stop_ids_of
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -47,14 +48,21 @@ def made(adapter: str = "", template: str | None = TEMPLATE, **shape: Any) -> om
 
 
 def made_slow() -> omnima.Model:
-    """One that takes its time, so that there is some to stop it."""
-    return made(
+    """One whose likeliest token never ends an answer: there is always time to stop it.
+
+    Greedily drawn, a token with the score 0 is never the best of hundreds.
+    """
+    model = made(
         hidden_size=768,
         intermediate_size=2048,
         num_hidden_layers=8,
         max_position_embeddings=2048,
         seed=5,
     )
+    with torch.no_grad():
+        weights = dict(model.core.named_parameters())
+        weights["model.embed_tokens.weight"][stop_ids_of(model.tokenizer)] = 0.0
+    return model
 
 
 @asynccontextmanager

@@ -85,11 +85,15 @@ def test_nothing_else_is_answered(path: str) -> None:
         [(b"host", b"evil.example")],
         [*HERE, (b"origin", b"https://evil.example")],
         [*HERE, (b"origin", b"null")],
+        [*HERE, (b"origin", b"http://127.0.0.1:3000")],
+        [*HERE, (b"origin", b"http://localhost:7860")],
     ],
 )
 def test_pages_of_others_are_refused(headers: Any) -> None:
     assert asked("/", headers)[0]["status"] == 403
-    assert asked("/", [*HERE, (b"origin", b"http://localhost:7860")])[0]["status"] == 200
+    for host in (b"127.0.0.1:7860", b"localhost:7860"):
+        headers = [(b"host", host), (b"origin", b"http://" + host)]
+        assert asked("/", headers)[0]["status"] == 200
 
 
 def test_bodies_are_bounded() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -26,7 +27,8 @@ READY = re.compile(r"^The demo is at (http://127\.0\.0\.1:\d+) for this machine\
 
 def fetched(url: str, **headers: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -46,7 +48,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_page_from_a_script(model: omnima.Model, tmp_path: Path) -> None:
     with omnima.demo.demo({"tiny": model}, runs=tmp_path / "runs") as page:
         status, text = fetched(page.url)
-        assert status == 200 and '<html\n\tlang="en"' in text and "Omnima demo" in text
+        assert status == 200 and re.search(r'<html\s+lang="en"', text) and "Omnima demo" in text
         loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="([^"]*)"', text)
         assert loaded and not [each for each in loaded if "//" in each]
         assert '"analytics_enabled":false' in text
@@ -58,6 +60,33 @@ def test_a_page_from_a_script(model: omnima.Model, tmp_path: Path) -> None:
     with pytest.raises(urllib.error.URLError):
         fetched(page.url)
     assert not (tmp_path / "runs").exists()  # nothing is written until something is trained
+
+
+def test_a_script_that_ends_closes_the_page(tmp_path: Path, unmeasured: dict[str, str]) -> None:
+    script = """
+import omnima.demo
+from omnima.demo.models import Models
+from omnima.demo.training import Training
+
+def closed(self):
+    print("no training", flush=True)
+    raise OSError("which keeps nothing from its end")
+
+async def ended(self):
+    print("no models", flush=True)
+
+Training.close, Models.close = closed, ended
+omnima.demo.demo()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=unmeasured,
+        timeout=120,
+    )
+    assert done.stdout.split("\n")[:2] == ["no training", "no models"], done.stderr
 
 
 def test_the_model_is_left_as_it_was(model: omnima.Model) -> None:
@@ -146,13 +175,16 @@ def test_the_life_of_the_command(
     ]
     try:
         for process, number in zip(started, (signal.SIGTERM, signal.SIGINT)):
+            late = threading.Timer(60, process.kill)  # a line that never comes ends, too
+            late.start()
             line = process.stdout.readline()
+            late.cancel()
             found = READY.match(line)
             assert found is not None, line + process.stderr.read()
             status, text = fetched(found[1])
             assert status == 200 and '"small-2"' in text and '"poet"' in text
             process.send_signal(number)
-            out, errors = process.communicate(timeout=20)
+            out, errors = process.communicate(timeout=60)
             assert (process.returncode, out) == (0, "")
             assert "ResourceWarning" not in errors and "Traceback" not in errors
     finally:

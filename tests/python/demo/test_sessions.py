@@ -18,6 +18,7 @@ def test_the_longest_unused_session_goes() -> None:
     assert sessions.of("a") is first and sessions.of("b") is not second
     sessions.leave("a")
     sessions.leave("nobody")
+    assert sessions.of("a") is not first  # nothing is kept of a tab that was closed
     assert len(first.chat) == 1 and len(first.compare) == 2
 
 

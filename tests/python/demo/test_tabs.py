@@ -118,6 +118,27 @@ def test_a_second_message_waits_and_stop_ends_the_first() -> None:
     asyncio.run(run())
 
 
+def test_what_is_chosen_while_an_answer_is_written_holds_at_its_end() -> None:
+    async def run() -> None:
+        async with tabs(slow=made_slow()) as (chat, _, _):
+            asked = ["slow", "none", "", 1500, 0.0, *USUAL[3:], True]
+            stream = chat.say(TAB, "To be", *asked)
+            while "listbox" not in (await anext(stream))[2]:
+                pass
+            await chat.recolour(TAB, False)
+            await chat.stop(TAB)
+            end = await last(stream)
+            assert "stopped by you" in end[1] and "listbox" not in end[1]
+
+            # A new chat: what was written for the old one shows nothing more.
+            stream = chat.say(TAB, "and on", *asked)
+            await anext(stream)
+            await chat.clear(TAB)
+            assert await last(stream) == []
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     "place,value,why",
     [(1, 0, "New tokens"), (2, 3.0, "Temperature"), (3, None, "Top p"), (7, "-1", "seed")],

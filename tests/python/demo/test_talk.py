@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
+import pytest
+
 import omnima
+import omnima.demo.talk as talk_module
 from omnima.demo.models import Models
 from omnima.demo.talk import MESSAGE_CHARACTERS, Talk, Wish
 from omnima.server.errors import RequestError
@@ -89,6 +93,7 @@ def test_what_cannot_be_answered_changes_nothing(model: omnima.Model) -> None:
         (Wish("tiny"), "  ", "Write a message"),
         (Wish("tiny"), "a" * (MESSAGE_CHARACTERS + 1), "Shorten it"),
         (Wish("tiny", options=good), "or not to be " * 60, "shorten it"),
+        (Wish("tiny", system="a" * (MESSAGE_CHARACTERS + 1)), "a", "The system prompt has"),
         (Wish("none of these"), "a", "no model 'none of these'"),
         (Wish(None), "a", "no model to choose"),
         (Wish("tiny", "nobody", options=good), "a", "no adapter 'nobody'"),
@@ -106,9 +111,30 @@ def test_a_full_context_is_said(model: omnima.Model) -> None:
     assert "Begin a new chat" in talk.note
 
 
+def test_a_conversation_keeps_its_newest_turns(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk_module, "TURNS", 4)
+    talk = said(model, Wish("tiny", options=SHORT), "a", "b", "c")
+    assert [turn.text for turn in talk.turns[::2]] == ["b", "c"] and len(talk.turns) == 4
+
+
 def test_a_model_without_a_template_is_told_of() -> None:
     talk = said(made(template=None), Wish("tiny", options=SHORT), "To be")
     assert "no chat template" in talk.note and len(talk.turns) == 2
+
+
+def test_the_slow_model_does_not_end_by_itself() -> None:
+    wish = Wish("slow", options={"max_new_tokens": 120, "temperature": 0.0})
+
+    async def run() -> Talk:
+        async with begun(slow=made_slow()) as models:
+            talk = Talk()
+            await all_of(talk.say(models, wish, "To be"))
+            return talk
+
+    answer = asyncio.run(run()).turns[-1]
+    assert answer.ended == "length" and answer.tokens
 
 
 def test_stopping_keeps_what_is_written() -> None:
@@ -147,11 +173,45 @@ def test_stopping_keeps_what_is_written() -> None:
     asyncio.run(run())
 
 
+def test_a_new_chat_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding, may_go = threading.Event(), threading.Event()
+    encode = talk_module._prompt
+
+    def held(*given: Any) -> Any:
+        encoding.set()
+        assert may_go.wait(60)
+        return encode(*given)
+
+    async def run() -> None:
+        async with begun(slow=made_slow()) as models:
+            talk, service = Talk(), models.find("slow").service
+            wish = Wish("slow", options={"max_new_tokens": 1500, "temperature": 0.0})
+            monkeypatch.setattr(talk_module, "_prompt", held)
+            first = asyncio.create_task(all_of(talk.say(models, wish, "To be")))
+            assert await asyncio.to_thread(encoding.wait, 60)
+            talk.clear()
+            monkeypatch.setattr(talk_module, "_prompt", encode)
+            second = talk.say(models, wish, "or not")
+            while not (talk.growing and talk.growing.text):
+                await anext(second)
+            may_go.set()
+            await asyncio.wait_for(first, 60)
+            assert service.runs == 1 and talk.busy  # the second one alone
+            assert (talk.note, talk.failed) == ("", "")
+            talk.stop()
+            await all_of(second)
+            assert [turn.text for turn in talk.turns][0] == "or not"
+            assert talk.turns[-1].ended == "stopped" and service.runs == 0
+
+    asyncio.run(run())
+
+
 def test_an_engine_that_fails_is_told_of() -> None:
     async def run() -> None:
         async with begun(slow=made_slow()) as models:
             service = models.find("slow").service
-            talk, wish = Talk(), Wish("slow", options={"max_new_tokens": 1500})
+            talk = Talk()
+            wish = Wish("slow", options={"max_new_tokens": 1500, "temperature": 0.0})
             async for _ in talk.say(models, wish, "To be"):
                 for each in list(service._runs):
                     each.fail(RequestError("It is over."))
@@ -161,8 +221,6 @@ def test_an_engine_that_fails_is_told_of() -> None:
 
 
 def test_models_are_added_and_refused(model: omnima.Model) -> None:
-    import pytest
-
     async def run() -> list[str]:
         async with begun(tiny=model) as models:
             assert models.adapters("tiny") == ("bard",) and models.adapters("x") == ()

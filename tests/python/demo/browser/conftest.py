@@ -56,7 +56,7 @@ def watched(context: Any, url: str) -> Iterator[Any]:
     asked: list[str] = []
     complaints: list[str] = []
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(45_000)
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(

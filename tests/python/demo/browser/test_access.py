@@ -11,7 +11,18 @@ from .conftest import shot, watched
 from .test_chat import ask, changed, done
 
 STYLE = "getComputedStyle(document.activeElement)"
+# Nothing fades in or slides any more.
+SETTLED = """() => Promise.all(document.getAnimations()
+    .filter(each => each.effect.getComputedTiming().endTime < Infinity)
+    .map(each => each.finished.catch(() => null)))"""
 TABS = ("Chat", "Compare", "Training")
+
+
+def opened_tab(page: Any, name: str) -> None:
+    """Wait until a tab is the one that is shown."""
+    page.get_by_role("tab", name=name, selected=True).wait_for()
+    first = {"Chat": "chat-message", "Compare": "compare-message", "Training": "training-text"}
+    page.locator(f"#{first[name]} textarea").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -28,7 +39,8 @@ def test_no_rule_of_accessibility_is_broken(browser: Any, place: Any, scheme: st
             if tab == "Compare":
                 ask(page, "To be", "compare")
                 page.get_by_role("button", name="System prompt and parameters").click()
-            page.wait_for_timeout(400)
+            opened_tab(page, tab)
+            page.evaluate(SETTLED)
             shot(page, f"{tab.lower()}-{scheme}")
             found = axe.Axe().run(page).response["violations"]
             assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found] == []
@@ -78,10 +90,14 @@ def test_the_keyboard_is_enough(opened: Any) -> None:
     page = opened
     tab_to(page, "[role=tab]")
     tab_to(page, "#chat-model-0 input")
+    active = page.locator("[role=option].active")
     page.get_by_role("option").first.wait_for()
-    for key in ("ArrowDown", "Enter"):  # the list takes a moment to be ready
-        page.wait_for_timeout(300)
-        page.keyboard.press(key)
+    for _ in range(100):  # the list takes a moment to be ready
+        if active.count() and "other" in active.first.inner_text():
+            break
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(50)
+    page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#chat-model-0 input').value === 'other'")
     tab_to(page, "#chat-message textarea")
     page.keyboard.type("To be")
@@ -131,6 +147,6 @@ def test_a_small_screen_needs_no_scrolling_aside(browser: Any, place: Any) -> No
         ask(page, "To be")
         for tab in TABS:
             page.get_by_role("tab", name=tab).click()
-            page.wait_for_timeout(200)
+            opened_tab(page, tab)
             shot(page, f"{tab.lower()}-small")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390

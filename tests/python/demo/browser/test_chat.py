@@ -102,10 +102,8 @@ def test_stop_ends_an_answer_and_keeps_it(opened: Any) -> None:
     slow(page)
     shot(page, "chat-writing")
     stop = page.get_by_role("button", name="Stop").first
-    began = time.monotonic()
     stop.click()
     page.get_by_text("(stopped by you)").wait_for()
-    assert time.monotonic() - began < 3
     assert 0 < turns(page).last.locator(".token").count() < 1000
     assert stop.evaluate("each => each === document.activeElement")  # focus stays where it was
 
@@ -115,7 +113,7 @@ def test_a_browser_that_goes_ends_its_answer(opened: Any, place: Any) -> None:
     slow(opened)
     assert service.runs == 1
     opened.goto("about:blank")
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while service.runs and time.monotonic() < end:
         opened.wait_for_timeout(50)
     assert service.runs == 0
@@ -132,8 +130,18 @@ def test_two_models_side_by_side(opened: Any) -> None:
     assert right.last.get_attribute("aria-label") == "other"
     boxes = left.last.bounding_box(), right.last.bounding_box()
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
-    page.wait_for_timeout(200)
     shot(page, "compare-light")
+
+
+def shown_beside(page: Any, token: Any) -> None:
+    """What else was likely stands beside the token that has the focus, wherever that scrolled."""
+    # Long enough for the news of scrolling, which comes after the focus.
+    page.evaluate("() => new Promise(go => requestAnimationFrame(() => requestAnimationFrame(go)))")
+    tip = page.locator("#token-tip")
+    tip.wait_for()
+    box, of = tip.bounding_box(), token.bounding_box()
+    gap = max(box["y"] - of["y"] - of["height"], of["y"] - box["y"] - box["height"])
+    assert abs(gap) < 60, (box, of)
 
 
 def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
@@ -141,6 +149,7 @@ def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     page.get_by_label("number input for Temperature").first.fill("0")  # which goes on and on
     ask(page, "To be")
     tokens = turns(page).last.locator(".token")
+    log = page.locator("#chat-log-0")
     tip = page.locator("#token-tip")
     tokens.nth(4).hover()
     tip.wait_for()
@@ -154,19 +163,21 @@ def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     tip.wait_for(state="hidden")
 
     # By key: one of the list is reached by Tab from what stands before it.
-    page.locator("#chat-log-0").focus()
+    log.focus()
     page.keyboard.press("Tab")
     assert tokens.first.evaluate("each => each === document.activeElement")
-    assert tip.is_visible()
+    shown_beside(page, tokens.first)
     for key, at in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("PageDown", 11)]:
         page.keyboard.press(key)
         assert tokens.nth(at).evaluate("each => each === document.activeElement")
         assert tokens.nth(at).get_attribute("aria-selected") == "true"
     page.keyboard.press("End")
     assert tokens.last.evaluate("each => each === document.activeElement")
+    shown_beside(page, tokens.last)
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     page.keyboard.press("Home")
+    shown_beside(page, tokens.first)
     assert tokens.first.get_attribute("tabindex") == "0"
     assert tokens.nth(1).get_attribute("tabindex") == "-1"
     # What a screen reader is told of the token that has the focus.
