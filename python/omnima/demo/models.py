@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from omnima.model import Model
     from omnima.tokenizers import Tokenizer
 
+TRAINED = 4  # models trained on the page that stay open
+_PREPARING = 60.0  # seconds that a prompt may take from the choice of its model to its engine
 _OPTIONS = EngineOptions(max_sequences=8, max_waiting=32)
 
 
@@ -37,6 +41,12 @@ class Opened:
         self._engine = LocalEngine(model, _OPTIONS, self.stop_ids)
         self.service = Service(self._engine, model.tokenizer)
         self.context, self.adapters = self._engine.context, self._engine.adapters
+        self.asked_at = -math.inf  # time.monotonic() when somebody chose it last
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it writes, or may be about to."""
+        return self.service.runs > 0 or time.monotonic() - self.asked_at < _PREPARING
 
     def end(self) -> None:
         """End the engine, where no event loop was begun."""
@@ -47,10 +57,17 @@ class Models:
     """Models by name, in the order in which they came.
 
     All methods but the making belong to one event loop.
+
+    Attributes
+    ----------
+    changes
+        How often a model came or went since the page was made.
     """
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._opened: dict[str, Opened] = {}
+        self._added: list[str] = []  # the newest last
+        self.changes = 0
         try:
             for name, model in models.items():
                 self._opened[name] = Opened(model)
@@ -79,6 +96,7 @@ class Models:
             has = f"there is {', '.join(self.names)}" if self.names else "none is open"
             asked = f"no model {name!r:.80}" if name else "no model to choose from"
             raise ConfigError(f"There is {asked}; {has}. Train one, or start the demo with one.")
+        self._opened[name].asked_at = time.monotonic()
         return self._opened[name]
 
     async def begin(self) -> None:
@@ -92,7 +110,21 @@ class Models:
         await opened.service.begin()
         called = unused(name, self._opened)
         self._opened[called] = opened
+        self._added.append(called)
+        self.changes += 1
         return called
+
+    async def close_old(self) -> list[str]:
+        """Close models that were added, down to the newest TRAINED, but none that is in use; return
+        their names.
+        """
+        closed = [name for name in self._added[:-TRAINED] if not self._opened[name].in_use]
+        for name in closed:
+            opened = self._opened.pop(name)
+            self._added.remove(name)
+            self.changes += 1
+            await opened.service.close()
+        return closed
 
     async def close(self) -> None:
         """End all that is being written, and the engines."""

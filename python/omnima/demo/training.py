@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +25,7 @@ MOST_STEPS = 20_000
 SIZES = ("nima", "1m", "5m", "10m")
 _SAMPLES = 5  # on the way
 _EVALUATIONS = 20
+_ENDING = 10.0  # seconds that a run has to save itself when the page ends
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
 # Not `-m`, which looks for modules in the current directory first: that may be anybody's.
 _PROGRAM = (
@@ -65,6 +68,10 @@ class Order:
             raise ConfigError(f"The size is {self.size!r:.40}; there is {', '.join(SIZES)}.")
         if not 1 <= self.steps <= MOST_STEPS:
             raise ConfigError(f"{self.steps} steps asked for; from 1 to {MOST_STEPS:,} can be had.")
+        if not self.lr > 0:
+            raise ConfigError(
+                f"The learning rate (lr) is {self.lr:g}; it must be above 0, or nothing is learned."
+            )
         if self.name and not _NAME.fullmatch(self.name):
             raise ConfigError(
                 f"The name is {self.name!r:.60}; it has 1 to 41 letters, digits, dots, dashes and "
@@ -104,7 +111,8 @@ def checked_text(text: str) -> bytes:
 
 @dataclass
 class Progress:
-    """What is known of the newest run.
+    """What is known of the newest run. One thread reads what its process says while others ask it
+    to stop: all changes go through the methods.
 
     Attributes
     ----------
@@ -131,6 +139,7 @@ class Progress:
     said: str = ""
     directory: str = ""
     name: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def busy(self) -> bool:
@@ -139,6 +148,25 @@ class Progress:
 
     def take(self, said: dict[str, Any]) -> None:
         """Take a line of the process."""
+        with self._lock:
+            self._take(said)
+
+    def ask_to_stop(self) -> bool:
+        """Note that the run is to stop; False where none runs, or it was asked before."""
+        with self._lock:
+            if self.state not in ("starting", "running"):
+                return False
+            self.state = "stopping"
+            self.said = "The run is being stopped; its model is kept."
+            return True
+
+    def fail(self, why: str) -> None:
+        """Note why the run ended, where it has not said so itself."""
+        with self._lock:
+            if self.busy:
+                self.said, self.state = f"Training failed: {why}", "failed"
+
+    def _take(self, said: dict[str, Any]) -> None:
         if "steps" in said:
             self.history += said["steps"]
             self.of = said["of"]
@@ -147,7 +175,7 @@ class Progress:
         elif "done" in said:
             self._done(said)
         elif "failed" in said:
-            self.state, self.said = "failed", f"Training failed: {said['failed']}"
+            self.said, self.state = f"Training failed: {said['failed']}", "failed"
         elif "sample" in said:
             self._sample(said["step"], said["sample"])
         elif "val_loss" in said and self.history and self.history[-1]["step"] == said["step"]:
@@ -162,28 +190,31 @@ class Progress:
         why = "Training is done"
         if steps < self.of:
             why = "Stopped by you" if asked else "Stopped early: the held-out loss fell no further"
-        self.said = f"{why}, after {steps} steps."
+        told = f"{why}, after {steps} steps."
         if said["val_loss"] is not None:
-            self.said += f" Held-out loss {said['val_loss']:.3f}"
+            told += f" Held-out loss {said['val_loss']:.3f}"
             best = said["best_step"]
-            self.said += f", with the weights of step {best}." if best else "."
+            told += f", with the weights of step {best}." if best else "."
         for text in said["samples"][:1]:
             self._sample(steps, text)
-        self.state, self.directory = "done", said["done"]
+        # The state last: whoever sees it finds the rest.
+        self.said, self.directory, self.state = told, said["done"], "done"
 
 
 class Training:
-    """At most one run at a time.
+    """At most one run at a time; several threads may ask at once.
 
     Parameters
     ----------
     runs
-        Where runs go, a directory each.
+        Where runs go, a directory each, with the text that each learns from beside it.
     """
 
     def __init__(self, runs: str | Path) -> None:
         self.runs = Path(runs)
         self.progress = Progress()
+        self._lock = threading.Lock()
+        self._closed = False
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -193,10 +224,17 @@ class Training:
         Raises
         ------
         ConfigError, DataError, OSError
-            One is under way, the order is none, or the directory cannot be written.
+            One is under way, the order is none, the page is being closed, or the directory
+            cannot be written.
         """
-        if self.progress.busy:
-            raise ConfigError("A model is already being trained: stop that run, or wait.")
+        with self._lock:
+            if self._closed:
+                raise ConfigError("The page is being closed: no run begins any more.")
+            if self.progress.busy:
+                raise ConfigError("A model is already being trained: stop that run, or wait.")
+            self._start(order)
+
+    def _start(self, order: Order) -> None:
         data = order.checked()
         place = self._place(order.name)
         recipe = recipe_of(order, place)
@@ -213,9 +251,7 @@ class Training:
             text=True,
             encoding="utf-8",
         )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(recipe) + "\n")
-        process.stdin.flush()
+        _tell(process, json.dumps(recipe))
         self.progress, self._process = progress, process
         self._reader = threading.Thread(
             target=_read, args=[process, progress], name="omnima-training", daemon=True
@@ -224,16 +260,24 @@ class Training:
 
     def stop(self) -> None:
         """Ask the run to end as if its steps were done: the model is kept."""
-        if self.progress.busy and self._process is not None and self.progress.state != "stopping":
-            self.progress.state = "stopping"
-            self.progress.said = "The run is being stopped; its model is kept."
-            _ask_to_stop(self._process)
+        with self._lock:
+            if self._process is not None and self.progress.ask_to_stop():
+                _tell(self._process, "stop")
 
-    def close(self) -> None:
-        """End the run at once; its newest checkpoint stays."""
-        if self._process is not None:
-            self._process.kill()
-        self._end_process()
+    def close(self, seconds: float = _ENDING) -> None:
+        """End the run, and begin no other one. It is asked to stop and to save itself; after
+        `seconds` it is killed, and its newest checkpoint stays.
+        """
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                if self.progress.ask_to_stop():
+                    _tell(self._process, "stop")
+                try:
+                    self._process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+            self._end_process()
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -244,12 +288,13 @@ class Training:
         process.wait()
         for each in (process.stdin, process.stdout):
             if each is not None:
-                each.close()
+                with contextlib.suppress(BrokenPipeError):  # what it was told last came too late
+                    each.close()
 
     def _place(self, name: str) -> Path:
         wanted = name or time.strftime("%Y-%m-%d-%H%M%S")
         place, number = self.runs / wanted, 1
-        while place.exists():
+        while os.path.lexists(place) or os.path.lexists(_text_of(place)):
             number += 1
             place = self.runs / f"{wanted}-{number}"
         return place
@@ -259,7 +304,7 @@ def recipe_of(order: Order, place: Path) -> dict[str, Any]:
     """Return the recipe of an order as `omnima train` knows it."""
     every = max(1, order.steps // _EVALUATIONS)
     return {
-        "data": [str(place.with_name(place.name + ".txt"))],
+        "data": [str(_text_of(place))],
         "preset": order.size,
         "steps": order.steps,
         "lr": order.lr,
@@ -267,7 +312,7 @@ def recipe_of(order: Order, place: Path) -> dict[str, Any]:
         "restore_best": order.patience > 0,
         "batch_size": 8,
         "eval_every": every,
-        "save_every": every if order.patience > 0 else 0,
+        "save_every": every,
         "keep_last": 1,
         "samples": 1,
         "sample_tokens": 80,
@@ -277,24 +322,33 @@ def recipe_of(order: Order, place: Path) -> dict[str, Any]:
     }
 
 
-def _ask_to_stop(process: subprocess.Popen[str]) -> None:
+def _text_of(place: Path) -> Path:
+    """Where the text lies that a run learns from."""
+    return place.with_name(place.name + ".txt")
+
+
+def _tell(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdin is not None
     try:
-        process.stdin.write("stop\n")
+        process.stdin.write(line + "\n")
         process.stdin.flush()
-    except OSError:  # it has just ended by itself
+    except OSError:  # it has just ended; whoever reads what it says finds out why
         pass
 
 
 def _read(process: subprocess.Popen[str], progress: Progress) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        progress.take(json.loads(line))
-    if progress.busy:
-        status = process.wait()
-        progress.said = (
-            f"Training failed: its process ended with status {status}"
-            + (", perhaps for lack of memory" if status == -9 else "")
-            + ". A smaller size needs less."
-        )
-        progress.state = "failed"
+    try:
+        for line in process.stdout:
+            progress.take(json.loads(line))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the run is over and that is said
+        process.kill()
+        process.wait()
+        progress.fail(f"what its process said cannot be read ({type(error).__name__}: {error}).")
+        return
+    status = process.wait()
+    why = f"its process ended with status {status}"
+    if status == -signal.SIGKILL:
+        progress.fail(f"{why}, perhaps for lack of memory. A smaller size needs less.")
+    else:
+        progress.fail(f"{why}. What it wrote last stands where the demo was started.")

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from omnima.demo.curve import curve_svg, curve_words
-from omnima.demo.models import Models
+from omnima.demo.models import TRAINED, Models
 from omnima.demo.training import LEAST_BYTES, MOST_STEPS, TEXT_BYTES, Order, Progress, Training
-from omnima.errors import OmnimaError
+from omnima.errors import ConfigError, OmnimaError
 
 _QUIET: dict[str, Any] = {
     "show_progress": "hidden",
@@ -79,6 +79,8 @@ class TrainingTab:
                 gr.HTML("<h2>What it writes</h2>")
                 self._samples = gr.HTML(_samples([]), elem_id="training-samples")
         self._timer = gr.Timer(0.5, active=False)
+        # A run may be begun in another tab of the browser.
+        self._slow_timer = gr.Timer(5)
         self._seen = gr.State(("", 0))
 
     def _fields(self) -> None:
@@ -134,65 +136,85 @@ class TrainingTab:
         ]
         fields = [self._text, self._size, self._steps, self._lr, self._patience, self._name]
         self._others = len(notices), len(dropdowns)
-        self._start.click(self.start, [*fields, self._seen], shown, **_QUIET)
-        self._stop.click(self.stop, [self._seen], shown, **_QUIET)
-        self._timer.tick(self.look, [self._seen], shown, **_QUIET)
-        page.load(self.look, [self._seen], shown, **_QUIET)
+        self._start.click(self.start, [*fields, self._seen, *dropdowns], shown, **_QUIET)
+        self._stop.click(self.stop, [self._seen, *dropdowns], shown, **_QUIET)
+        known = [self._seen, *dropdowns]
+        self._timer.tick(self.look, known, shown, **_QUIET)
+        self._slow_timer.tick(self.look, known, shown, **_QUIET)
+        page.load(self.look, known, shown, **_QUIET)
 
     async def start(
-        self, text: Any, size: Any, steps: Any, lr: Any, patience: Any, name: Any, seen: Any
+        self,
+        text: Any,
+        size: Any,
+        steps: Any,
+        lr: Any,
+        patience: Any,
+        name: Any,
+        seen: Any,
+        *chosen: Any,
     ) -> list[Any]:
         """Begin a run; what is wrong with it is said."""
         try:
             order = Order(
                 str(text or ""),
                 str(size),
-                int(steps or 0),
-                float(lr or 0),
-                int(patience or 0),
+                int(_number("Steps", steps)),
+                _number("Learning rate", lr),
+                int(_number("Patience", patience)),
                 str(name or "").strip(),
             )
             await asyncio.to_thread(self.training.start, order)
-        except (OmnimaError, OSError, ValueError) as error:
-            shown = await self.look(seen)
-            shown[:2] = [("", seen[1]), _paragraph(str(error), "error")]
+        except (OmnimaError, OSError, ValueError, OverflowError) as error:
+            shown = await self.look(seen, *chosen)
+            shown[1] = _paragraph(str(error), "error")  # until there is news of the run
             return shown
-        return await self.look(("", seen[1]))
+        return await self.look(("", seen[1]), *chosen)
 
-    async def stop(self, seen: Any) -> list[Any]:
+    async def stop(self, seen: Any, *chosen: Any) -> list[Any]:
         """End the run; its model is kept."""
         if not self.training.progress.busy:
-            shown = await self.look(seen)
-            shown[:2] = [("", seen[1]), _paragraph("Nothing is being trained.")]
+            shown = await self.look(seen, *chosen)
+            shown[1] = _paragraph("Nothing is being trained.")
             return shown
-        self.training.stop()
-        return await self.look(seen)
+        await asyncio.to_thread(self.training.stop)
+        return await self.look(seen, *chosen)
 
-    async def look(self, seen: Any) -> list[Any]:
-        """Show how the run stands; what this tab of the browser knows already is left alone."""
+    async def look(self, seen: Any, *chosen: Any) -> list[Any]:
+        """Show how the run stands; what this tab of the browser knows already is left alone.
+
+        Parameters
+        ----------
+        seen
+            The last sentence that the tab was told, and how often the models had changed.
+        chosen
+            What its dropdowns say.
+        """
         progress = self.training.progress
         await self._offer(progress)
         said, known = seen
         names = self._models.names
-        more = len(names) != known
         status = gr.skip()
         if progress.said != said:
             status = _paragraph(progress.said, "error" if progress.state == "failed" else "")
         ready = progress.state == "done" and progress is self._offered
         notices, dropdowns = self._others
-        choose: Any = gr.skip()
-        if more:  # the first model there is becomes the chosen one
-            choose = gr.update(choices=names, **({} if known else {"value": names[0]}))
+        offers: list[Any] = [gr.skip() for _ in range(dropdowns)]
+        if self._models.changes != known:
+            offers = [
+                _offer(names, chosen[number] if number < len(chosen) else None)
+                for number in range(dropdowns)
+            ]
         return [
-            (progress.said, len(names)),
+            (progress.said, self._models.changes),
             status,
             _facts(progress),
             curve_svg(progress.history, progress.of if progress.busy else 0),
             _samples(progress.samples),
             gr.update(visible=ready),
             gr.Timer(active=progress.busy),
-            *[gr.update(visible=not names)] * notices,
-            *[choose] * dropdowns,
+            *(gr.update(visible=not names) for _ in range(notices)),
+            *offers,
         ]
 
     async def newest(self) -> tuple[Any, Any]:
@@ -205,14 +227,38 @@ class TrainingTab:
         async with self._lock:
             if progress.state != "done" or self._offered is progress:
                 return
-            self._offered = progress
             try:
                 model = await asyncio.to_thread(_opened, progress.directory)
                 name = await self._models.add(progress.name, model)
-                progress.said += f" It can be chosen as “{name}” under Chat and Compare."
-            except OmnimaError as error:
-                progress.said += f" It cannot be opened: {error}"
+                said = f" It can be chosen as “{name}” under Chat and Compare."
+                if closed := await self._models.close_old():
+                    said += (
+                        f" To save memory, {', '.join(f'“{each}”' for each in closed)} can no "
+                        f"longer be chosen: the newest {TRAINED} trained here stay open. Its "
+                        "directory stays; start the demo with it to have it again."
+                    )
+                progress.said += said
+            except Exception as error:  # noqa: BLE001 - the page says it, and goes on
+                ours = isinstance(error, OmnimaError)
+                why = str(error) if ours else f"{type(error).__name__}: {error}"
+                progress.said += f" It cannot be opened: {why}"
                 progress.state = "failed"
+            self._offered = progress
+
+
+def _offer(names: list[str], chosen: Any) -> Any:
+    """What a dropdown offers; what is chosen there stays so while it is offered."""
+    if chosen in names or not names:
+        return gr.update(choices=names)
+    return gr.update(choices=names, value=names[0])
+
+
+def _number(label: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        said = "empty" if value in (None, "") else f"{value!r:.40}"
+        raise ConfigError(f"{label} is {said}, but it is a number.") from None
 
 
 def _opened(directory: str) -> Any:

@@ -5,6 +5,7 @@ a line, and ends when it is asked to or when the page's process goes.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -108,4 +109,15 @@ def main() -> None:
     """Train what standard input says."""
     # Ctrl-C at a terminal reaches this process, too; the page's process decides when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work(sys.stdin, sys.stdout)
+    with own_output() as out:
+        work(sys.stdin, out)
+
+
+def own_output() -> TextIO:
+    """Return standard output for the messages alone: what else is printed, by the core or a
+    library, goes to standard error from now on.
+    """
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out

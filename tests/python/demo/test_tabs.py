@@ -170,7 +170,7 @@ def test_a_trained_model_is_offered(tmp_path: Path) -> None:
             assert shown[5]["visible"] is False and shown[7]["visible"] is True
             shown = await tab.stop(("", 0))
             assert "Nothing is being trained" in shown[1]
-            shown = await tab.start("short", "nima", 10, 0.1, None, None, ("", 0))
+            shown = await tab.start("short", "nima", 10, 0.1, 4, None, ("", 0))
             assert 'class="error"' in shown[1] and "at least 200" in shown[1]
             shown = await tab.start("short", "nima", "x", 0.1, 1, "", ("", 0))
             assert 'class="error"' in shown[1]

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,14 +16,22 @@ from typing import Any
 
 import pytest
 
-from omnima.demo.training import LEAST_BYTES, TEXT_BYTES, Order, Progress, Training, recipe_of
+from omnima.demo.training import (
+    LEAST_BYTES,
+    TEXT_BYTES,
+    Order,
+    Progress,
+    Training,
+    _read,
+    recipe_of,
+)
 from omnima.demo.worker import Teller, work
 from omnima.errors import ConfigError, DataError
 
 TEXT = "\n\n".join(f"To be, or not to be: {n} times the question." for n in range(60))
 
 
-def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(what: Callable[[], Any], seconds: float = 180.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "it took too long"
@@ -42,6 +52,7 @@ def until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
         (Order(TEXT, steps=10**6), "20,000"),
         (Order(TEXT, name="../../etc"), "The name is"),
         (Order(TEXT, lr=-1.0), "lr"),
+        (Order(TEXT, lr=0.0), "above 0"),
         (Order(TEXT, lr=float("nan")), "lr"),
         (Order(TEXT, patience=-1), "patience"),
     ],
@@ -96,17 +107,31 @@ def test_a_process_that_dies_is_told_of(tmp_path: Path) -> None:
     assert process.returncode == -9
 
 
+class Asked(io.StringIO):
+    """Standard input of a run that nobody stops: after the recipe nothing comes until it is over.
+    """
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        super().__init__(json.dumps(recipe) + "\n")
+        self.over = threading.Event()
+
+    def readline(self, size: int | None = -1, /) -> str:
+        if line := super().readline(-1):
+            return line
+        self.over.wait()
+        return ""
+
+
 def test_the_worker_stops_early_and_says_so(tmp_path: Path) -> None:
     place = tmp_path / "run"
     (tmp_path / "run.txt").write_text(TEXT)
     # A learning rate at which nothing is learned: patience ends it.
     recipe = recipe_of(Order(TEXT, steps=400, lr=0.0, patience=2), place)
-    reading, writing = os.pipe()
-    out = io.StringIO()
-    with os.fdopen(reading) as heard, os.fdopen(writing, "w") as asking:
-        asking.write(json.dumps({**recipe, "eval_every": 3, "save_every": 3}) + "\n")
-        asking.flush()
-        work(heard, out)
+    out, asked = io.StringIO(), Asked({**recipe, "eval_every": 3, "save_every": 3})
+    try:
+        work(asked, out)
+    finally:
+        asked.over.set()
     progress = Progress("starting", of=400)
     for line in out.getvalue().splitlines():
         progress.take(json.loads(line))
@@ -137,6 +162,100 @@ def test_the_worker_says_what_is_wrong(tmp_path: Path) -> None:
         progress = Progress("starting")
         progress.take(json.loads(out.getvalue().splitlines()[-1]))
         assert progress.state == "failed" and "Training failed" in progress.said
+
+
+def test_a_text_of_the_user_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "poems.txt").write_text("mine")
+    (tmp_path / "tales.txt").mkdir()
+    training = Training(tmp_path)
+    try:
+        for name in ("poems", "tales"):
+            training.start(Order(TEXT, steps=1, name=name))
+            assert training.progress.name == f"{name}-2"
+            assert (tmp_path / f"{name}-2.txt").read_text() == TEXT
+            until(lambda: not training.progress.busy)
+    finally:
+        training.close()
+    assert (tmp_path / "poems.txt").read_text() == "mine"
+
+
+def test_of_several_starts_at_once_one_is_taken(tmp_path: Path) -> None:
+    training, refused = Training(tmp_path), []
+
+    def start() -> None:
+        try:
+            training.start(Order(TEXT, steps=20_000, patience=0))
+        except ConfigError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    process = training._process
+    training.close(0)
+    assert len(refused) == 3 and len(list(tmp_path.glob("*.txt"))) == 1
+    assert process is not None and process.returncode is not None
+    with pytest.raises(ConfigError, match="being closed"):
+        training.start(Order(TEXT))
+    assert len(list(tmp_path.glob("*.txt"))) == 1
+
+
+def test_a_run_saves_itself_when_the_page_ends(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.start(Order(TEXT, steps=20_000, patience=0, name="long"))
+    until(lambda: training.progress.history)
+    training.close(120)
+    assert training.progress.state == "done", training.progress.said
+    assert (tmp_path / "long" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_every_run_is_saved_on_the_way(patience: int, tmp_path: Path) -> None:
+    recipe = recipe_of(Order(TEXT, steps=2000, patience=patience), tmp_path / "run")
+    assert recipe["save_every"] == 100
+
+
+@pytest.mark.parametrize("line", ["a library prints", "3", '{"steps": 1}'])
+def test_a_process_that_says_no_message_is_a_failure(line: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"print({line!r}, flush=True); import time; time.sleep(600)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    progress = Progress("running")
+    with process:
+        _read(process, progress)
+    assert progress.state == "failed" and "cannot be read" in progress.said
+
+
+def test_only_a_kill_hints_at_memory() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "raise SystemExit(3)"], stdout=subprocess.PIPE, text=True
+    )
+    progress = Progress("running")
+    with process:
+        _read(process, progress)
+    assert "status 3" in progress.said and "smaller" not in progress.said
+
+
+def test_what_is_done_is_not_stopped() -> None:
+    progress = Progress("done", said="Done.")
+    assert not progress.ask_to_stop() and (progress.state, progress.said) == ("done", "Done.")
+    progress.fail("late")
+    assert progress.state == "done"
+
+
+def test_what_a_library_prints_is_no_message() -> None:
+    program = (
+        "import os; from omnima.demo.worker import own_output; out = own_output(); print('noise');"
+        "os.write(1, b'core'); out.write('said'); out.flush()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "said" and "noise" in done.stderr and "core" in done.stderr
 
 
 def test_lines_are_whole_when_several_threads_speak() -> None:

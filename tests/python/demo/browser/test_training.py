@@ -35,15 +35,15 @@ def test_a_run_is_drawn_and_its_model_talked_with(opened: Any, tmp_path: Path) -
     said.get_by_text("mine.txt is in the box").wait_for()
     assert page.locator("#training-text textarea").input_value() == TEXT
     # Nothing is learned at this rate: patience ends the run.
-    fields = {"name": "idle", "lr": "0", "patience": "2"}
+    fields = {"name": "idle", "lr": "1e-30", "patience": "6"}
     begin(page, "400", **fields)
-    page.locator("#training-curve svg polyline.training").wait_for(timeout=30_000)
+    page.locator("#training-curve svg polyline.training").wait_for(timeout=120_000)
     page.locator("#training-curve svg circle").first.wait_for()
     points = "document.querySelector('#training-curve polyline.raw').getAttribute('points').length"
     first = page.evaluate(points)
     page.wait_for_function(f"{points} > {first}")
     shot(page, "training-running")
-    status.get_by_text("Stopped early").wait_for(timeout=60_000)
+    status.get_by_text("Stopped early").wait_for(timeout=180_000)
     assert "Loss from" in page.locator("#training-curve svg").get_attribute("aria-label")
     assert page.locator("#training-samples .said").count() >= 1
     shot(page, "training-done")
@@ -62,13 +62,16 @@ def test_a_run_is_stopped_and_outlives_its_tab(opened: Any, place: Any) -> None:
     page.get_by_role("tab", name="Training").click()
     page.locator("#training-text textarea").fill(TEXT)
     begin(page, "20000", patience="0", name="long")
-    page.locator("#training-curve svg").wait_for(timeout=30_000)
+    # Not its curve: that of another test's run may still be there.
+    status = page.locator("#training-status")
+    status.get_by_text("Training has begun").wait_for(timeout=120_000)
     page.reload()
     page.get_by_role("tab", name="Training").click()
+    status.get_by_text("Training has begun").wait_for()
     page.locator("#training-curve svg").wait_for()
     page.get_by_role("button", name="Start").click()
-    page.locator("#training-status").get_by_text("already being trained").wait_for()
+    status.get_by_text("already being trained").wait_for()
     page.locator("#training-stop").click()
-    page.locator("#training-status").get_by_text("Stopped by you").wait_for(timeout=30_000)
-    page.locator("#training-status").get_by_text("“long”").wait_for(timeout=30_000)
+    status.get_by_text("Stopped by you").wait_for(timeout=120_000)
+    status.get_by_text("“long”").wait_for(timeout=120_000)
     assert place._parts.models.names[-1] == "long"
