@@ -47,7 +47,7 @@ class Soak:
                     whole = (
                         text.endswith(b"data: [DONE]\n\n") if body["stream"] else text[:1] == b"{"
                     )
-                    if not whole or b'"error"' in text:
+                    if not whole or b'"error":' in text:
                         self._wrong(f"half an answer: {text[-200:]!r}")
             except urllib.error.HTTPError as error:
                 status = str(error.code)
