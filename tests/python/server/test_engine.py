@@ -117,11 +117,18 @@ def test_a_worker_embeds_and_outlives_whoever_asks(
     theirs.close()
 
 
-def test_a_worker_that_is_asked_nothing_ends() -> None:
+def test_a_worker_that_is_asked_nothing_ends_and_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(worker, "Opening", lambda *given, **named: opened.append(named))
     ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=worker.Worker(theirs).run, daemon=True)
+    thread.start()
     ours.close()
-    with theirs:
-        worker.Worker(theirs).run()
+    thread.join(60)
+    theirs.close()
+    assert not thread.is_alive() and not opened
 
 
 def test_without_an_end_token_no_structure_is_written(model: omnima.Model) -> None:
