@@ -7,7 +7,7 @@ import gc
 import socket
 import threading
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytest
@@ -59,14 +59,20 @@ def test_a_job_may_be_cancelled_before_it_comes(model: omnima.Model) -> None:
     assert not engine._expected
 
 
+@dataclass
+class Opens:
+    """In the place of what a process would open."""
+
+    model: omnima.Model
+
+    def engine(self) -> Engine:
+        return Engine(self.model, EngineOptions(), [2])
+
+
 def test_a_worker_hears_a_cancellation_that_overtakes(
     model: omnima.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Open:
-        def engine(self) -> Engine:
-            return Engine(model, EngineOptions(), [2])
-
-    monkeypatch.setattr(worker, "Opening", Open)
+    monkeypatch.setattr(worker, "Opening", lambda: Opens(model))
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=worker.Worker(theirs).run)
     thread.start()
@@ -93,11 +99,7 @@ def test_a_worker_hears_a_cancellation_that_overtakes(
 def test_a_worker_embeds_and_outlives_whoever_asks(
     model: omnima.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Open:
-        def engine(self) -> Engine:
-            return Engine(model, EngineOptions(), [2])
-
-    monkeypatch.setattr(worker, "Opening", Open)
+    monkeypatch.setattr(worker, "Opening", lambda: Opens(model))
     ours, theirs = socket.socketpair()
     serving = worker.Worker(theirs)
     thread = threading.Thread(target=serving.run)
