@@ -94,10 +94,10 @@ void Run::enter(std::size_t index) {
   const auto count = added + static_cast<std::int64_t>(prompt.size());
   const std::int64_t length = length_of(index);
   const std::uint64_t seed = options_.seeds[index];
-  auto sequence = std::make_unique<Sequence>(
-      Sequence{index, prompt, begin(index, length), Sampler(options_, seed, config_.vocab_size),
-               length - count, Ambition(options_.speculative_tokens),
-               drafter_ ? drafter_->begin(length, seed) : nullptr});
+  auto sequence = std::make_unique<Sequence>(Sequence{
+      index, prompt, begin(index, length), Sampler(options_, seed, config_.vocab_size),
+      length - count, Ambition(options_.speculative_tokens), LookUp(options_.speculative_tokens),
+      drafter_ ? drafter_->begin(length, seed) : nullptr});
   for (const std::int64_t id : prompt) sequence->sampler.saw(id);
   sequence->ids.reserve(static_cast<std::size_t>(length));
   written_[index].ids.reserve(static_cast<std::size_t>(sequence->room));
@@ -189,8 +189,12 @@ void Run::propose() {
   const std::int64_t each = kSpeculativeRows / std::ssize(active_) - 1;
   for (const auto& sequence : active_) {
     sequence->proposals.clear();
-    sequence->wanted = sequence->ambition.next(pace_, others, std::min(each, sequence->room - 1));
-    if (!drafter_) look_up(sequence->ids, sequence->wanted, sequence->proposals);
+    const std::int64_t limit = std::min(each, sequence->room - 1);
+    if (drafter_) {
+      sequence->wanted = sequence->ambition.next(pace_, others, limit);
+    } else {
+      sequence->look_up.propose(sequence->ids, pace_, others, limit, sequence->proposals);
+    }
   }
   if (drafter_) drafter_->propose(active_);
 }

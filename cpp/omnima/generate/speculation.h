@@ -3,16 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace omnima::generate {
-
-// Appends up to `most` tokens to `proposals`: those that followed the latest of the places in `ids`
-// that agree with its end in three tokens, or else in two. Where that place is so near that its
-// text ends, the text repeats. Nothing, where no place agrees.
-void look_up(std::span<const std::int64_t> ids, std::int64_t most,
-             std::vector<std::int64_t>& proposals);
 
 // What a step costs by the number of its rows, as measured. Only the speed depends on it.
 class Pace {
@@ -24,6 +17,22 @@ class Pace {
  private:
   std::vector<double> seconds_;  // by rows; 0: not measured
 };
+
+// The number of guesses, at most `most`, that gives the most tokens a second beside `others` rows,
+// if the guess at a place is right as often as `share(place)`, given that those before it are
+// (Leviathan et al. 2023, section 3).
+std::int64_t worth(std::int64_t most, const Pace& pace, std::int64_t others, const auto& share) {
+  double tokens = 1, reached = 1, best = 1 / pace.cost(others + 1);
+  std::int64_t wanted = 0;
+  for (std::int64_t count = 1; count <= most; ++count) {
+    tokens += reached *= share(count - 1);
+    const double rate = tokens / pace.cost(others + 1 + count);
+    if (rate <= best) continue;
+    best = rate;
+    wanted = count;
+  }
+  return wanted;
+}
 
 // How many tokens of one sequence are worth a proposal, by how many of those before were right.
 class Ambition {

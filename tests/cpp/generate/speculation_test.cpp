@@ -56,30 +56,6 @@ GenerateOptions options_of(std::size_t count, double temperature = 0) {
   return options;
 }
 
-Ids looked_up(const Ids& ids, std::int64_t most) {
-  Ids proposals;
-  look_up(ids, most, proposals);
-  return proposals;
-}
-
-TEST(LookUp, ContinuesTheLatestPlaceThatAgreesLongest) {
-  EXPECT_EQ(looked_up({1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3}, 3), (Ids{4, 9, 2}));  // three agree
-  EXPECT_EQ(looked_up({7, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3}, 2), (Ids{5, 1}));     // two: the latest
-  EXPECT_EQ(looked_up({2, 3, 8, 2, 3}, 1), (Ids{8}));                          // from the start
-}
-
-TEST(LookUp, RepeatsWhatRepeats) {
-  EXPECT_EQ(looked_up({5, 5, 5}, 4), (Ids{5, 5, 5, 5}));
-  EXPECT_EQ(looked_up({1, 2, 3, 1, 2, 3, 1, 2}, 5), (Ids{3, 1, 2, 3, 1}));
-}
-
-TEST(LookUp, IsSilentWhereNothingAgrees) {
-  for (const Ids& ids : {Ids{}, Ids{1}, Ids{1, 1}, Ids{1, 2, 3, 4}, Ids{2, 7, 2}}) {
-    EXPECT_EQ(looked_up(ids, 4), Ids{});
-  }
-  EXPECT_EQ(looked_up({5, 5, 5}, 0), Ids{});
-}
-
 TEST(Pace, KnowsWhatWasMeasuredAndGuessesTheRest) {
   Pace pace;
   EXPECT_GT(pace.cost(3), pace.cost(1));
