@@ -191,8 +191,8 @@ class Runner final : public ModelRunner {
   void exchange_biases(const Changed& changed);
   // When a text begins: copies of weights that have changed are used no more.
   void look_at_weights();
-  // Of a linear layer in a step of so many rows; null: its numbers are read as they are.
-  const kernels::Compact* compact(const Linear& linear, std::int64_t rows) const;
+  // Of a linear layer; null: its numbers are read as they are.
+  const kernels::Compact* compact(const Linear& linear) const;
   // The rows of activations in 8 bits, for packed weights.
   kernels::ByteRows in_bytes(const float* x, std::int64_t rows, std::int64_t inputs);
   // The same in bfloat16, as half_gemv takes them.

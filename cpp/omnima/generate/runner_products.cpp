@@ -44,10 +44,10 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
   for (const auto& [output, x, rows] : items) {
     const Linear& linear = *output.linear;
     flops += 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
-    const kernels::Compact* const copy = compact(linear, rows);
+    const kernels::Compact* const copy = compact(linear);
     const std::int64_t read = copy ? copy->bytes() : linear.weight.bytes();
     bytes += static_cast<double>(read + linear.bias.bytes());
-    if (linear.half >= 0 && rows <= kernels::kCompactRows) halves_read_ += read;
+    if (linear.half >= 0) halves_read_ += read;
   }
   const core::Scope scope(part, flops, bytes);
   if (wide_) return multiply_wide(items);
@@ -78,7 +78,7 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
             kernels::half_gemv({weight, linear.bias.data(), linear.inputs, halves_of_x, count,
                                 output.y, output.stride},
                                from, to);
-          } else if (const auto* copy = compact(linear, count); copy && from < to) {
+          } else if (const auto* copy = compact(linear); copy && from < to) {
             kernels::compact_gemv({*copy, linear.bias.data(), linear.inputs, in, linear.inputs,
                                    count, output.y, output.stride},
                                   from, to);
@@ -93,8 +93,8 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
       });
 }
 
-const kernels::Compact* Runner::compact(const Linear& linear, std::int64_t rows) const {
-  if (!compact_ || linear.half < 0 || rows > kernels::kCompactRows) return nullptr;
+const kernels::Compact* Runner::compact(const Linear& linear) const {
+  if (!compact_ || linear.half < 0) return nullptr;
   const auto& copy = (*compact_)[static_cast<std::size_t>(linear.half)];
   return copy ? &copy->layout : nullptr;
 }

@@ -19,7 +19,7 @@ namespace {
 
 BlockKernels block_kernels_generic(const Blocks&) { return {}; }
 
-constexpr std::int64_t kTileBytes = 32 << 10;  // of float32 weights between two passes
+constexpr std::int64_t kTileBytes = 24 << 10;  // of float32 weights between two passes
 thread_local core::Buffer tile_buffer;
 
 // To nearest, ties to even; NaN stays NaN.
@@ -80,20 +80,22 @@ void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end, 
     return;
   }
   const BlockKernels own = kernels_of(format, level);
-  if (own.gemv != nullptr && rows <= kBlockRows) {
+  if (own.gemv != nullptr && rows <= own.rows) {
     own.gemv(product, begin, end);
     return;
   }
   const std::int64_t blocks = inputs / format.numbers;
-  const std::int64_t at_once = std::max<std::int64_t>(
-      4, kTileBytes / std::max<std::int64_t>(1, inputs * static_cast<std::int64_t>(sizeof(float))));
+  const std::int64_t row_bytes = inputs * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t fit = kTileBytes / std::max<std::int64_t>(1, row_bytes);
+  const std::int64_t at_once = std::max<std::int64_t>(1, fit / 4) * 4;
   for (std::int64_t o = begin; o < end; o += at_once) {
     const std::int64_t count = std::min(at_once, end - o);
     auto* tile = static_cast<float*>(tile_buffer.get(
         static_cast<std::size_t>(std::max<std::int64_t>(1, count * inputs)) * sizeof(float)));
     write_numbers(format, own, weight + o * blocks * format.bytes, count * blocks, tile);
-    gemv({tile, inputs, bias ? bias + o : nullptr, inputs, x, x_stride, rows, y + o, y_stride}, 0,
-         count);
+    gemv(
+        {tile, inputs, bias ? bias + o : nullptr, inputs, x, x_stride, rows, y + o, y_stride, true},
+        0, count);
   }
 }
 

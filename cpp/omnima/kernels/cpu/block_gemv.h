@@ -67,13 +67,13 @@ void dequantize_blocks(const Blocks& format, const std::uint8_t* blocks, std::in
 
 // What a level has for a format; null: nothing of its own.
 struct BlockKernels {
-  // At most kBlockRows rows.
+  // At most `rows` rows.
   void (*gemv)(const BlockGemv&, std::int64_t begin, std::int64_t end) = nullptr;
   void (*dequantize)(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
                      float* out) = nullptr;
   void (*round)(const Blocks&, const std::uint8_t* blocks, std::int64_t count,
                 bfloat16* out) = nullptr;
+  std::int64_t rows = 8;
 };
-inline constexpr std::int64_t kBlockRows = 8;
 
 }  // namespace omnima::kernels

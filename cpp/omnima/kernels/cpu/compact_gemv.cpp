@@ -1,8 +1,12 @@
-// Chooses the code of a level; packs with what the level encodes a piece with.
+// Chooses the code of a level; many rows go through float32 in the first caches; packs with what
+// the level encodes a piece with.
 #include "omnima/kernels/cpu/compact_gemv.h"
 
 #include <algorithm>
 #include <numeric>
+
+#include "omnima/core/buffer.h"
+#include "omnima/kernels/cpu/gemv.h"
 
 namespace omnima::kernels {
 
@@ -16,6 +20,8 @@ namespace {
 
 constexpr std::int64_t kPiece = kCompactPiece;
 constexpr std::int64_t kRowsLookedAt = 64;
+constexpr std::int64_t kTileBytes = 24 << 10;  // of float32 weights between two passes
+thread_local core::Buffer tile_buffer;
 
 const CompactKernels& kernels_of(Level level) {
   static const Variants<const CompactKernels*> table = [] {
@@ -134,8 +140,24 @@ void unpack_compact_row(const Compact& weight, std::int64_t output, bfloat16* ou
   }
 }
 
-void compact_gemv(const CompactGemv& product, std::int64_t begin, std::int64_t end, Level level) {
-  kernels_of(level).gemv(product, begin, end);
+void compact_gemv(const CompactGemv& g, std::int64_t begin, std::int64_t end, Level level) {
+  const CompactKernels& own = kernels_of(level);
+  if (own.gemv != nullptr && g.rows <= kCompactRows) return own.gemv(g, begin, end);
+  const auto row_bytes = static_cast<std::int64_t>(sizeof(float)) * g.inputs;
+  const std::int64_t fit = kTileBytes / std::max<std::int64_t>(1, row_bytes);
+  const std::int64_t at_once = std::max<std::int64_t>(1, fit / kCompactOutputs) * kCompactOutputs;
+  const auto gemv = gemv_variants().at(level);
+  for (std::int64_t o = begin; o < end;) {
+    // Ends with a tile.
+    const std::int64_t last = std::min((o / kCompactOutputs) * kCompactOutputs + at_once, end);
+    auto* floats =
+        static_cast<float*>(tile_buffer.get(static_cast<std::size_t>(at_once * row_bytes)));
+    own.unpack(g.weight, o, last, floats);
+    gemv({floats, g.inputs, g.bias ? g.bias + o : nullptr, g.inputs, g.x, g.x_stride, g.rows,
+          g.y + o, g.y_stride, true},
+         0, last - o);
+    o = last;
+  }
 }
 
 bool unpacks_in_vectors(Level level) { return level >= Level::kAvx2; }

@@ -14,7 +14,6 @@ namespace omnima::kernels {
 
 inline constexpr std::int64_t kCompactPiece = 64;   // numbers
 inline constexpr std::int64_t kCompactOutputs = 4;  // of a tile, which has a list of its exceptions
-inline constexpr std::int64_t kCompactRows = 8;     // of activations, at most
 inline constexpr int kCompactHighs = 16;
 
 struct CompactException {
@@ -73,8 +72,8 @@ struct CompactGemv {
   std::int64_t inputs;
   const float* x;  // [rows, inputs], rows x_stride apart
   std::int64_t x_stride;
-  std::int64_t rows;  // at most kCompactRows
-  float* y;           // [rows, outputs], rows y_stride apart
+  std::int64_t rows;
+  float* y;  // [rows, outputs], rows y_stride apart
   std::int64_t y_stride;
 };
 
@@ -84,12 +83,16 @@ void compact_gemv(const CompactGemv& product, std::int64_t begin, std::int64_t e
 // Whether a level has vectors to unpack numbers with: without them plain ones are faster.
 bool unpacks_in_vectors(Level level = active_level());
 
-// What a level has. encode: the 64 numbers of a piece as lower bytes and places among the upper
-// ones, both as they are stored; returns a bit for each byte whose upper byte is not there.
+// What a level has. gemv: for at most kCompactRows rows; null: none of its own. unpack: the rows
+// begin..end, `inputs` numbers apart. encode: the 64 numbers of a piece as lower bytes and places
+// among the upper ones, both as they are stored; returns a bit for each byte whose upper byte is
+// not there.
 struct CompactKernels {
   void (*gemv)(const CompactGemv&, std::int64_t begin, std::int64_t end);
+  void (*unpack)(const Compact& weight, std::int64_t begin, std::int64_t end, float* out);
   std::uint64_t (*encode)(const bfloat16* numbers, const std::uint8_t (&highs)[kCompactHighs],
                           std::uint8_t* lows, std::uint8_t* places);
 };
+inline constexpr std::int64_t kCompactRows = 8;
 
 }  // namespace omnima::kernels

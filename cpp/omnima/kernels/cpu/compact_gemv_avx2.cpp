@@ -93,7 +93,9 @@ std::uint64_t encode(const bfloat16* numbers, const std::uint8_t (&highs)[kCompa
 
 }  // namespace
 
-CompactKernels compact_kernels_avx2() { return {compact_range<Unpack>, encode}; }
+CompactKernels compact_kernels_avx2() {
+  return {compact_range<Unpack>, compact_unpack<Unpack>, encode};
+}
 
 }  // namespace omnima::kernels
 #endif

@@ -1,33 +1,24 @@
-// compact_gemv in plain C++: rows become float32 in the first cache.
+// What compact_gemv needs, in plain C++.
 #include <algorithm>
 #include <bit>
 
 #include "omnima/core/buffer.h"
 #include "omnima/kernels/cpu/compact_gemv.h"
-#include "omnima/kernels/cpu/gemv.h"
 
 namespace omnima::kernels {
 namespace {
 
-constexpr std::int64_t kRowsAtOnce = 4;
-thread_local core::Buffer rows_buffer;
+thread_local core::Buffer row_buffer;
 
-void gemv_of_rows(const CompactGemv& g, std::int64_t begin, std::int64_t end) {
-  const auto numbers = static_cast<std::size_t>(kRowsAtOnce * g.inputs);
-  auto* floats = static_cast<float*>(
-      rows_buffer.get(numbers * (sizeof(float) + sizeof(bfloat16)) + sizeof(float)));
-  auto* halves = reinterpret_cast<bfloat16*>(floats + numbers);
-  for (std::int64_t o = begin; o < end; o += kRowsAtOnce) {
-    const std::int64_t count = std::min(kRowsAtOnce, end - o);
-    for (std::int64_t i = 0; i < count; ++i) {
-      unpack_compact_row(g.weight, o + i, halves + i * g.inputs);
-    }
-    std::transform(halves, halves + count * g.inputs, floats, [](bfloat16 x) {
+void unpack(const Compact& weight, std::int64_t begin, std::int64_t end, float* out) {
+  const std::int64_t inputs = weight.inputs;
+  auto* row =
+      static_cast<bfloat16*>(row_buffer.get(static_cast<std::size_t>(inputs) * sizeof(bfloat16)));
+  for (std::int64_t o = begin; o < end; ++o, out += inputs) {
+    unpack_compact_row(weight, o, row);
+    std::transform(row, row + inputs, out, [](bfloat16 x) {
       return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
     });
-    gemv_variants().at(Level::kGeneric)({floats, g.inputs, g.bias ? g.bias + o : nullptr, g.inputs,
-                                         g.x, g.x_stride, g.rows, g.y + o, g.y_stride},
-                                        0, count);
   }
 }
 
@@ -47,6 +38,6 @@ std::uint64_t encode(const bfloat16* numbers, const std::uint8_t (&highs)[kCompa
 
 }  // namespace
 
-CompactKernels compact_kernels_generic() { return {gemv_of_rows, encode}; }
+CompactKernels compact_kernels_generic() { return {nullptr, unpack, encode}; }
 
 }  // namespace omnima::kernels

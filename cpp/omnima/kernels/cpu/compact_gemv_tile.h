@@ -165,6 +165,51 @@ inline void compact_outputs(const CompactGemv& g, std::int64_t begin, std::int64
   for (; begin < end; ++begin) CompactTile<P, 1, R>(g, begin).run();
 }
 
+// The rows begin..end as float32.
+template <class P>
+void compact_unpack(const Compact& w, std::int64_t begin, std::int64_t end, float* out) {
+  using V = typename P::V;
+  constexpr int kVectors = kPiece / V::kWidth;
+  const P unpack(w.highs);
+  float* to = out;
+  for (std::int64_t o = begin; o < end; ++o, to += w.inputs) {
+    const auto write = [&](const std::uint8_t* lows, typename P::Places places, std::int64_t k) {
+      typename V::Type numbers[kVectors];
+      unpack.numbers(lows, places, numbers);
+      if (k + kPiece <= w.inputs) {
+        for (int v = 0; v < kVectors; ++v) V::store(to + k + v * V::kWidth, numbers[v]);
+        return;
+      }
+      alignas(64) float last[kPiece];
+      for (int v = 0; v < kVectors; ++v) V::store(last + v * V::kWidth, numbers[v]);
+      std::copy(last, last + (w.inputs - k), to + k);
+    };
+    std::int64_t k = 0;
+    for (; k + kPiece < w.inputs; k += kPair) {
+      const std::uint8_t* pair = w.pair(o, k / kPair);
+      __builtin_prefetch(pair + kBytesAhead);
+      __builtin_prefetch(pair + kBytesAhead + 64);
+      __builtin_prefetch(pair + kBytesAhead + 128);
+      const typename P::Both both = P::both(pair + kPair);
+      write(pair, P::low(both), k);
+      write(pair + kPiece, P::high(both), k + kPiece);
+    }
+    if (k < w.inputs) {
+      const std::uint8_t* piece = w.pair(o, k / kPair);
+      write(piece, P::alone(piece + kPiece), k);
+    }
+  }
+  for (std::int64_t tile = begin / kCompactOutputs; tile * kCompactOutputs < end; ++tile) {
+    for (std::uint32_t i = w.tiles[tile]; i < w.tiles[tile + 1]; ++i) {
+      const CompactException& each = w.exceptions[i];
+      const std::int64_t o = tile * kCompactOutputs + each.output;
+      if (o < begin || o >= end) continue;
+      out[(o - begin) * w.inputs + each.input] =
+          std::bit_cast<float>(std::uint32_t{each.bits} << 16);
+    }
+  }
+}
+
 template <class P>
 void compact_range(const CompactGemv& g, std::int64_t begin, std::int64_t end) {
   constexpr int kTwo = P::kManyRegisters ? 4 : 2, kFew = P::kManyRegisters ? 2 : 1;

@@ -19,6 +19,7 @@ struct Gemv {
   std::int64_t rows;
   float* y;  // [rows, outputs], rows y_stride apart
   std::int64_t y_stride;
+  bool cached = false;  // the weights lie in the first caches
 };
 
 using GemvFunction = void (*)(const Gemv&, std::int64_t begin, std::int64_t end);

@@ -34,6 +34,9 @@ struct Plain {
     return ((v.lane[0] + v.lane[4]) + (v.lane[2] + v.lane[6])) +
            ((v.lane[1] + v.lane[5]) + (v.lane[3] + v.lane[7]));
   }
+  static void write_sums(const Type (&of)[4], const float* bias, float* out) {
+    for (int i = 0; i < 4; ++i) out[i] = sum(of[i]) + bias[i];
+  }
 };
 
 }  // namespace

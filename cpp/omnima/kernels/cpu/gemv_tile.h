@@ -10,6 +10,12 @@ namespace omnima::kernels {
 // Reading past the last row asks for what the next product reads, or for nothing.
 constexpr std::int64_t kFloatsAhead = 2048;
 
+// Rows whose sums of four outputs fit the registers, 32 of 16 lanes or else 16.
+template <class V>
+constexpr int kRows = V::kWidth == 16 ? 6 : 3;
+constexpr int kTogether = 4;  // outputs whose lanes are added up together
+constexpr float kNoBias[kTogether] = {};
+
 // Outputs o..o+O of rows r..r+R. One accumulator each: the order of a sum depends on inputs alone.
 template <class V, int O, int R>
 inline void gemv_tile(const Gemv& g, std::int64_t o, std::int64_t r) {
@@ -38,35 +44,51 @@ inline void gemv_tile(const Gemv& g, std::int64_t o, std::int64_t r) {
       }
     }
   }
-  for (int i = 0; i < O; ++i) {
-    const float bias = g.bias ? g.bias[o + i] : 0.0f;
-    for (int j = 0; j < R; ++j) g.y[(r + j) * g.y_stride + o + i] = V::sum(sums[i][j]) + bias;
+  if constexpr (O == kTogether) {
+    for (int j = 0; j < R; ++j) {
+      const typename V::Type row[] = {sums[0][j], sums[1][j], sums[2][j], sums[3][j]};
+      V::write_sums(row, g.bias ? g.bias + o : kNoBias, g.y + (r + j) * g.y_stride + o);
+    }
+  } else {
+    for (int i = 0; i < O; ++i) {
+      const float bias = g.bias ? g.bias[o + i] : 0.0f;
+      for (int j = 0; j < R; ++j) g.y[(r + j) * g.y_stride + o + i] = V::sum(sums[i][j]) + bias;
+    }
   }
 }
 
 // The first rows of x meet weights that come from memory, in one unbroken stream: a core reads it
 // half as fast again as several streams side by side. Later rows meet them in the cache, where four
-// outputs at a time save loads of x.
+// outputs at a time save loads of x and steps of adding up lanes.
 template <class V, int R>
 inline void gemv_rows(const Gemv& g, std::int64_t begin, std::int64_t end, std::int64_t r) {
   std::int64_t o = begin;
-  if (r > 0) {
-    for (; o + 4 <= end; o += 4) gemv_tile<V, 4, R>(g, o, r);
+  if (r > 0 || g.cached) {
+    for (; o + kTogether <= end; o += kTogether) gemv_tile<V, kTogether, R>(g, o, r);
   }
   for (; o < end; ++o) gemv_tile<V, 1, R>(g, o, r);
+}
+
+template <class V, int R = kRows<V>>
+inline void gemv_part(const Gemv& g, std::int64_t begin, std::int64_t end, std::int64_t r,
+                      std::int64_t rows) {
+  if constexpr (R > 1) {
+    if (rows < R) return gemv_part<V, R - 1>(g, begin, end, r, rows);
+  }
+  gemv_rows<V, R>(g, begin, end, r);
 }
 
 template <class V>
 inline void gemv_range(const Gemv& g, std::int64_t begin, std::int64_t end) {
   // Blocks of outputs small enough to stay in the first caches while all rows pass over them.
-  const std::int64_t block = g.rows > 4 ? 16 : end - begin;
+  const std::int64_t block = g.cached ? kTogether : g.rows > 4 ? 16 : end - begin;
   for (std::int64_t o = begin; o < end; o += block) {
     const std::int64_t stop = o + block < end ? o + block : end;
-    std::int64_t r = 0;
-    for (; r + 4 <= g.rows; r += 4) gemv_rows<V, 4>(g, o, stop, r);
-    if (g.rows - r == 3) gemv_rows<V, 3>(g, o, stop, r);
-    if (g.rows - r == 2) gemv_rows<V, 2>(g, o, stop, r);
-    if (g.rows - r == 1) gemv_rows<V, 1>(g, o, stop, r);
+    for (std::int64_t r = 0, parts = (g.rows + kRows<V> - 1) / kRows<V>; parts > 0; --parts) {
+      const std::int64_t rows = (g.rows - r + parts - 1) / parts;
+      gemv_part<V>(g, o, stop, r, rows);
+      r += rows;
+    }
   }
 }
 

@@ -40,6 +40,20 @@ struct Avx2 {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
   }
+  // The sums of four, each made as above, plus biases.
+  static void write_sums(const Type (&of)[4], const float* bias, float* out) {
+    const Type low = halves_added(of[0], of[1]), high = halves_added(of[2], of[3]);
+    // Of each 128 bits: two of one, two of another.
+    const Type two =
+        _mm256_add_ps(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
+    const Type one = _mm256_add_ps(two, _mm256_permute_ps(two, 0xb1));
+    const __m128 firsts = _mm256_castps256_ps128(one), seconds = _mm256_extractf128_ps(one, 1);
+    const __m128 sums = _mm_shuffle_ps(firsts, seconds, 0x88);  // of 0, 2, 1, 3
+    _mm_storeu_ps(out, _mm_add_ps(_mm_permute_ps(sums, 0xd8), _mm_loadu_ps(bias)));
+  }
+  static Type halves_added(Type a, Type b) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
 
   // For the blocks of stored weights.
   using Ints = __m256i;

@@ -38,6 +38,20 @@ struct Avx512 {
   }
   static Type multiply_add(Type a, Type b, Type sum) { return _mm512_fmadd_ps(a, b, sum); }
   static float sum(Type v) { return _mm512_reduce_add_ps(v); }
+  // The sums of four, each made as above, plus biases.
+  static void write_sums(const Type (&of)[4], const float* bias, float* out) {
+    const Type low = halves_added(of[0], of[1]), high = halves_added(of[2], of[3]);
+    Type four =
+        _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+    four = _mm512_add_ps(four, _mm512_permute_ps(four, 0x4e));
+    four = _mm512_add_ps(four, _mm512_permute_ps(four, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128 sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, four));
+    _mm_storeu_ps(out, _mm_add_ps(sums, _mm_loadu_ps(bias)));
+  }
+  static Type halves_added(Type a, Type b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
 
   // For the blocks of stored weights.
   using Ints = __m512i;

@@ -98,7 +98,7 @@ TEST(CompactGemv, ProductsAreThoseOfPlainNumbersToTheBit) {
     const auto bias = draw(static_cast<std::size_t>(outputs), 6);
     for (const Level level : levels()) {
       const Packing packed(weight, outputs, inputs, level);
-      for (std::int64_t rows = 1; rows <= kCompactRows; ++rows) {
+      for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 21}) {
         SCOPED_TRACE(testing::Message() << level_name(level) << " " << outputs << " x " << inputs
                                         << " of " << rows << " rows");
         const std::int64_t stride = inputs + 3;  // what lies between rows is never read
