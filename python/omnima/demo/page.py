@@ -10,7 +10,6 @@ import gradio as gr
 from omnima.demo.conversation import ConversationTab
 from omnima.demo.models import Models
 from omnima.demo.sessions import Sessions
-from omnima.demo.settings import QUIET
 from omnima.demo.training import Training
 from omnima.demo.training_tab import TrainingTab
 
@@ -33,13 +32,7 @@ def build_page(models: Models, training: Training) -> gr.Blocks:
             with gr.Tab("Training", id="training"):
                 tab = TrainingTab(models, training)
         dropdowns = [*chat.dropdowns, *compare.dropdowns]
-        tab.wire(page, [chat.notice, compare.notice], dropdowns)
-        tab.chat.click(
-            tab.newest,
-            None,
-            [tabs, chat.dropdowns[0]],
-            **QUIET,
-        )
+        tab.wire(page, tabs, [chat.notice, compare.notice], dropdowns)
         theme.click(None, None, None, js="() => window.omnimaTheme()", api_visibility="private")
 
         async def leave(request: gr.Request) -> None:
