@@ -18,6 +18,10 @@ from omnima.demo.transcript import growing_html
 from omnima.errors import ConfigError
 
 _EMPTY = '<p class="empty">Nothing has been said yet.</p>'
+# An edited message: page.js says it to the place where it stands, and Gradio to this page.
+_ON_LOAD = (
+    'element.addEventListener("omnima-edit", (event) => trigger("edit", event.detail));'
+)
 NO_MODEL = (
     '<p class="notice">No model is open. Train one in the tab “Training”, or start the demo with '
     "one: <code>omnima demo DIRECTORY</code>.</p>"
@@ -88,7 +92,7 @@ class ConversationTab:
                     elem_id=f"{self.kind}-adapter-{number}",
                 )
             with gr.Column(elem_id=f"{self.kind}-log-{number}", elem_classes="log"):
-                history = gr.HTML(_EMPTY, elem_classes="history")
+                history = gr.HTML(_EMPTY, elem_classes="history", js_on_load=_ON_LOAD)
                 growing = gr.HTML(elem_classes="growing")
         self.dropdowns.append(model)
         self._adapters.append(adapter)
@@ -107,9 +111,18 @@ class ConversationTab:
             self._stop = self._button("Stop", "stop")
             self._again = self._button("Regenerate", "again")
             self._new = self._button("New chat", "new")
+        with gr.Row(elem_classes="omnima-buttons"):
+            self._small("Copy conversation", "copy")
+            self._small("Save conversation", "save")
 
     def _button(self, label: str, name: str, variant: str = "secondary") -> Any:
         return gr.Button(label, variant=variant, min_width=120, elem_id=f"{self.kind}-{name}")
+
+    def _small(self, label: str, name: str) -> None:
+        """A button whose work is done in the browser alone."""
+        button = gr.Button(label, size="sm", min_width=120, elem_id=f"{self.kind}-{name}")
+        js = f"() => window.omnimaConversation('{self.kind}', '{name}')"
+        button.click(None, None, None, js=js, api_visibility="private")
 
     def _wire(self) -> None:
         asked = [*self.dropdowns, *self._adapters, *self._settings, self._coloured]
@@ -122,6 +135,8 @@ class ConversationTab:
         }
         self._send.click(**said)
         self._message.submit(**said)
+        for history in self._panes[::2]:
+            history.edit(self.edit, asked, shown, **QUIET)
         self._again.click(self.regenerate, asked, shown, **QUIET)
         self._stop.click(self.stop, None, [self._status], **QUIET)
         self._new.click(self.clear, None, shown, **QUIET)
@@ -152,6 +167,19 @@ class ConversationTab:
             taken = not cleared and any(talk.busy for talk in talks)
             cleared = cleared or taken
             yield ["" if taken else gr.skip(), *shown]
+
+    async def edit(
+        self, request: gr.Request, event: gr.EventData, *asked: Any
+    ) -> AsyncGenerator[list[Any], None]:
+        """Say an earlier message differently, in all lanes, and have it answered anew."""
+        told = event._data if isinstance(event._data, dict) else {}
+        number, text = told.get("number"), str(told.get("text") or "")
+        number = number if isinstance(number, int) else 0
+        stream = self._written(
+            request, asked, lambda talk, wish: talk.edit(self._models, wish, number, text)
+        )
+        async for shown in stream:
+            yield shown
 
     async def regenerate(
         self, request: gr.Request, *asked: Any

@@ -15,6 +15,7 @@ from omnima.demo.training_tab import TrainingTab
 
 TITLE = "Omnima demo"
 _HERE = Path(__file__).parent
+_SCRIPTS = ("page.js", "turns.js")
 
 
 def build_page(models: Models, training: Training) -> gr.Blocks:
@@ -59,5 +60,7 @@ def looks() -> dict[str, Any]:
     return {
         "theme": theme,
         "css": (_HERE / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        "head": "".join(
+            f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
+        ),
     }

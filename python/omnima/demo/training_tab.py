@@ -46,6 +46,7 @@ class TrainingTab:
         self._models, self.training = models, training
         self._lock = asyncio.Lock()
         self._offered: Progress | None = None
+        self._new = ""  # what the model that was trained last is called
         self._build()
 
     def _build(self) -> None:
@@ -236,7 +237,8 @@ class TrainingTab:
     async def newest(self) -> tuple[Any, Any]:
         """Go to the chat with the model that was trained last."""
         names = self._models.names
-        return gr.Tabs(selected="chat"), gr.update(choices=names, value=names[-1])
+        value = self._new if self._new in names else names[-1]
+        return gr.Tabs(selected="chat"), gr.update(choices=names, value=value)
 
     async def _offer(self, progress: Progress) -> None:
         """Let the page offer a model that has been trained."""
@@ -246,6 +248,7 @@ class TrainingTab:
             try:
                 step = progress.history[-1]["step"] if progress.history else 0
                 name, closed = await self.earlier.add(progress.directory, step, progress.name)
+                self._new = name
                 progress.said += f" It can be chosen as “{name}” under Chat and Compare.{closed}"
             except Exception as error:  # noqa: BLE001 - the page says it, and goes on
                 ours = isinstance(error, OmnimaError)
