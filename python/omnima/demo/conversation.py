@@ -60,9 +60,17 @@ class ConversationTab:
                         self._lane(number, lane)
                 self._status = gr.HTML(elem_id=f"{self.kind}-status", elem_classes="status")
                 self._message_and_buttons()
-                self._coloured = gr.Checkbox(
-                    True, label="Colour tokens by probability", elem_id=f"{self.kind}-coloured"
-                )
+                with gr.Row(elem_classes="omnima-buttons omnima-tools"):
+                    self._coloured = gr.Checkbox(
+                        True,
+                        label="Colour tokens by probability",
+                        container=False,
+                        scale=2,
+                        min_width=250,
+                        elem_id=f"{self.kind}-coloured",
+                    )
+                    self._small("Copy conversation", "copy")
+                    self._small("Save conversation", "save")
                 gr.HTML(legend_html())
                 if wide:
                     with gr.Accordion("System prompt and parameters", open=False):
@@ -111,16 +119,13 @@ class ConversationTab:
             self._stop = self._button("Stop", "stop")
             self._again = self._button("Regenerate", "again")
             self._new = self._button("New chat", "new")
-        with gr.Row(elem_classes="omnima-buttons"):
-            self._small("Copy conversation", "copy")
-            self._small("Save conversation", "save")
 
     def _button(self, label: str, name: str, variant: str = "secondary") -> Any:
         return gr.Button(label, variant=variant, min_width=120, elem_id=f"{self.kind}-{name}")
 
     def _small(self, label: str, name: str) -> None:
         """A button whose work is done in the browser alone."""
-        button = gr.Button(label, size="sm", min_width=120, elem_id=f"{self.kind}-{name}")
+        button = gr.Button(label, size="sm", min_width=140, elem_id=f"{self.kind}-{name}")
         js = f"() => window.omnimaConversation('{self.kind}', '{name}')"
         button.click(None, None, None, js=js, api_visibility="private")
 
@@ -214,6 +219,7 @@ class ConversationTab:
         self._colour(session, bool(asked[-1]))
         chats = [talk.chats for talk in talks]
         histories: list[int] = []
+        status: Any = _said("Writing …")
         streams = [begin(talk, wish) for talk, wish in zip(talks, wishes)]
         async with aclosing(together(streams)) as news:
             async for _ in news:
@@ -222,7 +228,8 @@ class ConversationTab:
                 lengths = [len(talk.turns) for talk in talks]
                 changed, histories = lengths != histories, lengths
                 panes = _panes(talks, self.kind not in session.plain, changed)
-                yield [*panes, _said("Writing …"), gr.update(variant="stop")]
+                yield [*panes, status, gr.update(variant="stop")]
+                status = gr.skip()  # told once: what else is said meanwhile stays
         if chats == [talk.chats for talk in talks]:
             panes = _panes(talks, self.kind not in session.plain)
             yield [*panes, _ended(talks), gr.update(variant="secondary")]

@@ -80,8 +80,12 @@ class EarlierRuns:
         return gr.Tabs(selected="chat"), chosen, gr.skip()
 
     async def add(self, place: str, step: int, name: str) -> tuple[str, str]:
-        """Offer the model of a directory; return what it is called, and what else is to be said."""
+        """Offer the model of a directory in the place of what it was at another step; return what
+        it is called, and what else is to be said.
+        """
         model = await asyncio.to_thread(_model_of, place)
+        for known in [each for each in self._opened if each[0] == place]:
+            await self._models.close_unused(self._opened.pop(known))
         called = await self._models.add(name, model)
         self._opened[place, step] = called
         return called, closed_words(await self._models.close_old())

@@ -114,17 +114,25 @@ class Models:
         self.changes += 1
         return called
 
+    async def close_unused(self, name: str) -> None:
+        """Close a model that was added, where nobody uses it."""
+        if name in self._added and not self._opened[name].in_use:
+            await self._close(name)
+
     async def close_old(self) -> list[str]:
         """Close models that were added, down to the newest TRAINED, but none that is in use; return
         their names.
         """
         closed = [name for name in self._added[:-TRAINED] if not self._opened[name].in_use]
         for name in closed:
-            opened = self._opened.pop(name)
-            self._added.remove(name)
-            self.changes += 1
-            await opened.service.close()
+            await self._close(name)
         return closed
+
+    async def _close(self, name: str) -> None:
+        opened = self._opened.pop(name)
+        self._added.remove(name)
+        self.changes += 1
+        await opened.service.close()
 
     async def close(self) -> None:
         """End all that is being written, and the engines."""

@@ -151,7 +151,7 @@ class Talk:
         places = [i for i, turn in enumerate(turns) if turn.role == "user"]
         place = next((i for i in places if turns[i].number == number), None)
         if place is None:
-            self.failed = f"Message {number} is not in this conversation: there is none to edit."
+            self.failed = "The message is not in this conversation: it cannot be edited."
             return
         asked = [*turns[:place], Turn("user", text, number=number)]
         async with aclosing(self._asked(models, wish, asked, turns)) as answer:

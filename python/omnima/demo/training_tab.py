@@ -55,7 +55,7 @@ class TrainingTab:
                 self._text = gr.Textbox(
                     label="Text to learn from",
                     info=f"plain text, at least {LEAST_BYTES} characters; much text is better",
-                    lines=10,
+                    lines=7,
                     max_lines=14,
                     max_length=TEXT_BYTES,
                     elem_id="training-text",
@@ -65,9 +65,9 @@ class TrainingTab:
                 with gr.Row(elem_classes="omnima-buttons"):
                     self._start = gr.Button("Start", variant="primary", elem_id="training-start")
                     self._stop = gr.Button("Stop", elem_id="training-stop")
+                self._status = gr.HTML(elem_id="training-status", elem_classes="status")
                 self.earlier = EarlierRuns(self._models, self.training)
             with gr.Column(min_width=320):
-                self._status = gr.HTML(elem_id="training-status", elem_classes="status")
                 gr.HTML("<h2>Loss</h2>")
                 self._facts = gr.HTML(elem_id="training-facts")
                 self._curve = gr.HTML(curve_svg([]), elem_id="training-curve")
@@ -99,18 +99,24 @@ class TrainingTab:
             self._lr = gr.Number(
                 0.002, label="Learning rate", step=0.0005, min_width=100, elem_id="training-lr"
             )
-        self._patience = gr.Number(
-            4,
-            precision=0,
-            minimum=0,
-            label="Patience",
-            info="stop early after so many of 20 looks at held-out text without a better loss; "
-            "0: never",
-            elem_id="training-patience",
-        )
-        self._name = gr.Textbox(
-            label="Name", info="of the model; empty: the time", max_lines=1, elem_id="training-name"
-        )
+        with gr.Row():
+            self._patience = gr.Number(
+                4,
+                precision=0,
+                minimum=0,
+                label="Patience",
+                info="the run ends when the held-out loss, measured 20 times, was so many times in "
+                "a row no better; 0: never",
+                min_width=200,
+                elem_id="training-patience",
+            )
+            self._name = gr.Textbox(
+                label="Name",
+                info="of the model; empty: the time",
+                max_lines=1,
+                min_width=200,
+                elem_id="training-name",
+            )
 
     def wire(
         self, page: gr.Blocks, tabs: Any, notices: list[Any], dropdowns: list[Any]

@@ -13,6 +13,8 @@ _ENDED = {
     "failed": "ended by an error",
 }
 
+_NAMED = 40  # characters of a message by which its buttons name it
+
 
 @dataclass
 class Turn:
@@ -31,7 +33,7 @@ class Turn:
     ended
         Why an answer ended where it did not end by itself: length, stopped or failed.
     number
-        Of a user's message in its conversation, counted from 1.
+        Of a user's message in its conversation; those that failed had one, too.
     """
 
     role: str
@@ -110,8 +112,9 @@ def _acts(turn: Turn) -> str:
         buttons = _act("copy", "Copy", f"Copy the answer of {turn.who}") if turn.text else ""
     else:
         number = f' data-number="{turn.number}"'
-        buttons = _act("copy", "Copy", f"Copy your message {turn.number}")
-        buttons += _act("edit", "Edit", f"Edit your message {turn.number}", number)
+        begins = " ".join(turn.text[: 2 * _NAMED].split())[:_NAMED]
+        buttons = _act("copy", "Copy", f"Copy your message “{begins}”")
+        buttons += _act("edit", "Edit", f"Edit your message “{begins}”", number)
     return f'<p class="acts">{buttons}</p>' if buttons else ""
 
 
