@@ -115,7 +115,7 @@ def _acts(turn: Turn) -> str:
         begins = " ".join(turn.text[: 2 * _NAMED].split())[:_NAMED]
         buttons = _act("copy", "Copy", f"Copy your message “{begins}”")
         buttons += _act("edit", "Edit", f"Edit your message “{begins}”", number)
-    return f'<p class="acts">{buttons}</p>' if buttons else ""
+    return f'<div class="acts">{buttons}</div>' if buttons else ""
 
 
 def _act(kind: str, label: str, name: str, more: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import shot, watched
-from .test_chat import ask, changed, done, slow
+from .test_chat import ask, certain, changed, done, slow
 
 STYLE = "getComputedStyle(document.activeElement)"
 # Nothing fades in or slides any more.
@@ -45,6 +45,7 @@ def test_no_rule_of_accessibility_is_broken(
     looks = f"{scheme}-{width}"
     for page in watched(context, place.url):
         assert page.locator("body.dark").count() == (scheme == "dark")
+        certain(page)
         ask(page, "To be")
         for tab in TABS:
             page.get_by_role("tab", name=tab).click()

@@ -87,11 +87,16 @@ def test_a_conversation(opened: Any) -> None:
     assert turns(page).count() == 0
 
 
+def certain(page: Any) -> None:
+    """From now on the likeliest tokens are written: they go on and on, no answer is empty."""
+    page.get_by_label("number input for Temperature").first.fill("0")
+
+
 def slow(page: Any) -> None:
     """Ask for a long answer of the slow model, and wait for its first tokens."""
     choose(page, "Model", "slow")
     page.get_by_label("number input for New tokens at most").first.fill("2000")
-    page.get_by_label("number input for Temperature").first.fill("0")
+    certain(page)
     page.locator("#chat-message textarea").fill("To be")
     page.keyboard.press("Enter")
     page.locator("#chat-log-0 .growing .token").nth(3).wait_for()
@@ -146,7 +151,7 @@ def shown_beside(page: Any, token: Any) -> None:
 
 def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     page = opened
-    page.get_by_label("number input for Temperature").first.fill("0")  # which goes on and on
+    certain(page)
     ask(page, "To be")
     tokens = turns(page).last.locator(".token")
     log = page.locator("#chat-log-0")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import shot
-from .test_chat import ask, slow, turns
+from .test_chat import ask, certain, slow, turns
 
 DENIED = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('denied')); }"
 MINE = "To <be>,\n  or *not*?"
@@ -27,6 +27,7 @@ def said(page: Any, text: str) -> None:
 def chatting(opened: Any) -> Any:
     """A chat of one message, in a browser that lets what was copied be read."""
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    certain(opened)
     ask(opened, MINE)
     return opened
 
