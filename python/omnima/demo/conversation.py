@@ -18,6 +18,10 @@ from omnima.demo.transcript import growing_html
 from omnima.errors import ConfigError
 
 _EMPTY = '<p class="empty">Nothing has been said yet.</p>'
+# An edited message: page.js says it to the place where it stands, and Gradio to this page.
+_ON_LOAD = (
+    'element.addEventListener("omnima-edit", (event) => trigger("edit", event.detail));'
+)
 NO_MODEL = (
     '<p class="notice">No model is open. Train one in the tab “Training”, or start the demo with '
     "one: <code>omnima demo DIRECTORY</code>.</p>"
@@ -56,9 +60,17 @@ class ConversationTab:
                         self._lane(number, lane)
                 self._status = gr.HTML(elem_id=f"{self.kind}-status", elem_classes="status")
                 self._message_and_buttons()
-                self._coloured = gr.Checkbox(
-                    True, label="Colour tokens by probability", elem_id=f"{self.kind}-coloured"
-                )
+                with gr.Row(elem_classes="omnima-buttons omnima-tools"):
+                    self._coloured = gr.Checkbox(
+                        True,
+                        label="Colour tokens by probability",
+                        container=False,
+                        scale=2,
+                        min_width=250,
+                        elem_id=f"{self.kind}-coloured",
+                    )
+                    self._small("Copy conversation", "copy")
+                    self._small("Save conversation", "save")
                 gr.HTML(legend_html())
                 if wide:
                     with gr.Accordion("System prompt and parameters", open=False):
@@ -88,7 +100,7 @@ class ConversationTab:
                     elem_id=f"{self.kind}-adapter-{number}",
                 )
             with gr.Column(elem_id=f"{self.kind}-log-{number}", elem_classes="log"):
-                history = gr.HTML(_EMPTY, elem_classes="history")
+                history = gr.HTML(_EMPTY, elem_classes="history", js_on_load=_ON_LOAD)
                 growing = gr.HTML(elem_classes="growing")
         self.dropdowns.append(model)
         self._adapters.append(adapter)
@@ -111,6 +123,12 @@ class ConversationTab:
     def _button(self, label: str, name: str, variant: str = "secondary") -> Any:
         return gr.Button(label, variant=variant, min_width=120, elem_id=f"{self.kind}-{name}")
 
+    def _small(self, label: str, name: str) -> None:
+        """A button whose work is done in the browser alone."""
+        button = gr.Button(label, size="sm", min_width=140, elem_id=f"{self.kind}-{name}")
+        js = f"() => window.omnimaConversation('{self.kind}', '{name}')"
+        button.click(None, None, None, js=js, api_visibility="private")
+
     def _wire(self) -> None:
         asked = [*self.dropdowns, *self._adapters, *self._settings, self._coloured]
         shown = [*self._panes, self._status, self._stop]
@@ -122,6 +140,8 @@ class ConversationTab:
         }
         self._send.click(**said)
         self._message.submit(**said)
+        for history in self._panes[::2]:
+            history.edit(self.edit, asked, shown, **QUIET)
         self._again.click(self.regenerate, asked, shown, **QUIET)
         self._stop.click(self.stop, None, [self._status], **QUIET)
         self._new.click(self.clear, None, shown, **QUIET)
@@ -152,6 +172,19 @@ class ConversationTab:
             taken = not cleared and any(talk.busy for talk in talks)
             cleared = cleared or taken
             yield ["" if taken else gr.skip(), *shown]
+
+    async def edit(
+        self, request: gr.Request, event: gr.EventData, *asked: Any
+    ) -> AsyncGenerator[list[Any], None]:
+        """Say an earlier message differently, in all lanes, and have it answered anew."""
+        told = event._data if isinstance(event._data, dict) else {}
+        number, text = told.get("number"), str(told.get("text") or "")
+        number = number if isinstance(number, int) else 0
+        stream = self._written(
+            request, asked, lambda talk, wish: talk.edit(self._models, wish, number, text)
+        )
+        async for shown in stream:
+            yield shown
 
     async def regenerate(
         self, request: gr.Request, *asked: Any
@@ -186,6 +219,7 @@ class ConversationTab:
         self._colour(session, bool(asked[-1]))
         chats = [talk.chats for talk in talks]
         histories: list[int] = []
+        status: Any = _said("Writing …")
         streams = [begin(talk, wish) for talk, wish in zip(talks, wishes)]
         async with aclosing(together(streams)) as news:
             async for _ in news:
@@ -194,7 +228,8 @@ class ConversationTab:
                 lengths = [len(talk.turns) for talk in talks]
                 changed, histories = lengths != histories, lengths
                 panes = _panes(talks, self.kind not in session.plain, changed)
-                yield [*panes, _said("Writing …"), gr.update(variant="stop")]
+                yield [*panes, status, gr.update(variant="stop")]
+                status = gr.skip()  # told once: what else is said meanwhile stays
         if chats == [talk.chats for talk in talks]:
             panes = _panes(talks, self.kind not in session.plain)
             yield [*panes, _ended(talks), gr.update(variant="secondary")]

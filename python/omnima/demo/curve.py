@@ -10,8 +10,9 @@ from typing import Any
 from omnima.notebook.curves import smooth
 
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 26, 14, 40
 _POINTS = 400  # of a line: more are not seen
+_AHEAD = 4  # times the steps that are done are drawn at most: the beginning of a long run is seen
 
 
 def curve_svg(history: Sequence[Mapping[str, Any]], of: int = 0) -> str:
@@ -22,14 +23,16 @@ def curve_svg(history: Sequence[Mapping[str, Any]], of: int = 0) -> str:
     history
         A dict a step: step, loss, and val_loss where it was measured.
     of
-        Steps of the whole run; 0: as many as there are.
+        Steps of the whole run; 0: as many as there are. Where most are still to come, there is
+        room for some of them.
     """
     losses = [each["loss"] for each in history if math.isfinite(each["loss"])]
     if not losses:
         return '<p class="empty">The loss is drawn here while a model trains.</p>'
     held_out = [(each["step"], each["val_loss"]) for each in history if "val_loss" in each]
     values = [*losses, *(loss for _, loss in held_out if math.isfinite(loss))]
-    frame = _Frame(max(of, history[-1]["step"]), min(values), max(values))
+    last = history[-1]["step"]
+    frame = _Frame(max(last, min(of, _AHEAD * last)), min(values), max(values))
     steps = [each["step"] for each in history if math.isfinite(each["loss"])]
     fading = max(0.0, min(0.9, 1 - 10 / len(losses)))
     parts = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omnima.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omnima.model import Model
     from omnima.tokenizers import Tokenizer
 
-TRAINED = 4  # models trained on the page that stay open
+TRAINED = 4  # models of runs that stay open
 _PREPARING = 60.0  # seconds that a prompt may take from the choice of its model to its engine
 _OPTIONS = EngineOptions(max_sequences=8, max_waiting=32)
 
@@ -114,17 +114,25 @@ class Models:
         self.changes += 1
         return called
 
+    async def close_unused(self, name: str) -> None:
+        """Close a model that was added, where nobody uses it."""
+        if name in self._added and not self._opened[name].in_use:
+            await self._close(name)
+
     async def close_old(self) -> list[str]:
         """Close models that were added, down to the newest TRAINED, but none that is in use; return
         their names.
         """
         closed = [name for name in self._added[:-TRAINED] if not self._opened[name].in_use]
         for name in closed:
-            opened = self._opened.pop(name)
-            self._added.remove(name)
-            self.changes += 1
-            await opened.service.close()
+            await self._close(name)
         return closed
+
+    async def _close(self, name: str) -> None:
+        opened = self._opened.pop(name)
+        self._added.remove(name)
+        self.changes += 1
+        await opened.service.close()
 
     async def close(self) -> None:
         """End all that is being written, and the engines."""
@@ -148,6 +156,16 @@ def unused(name: str, taken: Mapping[str, object]) -> str:
         number += 1
         called = f"{name}-{number}"
     return called
+
+
+def closed_words(names: Sequence[str]) -> str:
+    """Say that models were closed; "" where none was."""
+    if not names:
+        return ""
+    return (
+        f" To save memory, {', '.join(f'“{each}”' for each in names)} can no longer be chosen: the "
+        f"newest {TRAINED} opened here stay open. “Talk to it” opens an earlier run's model again."
+    )
 
 
 def load_adapters(models: Mapping[str, Model], adapters: Mapping[str, str]) -> None:

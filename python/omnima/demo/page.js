@@ -74,7 +74,7 @@
     shown = token;
     tip.replaceChildren();
     const table = document.createElement("table");
-    row(table, "“" + token.textContent + "”", token.dataset.chance, true);
+    row(table, "“" + token.textContent.replaceAll("\n", "") + "”", token.dataset.chance, true);
     for (const [text, share] of JSON.parse(token.dataset.likeliest)) {
       row(table, "“" + text + "”", percent(share), false);
     }

@@ -10,12 +10,12 @@ import gradio as gr
 from omnima.demo.conversation import ConversationTab
 from omnima.demo.models import Models
 from omnima.demo.sessions import Sessions
-from omnima.demo.settings import QUIET
 from omnima.demo.training import Training
 from omnima.demo.training_tab import TrainingTab
 
 TITLE = "Omnima demo"
 _HERE = Path(__file__).parent
+_SCRIPTS = ("page.js", "turns.js")
 
 
 def build_page(models: Models, training: Training) -> gr.Blocks:
@@ -33,13 +33,7 @@ def build_page(models: Models, training: Training) -> gr.Blocks:
             with gr.Tab("Training", id="training"):
                 tab = TrainingTab(models, training)
         dropdowns = [*chat.dropdowns, *compare.dropdowns]
-        tab.wire(page, [chat.notice, compare.notice], dropdowns)
-        tab.chat.click(
-            tab.newest,
-            None,
-            [tabs, chat.dropdowns[0]],
-            **QUIET,
-        )
+        tab.wire(page, tabs, [chat.notice, compare.notice], dropdowns)
         theme.click(None, None, None, js="() => window.omnimaTheme()", api_visibility="private")
 
         async def leave(request: gr.Request) -> None:
@@ -62,9 +56,15 @@ def looks() -> dict[str, Any]:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_600",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+        button_cancel_background_fill_dark="#b91c1c",
+        button_cancel_background_fill_hover_dark="#991b1b",
     )
     return {
         "theme": theme,
         "css": (_HERE / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        "head": "".join(
+            f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS
+        ),
     }

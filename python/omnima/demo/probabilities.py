@@ -99,19 +99,18 @@ def level(probability: float) -> int:
 
 def token_html(token: Token, first: bool = False) -> str:
     """Return a token as an option of a list: by mouse and by key it tells what else was likely."""
-    shown = visible(token.text).replace("\u23ce\n", "\u23ce")
+    shown = visible(token.text)  # a line ends where it does, before what is indented behind it
     about = [[visible(text).replace("\n", ""), round(p, 5)] for text, p in token.alternatives]
     label = f"{_named(token.text)}, {percent(token.probability)}"
     if about:
         label += "; likeliest: " + ", ".join(
             f"{_named(text)} {percent(p)}" for text, p in token.alternatives
         )
-    ends = "<br>" * token.text.count("\n")
     return (
         f'<span class="token level-{level(token.probability)}" role="option" '
         f'aria-selected="false" tabindex="{0 if first else -1}" aria-label="{_quoted(label)}" '
         f'data-chance="{percent(token.probability)}" data-likeliest="{_quoted(json.dumps(about))}">'
-        f"{html.escape(shown)}</span>{ends}"
+        f"{html.escape(shown)}</span>"
     )
 
 

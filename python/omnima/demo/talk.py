@@ -106,6 +106,7 @@ class Talk:
         self.turns: list[Turn] = []
         self.chats = 1
         self.note, self.failed = "", ""
+        self._said = 0  # messages, also those that could not be answered: lanes count alike
         self._answer: _Answer | None = None
 
     @property
@@ -122,6 +123,7 @@ class Talk:
         """Forget the history."""
         self.stop()
         self.turns, self._answer, self.note, self.failed = [], None, "", ""
+        self._said = 0
         self.chats += 1
 
     def stop(self) -> None:
@@ -135,15 +137,26 @@ class Talk:
         What goes wrong stands in `failed`; the history is then as it was.
         """
         turns = list(self.turns)[2 - TURNS :]
-        if not text.strip():
-            self.failed = "Write a message first."
-        elif len(text) > MESSAGE_CHARACTERS:
-            self.failed = _too_long("message", text)
-        else:
-            asked = [*turns, Turn("user", text)]
-            async with aclosing(self._answered(models, wish, asked, turns)) as answer:
-                async for _ in answer:
-                    yield
+        self._said += 1
+        asked = [*turns, Turn("user", text, number=self._said)]
+        async with aclosing(self._asked(models, wish, asked, turns)) as answer:
+            async for _ in answer:
+                yield
+
+    async def edit(
+        self, models: Models, wish: Wish, number: int, text: str
+    ) -> AsyncGenerator[None, None]:
+        """Say one's message of this number differently; what followed it leaves. As `say`."""
+        turns = list(self.turns)
+        places = [i for i, turn in enumerate(turns) if turn.role == "user"]
+        place = next((i for i in places if turns[i].number == number), None)
+        if place is None:
+            self.failed = "The message is not in this conversation: it cannot be edited."
+            return
+        asked = [*turns[:place], Turn("user", text, number=number)]
+        async with aclosing(self._asked(models, wish, asked, turns)) as answer:
+            async for _ in answer:
+                yield
 
     async def regenerate(self, models: Models, wish: Wish) -> AsyncGenerator[None, None]:
         """Throw the last answer away and write another one; as `say`."""
@@ -156,6 +169,20 @@ class Talk:
         async with aclosing(self._answered(models, wish, kept, turns)) as answer:
             async for _ in answer:
                 yield
+
+    async def _asked(
+        self, models: Models, wish: Wish, turns: list[Turn], before: list[Turn]
+    ) -> AsyncGenerator[None, None]:
+        """Have the last of the turns, a message, answered where it is one."""
+        text = turns[-1].text
+        if not text.strip():
+            self.failed = "Write a message first."
+        elif len(text) > MESSAGE_CHARACTERS:
+            self.failed = _too_long("message", text)
+        else:
+            async with aclosing(self._answered(models, wish, turns, before)) as answer:
+                async for _ in answer:
+                    yield
 
     async def _answered(
         self, models: Models, wish: Wish, turns: list[Turn], before: list[Turn]

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnima._durable import write_durably
+from omnima.demo.past_runs import find_run
+from omnima.demo.progress import Progress
 from omnima.errors import ConfigError, DataError
 from omnima.training.recipe import Recipe
 
@@ -109,98 +111,6 @@ def checked_text(text: str) -> bytes:
     return data
 
 
-@dataclass
-class Progress:
-    """What is known of the newest run. One thread reads what its process says while others ask it
-    to stop: all changes go through the methods.
-
-    Attributes
-    ----------
-    state
-        idle, starting, running, stopping, done or failed.
-    history
-        A dict a step: step, loss, val_loss where it was measured.
-    of
-        Steps of the whole run.
-    samples
-        (step, text) that the model wrote on the way, the newest last.
-    said
-        How it stands, in a sentence.
-    directory
-        Of the model, when it is done.
-    name
-        What it is to be called.
-    """
-
-    state: str = "idle"
-    history: list[dict[str, Any]] = field(default_factory=list)
-    of: int = 0
-    samples: list[tuple[int, str]] = field(default_factory=list)
-    said: str = ""
-    directory: str = ""
-    name: str = ""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a process works."""
-        return self.state in ("starting", "running", "stopping")
-
-    def take(self, said: dict[str, Any]) -> None:
-        """Take a line of the process."""
-        with self._lock:
-            self._take(said)
-
-    def ask_to_stop(self) -> bool:
-        """Note that the run is to stop; False where none runs, or it was asked before."""
-        with self._lock:
-            if self.state not in ("starting", "running"):
-                return False
-            self.state = "stopping"
-            self.said = "The run is being stopped; its model is kept."
-            return True
-
-    def fail(self, why: str) -> None:
-        """Note why the run ended, where it has not said so itself."""
-        with self._lock:
-            if self.busy:
-                self.said, self.state = f"Training failed: {why}", "failed"
-
-    def _take(self, said: dict[str, Any]) -> None:
-        if "steps" in said:
-            self.history += said["steps"]
-            self.of = said["of"]
-            if self.state == "starting":
-                self.state, self.said = "running", "Training has begun."
-        elif "done" in said:
-            self._done(said)
-        elif "failed" in said:
-            self.said, self.state = f"Training failed: {said['failed']}", "failed"
-        elif "sample" in said:
-            self._sample(said["step"], said["sample"])
-        elif "val_loss" in said and self.history and self.history[-1]["step"] == said["step"]:
-            self.history[-1]["val_loss"] = said["val_loss"]
-
-    def _sample(self, step: int, text: str) -> None:
-        if (step, text.strip()) not in self.samples[-1:]:
-            self.samples.append((step, text.strip()))
-
-    def _done(self, said: dict[str, Any]) -> None:
-        steps, asked = said["steps_done"], self.state == "stopping"
-        why = "Training is done"
-        if steps < self.of:
-            why = "Stopped by you" if asked else "Stopped early: the held-out loss fell no further"
-        told = f"{why}, after {steps} steps."
-        if said["val_loss"] is not None:
-            told += f" Held-out loss {said['val_loss']:.3f}"
-            best = said["best_step"]
-            told += f", with the weights of step {best}." if best else "."
-        for text in said["samples"][:1]:
-            self._sample(steps, text)
-        # The state last: whoever sees it finds the rest.
-        self.said, self.directory, self.state = told, said["done"], "done"
-
-
 class Training:
     """At most one run at a time; several threads may ask at once.
 
@@ -228,11 +138,34 @@ class Training:
             cannot be written.
         """
         with self._lock:
-            if self._closed:
-                raise ConfigError("The page is being closed: no run begins any more.")
-            if self.progress.busy:
-                raise ConfigError("A model is already being trained: stop that run, or wait.")
+            self._check_free()
             self._start(order)
+
+    def resume(self, name: str) -> None:
+        """Go on with a run of the directory from its newest checkpoint, bit for bit as if it had
+        never ended.
+
+        Raises
+        ------
+        ConfigError, OSError
+            One is under way, there is no such run, nothing is left of it to train, or the page is
+            being closed.
+        """
+        with self._lock:
+            self._check_free()
+            run = find_run(self.runs, name)
+            recipe = run.recipe()
+            begun = f"“{run.name}” goes on after step {run.step}."
+            progress = Progress(
+                "starting", said="The run is opened.", of=run.of, name=run.name, begun=begun
+            )
+            self._begin({**recipe, "resume": True}, progress)
+
+    def _check_free(self) -> None:
+        if self._closed:
+            raise ConfigError("The page is being closed: no run begins any more.")
+        if self.progress.busy:
+            raise ConfigError("A model is already being trained: stop that run, or wait.")
 
     def _start(self, order: Order) -> None:
         data = order.checked()
@@ -241,8 +174,11 @@ class Training:
         Recipe.from_layers(recipe)  # what is wrong with it is said here
         place.parent.mkdir(parents=True, exist_ok=True)
         write_durably(Path(recipe["data"][0]), data)
-        self._end_process()
         progress = Progress("starting", said="The run starts.", of=order.steps, name=place.name)
+        self._begin(recipe, progress)
+
+    def _begin(self, recipe: dict[str, Any], progress: Progress) -> None:
+        self._end_process()
         process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import html
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from omnima.demo.curve import curve_svg, curve_words
-from omnima.demo.models import TRAINED, Models
-from omnima.demo.training import LEAST_BYTES, MOST_STEPS, TEXT_BYTES, Order, Progress, Training
+from omnima.demo.earlier import EarlierRuns
+from omnima.demo.models import Models
+from omnima.demo.progress import Progress
+from omnima.demo.settings import QUIET
+from omnima.demo.training import LEAST_BYTES, MOST_STEPS, TEXT_BYTES, Order, Training
 from omnima.errors import ConfigError, OmnimaError
 
-_QUIET: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_limit": None,
-}
 _SIZES = [
     ("0.5 million parameters", "nima"),
     ("1 million", "1m"),
@@ -47,6 +46,7 @@ class TrainingTab:
         self._models, self.training = models, training
         self._lock = asyncio.Lock()
         self._offered: Progress | None = None
+        self._new = ""  # what the model that was trained last is called
         self._build()
 
     def _build(self) -> None:
@@ -55,7 +55,7 @@ class TrainingTab:
                 self._text = gr.Textbox(
                     label="Text to learn from",
                     info=f"plain text, at least {LEAST_BYTES} characters; much text is better",
-                    lines=10,
+                    lines=7,
                     max_lines=14,
                     max_length=TEXT_BYTES,
                     elem_id="training-text",
@@ -65,8 +65,9 @@ class TrainingTab:
                 with gr.Row(elem_classes="omnima-buttons"):
                     self._start = gr.Button("Start", variant="primary", elem_id="training-start")
                     self._stop = gr.Button("Stop", elem_id="training-stop")
-            with gr.Column(min_width=320):
                 self._status = gr.HTML(elem_id="training-status", elem_classes="status")
+                self.earlier = EarlierRuns(self._models, self.training)
+            with gr.Column(min_width=320):
                 gr.HTML("<h2>Loss</h2>")
                 self._facts = gr.HTML(elem_id="training-facts")
                 self._curve = gr.HTML(curve_svg([]), elem_id="training-curve")
@@ -98,30 +99,38 @@ class TrainingTab:
             self._lr = gr.Number(
                 0.002, label="Learning rate", step=0.0005, min_width=100, elem_id="training-lr"
             )
-        self._patience = gr.Number(
-            4,
-            precision=0,
-            minimum=0,
-            label="Patience",
-            info="stop early after so many of 20 looks at held-out text without a better loss; "
-            "0: never",
-            elem_id="training-patience",
-        )
-        self._name = gr.Textbox(
-            label="Name", info="of the model; empty: the time", max_lines=1, elem_id="training-name"
-        )
+        with gr.Row():
+            self._patience = gr.Number(
+                4,
+                precision=0,
+                minimum=0,
+                label="Patience",
+                info="the run ends when the held-out loss, measured 20 times, was so many times in "
+                "a row no better; 0: never",
+                min_width=200,
+                elem_id="training-patience",
+            )
+            self._name = gr.Textbox(
+                label="Name",
+                info="of the model; empty: the time",
+                max_lines=1,
+                min_width=200,
+                elem_id="training-name",
+            )
 
-    def wire(self, page: gr.Blocks, notices: list[Any], dropdowns: list[Any]) -> None:
+    def wire(
+        self, page: gr.Blocks, tabs: Any, notices: list[Any], dropdowns: list[Any]
+    ) -> None:
         """Connect the events, once all of the page is there.
 
         Parameters
         ----------
-        page
+        page, tabs
             To which the tab belongs.
         notices
             Shown where no model is open.
         dropdowns
-            Which offer models.
+            Which offer models, that of the chat first.
         """
         shown = [
             self._seen,
@@ -136,12 +145,15 @@ class TrainingTab:
         ]
         fields = [self._text, self._size, self._steps, self._lr, self._patience, self._name]
         self._others = len(notices), len(dropdowns)
-        self._start.click(self.start, [*fields, self._seen, *dropdowns], shown, **_QUIET)
-        self._stop.click(self.stop, [self._seen, *dropdowns], shown, **_QUIET)
+        self._start.click(self.start, [*fields, self._seen, *dropdowns], shown, **QUIET)
+        self._stop.click(self.stop, [self._seen, *dropdowns], shown, **QUIET)
         known = [self._seen, *dropdowns]
-        self._timer.tick(self.look, known, shown, **_QUIET)
-        self._slow_timer.tick(self.look, known, shown, **_QUIET)
-        page.load(self.look, known, shown, **_QUIET)
+        self.earlier.resume.click(self.resume, [self.earlier.choice, *known], shown, **QUIET)
+        self.earlier.wire(page, self._status, tabs, dropdowns[0])
+        self.chat.click(self.newest, None, [tabs, dropdowns[0]], **QUIET)
+        self._timer.tick(self.look, known, shown, **QUIET)
+        self._slow_timer.tick(self.look, known, shown, **QUIET)
+        page.load(self.look, known, shown, **QUIET)
 
     async def start(
         self,
@@ -155,7 +167,8 @@ class TrainingTab:
         *chosen: Any,
     ) -> list[Any]:
         """Begin a run; what is wrong with it is said."""
-        try:
+
+        def begin() -> None:
             order = Order(
                 str(text or ""),
                 str(size),
@@ -164,7 +177,17 @@ class TrainingTab:
                 int(_number("Patience", patience)),
                 str(name or "").strip(),
             )
-            await asyncio.to_thread(self.training.start, order)
+            self.training.start(order)
+
+        return await self._begun(begin, seen, *chosen)
+
+    async def resume(self, name: Any, seen: Any, *chosen: Any) -> list[Any]:
+        """Go on with an earlier run; what is wrong with it is said."""
+        return await self._begun(lambda: self.training.resume(str(name or "")), seen, *chosen)
+
+    async def _begun(self, begin: Callable[[], None], seen: Any, *chosen: Any) -> list[Any]:
+        try:
+            await asyncio.to_thread(begin)
         except (OmnimaError, OSError, ValueError, OverflowError) as error:
             shown = await self.look(seen, *chosen)
             shown[1] = _paragraph(str(error), "error")  # until there is news of the run
@@ -220,7 +243,8 @@ class TrainingTab:
     async def newest(self) -> tuple[Any, Any]:
         """Go to the chat with the model that was trained last."""
         names = self._models.names
-        return gr.Tabs(selected="chat"), gr.update(choices=names, value=names[-1])
+        value = self._new if self._new in names else names[-1]
+        return gr.Tabs(selected="chat"), gr.update(choices=names, value=value)
 
     async def _offer(self, progress: Progress) -> None:
         """Let the page offer a model that has been trained."""
@@ -228,16 +252,10 @@ class TrainingTab:
             if progress.state != "done" or self._offered is progress:
                 return
             try:
-                model = await asyncio.to_thread(_opened, progress.directory)
-                name = await self._models.add(progress.name, model)
-                said = f" It can be chosen as “{name}” under Chat and Compare."
-                if closed := await self._models.close_old():
-                    said += (
-                        f" To save memory, {', '.join(f'“{each}”' for each in closed)} can no "
-                        f"longer be chosen: the newest {TRAINED} trained here stay open. Its "
-                        "directory stays; start the demo with it to have it again."
-                    )
-                progress.said += said
+                step = progress.history[-1]["step"] if progress.history else 0
+                name, closed = await self.earlier.add(progress.directory, step, progress.name)
+                self._new = name
+                progress.said += f" It can be chosen as “{name}” under Chat and Compare.{closed}"
             except Exception as error:  # noqa: BLE001 - the page says it, and goes on
                 ours = isinstance(error, OmnimaError)
                 why = str(error) if ours else f"{type(error).__name__}: {error}"
@@ -259,12 +277,6 @@ def _number(label: str, value: Any) -> float:
     except (TypeError, ValueError):
         said = "empty" if value in (None, "") else f"{value!r:.40}"
         raise ConfigError(f"{label} is {said}, but it is a number.") from None
-
-
-def _opened(directory: str) -> Any:
-    from omnima.evaluation.directory import open_model
-
-    return open_model(directory)[0]
 
 
 def _facts(progress: Progress) -> str:

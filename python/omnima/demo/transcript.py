@@ -13,6 +13,8 @@ _ENDED = {
     "failed": "ended by an error",
 }
 
+_NAMED = 40  # characters of a message by which its buttons name it
+
 
 @dataclass
 class Turn:
@@ -30,6 +32,8 @@ class Turn:
         Of an answer.
     ended
         Why an answer ended where it did not end by itself: length, stopped or failed.
+    number
+        Of a user's message in its conversation; those that failed had one, too.
     """
 
     role: str
@@ -37,6 +41,7 @@ class Turn:
     who: str = ""
     tokens: list[Token] = field(default_factory=list)
     ended: str = ""
+    number: int = 0
     _begun: str = field(default="", repr=False)
     _count: int = field(default=0, repr=False)
     _drawn: dict[bool, str] = field(default_factory=dict, repr=False)
@@ -85,7 +90,7 @@ def _body(turn: Turn, coloured: bool) -> str:
     if not (coloured and turn.tokens):
         return f'<p class="said">{said}</p>' if said else '<p class="said empty">(nothing)</p>'
     # Whoever listens gets the text in one piece; the tokens are a list beside it.
-    return f'<p class="sr-only">{said}</p>{_opened()}{turn.begun()}</div>'
+    return f'<p class="sr-only text">{said}</p>{_opened()}{turn.begun()}</div>'
 
 
 def _opened() -> str:
@@ -97,4 +102,24 @@ def _opened() -> str:
 
 def _foot(turn: Turn) -> str:
     why = _ENDED.get(turn.ended)
-    return (f'<p class="ended">({why})</p>' if why else "") + "</article>"
+    ended = f'<p class="ended">({why})</p>' if why else ""
+    return f"{ended}{_acts(turn)}</article>"
+
+
+def _acts(turn: Turn) -> str:
+    """What can be done with a turn, which page.js does; each button names its turn."""
+    if turn.role != "user":
+        buttons = _act("copy", "Copy", f"Copy the answer of {turn.who}") if turn.text else ""
+    else:
+        number = f' data-number="{turn.number}"'
+        begins = " ".join(turn.text[: 2 * _NAMED].split())[:_NAMED]
+        buttons = _act("copy", "Copy", f"Copy your message “{begins}”")
+        buttons += _act("edit", "Edit", f"Edit your message “{begins}”", number)
+    return f'<div class="acts">{buttons}</div>' if buttons else ""
+
+
+def _act(kind: str, label: str, name: str, more: str = "") -> str:
+    return (
+        f'<button type="button" class="act {kind}" aria-label="{html.escape(name, quote=True)}"'
+        f"{more}>{label}</button>"
+    )

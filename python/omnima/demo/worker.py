@@ -5,11 +5,13 @@ a line, and ends when it is asked to or when the page's process goes.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from omnima.errors import OmnimaError
@@ -32,6 +34,11 @@ class Teller(Callback):
         with self._lock:
             self._out.write(json.dumps(said) + "\n")
             self._out.flush()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **facts: Any) -> None:
+        """Say what was before, where a run goes on."""
+        if state.log_history:
+            self.tell(before=[_point(each) for each in state.log_history], of=state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **facts: Any) -> None:
         """Take the loss; say it where it is time."""
@@ -66,8 +73,8 @@ def work(heard: TextIO, out: TextIO) -> None:
     Parameters
     ----------
     heard
-        The recipe's keys as a JSON object in the first line; then any line, or the end, asks to
-        stop.
+        The recipe's keys as a JSON object in the first line, with "resume" where a run is to go
+        on; then any line, or the end, asks to stop.
     out
         Where is said what happens.
     """
@@ -86,11 +93,12 @@ def work(heard: TextIO, out: TextIO) -> None:
         from omnima.training.launch import train
         from omnima.training.recipe import Recipe
 
-        run = train(
-            Recipe.from_layers(json.loads(first)),
-            display=Display(silent=True),
-            callbacks=[teller],
-        )
+        asked = json.loads(first)
+        resume = bool(asked.pop("resume", False))
+        recipe = Recipe.from_layers(asked)
+        if resume:
+            _reopen(recipe)
+        run = train(recipe, resume=resume, display=Display(silent=True), callbacks=[teller])
     except Exception as error:  # noqa: BLE001 - told to who has asked
         ours = isinstance(error, OmnimaError)
         teller.tell(failed=str(error) if ours else f"{type(error).__name__}: {error}")
@@ -103,6 +111,21 @@ def work(heard: TextIO, out: TextIO) -> None:
         best_step=summary.get("best_step"),
         samples=list(run.samples),
     )
+
+
+def _reopen(recipe: Any) -> None:
+    """A run that was stopped has a summary, as one that is done: without it, it goes on."""
+    from omnima.training.rundir import RunDirectory
+    from omnima.training.trainer import out_of
+
+    RunDirectory(out_of(recipe.train)).summary.unlink(missing_ok=True)
+
+
+def _point(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of a run's records as the page draws it; a loss that was no number is none there."""
+    loss, val_loss = record["loss"], record.get("val_loss")
+    point = {"step": record["step"], "loss": math.nan if loss is None else loss}
+    return point if val_loss is None else {**point, "val_loss": val_loss}
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def test_a_token_is_an_option_that_says_all() -> None:
     likeliest = unescape(re.search(r'data-likeliest="([^"]*)"', html)[1])  # type: ignore[index]
     assert json.loads(likeliest) == [["&", 0.6], [" ", 0.05]]
     end = token_html(Token("\n", 0.001, ()))
-    assert end.endswith("</span><br>") and "line end, 0.1%" in end and 'tabindex="-1"' in end
+    assert end.endswith("\u23ce\n</span>") and "line end, 0.1%" in end and 'tabindex="-1"' in end
 
 
 def test_colours_go_from_sure_to_surprising() -> None:
@@ -67,7 +67,7 @@ def test_turns_are_escaped_and_heard_in_one_piece() -> None:
     answer = Turn("assistant", evil, f"{evil}", [Token(evil, 0.5, ((evil, 0.5),))], "stopped")
     for html in (question, turn_html(answer, True), turn_html(answer, False)):
         assert "<script" not in html and "&lt;script&gt;" in html
-    assert '<p class="sr-only">&lt;script' in turn_html(answer, True)
+    assert '<p class="sr-only text">&lt;script' in turn_html(answer, True)
     assert "stopped by you" in answer.drawn(True) and answer.drawn(True) is answer.drawn(True)
     assert "(nothing)" in turn_html(Turn("assistant", who="a"), True)
 

@@ -68,3 +68,9 @@ def test_a_curve_says_what_it_shows() -> None:
     flat = curve_svg([{"step": 1, "loss": 2.0}])
     assert "<polyline" in flat
     assert ticks(0, 3) == [0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_the_beginning_of_a_long_run_is_seen() -> None:
+    history = [{"step": step, "loss": 3.0} for step in range(1, 101)]
+    assert ">400</text>" in curve_svg(history, of=20_000)
+    assert ">150</text>" in curve_svg(history, of=150) and ">400<" not in curve_svg(history, 150)

@@ -14,9 +14,10 @@ import pytest
 
 import omnima
 from omnima.demo.conversation import ConversationTab
+from omnima.demo.progress import Progress
 from omnima.demo.sessions import Sessions
 from omnima.demo.settings import CONTROLS, wish_of
-from omnima.demo.training import Progress, Training
+from omnima.demo.training import Training
 from omnima.demo.training_tab import TrainingTab
 from omnima.errors import ConfigError
 
@@ -165,7 +166,7 @@ def test_a_trained_model_is_offered(tmp_path: Path) -> None:
             with gr.Blocks(analytics_enabled=False) as page:
                 tab = TrainingTab(models, Training(tmp_path / "runs"))
                 notice, dropdown = gr.HTML(), gr.Dropdown()
-                tab.wire(page, [notice], [dropdown])
+                tab.wire(page, gr.Tabs(), [notice], [dropdown])
             shown = await tab.look(("", 0))
             assert shown[5]["visible"] is False and shown[7]["visible"] is True
             shown = await tab.stop(("", 0))

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from omnima.demo.progress import Progress
 from omnima.demo.training import (
     LEAST_BYTES,
     TEXT_BYTES,
     Order,
-    Progress,
     Training,
     _read,
     recipe_of,

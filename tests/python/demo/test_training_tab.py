@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from omnima.demo import earlier
 from omnima.demo import models as demo_models
-from omnima.demo import training_tab
-from omnima.demo.training import Progress, Training
+from omnima.demo.progress import Progress
+from omnima.demo.training import Training
 from omnima.demo.training_tab import TrainingTab
 
 from .conftest import begun, made
@@ -21,7 +22,7 @@ def wired(models: Any, runs: Path) -> TrainingTab:
     """A tab with the dropdowns of Chat and Compare."""
     with gr.Blocks(analytics_enabled=False) as page:
         tab = TrainingTab(models, Training(runs))
-        tab.wire(page, [gr.HTML()], [gr.Dropdown() for _ in range(3)])
+        tab.wire(page, gr.Tabs(), [gr.HTML()], [gr.Dropdown() for _ in range(3)])
     return tab
 
 
@@ -86,7 +87,7 @@ def test_whatever_fails_at_opening_is_said(
     def opened(directory: str) -> Any:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(training_tab, "_opened", opened)
+    monkeypatch.setattr(earlier, "_model_of", opened)
 
     async def run() -> None:
         async with begun() as models:

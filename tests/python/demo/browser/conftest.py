@@ -58,7 +58,7 @@ def watched(context: Any, url: str) -> Iterator[Any]:
     page = context.new_page()
     page.set_default_timeout(45_000)
     page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", lambda error: complaints.append(f"{error}\n{error.stack}"))
     page.on(
         "console",
         lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import shot, watched
-from .test_chat import ask, changed, done
+from .test_chat import ask, certain, changed, done, slow
 
 STYLE = "getComputedStyle(document.activeElement)"
 # Nothing fades in or slides any more.
@@ -25,14 +25,27 @@ def opened_tab(page: Any, name: str) -> None:
     page.locator(f"#{first[name]} textarea").wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_rule_of_accessibility_is_broken(browser: Any, place: Any, scheme: str) -> None:
+def broken(page: Any, where: str) -> list[Any]:
+    """Rules of accessibility that the page breaks as it stands, once it stands still."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
+    page.evaluate(SETTLED)
+    shot(page, where)
+    found = axe.Axe().run(page).response["violations"]
+    return [(where, each["id"], each["nodes"][0]["html"][:200]) for each in found]
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_accessibility_is_broken(
+    browser: Any, place: Any, scheme: str, width: int
+) -> None:
     context = browser.new_context(
-        viewport={"width": 1280, "height": 1000}, color_scheme=scheme, reduced_motion="reduce"
+        viewport={"width": width, "height": 1000}, color_scheme=scheme, reduced_motion="reduce"
     )
+    looks = f"{scheme}-{width}"
     for page in watched(context, place.url):
         assert page.locator("body.dark").count() == (scheme == "dark")
+        certain(page)
         ask(page, "To be")
         for tab in TABS:
             page.get_by_role("tab", name=tab).click()
@@ -40,10 +53,27 @@ def test_no_rule_of_accessibility_is_broken(browser: Any, place: Any, scheme: st
                 ask(page, "To be", "compare")
                 page.get_by_role("button", name="System prompt and parameters").click()
             opened_tab(page, tab)
-            page.evaluate(SETTLED)
-            shot(page, f"{tab.lower()}-{scheme}")
-            found = axe.Axe().run(page).response["violations"]
-            assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found] == []
+            assert broken(page, f"{tab.lower()}-{looks}") == []
+        page.get_by_role("button", name="Start").click()
+        page.locator("#training-status .error").wait_for()
+        assert broken(page, f"refused-{looks}") == []
+        page.get_by_role("tab", name="Chat").click()
+        opened_tab(page, "Chat")
+        page.get_by_role("button", name="Edit your message").click()
+        assert broken(page, f"editing-{looks}") == []
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Copy your message").click()
+        page.locator("#turns-said").get_by_text("copied").wait_for()
+        page.locator("#chat-log-0 .token").first.focus()
+        page.locator("#token-tip").wait_for()
+        assert broken(page, f"tip-{looks}") == []
+        slow(page)
+        # Thousands of coloured tokens would take longer to check than to write.
+        page.get_by_label("Colour tokens by probability").first.uncheck()
+        page.wait_for_function("!document.querySelector('#chat-log-0 .token')")
+        assert broken(page, f"writing-{looks}") == []
+        page.get_by_role("button", name="Stop").first.click()
+        page.get_by_text("(stopped by you)").wait_for()
 
 
 def test_what_is_said_is_read_out(opened: Any) -> None:
@@ -86,13 +116,25 @@ def tab_to(page: Any, what: str) -> None:
     raise AssertionError(f"{what} is not reached by Tab")
 
 
+def offered(page: Any, name: str) -> None:
+    """Wait until the open list would choose this at Enter: it takes a moment to be ready."""
+    page.wait_for_function(
+        """name => {
+            const id = document.activeElement.getAttribute("aria-activedescendant");
+            return id && document.getElementById(id)?.getAttribute("aria-label") === name;
+        }""",
+        arg=name,
+    )
+
+
 def test_the_keyboard_is_enough(opened: Any) -> None:
     page = opened
     tab_to(page, "[role=tab]")
     tab_to(page, "#chat-model-0 input")
-    for key in ("ArrowDown", "Enter"):  # the list takes a moment to be ready
-        page.wait_for_timeout(300)
-        page.keyboard.press(key)
+    offered(page, "tiny")
+    page.keyboard.press("ArrowDown")
+    offered(page, "other")
+    page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#chat-model-0 input').value === 'other'")
     tab_to(page, "#chat-message textarea")
     page.keyboard.type("To be")

@@ -87,11 +87,16 @@ def test_a_conversation(opened: Any) -> None:
     assert turns(page).count() == 0
 
 
+def certain(page: Any) -> None:
+    """From now on the likeliest tokens are written: they go on and on, no answer is empty."""
+    page.get_by_label("number input for Temperature").first.fill("0")
+
+
 def slow(page: Any) -> None:
     """Ask for a long answer of the slow model, and wait for its first tokens."""
     choose(page, "Model", "slow")
     page.get_by_label("number input for New tokens at most").first.fill("2000")
-    page.get_by_label("number input for Temperature").first.fill("0")
+    certain(page)
     page.locator("#chat-message textarea").fill("To be")
     page.keyboard.press("Enter")
     page.locator("#chat-log-0 .growing .token").nth(3).wait_for()
@@ -146,7 +151,7 @@ def shown_beside(page: Any, token: Any) -> None:
 
 def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     page = opened
-    page.get_by_label("number input for Temperature").first.fill("0")  # which goes on and on
+    certain(page)
     ask(page, "To be")
     tokens = turns(page).last.locator(".token")
     log = page.locator("#chat-log-0")
@@ -162,9 +167,10 @@ def test_tokens_by_mouse_and_by_key(opened: Any) -> None:
     page.mouse.move(0, 0)
     tip.wait_for(state="hidden")
 
-    # By key: one of the list is reached by Tab from what stands before it.
+    # By key: one of the list is reached by Tab from what stands before it, the question's buttons.
     log.focus()
-    page.keyboard.press("Tab")
+    for _ in ("Copy", "Edit", "tokens"):
+        page.keyboard.press("Tab")
     assert tokens.first.evaluate("each => each === document.activeElement")
     shown_beside(page, tokens.first)
     for key, at in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("PageDown", 11)]:

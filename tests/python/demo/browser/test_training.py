@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,40 @@ def test_a_run_is_stopped_and_outlives_its_tab(opened: Any, place: Any) -> None:
     status.get_by_text("Stopped by you").wait_for(timeout=120_000)
     status.get_by_text("“long”").wait_for(timeout=120_000)
     assert place._parts.models.names[-1] == "long"
+    goes_on(page, place)
+
+
+def goes_on(page: Any, place: Any) -> None:
+    """The run that was stopped is chosen again, and goes on where it was."""
+    page.reload()
+    page.get_by_role("tab", name="Training").click()
+    run = page.get_by_role("combobox", name="Run")
+    page.wait_for_function("document.querySelector('#earlier-run input').value.includes('long: s')")
+    label = run.input_value()
+    assert re.fullmatch(r"long: stopped at step \d+ of 20000", label)
+    before = int(label.split()[4])
+    shot(page, "training-earlier")
+    resume = page.get_by_role("button", name="Resume")
+    resume.focus()
+    page.keyboard.press("Enter")
+    status = page.locator("#training-status")
+    status.get_by_text(f"“long” goes on after step {before}.").wait_for(timeout=120_000)
+    page.wait_for_function(
+        "before => document.querySelector('#training-curve polyline.raw')?.getAttribute('points')"
+        ".split(' ').length > before",
+        arg=min(before, 399),
+    )
+    assert "at step 1 to" in page.locator("#training-curve svg").get_attribute("aria-label")
+    shot(page, "training-resumed")
+    page.locator("#training-stop").click()
+    status.get_by_text("Stopped by you").wait_for(timeout=120_000)
+    status.get_by_text("can be chosen as").wait_for(timeout=120_000)
+    trained = place._parts.training.progress.history
+    assert [each["step"] for each in trained] == list(range(1, len(trained) + 1))
+    assert len(trained) > before
+
+    page.get_by_role("button", name="Talk to it").click()
+    page.locator("#chat-message textarea").wait_for()
+    ask(page, "To be")
+    turn = page.locator("#chat-log-0 .history article").last
+    assert turn.get_attribute("aria-label").startswith("long")
