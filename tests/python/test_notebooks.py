@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ TROUBLE = re.compile(r"Traceback|\w*(Warning|Error)\b|\bwarning:", re.I)
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a kernel of this interpreter; nothing that is installed is read, and no home is
     written to."""
     home = tmp_path_factory.mktemp("jupyter")
