@@ -71,9 +71,10 @@ def memory_of(
 
 
 # Of versions 2 and 1: limit, what is used of it, and of this what lies in files, too.
+_FILES = ("inactive_file", "active_file")
 _LIMITS = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    ("memory.max", "memory.current", _FILES),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", tuple(f"total_{each}" for each in _FILES)),
 )
 
 

@@ -203,8 +203,8 @@ def _check_device(model: Model) -> None:
     if model.adapters:
         raise ConfigError(
             f"Adapters are chosen for each request on the CPU alone, and the model is on "
-            f"{model.device}. Serve it on the CPU (device cpu), or merge one adapter into the "
-            "model (merge_adapter) and serve what becomes of it."
+            f"{model.device}. Serve it on the CPU, or make one part of the model with "
+            "merge_adapters() or `omnima merge`."
         )
 
 
