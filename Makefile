@@ -27,7 +27,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 CPP_SOURCES := $(shell find cpp tests/cpp tests/fuzz cmake CMakeLists.txt -type f 2>/dev/null)
 EXTENSION_SOURCES := $(filter-out tests/%,$(CPP_SOURCES))
 
-.PHONY: help demo test test-cpp test-python test-report sanitize fuzz neon-check dev lint format bench bench-gate docs stubs cuda-check clean
+.PHONY: help demo test test-cpp test-python test-report sanitize fuzz neon-check dev lint format bench bench-gate docs stubs deploy-check cuda-check clean
 
 help:
 	@echo "make demo        train a small model on the built-in stories and let it write"
@@ -40,6 +40,7 @@ help:
 	@echo "make bench-gate  check that the ratios to PyTorch have not fallen"
 	@echo "make docs        build the documentation into docs/_build/html"
 	@echo "make stubs       write python/omnima/_core.pyi anew from the extension"
+	@echo "make deploy-check  run the steps of deploy/Dockerfile without a container engine (compiles anew)"
 	@echo "make cuda-check  build against a CUDA torch, run kernels emulated and a step (needs nvcc, no GPU)"
 	@echo "make neon-check  build what needs no torch for 64-bit ARM and run its tests (needs a cross compiler)"
 	@echo "make clean       remove what the other targets made"
@@ -164,6 +165,8 @@ dev: $(VENV)/.dev $(VENV)/.extension
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.cuda
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.cuda.yaml
 	! git grep -nE '^(<<<<<<<|>>>>>>>) ' || { echo 'A merge was committed unresolved.'; exit 1; }
 	find cpp tests/cpp tests/fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
@@ -184,6 +187,12 @@ docs: $(VENV)/.dev $(VENV)/.extension
 
 stubs: $(VENV)/.extension $(VENV)/.test
 	$(BIN)/python tools/make_stubs.py
+
+# DEPLOY_ARGS="--wheel FILE" installs that instead of compiling the checkout.
+DEPLOY_ARGS ?=
+
+deploy-check:
+	$(PYTHON) tools/deploy_check.py $(DEPLOY_ARGS)
 
 # A CUDA torch weighs gigabytes: it has an environment of its own, filled once.
 NVCC_THERE = command -v nvcc > /dev/null || (echo "make cuda-check needs nvcc on the PATH" && exit 1)

@@ -952,6 +952,10 @@ class Engine:
         """
         Logits after every token, [time, vocab]: by one prefill, or token by token. bf16_prompts: as with prompt_precision "bf16". cache_precision: as the option.
         """
+    def page_bytes(self, cache_precision: str = 'fp32') -> int:
+        """
+        Memory for the keys and values of 32 tokens.
+        """
     def use(self, adapters: AdaptedModel | None) -> None:
         """
         These stand beside the weights now where a text names none.

@@ -579,6 +579,19 @@ class Model(Adaptable, Shared, Visible):
         return str(self.named_parameters()[0][1].device)
 
     @property
+    def bytes_to_come(self) -> int:
+        """Memory in bytes that the weights will still take when text is written: what lies in
+        mapped files, which the system counts as free, and the copies that the engine makes by the
+        way of matrices in bfloat16. 0 on a GPU.
+        """
+        from omnima.hub.stored import compact_bytes
+
+        if self._stored is not None:
+            return self._stored.bytes_to_come
+        held = self.core.held
+        return sum(compact_bytes(blocks) for _, format, blocks in held if format == "bf16")
+
+    @property
     def num_parameters(self) -> int:
         """Number of parameters; tied ones count once."""
         stored = self._stored is not None

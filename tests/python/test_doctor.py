@@ -125,6 +125,43 @@ def test_memory_is_bounded_by_the_container(tmp_path):
     (tmp_path / "memory.max").write_text("500000\n")
     (tmp_path / "memory.current").write_text("100000\n")
     assert _machine.memory_of(meminfo, tmp_path) == {"total_bytes": 500000, "free_bytes": 400000}
+    # What lies in files, too, is given up for what does not.
+    (tmp_path / "memory.stat").write_text("anon 60000\ninactive_file 30000\nactive_file 5000\n")
+    assert _machine.memory_of(meminfo, tmp_path) == {"total_bytes": 500000, "free_bytes": 435000}
     (tmp_path / "memory.max").write_text("max\n")
     assert _machine.memory_of(meminfo, tmp_path)["total_bytes"] == 1024000
     assert _machine.memory_of(tmp_path / "none", tmp_path)["total_bytes"] > 0
+
+
+def test_a_group_around_the_process_bounds_its_memory(tmp_path):
+    """In both versions, whether the mount is the process's own group or the root of all."""
+    meminfo, own = tmp_path / "meminfo", tmp_path / "own"
+    meminfo.write_text("MemTotal: 1000 kB\nMemAvailable: 800 kB\n")
+    slice_ = tmp_path / "two" / "a.slice"
+    (slice_ / "b.service").mkdir(parents=True)
+    (slice_ / "memory.max").write_text("300000\n")
+    (slice_ / "memory.current").write_text("100000\n")
+    (slice_ / "b.service" / "memory.max").write_text("max\n")
+    own.write_text("0::/a.slice/b.service\n")
+    found = _machine.memory_of(meminfo, tmp_path / "two", own)
+    assert found == {"total_bytes": 300000, "free_bytes": 200000}
+
+    group = tmp_path / "one" / "memory" / "docker" / "abc"
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text("400000\n")
+    (group / "memory.usage_in_bytes").write_text("250000\n")
+    (group / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 50000\n")
+    own.write_text("5:cpu:/docker/abc\n4:memory:/docker/abc\n0::/\n")
+    found = _machine.memory_of(meminfo, tmp_path / "one", own)
+    assert found == {"total_bytes": 400000, "free_bytes": 200000}
+
+    mount = tmp_path / "inside" / "memory"
+    mount.mkdir(parents=True)
+    (mount / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (mount / "memory.usage_in_bytes").write_text("250000\n")
+    free = {"total_bytes": 1024000, "free_bytes": 819200}
+    assert _machine.memory_of(meminfo, tmp_path / "inside", own) == free
+    (mount / "memory.limit_in_bytes").write_text("250001\n")
+    assert _machine.memory_of(meminfo, tmp_path / "inside", own)["free_bytes"] == 1
+    own.write_text("0::/../../elsewhere\n")
+    assert _machine.memory_of(meminfo, tmp_path / "two", own) == free

@@ -186,6 +186,8 @@ void bind_generate(py::module_& module) {
           py::arg("ids"), py::arg("adapters") = py::none(),
           "The mean over the tokens of the last hidden states behind the last norm, [hidden].")
       .def_property_readonly("vocab_size", &Engine::vocab_size, "How many ids the model has.")
+      .def("page_bytes", &Engine::page_bytes, py::arg("cache_precision") = "fp32",
+           "Memory for the keys and values of 32 tokens.")
       .def("logits", &Engine::logits, py::arg("ids"), py::arg("stepwise") = false,
            py::arg("bf16_prompts") = false, py::arg("cache_precision") = "fp32",
            py::call_guard<py::gil_scoped_release>(),

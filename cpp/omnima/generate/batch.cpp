@@ -36,17 +36,24 @@ void check_options(const BatchOptions& options) {
                        "\"; the choices are fp32 and bf16.");
 }
 
+// Where keys and values do not lie in pages they are counted as if they did: a device's text takes
+// no more than the CPU's pages of as many tokens.
+Batch::Memory pages_allowed(const Engine& engine, const BatchOptions& options) {
+  const std::int64_t page = engine.page_bytes(options.cache_precision);
+  const std::int64_t most = options.memory_bytes / page;
+  require<ConfigError>(options.memory_bytes == 0 || most > 0, "memory_bytes is ",
+                       options.memory_bytes, ", but keys and values of ", kPageTokens,
+                       " tokens of this model take ", page, " bytes.");
+  return {page, most, 0, 0};
+}
+
 RunnerOptions runner_options(const Engine& engine, const BatchOptions& options) {
   const models::DecoderConfig& config = engine.config();
   RunnerOptions made{config.max_position_embeddings, options.max_sequences,
                      options.prompt_precision == "bf16",
                      cache_format_named(options.cache_precision)};
   made.together = true;
-  const std::int64_t page = PageLayout(config, made.cache).page_bytes();
-  made.max_pages = options.memory_bytes / page;
-  require<ConfigError>(options.memory_bytes == 0 || made.max_pages > 0, "memory_bytes is ",
-                       options.memory_bytes, ", but keys and values of ", kPageTokens,
-                       " tokens of this model take ", page, " bytes.");
+  made.max_pages = pages_allowed(engine, options).most;
   return made;
 }
 
@@ -56,6 +63,7 @@ Batch::Batch(const Engine& engine, BatchOptions options, Constrain constrain)
     : engine_(engine),
       options_((check_options(options), std::move(options))),
       constrain_(std::move(constrain)),
+      limits_(pages_allowed(engine, options_)),
       runner_(engine.model().runner(engine.config(), runner_options(engine, options_))),
       kept_(runner_->pool() == nullptr ? 0 : options_.kept_bytes / runner_->pool()->page_bytes()),
       logits_(static_cast<std::size_t>(options_.max_sequences * engine.config().vocab_size)) {}
@@ -100,13 +108,12 @@ void Batch::check(const Request& request) const {
   require<ConfigError>(!request.constrained || constrain_ != nullptr,
                        "The request is constrained, but nothing says which tokens may follow: "
                        "give the scheduler constrain.");
-  const Memory all = memory_limits();
-  const std::int64_t length = length_of(request);
+  const std::int64_t most = limits_.most;
   require<ConfigError>(
-      all.most == 0 || pages_for(length) <= all.most, "The prompt has ", request.prompt.size(),
+      most == 0 || pages_for(length_of(request)) <= most, "The prompt has ", request.prompt.size(),
       " tokens and max_new_tokens is ", request.options.max_new_tokens,
-      ", but the memory for keys and values holds ", all.most * kPageTokens, " tokens (", all.most,
-      " pages of ", all.page_bytes, " bytes): ask for less, or give more memory.");
+      ", but the memory for keys and values holds ", most * kPageTokens, " tokens (", most,
+      " pages of ", limits_.page_bytes, " bytes): ask for less, or give more memory.");
 }
 
 std::uint64_t Batch::weights_of(const Request& request) const {
@@ -122,10 +129,8 @@ std::uint64_t Batch::weights_of(const Request& request) const {
 
 bool Batch::has_place(const Request& request) {
   if (size() >= options_.max_sequences) return false;
-  const PagePool* pool = runner_->pool();
-  if (pool == nullptr || pool->max_pages() == 0) return true;
-  const std::int64_t free = pool->max_pages() - pool->in_use();
-  const std::int64_t needed = pages_for(length_of(request)) - free;
+  if (limits_.most == 0) return true;
+  const std::int64_t needed = pages_for(length_of(request)) - (limits_.most - pages_in_use());
   // What is kept stays where forgetting it would not be enough.
   return needed <= 0 || kept_.free_pages(needed);
 }
@@ -161,17 +166,18 @@ void Batch::fail(const std::string& error, std::vector<Event>& events) {
   end(writing_);
 }
 
-Batch::Memory Batch::memory_limits() const {
-  const PagePool* pool = runner_->pool();
-  if (pool == nullptr) return {};
-  return {pool->page_bytes(), pool->max_pages(), 0, 0};
+std::int64_t Batch::pages_in_use() const {
+  if (runner_->pool() != nullptr) return runner_->pool()->in_use();
+  std::int64_t pages = 0;
+  for (const auto& text : reading_) pages += pages_for(text->state->capacity());
+  for (const auto& text : writing_) pages += pages_for(text->state->capacity());
+  return pages;
 }
 
 Batch::Memory Batch::memory() const {
-  Memory found = memory_limits();
-  if (runner_->pool() == nullptr) return found;
+  Memory found = limits_;
   found.kept = kept_.idle_pages();
-  found.texts = runner_->pool()->in_use() - found.kept;
+  found.texts = pages_in_use() - found.kept;
   return found;
 }
 

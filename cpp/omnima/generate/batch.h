@@ -76,8 +76,6 @@ class Batch {
     std::int64_t kept = 0;   // pages that are kept for later texts alone
   };
   Memory memory() const;
-  // Without what is in use; from any thread.
-  Memory memory_limits() const;
 
  private:
   struct Text {
@@ -98,6 +96,8 @@ class Batch {
   };
   using Texts = std::vector<std::unique_ptr<Text>>;
 
+  // Of texts, and kept.
+  std::int64_t pages_in_use() const;
   const Change* bind(const Adapters& adapters);
   std::int64_t virtual_tokens(const Request& request) const;
   // The piece from token `begin` on.
@@ -129,6 +129,7 @@ class Batch {
   const Engine& engine_;
   BatchOptions options_;
   Constrain constrain_;
+  const Memory limits_;  // without what is in use
   std::map<const ops::AdaptedModel*, Bound> bound_;
   std::unique_ptr<ModelRunner> runner_;  // outlives the states of its texts
   // Begins the keys of kept pieces: nobody outside can make two texts of one key.

@@ -10,6 +10,7 @@
 
 #include "omnima/core/error.h"
 #include "omnima/generate/compact_copies.h"
+#include "omnima/generate/decode_state.h"
 #include "omnima/generate/model_runner.h"
 #include "omnima/generate/run.h"
 #include "omnima/generate/runner.h"
@@ -176,6 +177,10 @@ at::Tensor Engine::logits(const Ids& ids, bool stepwise, bool bf16_prompts,
     runner->logits(0, 1, data + i * config_.vocab_size);
   }
   return out;
+}
+
+std::int64_t Engine::page_bytes(const std::string& cache_precision) const {
+  return PageLayout(config_, cache_format_named(cache_precision)).page_bytes();
 }
 
 void Engine::check(const GenerateOptions& options) const {

@@ -50,6 +50,8 @@ class Engine {
   // are given or in use; their virtual tokens do not count.
   at::Tensor embedding(const Ids& ids, const Adapters& adapters = {}) const;
   std::int64_t vocab_size() const { return config_.vocab_size; }
+  // Of the keys and values of kPageTokens tokens. `cache_precision`: as in the options.
+  std::int64_t page_bytes(const std::string& cache_precision) const;
 
   const models::DecoderConfig& config() const { return config_; }
   const RunnableModel& model() const { return *model_; }

@@ -7,6 +7,7 @@ import typer
 from omnima.cli.model_options import (
     activations_option,
     cache_option,
+    device_option,
     model_argument,
     strict_option,
 )
@@ -34,12 +35,16 @@ def serve(
         "auto", help="of the matrices: auto (as stored), float32, bfloat16, int8, int4 or nf4"
     ),
     activations: str = activations_option(),
+    device: str = device_option(),
     prompt_precision: str = typer.Option(
         "fp32", help="of the products of prompts: fp32, or bf16 where the CPU has it"
     ),
     cache_precision: str = cache_option(),
-    memory_mb: int = typer.Option(
-        0, min=0, help="for keys and values of all texts; 0: as much as texts at once may need"
+    memory_mb: int | None = typer.Option(
+        None,
+        min=0,
+        help="for keys and values of all texts; by default what texts at once may need, if that "
+        "is free; 0: no bound",
     ),
     kept_mb: int = typer.Option(
         256, min=0, help="of these for beginnings that later prompts may share"
@@ -70,7 +75,7 @@ def serve(
             EngineOptions(
                 max_sequences=max_concurrency,
                 max_waiting=max_waiting,
-                memory_bytes=memory_mb << 20,
+                memory_bytes=None if memory_mb is None else memory_mb << 20,
                 kept_bytes=kept_mb << 20,
                 prompt_precision=prompt_precision,
                 cache_precision=cache_precision,
@@ -82,6 +87,7 @@ def serve(
             ),
             drain_seconds,
             log,
+            device,
         )
     )
 

@@ -153,7 +153,8 @@ class StoredModel:
         engine = _core.Engine(self.config, parameters, formats, activations, order, device)
         _ = self.tokenizer  # its thread needs the core with which this one would help the look
         names.report_nonfinite(look.found(), self.where, strict)
-        return LyingModel(engine, parameters, formats, order, device)
+        mapped = device == "cpu" and dtype != "bfloat16"
+        return LyingModel(engine, parameters, formats, order, device, mapped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,8 @@ class LyingModel:
         Which row of a head of queries or keys each of ours is; empty: the same.
     device
         Where it writes.
+    mapped
+        Whether it reads the matrices in the mapped files, and not in memory of its own.
     """
 
     engine: _core.Engine
@@ -177,6 +180,19 @@ class LyingModel:
     formats: Mapping[str, str]
     order: Sequence[int]
     device: str
+    mapped: bool
+
+    @property
+    def bytes_to_come(self) -> int:
+        """See :attr:`omnima.Model.bytes_to_come`."""
+        import torch
+
+        if self.device != "cpu":
+            return 0
+        all_bytes = sum(each.nbytes for each in self.parameters.values())
+        halves = (each for each in self.parameters.values() if each.dtype == torch.bfloat16)
+        copies = sum(compact_bytes(each) for each in halves if each.dim() > 1)
+        return copies + (all_bytes if self.mapped else 0)
 
     def carrier(self, config: Any, is_holdable: Callable[[str], bool]) -> _core.Decoder:
         """A decoder of this configuration for adapters to stand at: its matrices, where they are
@@ -203,6 +219,11 @@ class LyingModel:
             return blocks
         heads = blocks.view(-1, len(self.order), blocks.shape[1])
         return heads.index_select(1, torch.tensor(self.order)).view(blocks.shape)
+
+
+def compact_bytes(halves: Tensor) -> int:
+    """Bytes of the copy in 12 bits a number that the engine makes of a matrix in bfloat16."""
+    return halves.nbytes // 4 * 3
 
 
 def format_of(stored: Tensor, of_bytes: str | None) -> str:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from omnima._machine import cpu_model, free_memory
 from omnima.errors import ConfigError
 
 # What a process holds before there is a model; measured where the machine is this one.
@@ -141,7 +142,6 @@ def this_machine(held_bytes: int = 0, device: str = "cpu") -> Machine:
     import torch
 
     from omnima import _core
-    from omnima._machine import cpu_model
     from omnima.profiling.memory import resident_memory
 
     if device != "cpu":
@@ -203,27 +203,3 @@ def peak_memory(device: str = "cpu") -> int:
     from omnima.benchmarking.worker import peak_memory as peak_of_process
 
     return peak_of_process()
-
-
-def free_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Return the bytes that this process may still take: free memory, within its own limits."""
-    from omnima._machine import memory_of
-
-    free = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))["free_bytes"]
-    try:
-        import resource
-    except ImportError:  # Windows has no such limits
-        return free
-    used = _sizes(status)
-    for limit, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        soft = resource.getrlimit(limit)[0]
-        if soft != resource.RLIM_INFINITY:
-            free = min(free, max(0, soft - used.get(name, 0)))
-    return free
-
-
-def _sizes(status: Path) -> dict[str, int]:
-    if not status.is_file():
-        return {}
-    pairs = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
-    return {each[0].rstrip(":"): int(each[1]) * 1024 for each in pairs if each[-1] == "kB"}

@@ -243,7 +243,8 @@ def _about(app: FastAPI, state: State) -> None:
         stats = await engine_stats(service)
         if stats is None:
             raise RequestError("The engine does not answer.", 503, retry_after=5)
-        return Json({"status": "ok", "running": stats.get("running", 0)})
+        memory = service.engine.memory_bytes
+        return Json({"status": "ok", "running": stats.get("running", 0), "memory_bytes": memory})
 
     @app.get("/ready")
     async def ready() -> Response:

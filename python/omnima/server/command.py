@@ -14,6 +14,7 @@ from omnima.errors import ConfigError
 from omnima.server.jobs import EngineOptions
 from omnima.server.keys import ApiKeys, is_loopback
 from omnima.server.limits import Limits
+from omnima.server.memory import said
 from omnima.server.running import (
     assembled,
     check_extra,
@@ -48,7 +49,7 @@ class Serving:
         For gRPC, too; None: not at all.
     format
         One of FORMATS.
-    activations, strict
+    activations, strict, device
         As ``Model.from_pretrained`` takes them.
     options, limits
         Of the engine, and of requests.
@@ -72,6 +73,7 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     drain_seconds: float = 30.0
     log: bool = False
+    device: str = "cpu"
 
 
 def run(wanted: Serving) -> None:
@@ -123,6 +125,7 @@ async def _served(
             wanted.strict,
             stop_ids_of(tokenizer),
             asdict(wanted.options),
+            wanted.device,
         )
     )
     try:
@@ -131,7 +134,7 @@ async def _served(
         calls, port = None, None
         if wanted.grpc_port is not None:
             calls, port = await start_rpc(state, wanted.host, wanted.grpc_port, engine.vocab_size)
-        ready = partial(_say_ready, name, listening, port)
+        ready = partial(_say_ready, name, listening, port, engine.memory_bytes)
         try:
             drain = wanted.drain_seconds
             await serve_here(app, state, listening, wanted.limits, drain, ready, calls)
@@ -142,12 +145,15 @@ async def _served(
         await engine.close()
 
 
-def _say_ready(name: str, listening: socket.socket, grpc_port: int | None) -> None:
+def _say_ready(
+    name: str, listening: socket.socket, grpc_port: int | None, memory_bytes: int
+) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     open_to = "this machine" if is_loopback(host) else "all who have a key"
     also = "" if grpc_port is None else f" and by gRPC on port {grpc_port}"
-    print(f"{name} is served at http://{shown}:{port}{also} for {open_to}.", flush=True)
+    held = f", with {said(memory_bytes)} for keys and values" if memory_bytes else ""
+    print(f"{name} is served at http://{shown}:{port}{also} for {open_to}{held}.", flush=True)
 
 
 def adapters_of(given: Sequence[str]) -> dict[str, str]:

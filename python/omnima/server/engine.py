@@ -15,6 +15,7 @@ from omnima.model import Model
 from omnima.server.errors import RequestError
 from omnima.server.grammar import Constraints, Grammars
 from omnima.server.jobs import EngineOptions, Event, Job, Listener
+from omnima.server.memory import bytes_for_texts
 
 _PATIENCE = 0.1  # seconds of waiting for events, after which the thread looks whether to end
 
@@ -30,10 +31,17 @@ class Engine:
         How much is taken on at once.
     stop_ids
         Ids that end texts; a structured text ends with one of them.
+
+    Raises
+    ------
+    ConfigError
+        Options that make no sense, too little memory, or a GPU that cannot write with this model
+        and its adapters.
     """
 
     def __init__(self, model: Model, options: EngineOptions, stop_ids: Sequence[int]) -> None:
         assert model.tokenizer is not None
+        _check_device(model)
         self.context = int(model.config.max_position_embeddings)
         self._adapted: dict[str, Any] = {}
         if model.adapters:
@@ -52,12 +60,13 @@ class Engine:
         self._known = min(self.vocab_size, model.tokenizer.vocab_size)
         self._grammars = Grammars(model.tokenizer, self.vocab_size, stop_ids) if stop_ids else None
         self._constraints, self._lock = Constraints(), threading.Lock()
+        self.memory_bytes = bytes_for_texts(model, self._core, options)
         self._scheduler = _core.Scheduler(
             self._core,
             max_sequences=options.max_sequences,
             max_waiting=options.max_waiting,
             chunk_tokens=options.chunk_tokens,
-            memory_bytes=options.memory_bytes,
+            memory_bytes=self.memory_bytes,
             kept_bytes=options.kept_bytes,
             prompt_precision=options.prompt_precision,
             cache_precision=options.cache_precision,
@@ -181,6 +190,24 @@ class Engine:
         return found
 
 
+def _check_device(model: Model) -> None:
+    """ConfigError where texts would not be written on the GPU on which the model is."""
+    if model.device == "cpu":
+        return
+    why = _core.why_not_on_gpu(model.config.core().values())
+    if why:
+        raise ConfigError(
+            f"The model cannot be served from {model.device}: {why}. Serve it on the CPU: device "
+            "cpu."
+        )
+    if model.adapters:
+        raise ConfigError(
+            f"Adapters are chosen for each request on the CPU alone, and the model is on "
+            f"{model.device}. Serve it on the CPU, or make one part of the model with "
+            "merge_adapters() or `omnima merge`."
+        )
+
+
 class _Resting:
     """No adapter of a model is in use from here to `end()`, to that of the last one of several."""
 
@@ -227,7 +254,7 @@ class LocalEngine:
     def __init__(self, model: Model, options: EngineOptions, stop_ids: Sequence[int]) -> None:
         self._engine = Engine(model, options, stop_ids)
         self.context, self.vocab_size = self._engine.context, self._engine.vocab_size
-        self.adapters = self._engine.adapters
+        self.adapters, self.memory_bytes = self._engine.adapters, self._engine.memory_bytes
 
     async def begin(self, listener: Listener, died: Callable[[], object]) -> None:
         """Start; events go to the listener, on this event loop. It dies with the process alone."""

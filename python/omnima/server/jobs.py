@@ -61,9 +61,11 @@ class EngineOptions:
         Tokens of a piece of a prompt, a multiple of 32: so many are read between two steps of the
         others, and prompts share the pieces that they begin with.
     memory_bytes
-        Bound on the keys and values of all texts; 0: none but max_sequences.
+        Bound on the keys and values of all texts. None: what max_sequences texts as long as the
+        context take, and less where less is free beside the weights and a reserve
+        (:mod:`omnima.server.memory`). 0: none but max_sequences.
     kept_bytes
-        Of these, for beginnings of prompts that later requests may share.
+        Of these, for beginnings of prompts that later requests may share; on the CPU alone.
     prompt_precision, cache_precision
         As :func:`omnima.generation.generate` has them, for short prompts, too.
     """
@@ -71,7 +73,7 @@ class EngineOptions:
     max_sequences: int = 16
     max_waiting: int = 128
     chunk_tokens: int = 32
-    memory_bytes: int = 0
+    memory_bytes: int | None = None
     kept_bytes: int = 256 << 20
     prompt_precision: str = "fp32"
     cache_precision: str = "fp32"
@@ -91,6 +93,10 @@ class EngineClient(Protocol):
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names that a job may choose from."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bound on the keys and values of all texts; 0: there is none."""
 
     async def begin(self, listener: Listener, died: Callable[[], object]) -> None:
         """Start; events go to the listener, on the event loop, once a step. When the engine is lost

@@ -44,7 +44,7 @@ class RemoteEngine:
     def __init__(
         self, opening: Opening, first_pause: float = 0.5, longest_pause: float = 30.0
     ) -> None:
-        self.context, self.vocab_size = 0, 0
+        self.context, self.vocab_size, self.memory_bytes = 0, 0, 0
         self.adapters: tuple[str, ...] = ()
         self.restarts = 0
         self._died: Callable[[], object] | None = None
@@ -87,7 +87,7 @@ class RemoteEngine:
             raise kind(failed["message"])
         about = first[0]["ready"]
         self.context, self.vocab_size = about["context"], about["vocab_size"]
-        self.adapters = tuple(about["adapters"])
+        self.adapters, self.memory_bytes = tuple(about["adapters"]), about["memory_bytes"]
         self._ready = True
 
     async def begin(self, listener: Listener, died: Callable[[], object]) -> None:

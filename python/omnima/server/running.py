@@ -86,8 +86,9 @@ def serve(
     Parameters
     ----------
     model
-        With its tokenizer. Requests choose its adapters by name; none is in use meanwhile, and
-        those that were are in use again afterwards.
+        With its tokenizer, computing on the device where it is. Requests choose its adapters by
+        name (on the CPU alone); none is in use meanwhile, and those that were are in use again
+        afterwards.
     port
         To listen on; 0: any that is free.
     host
@@ -112,7 +113,8 @@ def serve(
     Raises
     ------
     ConfigError
-        A model without a tokenizer, a port that is taken, or no keys where they are a must.
+        A model without a tokenizer, a port that is taken, no keys where they are a must, too
+        little memory for texts, or a GPU that cannot write with this model.
     OmnimaError
         The extra ``serve`` is not installed.
 

@@ -33,7 +33,7 @@ class Opening:
         A directory, a GGUF file or a name on the hub.
     adapters
         Directories by name.
-    dtype, activations, strict
+    dtype, activations, strict, device
         As ``Model.from_pretrained`` takes them.
     stop_ids
         Ids that end texts.
@@ -48,13 +48,23 @@ class Opening:
     strict: bool = False
     stop_ids: list[int] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=lambda: asdict(EngineOptions()))
+    device: str = "cpu"
 
     def engine(self) -> Engine:
         """Open it."""
         from omnima.evaluation.directory import open_model
 
+        if self.adapters and self.device != "cpu":
+            raise ConfigError(
+                f"Adapters are chosen for each request on the CPU alone, not on {self.device}: "
+                "take --device cpu, or make one part of the model with `omnima merge`."
+            )
         model, _ = open_model(
-            self.model, strict=self.strict, dtype=self.dtype, activations=self.activations
+            self.model,
+            self.device,
+            strict=self.strict,
+            dtype=self.dtype,
+            activations=self.activations,
         )
         for name, directory in self.adapters.items():
             model.load_adapter(directory, name)
@@ -87,6 +97,7 @@ class Worker:
             "context": engine.context,
             "vocab_size": engine.vocab_size,
             "adapters": engine.adapters,
+            "memory_bytes": engine.memory_bytes,
         }
         self._tell({"ready": about})
         engine.begin(self._tell_events)

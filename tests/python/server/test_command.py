@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from omnima.errors import ConfigError
 from omnima.server.command import adapters_of, name_of
@@ -22,7 +23,8 @@ from .conftest import made
 from .http import ask, connect, until
 
 READY = re.compile(
-    r"^(\S+) is served at (http://127\.0\.0\.1:\d+) and by gRPC on port \d+ for this machine\.$"
+    r"^(\S+) is served at (http://127\.0\.0\.1:\d+) and by gRPC on port \d+ for this machine, "
+    r"with (\d+) MB for keys and values\.$"
 )
 
 
@@ -119,6 +121,8 @@ def live(process: subprocess.Popen[str]) -> None:
     assert found is not None, line
     url = found[2]
     assert found[1] == "small"
+    held = ask(url, "/health")[1]["memory_bytes"]
+    assert held > 256 << 20 and int(found[3]) == round(held / 1e6)
     names = {each["id"] for each in ask(url, "/v1/models")[1]["data"]}
     assert names == {"small", "poet"}
     body = {"prompt": "To be", "temperature": 0, "max_tokens": 8}
@@ -166,6 +170,15 @@ def test_a_second_signal_does_not_wait_for_texts(places: tuple[Path, Path]) -> N
                 assert process.wait(25) == 0  # without the second, thirty seconds
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to serve on")
+def test_a_device_that_is_not_there_is_said(places: tuple[Path, Path]) -> None:
+    with start(str(places[0]), "--port", "0", "--device", "cuda") as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and out == ""
+    assert "device is 'cuda', but torch" in err and "Take device cpu" in err
+    assert len(err.splitlines()) == 1
 
 
 def is_draining(url: str) -> bool:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 import omnima
+from omnima.cli.serve import serve as cli_serve
 from omnima.server import Server, new_key
 from omnima.server.probe import is_well
 
@@ -63,26 +68,85 @@ def test_containers_may_do_little() -> None:
     served = compose["services"]["omnima"]
     assert served["read_only"] and served["volumes"][0].endswith(":ro")
     assert "--api-keys" in served["command"]
-    assert (DEPLOY / served["build"]["dockerfile"].removeprefix("deploy/")).is_file()
+    for each in (served, read("compose.cuda.yaml")["services"]["omnima"]):
+        assert (DEPLOY / each["build"]["dockerfile"].removeprefix("deploy/")).is_file()
     assert read("prometheus/prometheus.yml")["rule_files"] == ["alerts.yml"]
     for secret in served["secrets"]:
         assert secret in compose["secrets"]
 
 
-def test_the_image_is_run_by_nobody_in_particular() -> None:
-    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-    last = text.split("FROM ")[-1]
-    assert re.search(r"^USER 10001", last, re.M) and "HEALTHCHECK" in last
-    assert re.search(r'^ENTRYPOINT \["omnima", "serve"\]', last, re.M)
-    # What it runs are commands and modules that are there.
-    words = re.findall(r"python -m ([\w.]+)|\"-m\", \"([\w.]+)\"", last)
-    assert ("", "omnima.server.probe") in words
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool on the PATH")
+@pytest.mark.parametrize(
+    "words", [["rules", "alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]]
+)
+def test_prometheus_takes_its_files(words: list[str]) -> None:
+    found = subprocess.run(
+        ["promtool", "check", *words], cwd=DEPLOY / "prometheus", capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    """tools/read_dockerfile.py, which is part of no package."""
+    path = DEPLOY.parent / "tools" / "read_dockerfile.py"
+    spec = importlib.util.spec_from_file_location("read_dockerfile", path)
+    assert spec is not None and spec.loader is not None
+    sys.modules["read_dockerfile"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name,device", [("Dockerfile", "cpu"), ("Dockerfile.cuda", "cuda")])
+def test_the_image_is_run_by_nobody_in_particular(reader: Any, name: str, device: str) -> None:
+    build, last = reader.read_dockerfile(DEPLOY / name)
+    assert last.all("USER") == ["10001:10001"] and last.all("STOPSIGNAL") == ["SIGTERM"]
+    assert last.all("COPY") == [f"--from={build.name} /opt/omnima /opt/omnima"]
+    assert last.probe() == ["python", "-m", "omnima.server.probe"]
+    assert importlib.util.find_spec(last.probe()[-1])
+    environment = last.environment({"PATH": "/bin"})
+    assert environment["PATH"] == "/opt/omnima/bin:/bin"
+    assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+    # Its own command is one that `omnima serve` takes.
+    words = last.list("ENTRYPOINT") + last.list("CMD")
+    assert words[:2] == ["omnima", "serve"] and "--api-keys" in words
+    taken: dict[str, Any] = {}
+    serve = typer.Typer()
+    serve.command()(functools.wraps(cli_serve)(lambda **given: taken.update(given)))
+    serve(words[2:], standalone_mode=False)
+    assert (taken["directory"], taken["host"], taken["device"]) == ("/model", "0.0.0.0", device)
+
+
+def test_the_images_take_the_torch_that_the_package_wants(reader: Any) -> None:
+    wanted = re.findall(r'"torch==([\d.]+)\*"', (DEPLOY.parent / "pyproject.toml").read_text())
+    assert len(wanted) == 2
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        text = "\n".join(reader.read_dockerfile(DEPLOY / name)[0].all("RUN"))
+        assert re.findall(r'"torch==([\d.]+)\*"', text) == wanted[:1]
+
+
+def test_a_dockerfile_is_read_as_it_is_meant(reader: Any, tmp_path: Path) -> None:
+    path = tmp_path / "Dockerfile"
+    path.write_text(
+        "# syntax=x\nARG TAG=3\nFROM a:${TAG} AS b\nRUN one \\\n# between\n && two\n"
+        "FROM c\nENV A=1 B=$A/${C}\nHEALTHCHECK --retries=3 \\\n  CMD [\"x\", \"y\"]\n"
+    )
+    first, last = reader.read_dockerfile(path)
+    assert (first.base, first.name, first.steps) == ("a:3", "b", [("RUN", "one && two")])
+    assert first.list("CMD") == first.probe() == []
+    assert last.environment({"C": "c"}) == {"A": "1", "B": "1/c", "C": "c"}
+    assert last.probe() == ["x", "y"]
+    for text, said in (("RUN x\nFROM a\n", "before the first FROM"), ("FROM a\nENV A 1\n", "ENV")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            for stage in reader.read_dockerfile(path):
+                stage.environment({})
 
 
 def test_what_is_made_here_stays_out_of_the_image() -> None:
     root = DEPLOY.parent
     ignored = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
-    left_out = set((DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines())
+    left_out = set((root / ".dockerignore").read_text(encoding="utf-8").splitlines())
     folders = {each.strip("/") for each in ignored if each.startswith("/") and each.endswith("/")}
     assert "deploy/secrets" in folders and folders <= left_out
 

@@ -91,7 +91,8 @@ def engine_of(program: str, monkeypatch: pytest.MonkeyPatch, place: Path) -> Rem
         "def tell(message):\n"
         "    body = json.dumps(message).encode()\n"
         "    wire.sendall(struct.pack('<I', len(body)) + body)\n"
-        "ready = {'ready': {'context': 8, 'vocab_size': 9, 'adapters': ['a']}}\n"
+        "ready = {'ready': {'context': 8, 'vocab_size': 9, 'adapters': ['a'],\n"
+        "                   'memory_bytes': 64}}\n"
     )
     monkeypatch.setattr(remote, "_PROGRAM", opens + program)
     return RemoteEngine(Opening("x"), first_pause=0.01, longest_pause=0.02)
@@ -146,6 +147,7 @@ def test_an_engine_that_dies_is_started_until_it_stays(
         engine = engine_of(program, monkeypatch, tmp_path)
         await engine.begin(lambda events: None, lambda: deaths.append(1))
         assert (engine.context, engine.vocab_size, engine.adapters) == (8, 9, ("a",))
+        assert engine.memory_bytes == 64
         end = time.monotonic() + 60
         while engine.restarts < 2 or not engine._ready:
             assert time.monotonic() < end

@@ -7,12 +7,18 @@
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <stdexcept>
+
 #include "../../models/families.h"
 #include "../tiny_models.h"
 #include "emulated_cuda/seams.h"
 #include "omnima/core/error.h"
 #include "omnima/generate/engine.h"
 #include "omnima/generate/sampler.h"
+#include "omnima/generate/scheduler.h"
 #include "omnima/kernels/cuda/decode_gemv.h"
 #include "omnima/models/decoder.h"
 #include "omnima/quant/convert.h"
@@ -212,6 +218,73 @@ TEST(DeviceMatrix, HoldsTheNumbersOfItsFormat) {
     EXPECT_TRUE(at::equal(out, quant::dequantized_rows(matrix, 0, numbers.size(0))))
         << format->name;
   }
+}
+
+Request ask(std::uint64_t seed, std::int64_t prompt, std::int64_t tokens) {
+  Request request;
+  request.prompt = random_ids(seed, prompt);
+  request.options.max_new_tokens = tokens;
+  request.options.seeds = {seed};
+  return request;
+}
+
+// What happens until so many have ended.
+std::vector<Event> hear(Scheduler& scheduler, std::int64_t ends) {
+  std::vector<Event> all;
+  while (ends > 0) {
+    const auto events = scheduler.events(std::chrono::seconds(20));
+    if (events.empty()) throw std::runtime_error("no event for 20 seconds");
+    for (const Event& event : events) ends -= event.finish_reason.empty() ? 0 : 1;
+    all.insert(all.end(), events.begin(), events.end());
+  }
+  return all;
+}
+
+TEST(DeviceScheduler, WritesTheEnginesTexts) {
+  const Pair pair(model_of());
+  const AsDevice device;
+  SchedulerOptions options;
+  options.batch.max_sequences = 3;
+  Scheduler scheduler(*pair.device, options);
+  std::map<std::uint64_t, Ids> wanted, got;
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    const Request request = ask(i, 1 + static_cast<std::int64_t>(i) * 5, 8);
+    wanted[scheduler.submit(request)] =
+        pair.cpu.generate({request.prompt}, request.options, {})[0].ids;
+  }
+  for (const Event& event : hear(scheduler, 8)) {
+    EXPECT_EQ(event.error, "");
+    EXPECT_EQ(event.cached, 0);
+    got[event.request].insert(got[event.request].end(), event.ids.begin(), event.ids.end());
+  }
+  EXPECT_EQ(got, wanted);
+}
+
+TEST(DeviceScheduler, LetsInWhatMemoryHolds) {
+  const Pair pair(model_of());
+  const AsDevice device;
+  SchedulerOptions options;
+  options.batch.memory_bytes = 3 * pair.device->page_bytes("fp32");
+  Scheduler scheduler(*pair.device, options);
+  EXPECT_EQ(scheduler.stats().memory.most, 3);
+  for (std::uint64_t i = 0; i < 4; ++i) scheduler.submit(ask(i, 30, 10));  // two pages each
+  std::vector<std::uint64_t> order;
+  for (const Event& event : hear(scheduler, 4)) order.push_back(event.request);
+  EXPECT_EQ(order.size(), 40u);
+  EXPECT_TRUE(std::ranges::is_sorted(order));  // one behind the other
+  scheduler.close();
+  EXPECT_EQ(scheduler.stats().memory.texts, 0);
+}
+
+TEST(DeviceScheduler, RefusesWhatNeverFits) {
+  const Pair pair(model_of());
+  const AsDevice device;
+  SchedulerOptions options;
+  options.batch.memory_bytes = pair.device->page_bytes("fp32");
+  Scheduler scheduler(*pair.device, options);
+  EXPECT_THROW(scheduler.submit(ask(1, 30, 10)), core::ConfigError);
+  scheduler.submit(ask(1, 30, 2));
+  EXPECT_EQ(hear(scheduler, 1).back().finish_reason, "length");
 }
 
 TEST(DeviceRunner, RecordsTheSecondStepOfASize) {
