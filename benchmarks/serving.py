@@ -2,8 +2,10 @@
 
 `python benchmarks/serving.py MODEL --users 16 --activations bf16 --prompt-precision bf16` starts
 `omnima serve MODEL`, lets all users ask at the same moment and reads their streams. `--shared 1000`
-measures what a prefix of so many tokens that is known saves the next request. Peers write the same
-number of texts in one batch: `omnima bench batch --model MODEL --sequences 16`.
+measures what a prefix of so many tokens that is known saves the next request. With `--llama-server
+BINARY --gguf FILE` llama.cpp's own server answers the same prompts, in turns with ours (its file:
+`omnima export MODEL --to gguf`). Peers without a server write as many texts in one batch: `omnima
+bench batch --model MODEL --sequences 16`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
+import shlex
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import omnima
 
@@ -39,6 +45,39 @@ def serving(model: str, options: list[str]) -> Iterator[int]:
     finally:
         server.terminate()
         server.wait()
+
+
+@contextlib.contextmanager
+def serving_by_llama_cpp(given: argparse.Namespace) -> Iterator[int]:
+    """Run llama.cpp's server with a slot for each user; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    room = given.users * (given.shared + given.prompt_tokens + given.new_tokens + 64)
+    words = [given.llama_server, "--model", str(given.gguf), "--port", str(port)]
+    words += ["--parallel", str(given.users), "--ctx-size", str(room)]
+    words += ["--threads", str(given.threads), *shlex.split(given.llama_options)]
+    with open(given.llama_log, "w", encoding="utf-8") as log:
+        server = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        asyncio.run(until_ready(port, server))
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Wait until /health answers with 200."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            line = await reader.readline()
+            writer.close()
+            if b" 200 " in line:
+                return
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"The server did not start; it ended with {server.returncode}.")
 
 
 async def ask(port: int, prompt: list[int], tokens: int) -> tuple[int, float, float]:
@@ -91,31 +130,21 @@ def drawn(count: int, vocab_size: int) -> list[int]:
 
 
 async def many_users(port: int, given: argparse.Namespace, vocab_size: int) -> dict[str, float]:
-    """Medians over the rounds; the first is not counted."""
-    rounds = []
-    for _ in range(1 + given.rounds):
-        prompts = [drawn(given.prompt_tokens, vocab_size) for _ in range(given.users)]
-        rounds.append(await together(port, prompts, given.new_tokens))
-    return {name: statistics.median(each[name] for each in rounds[1:]) for name in rounds[0]}
+    """One round."""
+    prompts = [drawn(given.prompt_tokens, vocab_size) for _ in range(given.users)]
+    return await together(port, prompts, given.new_tokens)
 
 
 async def shared_prefix(port: int, given: argparse.Namespace, vocab_size: int) -> dict[str, float]:
     """The first token behind a prefix that is new, and behind the same one again."""
-    new, known = [], []
-    await ask(port, drawn(given.shared, vocab_size), 1)
-    for _ in range(1 + given.rounds):
-        prefix = drawn(given.shared, vocab_size)
-        new.append((await ask(port, prefix + drawn(10, vocab_size), 1))[1])
-        known.append((await ask(port, prefix + drawn(10, vocab_size), 1))[1])
-    return {
-        "new_prefix_ms": 1e3 * statistics.median(new),
-        "known_prefix_ms": 1e3 * statistics.median(known),
-        "times_sooner": statistics.median(new) / statistics.median(known),
-    }
+    prefix = drawn(given.shared, vocab_size)
+    new = (await ask(port, prefix + drawn(10, vocab_size), 1))[1]
+    known = (await ask(port, prefix + drawn(10, vocab_size), 1))[1]
+    return {"new_prefix_ms": 1e3 * new, "known_prefix_ms": 1e3 * known, "times_sooner": new / known}
 
 
 def main() -> None:
-    """Measure, and print one JSON object."""
+    """Measure, and print a JSON object for each server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--users", type=int, default=16)
@@ -127,19 +156,36 @@ def main() -> None:
     parser.add_argument("--activations", default="float32")
     parser.add_argument("--prompt-precision", default="fp32")
     parser.add_argument("--cache-precision", default="fp32")
+    parser.add_argument("--llama-server", help="the binary of llama.cpp's server")
+    parser.add_argument("--gguf", type=Path, help="the model for it")
+    parser.add_argument("--llama-options", default="", help="more for it, as one text")
+    parser.add_argument("--llama-log", default="/dev/null", help="a file for what it says")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    random.seed(0)
+    if (given.llama_server is None) != (given.gguf is None):
+        parser.error("--llama-server and --gguf go together")
     from omnima.hub import open_tokenizer
+
+    shown = {name: each for name, each in vars(given).items() if not isinstance(each, Path)}
 
     vocab_size = open_tokenizer(given.model).vocab_size
     options = ["--max-concurrency", str(given.users)]
     for name in ("format", "activations", "prompt_precision", "cache_precision"):
         options += ["--" + name.replace("_", "-"), getattr(given, name)]
-    with serving(given.model, options) as port:
-        measure = shared_prefix if given.shared else many_users
-        found = asyncio.run(measure(port, given, vocab_size))
-    row = {key: round(value, 1) for key, value in found.items()}
-    print(json.dumps({**vars(given), "version": omnima.__version__, **row}))
+    measure = shared_prefix if given.shared else many_users
+    with contextlib.ExitStack() as stack:
+        ports = {"omnima": stack.enter_context(serving(given.model, options))}
+        if given.llama_server is not None:
+            ports["llama-server"] = stack.enter_context(serving_by_llama_cpp(given))
+        rounds: dict[str, list[dict[str, float]]] = {system: [] for system in ports}
+        for at in range(1 + given.rounds):
+            for system, port in ports.items():
+                random.seed(at)  # the same prompts
+                rounds[system].append(asyncio.run(measure(port, given, vocab_size)))
+    for system, found in rounds.items():  # the first round is not counted
+        medians = {name: statistics.median(each[name] for each in found[1:]) for name in found[0]}
+        row = {key: round(value, 1) for key, value in medians.items()}
+        print(json.dumps({"system": system, **shown, "version": omnima.__version__, **row}))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_the_keyboard_is_enough(opened: Any) -> None:
     page.keyboard.press("ArrowDown")
     offered(page, "other")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#chat-model-0 input').value === 'other'")
+    page.wait_for_function("document.querySelector('#chat-model-0 input')?.value === 'other'")
     tab_to(page, "#chat-message textarea")
     page.keyboard.type("To be")
     page.keyboard.press("Enter")

@@ -44,7 +44,7 @@ def test_messages_and_answers_are_copied(chatting: Any) -> None:
     coloured = pasted(page)
     assert coloured and answer.text_content() == "Copied"
     assert answer.evaluate("each => each === document.activeElement")
-    page.wait_for_function("document.querySelector('.turn.assistant .copy').innerText === 'Copy'")
+    page.wait_for_function("document.querySelector('.turn.assistant .copy')?.innerText === 'Copy'")
     # The same words without colours, where they stand once only.
     page.get_by_label("Colour tokens by probability").first.uncheck()
     page.wait_for_function("!document.querySelector('#chat-log-0 .token')")
