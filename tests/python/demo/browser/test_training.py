@@ -40,7 +40,8 @@ def test_a_run_is_drawn_and_its_model_talked_with(opened: Any, tmp_path: Path) -
     begin(page, "400", **fields)
     page.locator("#training-curve svg polyline.training").wait_for(timeout=120_000)
     page.locator("#training-curve svg circle").first.wait_for()
-    points = "document.querySelector('#training-curve polyline.raw')?.getAttribute('points')?.length"
+    drawn = "document.querySelector('#training-curve polyline.raw')"
+    points = f"{drawn}?.getAttribute('points')?.length"
     first = page.evaluate(points)
     page.wait_for_function(f"{points} > {first}")
     shot(page, "training-running")
@@ -84,7 +85,8 @@ def goes_on(page: Any, place: Any) -> None:
     page.reload()
     page.get_by_role("tab", name="Training").click()
     run = page.get_by_role("combobox", name="Run")
-    page.wait_for_function("document.querySelector('#earlier-run input')?.value?.includes('long: s')")
+    chosen = "document.querySelector('#earlier-run input')?.value"
+    page.wait_for_function(f"{chosen}?.includes('long: s')")
     label = run.input_value()
     assert re.fullmatch(r"long: stopped at step \d+ of 20000", label)
     before = int(label.split()[4])
