@@ -624,10 +624,10 @@ def _check_dtype(dtype: str, device: str, activations: str) -> None:
         raise ConfigError(
             f'activations is "{activations}"; the choices are float32, bf16 and int8.'
         )
-    if activations == "bf16" and dtype == "float32":
+    if activations == "bf16" and dtype not in ("auto", "bfloat16"):
         raise ConfigError(
             'activations="bf16" meets matrices in bfloat16: take dtype="bfloat16", or "auto" where '
-            'the file stores them so, not "float32".'
+            f'the file stores them so, not "{dtype}".'
         )
     if activations == "int8" and dtype != "auto":
         raise ConfigError(

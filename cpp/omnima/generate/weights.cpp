@@ -85,6 +85,7 @@ class Finder {
     Linear made{matrix,         packs ? quant::packed(matrix, packed_) : nullptr,
                 in_halves,      bias,
                 matrix.outputs, matrix.inputs};
+    rounds_ |= in_halves || made.packed != nullptr;
     if (!in_halves && matrix.format->layout == kernels::BlockLayout::kBf16 &&
         matrix.blocks.is_cpu()) {
       made.half = std::ssize(halves_);
@@ -143,6 +144,19 @@ class Finder {
   const std::map<std::string, Weights::Named>& named() const { return named_; }
   const std::vector<quant::Matrix>& halves() const { return halves_; }
 
+  // What was asked for must change something.
+  void check_activations() const {
+    if (activations_ == Activations::kFloat32 || rounds_) return;
+    const bool halves = activations_ == Activations::kBf16;
+    throw ConfigError(core::message(
+        "activations=\"", halves ? "bf16" : "int8", "\" would change nothing: no matrix of this ",
+        "model lies in ",
+        halves ? "bfloat16. Take dtype=\"bfloat16\", which rounds the matrices to it"
+               : "8 bits or fewer, in a format that such activations meet. Quantize it first, for "
+                 "instance with `omnima quantize`",
+        ", or leave activations out."));
+  }
+
  private:
   at::Tensor found(const std::string& name) const {
     const auto found = all_.find(name);
@@ -170,6 +184,7 @@ class Finder {
   at::Device device_;
   mutable std::map<std::string, Weights::Named> named_;
   mutable std::vector<quant::Matrix> halves_;
+  mutable bool rounds_ = false;         // whether a matrix meets rounded activations
   mutable quant::PackedMemory packed_;  // in the order in which a token reads them
 };
 
@@ -205,6 +220,7 @@ Weights::Weights(const models::DecoderConfig& config, const Parameters& paramete
              ? find.linear(embedding, {})
              : find.linear("lm_head", config.vocab_size, config.hidden_size, false);
   halves = find.halves();
+  find.check_activations();
 }
 
 }  // namespace omnima::generate

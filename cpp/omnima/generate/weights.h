@@ -70,9 +70,9 @@ struct Weights {
   // From parameters with their canonical names (models/decoder_config.h): float32, float16 or
   // bfloat16 of their shape, or bytes of a format; contiguous, in the CPU's memory or, but for the
   // bytes, on `device`, where they stay. Throws ConfigError where one is missing or is something
-  // else. With kInt8 matrices of the formats that quant::packed takes are laid out anew and follow
-  // their parameters no more. In the projections to queries and keys our number i of a head is row
-  // head_order[i] of that head's; empty: row i.
+  // else, and where `activations` meet no matrix. With kInt8 matrices of the formats that
+  // quant::packed takes are laid out anew and follow their parameters no more. In the projections
+  // to queries and keys our number i of a head is row head_order[i] of that head's; empty: row i.
   Weights(const models::DecoderConfig& config, const Parameters& parameters,
           const Formats& formats = {}, Activations activations = Activations::kFloat32,
           HeadOrder head_order = {}, const at::Device& device = at::kCPU);

@@ -41,5 +41,7 @@ def test_a_text_is_the_same_alone_in_a_batch_and_with_guesses(place):
 def test_what_does_not_fit_is_refused(place):
     with pytest.raises(ConfigError, match='take dtype="bfloat16", or "auto"'):
         omnima.Model.from_pretrained(place, activations="bf16")
+    with pytest.raises(ConfigError, match='where the file stores them so, not "bf16"'):
+        omnima.Model.from_pretrained(place, dtype="bf16", activations="bf16")
     with pytest.raises(ConfigError, match="float32, bf16 and int8"):
         opened(place, "fp8")

@@ -57,10 +57,12 @@ def test_a_quantized_directory_is_nearly_what_it_is_exactly(
     assert_near(tmp_path)
 
 
-def test_weights_in_float32_stay_exact(model: Model, tmp_path: Path) -> None:
+def test_activations_that_meet_no_matrix_are_refused(model: Model, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    exact, same = opened(tmp_path, "float32"), opened(tmp_path)
-    assert torch.equal(exact.engine.logits(IDS), same.engine.logits(IDS))
+    with pytest.raises(ConfigError, match='"int8" would change nothing.* `omnima quantize`'):
+        opened(tmp_path)
+    with pytest.raises(ConfigError, match='"bf16" would change nothing.*dtype="bfloat16"'):
+        opened(tmp_path, "bf16")
 
 
 def test_a_sequence_does_not_depend_on_those_beside_it(model: Model, tmp_path: Path) -> None:
