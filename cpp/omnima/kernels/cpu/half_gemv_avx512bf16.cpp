@@ -9,12 +9,15 @@
 #include <cstring>
 
 #include "omnima/kernels/cpu/half_gemv.h"
+#include "omnima/kernels/cpu/lanes_avx512.h"
 
 namespace omnima::kernels {
 namespace {
 
-constexpr std::int64_t kNumbers = 32;       // of a vector
-constexpr std::int64_t kBytesAhead = 2048;  // weights are asked for before their use
+constexpr std::int64_t kNumbers = 32;  // of a vector
+// One group meets several rows at once; their sums fill the registers.
+constexpr std::int64_t kGroup = 4, kRows = 6;  // outputs, rows
+constexpr std::int64_t kAhead = 1024;          // numbers, where a group is read once
 
 std::int64_t padded(std::int64_t inputs) { return (inputs + kNumbers - 1) / kNumbers * kNumbers; }
 
@@ -41,14 +44,23 @@ void pack(const float* x, std::int64_t first, std::int64_t last, std::int64_t in
   }
 }
 
+using V = Avx512;
+
+// Some rows from `row` on, of the outputs from `o` on. Of the weights that lie `ahead` numbers
+// behind those of the group, those of the outputs ahead_begin..ahead_end are asked for meanwhile.
+struct Pass {
+  std::int64_t o, row, ahead;
+  int ahead_begin, ahead_end;
+};
+
 template <int O, int R>
-inline void multiply(const HalfGemv& g, std::int64_t o, std::int64_t row) {
+inline void multiply(const HalfGemv& g, const Pass& pass) {
   const std::int64_t wide = padded(g.inputs), whole = g.inputs / kNumbers * kNumbers;
-  const bfloat16* weight = g.weight + o * g.inputs;
-  const bfloat16* x = static_cast<const bfloat16*>(g.x) + row * wide;
-  __m512 sums[O][R];
-  for (auto& output : sums) {
-    for (auto& sum : output) sum = _mm512_setzero_ps();
+  const bfloat16* weight = g.weight + pass.o * g.inputs;
+  const bfloat16* x = static_cast<const bfloat16*>(g.x) + pass.row * wide;
+  __m512 sums[R][O];
+  for (auto& row : sums) {
+    for (auto& sum : row) sum = _mm512_setzero_ps();
   }
   const auto add = [&](std::int64_t k, auto weights_at) {
     __m512i of_x[R];
@@ -59,40 +71,72 @@ inline void multiply(const HalfGemv& g, std::int64_t o, std::int64_t row) {
       const auto w = reinterpret_cast<__m512bh>(weights_at(weight + i * g.inputs + k));
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        sums[i][r] = _mm512_dpbf16_ps(sums[i][r], w, reinterpret_cast<__m512bh>(of_x[r]));
+        sums[r][i] = _mm512_dpbf16_ps(sums[r][i], w, reinterpret_cast<__m512bh>(of_x[r]));
       }
     }
   };
   for (std::int64_t k = 0; k < whole; k += kNumbers) {
-    add(k, [](const bfloat16* at) {
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead);
-      return _mm512_loadu_si512(at);
-    });
+    for (int i = pass.ahead_begin; i < pass.ahead_end; ++i) {
+      __builtin_prefetch(weight + pass.ahead + i * g.inputs + k);
+    }
+    add(k, [](const bfloat16* at) { return _mm512_loadu_si512(at); });
   }
   if (whole < g.inputs) {
     const auto mask = static_cast<__mmask32>((std::uint64_t{1} << (g.inputs - whole)) - 1);
     add(whole, [&](const bfloat16* at) { return _mm512_maskz_loadu_epi16(mask, at); });
   }
-  for (int i = 0; i < O; ++i) {
-    const float bias = g.bias ? g.bias[o + i] : 0.0f;
+  const float* bias = g.bias ? g.bias + pass.o : nullptr;
+  float* y = g.y + pass.row * g.y_stride + pass.o;
+  if constexpr (O == 4) {
+    constexpr float kNone[O]{};
+    for (int r = 0; r < R; ++r) V::write_sums(sums[r], bias ? bias : kNone, y + r * g.y_stride);
+  } else {
     for (int r = 0; r < R; ++r) {
-      g.y[(row + r) * g.y_stride + o + i] = _mm512_reduce_add_ps(sums[i][r]) + bias;
+      for (int i = 0; i < O; ++i) y[r * g.y_stride + i] = V::sum(sums[r][i]) + (bias ? bias[i] : 0);
     }
   }
 }
 
-// All rows of the outputs o..o+O, which stay in the first cache.
+// All rows of a group, which stays in the first cache. Passes share the fetching of a later one.
 template <int O>
 inline void all_rows(const HalfGemv& g, std::int64_t o) {
+  const int passes = static_cast<int>((g.rows + kRows - 1) / kRows);
+  const std::int64_t ahead = passes == 1 ? kAhead : 2 * O * g.inputs;
   std::int64_t row = 0;
-  for (; row + 4 <= g.rows; row += 4) multiply<O, 4>(g, o, row);
-  for (; row + 2 <= g.rows; row += 2) multiply<O, 2>(g, o, row);
-  if (row < g.rows) multiply<O, 1>(g, o, row);
+  int done = 0;
+  const auto pass = [&]<int R>() {
+    multiply<O, R>(g, {o, row, ahead, O * done / passes, O * (done + 1) / passes});
+    row += R;
+    ++done;
+  };
+  while (g.rows - row > 2 * kRows) pass.template operator()<6>();
+  // The rest as evenly as may be: passes of few rows read the weights for little.
+  for (std::int64_t left = g.rows - row; left > 0; left = g.rows - row) {
+    switch (left > kRows ? (left + 1) / 2 : left) {
+      case 6:
+        pass.template operator()<6>();
+        break;
+      case 5:
+        pass.template operator()<5>();
+        break;
+      case 4:
+        pass.template operator()<4>();
+        break;
+      case 3:
+        pass.template operator()<3>();
+        break;
+      case 2:
+        pass.template operator()<2>();
+        break;
+      default:
+        pass.template operator()<1>();
+    }
+  }
 }
 
 void gemv(const HalfGemv& g, std::int64_t begin, std::int64_t end) {
   std::int64_t o = begin;
-  for (; o + 4 <= end; o += 4) all_rows<4>(g, o);
+  for (; o + kGroup <= end; o += kGroup) all_rows<kGroup>(g, o);
   for (; o < end; ++o) all_rows<1>(g, o);
 }
 
