@@ -36,12 +36,14 @@ struct OfInt8 {
 };
 
 // The scores of R queries for P vectors of tokens from `first` on, which is a whole vector; vectors
-// that are not whole within [begin, end) are written in part.
+// that are not whole within [begin, end) are written in part. The values of these tokens, as many
+// bytes as their keys, are asked for meanwhile: they are read next.
 template <class V, class N, int P, int R>
 inline void score_tile(const CachedHead& head, std::int64_t first, std::int64_t begin,
                        std::int64_t end, const float* queries, float* out, std::int64_t stride) {
   typename V::Type sums[P][R];
   const std::uint8_t* at[P];
+  const std::uint8_t* values = head.values + N::kBytes * first * whole_tiles(head.dim);
   for (int p = 0; p < P; ++p) {
     const std::int64_t token = first + p * V::kWidth;
     at[p] =
@@ -52,6 +54,7 @@ inline void score_tile(const CachedHead& head, std::int64_t first, std::int64_t 
     typename V::Type keys[P];
     for (int p = 0; p < P; ++p) {
       keys[p] = N::template load<V>(at[p] + N::kBytes * d * kCacheTile);
+      __builtin_prefetch(values + N::kBytes * (d * P + p) * V::kWidth);
     }
     for (int r = 0; r < R; ++r) {
       const auto query = V::set(queries[r * head.dim + d]);
@@ -80,7 +83,7 @@ inline void score_tile(const CachedHead& head, std::int64_t first, std::int64_t 
 template <class V, class N, int R>
 inline void score_rows(const CachedHead& head, std::int64_t begin, std::int64_t end,
                        const float* queries, float* out, std::int64_t stride) {
-  constexpr int kVectors = V::kWidth == 16 ? 4 : 2;
+  constexpr int kVectors = 2;
   std::int64_t token = begin / V::kWidth * V::kWidth;
   for (; token + kVectors * V::kWidth <= end; token += kVectors * V::kWidth) {
     score_tile<V, N, kVectors, R>(head, token, begin, end, queries, out, stride);
