@@ -11,8 +11,9 @@
 namespace omnima::generate {
 namespace {
 
-// Of those that are rounded: so many share lines of memory.
+// Of those that are rounded to bfloat16: so many share lines of memory.
 constexpr std::int64_t kRowsOfAThread = 16;
+constexpr std::int64_t kByteRowsOfAThread = 2;
 
 }  // namespace
 
@@ -113,7 +114,7 @@ kernels::ByteRows Runner::in_bytes(const float* x, std::int64_t rows, std::int64
   grow(byte_scales_, rows * pieces);
   grow(byte_totals_, 2 * rows * pieces);
   const kernels::ByteRows out{byte_levels_.data(), byte_scales_.data(), byte_totals_.data()};
-  team_.run(rows, kRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
+  team_.run(rows, kByteRowsOfAThread, [&](std::int64_t begin, std::int64_t end, int) {
     kernels::quantize_rows(x + begin * inputs, inputs, end - begin, inputs,
                            {out.levels + begin * pieces * kernels::kPieceInputs,
                             out.scales + begin * pieces, out.totals + 2 * begin * pieces});
