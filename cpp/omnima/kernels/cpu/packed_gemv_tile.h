@@ -129,6 +129,35 @@ struct GroupSums {
   }
 };
 
+// Groups of one piece: the loop that most formats take, whose sums stay in registers.
+template <class V, int kBits, bool kLeast, int kZero, int R>
+inline void add_pieces(const std::uint8_t* at, std::int64_t pieces, RowsOfPieces<R> x,
+                       typename V::Floats (&sums)[R]) {
+  constexpr std::int64_t kScales = 2 * kPackedOutputs * (kLeast ? 2 : 1);
+  constexpr std::int64_t kBytes = kPieceInputs * kPackedOutputs * kBits / 8;
+  for (std::int64_t piece = 0; piece < pieces; ++piece, at += kScales + kBytes, x.next()) {
+    ask_for_piece(at + kScales, kBytes);
+    typename V::template Sum<kBits> sum[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) sum[r].begin(-kZero * x.total(r, 0, 2));
+    add_lines<V, kBits, 0, 4, R>(sum, at + kScales, x);
+    const auto scale = V::halves(at);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const auto products = V::times(sum[r].end(), x.scale(r));
+      sums[r] = V::add(sums[r], V::times(products, scale));
+    }
+    if constexpr (kLeast) {
+      const auto least = V::halves(at + 2 * kPackedOutputs);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const float passed = x.scale(r) * static_cast<float>(x.total(r, 0, 2));
+        sums[r] = V::add(sums[r], V::times(least, passed));
+      }
+    }
+  }
+}
+
 // Rows of the product that pass over a tile at once.
 template <class V, int kBits, bool kLeast, int kPart, int R>
 inline void packed_tile(const PackedGemv& g, std::int64_t tile, std::int64_t row,
@@ -140,7 +169,9 @@ inline void packed_tile(const PackedGemv& g, std::int64_t tile, std::int64_t row
   const std::uint8_t* at = w.data + tile * w.tile_bytes();
   typename V::Floats sums[R];
   for (auto& sum : sums) sum = V::zero();
-  for (std::int64_t group = 0; group < groups; ++group) {
+  const bool alone = kPart == 0 && of_group == 1;
+  if (alone) add_pieces<V, kBits, kLeast, kZero, R>(at, groups, x, sums);
+  for (std::int64_t group = 0; group < (alone ? 0 : groups); ++group) {
     const auto scale = V::halves(at);
     const auto least = V::halves(at + (kLeast ? 2 * kPackedOutputs : 0));
     at += 2 * kPackedOutputs * (kLeast ? 2 : 1);
