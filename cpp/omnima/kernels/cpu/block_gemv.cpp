@@ -93,9 +93,10 @@ void block_gemv(const BlockGemv& product, std::int64_t begin, std::int64_t end, 
     auto* tile = static_cast<float*>(tile_buffer.get(
         static_cast<std::size_t>(std::max<std::int64_t>(1, count * inputs)) * sizeof(float)));
     write_numbers(format, own, weight + o * blocks * format.bytes, count * blocks, tile);
-    gemv(
-        {tile, inputs, bias ? bias + o : nullptr, inputs, x, x_stride, rows, y + o, y_stride, true},
-        0, count);
+    const std::int64_t next = std::min(at_once, end - o - count) * blocks * format.bytes;
+    gemv({tile, inputs, bias ? bias + o : nullptr, inputs, x, x_stride, rows, y + o, y_stride, true,
+          weight + (o + count) * blocks * format.bytes, next},
+         0, count);
   }
 }
 

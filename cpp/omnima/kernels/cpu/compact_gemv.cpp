@@ -21,6 +21,8 @@ namespace {
 constexpr std::int64_t kPiece = kCompactPiece;
 constexpr std::int64_t kRowsLookedAt = 64;
 constexpr std::int64_t kTileBytes = 24 << 10;  // of float32 weights between two passes
+// Of few numbers a sum is soon to be added up: there more rows than these take the way of many.
+constexpr std::int64_t kFewInputs = 1024, kRowsOfFewInputs = 4;
 thread_local core::Buffer tile_buffer;
 
 const CompactKernels& kernels_of(Level level) {
@@ -142,7 +144,8 @@ void unpack_compact_row(const Compact& weight, std::int64_t output, bfloat16* ou
 
 void compact_gemv(const CompactGemv& g, std::int64_t begin, std::int64_t end, Level level) {
   const CompactKernels& own = kernels_of(level);
-  if (own.gemv != nullptr && g.rows <= kCompactRows) return own.gemv(g, begin, end);
+  const std::int64_t direct = g.inputs < kFewInputs ? kRowsOfFewInputs : kCompactRows;
+  if (own.gemv != nullptr && g.rows <= direct) return own.gemv(g, begin, end);
   const auto row_bytes = static_cast<std::int64_t>(sizeof(float)) * g.inputs;
   const std::int64_t fit = kTileBytes / std::max<std::int64_t>(1, row_bytes);
   const std::int64_t at_once = std::max<std::int64_t>(1, fit / kCompactOutputs) * kCompactOutputs;
@@ -153,8 +156,9 @@ void compact_gemv(const CompactGemv& g, std::int64_t begin, std::int64_t end, Le
     auto* floats =
         static_cast<float*>(tile_buffer.get(static_cast<std::size_t>(at_once * row_bytes)));
     own.unpack(g.weight, o, last, floats);
+    const std::int64_t next = std::min(at_once, end - last) * g.weight.tile_bytes();
     gemv({floats, g.inputs, g.bias ? g.bias + o : nullptr, g.inputs, g.x, g.x_stride, g.rows,
-          g.y + o, g.y_stride, true},
+          g.y + o, g.y_stride, true, g.weight.pair(last, 0), next / kCompactOutputs},
          0, last - o);
     o = last;
   }

@@ -20,6 +20,9 @@ struct Gemv {
   float* y;  // [rows, outputs], rows y_stride apart
   std::int64_t y_stride;
   bool cached = false;  // the weights lie in the first caches
+  // Of cached weights: what is asked for meanwhile, those that come next.
+  const std::uint8_t* next = nullptr;
+  std::int64_t next_bytes = 0;
 };
 
 using GemvFunction = void (*)(const Gemv&, std::int64_t begin, std::int64_t end);

@@ -2,6 +2,8 @@
 // that what is compiled here with the level's flags stays private to the level's file.
 #pragma once
 
+#include <algorithm>
+
 #include "omnima/kernels/cpu/gemv.h"
 
 namespace omnima::kernels {
@@ -31,7 +33,7 @@ inline void gemv_tile(const Gemv& g, std::int64_t o, std::int64_t r) {
     for (int j = 0; j < R; ++j) rows[j] = V::load(x + j * g.x_stride + k);
     for (int i = 0; i < O; ++i) {
       const float* at = weight + i * g.weight_stride + k;
-      __builtin_prefetch(at + (O == 1 ? kFloatsAhead : O * g.weight_stride));
+      if constexpr (O == 1) __builtin_prefetch(at + kFloatsAhead);
       const auto w = V::load(at);
       for (int j = 0; j < R; ++j) sums[i][j] = V::multiply_add(w, rows[j], sums[i][j]);
     }
@@ -78,10 +80,32 @@ inline void gemv_part(const Gemv& g, std::int64_t begin, std::int64_t end, std::
   gemv_rows<V, R>(g, begin, end, r);
 }
 
+// Weights in the first cache meet some rows at a time, which stay there with them; what comes next
+// is asked for in shares.
+template <class V>
+inline void gemv_cached(const Gemv& g, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kLine = 64;
+  const std::int64_t parts = (g.rows + kRows<V> - 1) / kRows<V>;
+  const std::int64_t groups = (end - begin + kTogether - 1) / kTogether;
+  const std::int64_t calls = std::max<std::int64_t>(1, parts * groups);
+  const std::int64_t share = (g.next_bytes / calls + kLine) / kLine * kLine;
+  std::int64_t asked = 0;
+  for (std::int64_t part = 0, r = 0; part < parts; ++part) {
+    const std::int64_t rows = (g.rows - r + parts - part - 1) / (parts - part);
+    for (std::int64_t o = begin; o < end; o += kTogether) {
+      const std::int64_t until = std::min(asked + share, g.next_bytes);
+      for (; asked < until; asked += kLine) __builtin_prefetch(g.next + asked);
+      gemv_part<V>(g, o, std::min(o + kTogether, end), r, rows);
+    }
+    r += rows;
+  }
+}
+
 template <class V>
 inline void gemv_range(const Gemv& g, std::int64_t begin, std::int64_t end) {
+  if (g.cached) return gemv_cached<V>(g, begin, end);
   // Blocks of outputs small enough to stay in the first caches while all rows pass over them.
-  const std::int64_t block = g.cached ? kTogether : g.rows > 4 ? 16 : end - begin;
+  const std::int64_t block = g.rows > 4 ? 16 : end - begin;
   for (std::int64_t o = begin; o < end; o += block) {
     const std::int64_t stop = o + block < end ? o + block : end;
     for (std::int64_t r = 0, parts = (g.rows + kRows<V> - 1) / kRows<V>; parts > 0; --parts) {
