@@ -76,10 +76,13 @@ inline void multiply(const HalfGemv& g, const Pass& pass) {
     }
   };
   for (std::int64_t k = 0; k < whole; k += kNumbers) {
-    for (int i = pass.ahead_begin; i < pass.ahead_end; ++i) {
+    for (int i = pass.ahead_begin; R > 1 && i < pass.ahead_end; ++i) {
       __builtin_prefetch(weight + pass.ahead + i * g.inputs + k);
     }
-    add(k, [](const bfloat16* at) { return _mm512_loadu_si512(at); });
+    add(k, [](const bfloat16* at) {
+      if constexpr (R == 1) __builtin_prefetch(at + kAhead);
+      return _mm512_loadu_si512(at);
+    });
   }
   if (whole < g.inputs) {
     const auto mask = static_cast<__mmask32>((std::uint64_t{1} << (g.inputs - whole)) - 1);
