@@ -97,6 +97,12 @@ def merge_into(model: Model, adapter: str | Path) -> Merged:
         model.merge_adapters()
         after = [said(row) for row in ids]
     model.drop_adapters()
+    if not all(each.isfinite().all() for each in beside):
+        raise ExportError(
+            f"With the adapter {adapter} the model's logits are no finite numbers: its weights or "
+            "the model's hold NaN or infinity, or are far too large. Nothing was written; take an "
+            "earlier checkpoint."
+        )
     difference = _largest(beside, after)
     most = max(each.abs().max().item() for each in beside)
     if not difference <= _TOLERANCE * max(1.0, most):

@@ -106,11 +106,50 @@ def fields_of(config: type) -> dict[str, Field]:
     return described
 
 
+# What transformers, nanoGPT and litgpt call our keys.
+_ELSEWHERE = {
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
+    "block_size": "context",
+    "early_stopping_patience": "patience",
+    "eval_interval": "eval_every",
+    "eval_steps": "eval_every",
+    "grad_clip": "clip_norm",
+    "gradient_accumulation_steps": "accumulate",
+    "gradient_checkpointing": "checkpoint_layers",
+    "learning_rate": "lr",
+    "log_interval": "log_every",
+    "logging_steps": "log_every",
+    "lr_scheduler_type": "schedule",
+    "max_grad_norm": "clip_norm",
+    "max_iters": "steps",
+    "max_length": "context",
+    "max_seq_length": "context",
+    "max_steps": "steps",
+    "micro_batch_size": "batch_size",
+    "num_train_epochs": "epochs",
+    "out_dir": "out",
+    "output_dir": "out",
+    "per_device_train_batch_size": "batch_size",
+    "report_to": "track",
+    "save_steps": "save_every",
+    "save_total_limit": "keep_last",
+    "warmup_iters": "warmup",
+    "warmup_steps": "warmup",
+}
+
+
 def unknown_key(key: str, known: Iterable[str], where: str) -> ConfigError:
-    """Return the error for a key that nobody knows; it names the nearest one that exists."""
-    names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)
-    hint = f' The nearest is "{near[0]}".' if near else ""
+    """Return the error for a key that nobody knows; it names the nearest one that exists.
+
+    >>> print(unknown_key("learning_rat", ["lr", "corruption_rate"], "run.yaml"))
+    Unknown key "learning_rat" in run.yaml. The nearest is "lr".
+    """
+    ours = {name: name for name in known}
+    named = {name: own for name, own in _ELSEWHERE.items() if own in ours} | ours
+    near = difflib.get_close_matches(key, sorted(named), n=1, cutoff=0.0)
+    hint = f' The nearest is "{named[near[0]]}".' if near else ""
     return ConfigError(f'Unknown key "{key}" in {where}.{hint}')
 
 

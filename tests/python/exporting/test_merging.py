@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import omnima
 from omnima import exporting
@@ -76,14 +78,13 @@ def test_exports_have_the_adapter_in_their_weights(to: str, places: Path, tmp_pa
 
 
 def test_texts_are_written_with_an_adapter(places: Path) -> None:
-    common = ("generate", places / "base", "--prompt", "to be", "--temperature", 0, "--json")
-    plain = json.loads(run(*common, "--max-new-tokens", 12).stdout)
-    done = run(*common, "--max-new-tokens", 12, "--adapter", places / "adapter")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["text"] != plain["text"]
-    rounded = run(*common, "--adapter", places / "adapter", "--activations", "int8")
-    assert rounded.returncode == 0, rounded.stderr
-    assert json.loads(rounded.stdout)["text"] != plain["text"]
+    omnima.Model.from_pretrained(places / "base").save_gguf(places / "base.gguf", "q8_0")
+    common = ("--prompt", "to be", "--temperature", 0, "--json", "--max-new-tokens", 12)
+    for words in ([places / "base"], [places / "base.gguf", "--activations", "int8"]):
+        plain = json.loads(run("generate", *words, *common).stdout)
+        done = run("generate", *words, *common, "--adapter", places / "adapter")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["text"] != plain["text"]
 
 
 def test_a_quantized_model_is_not_merged_into(places: Path, tmp_path: Path) -> None:
@@ -102,3 +103,14 @@ def test_a_merge_that_computes_something_else_is_not_written(
     with pytest.raises(ExportError, match="another one"):
         exporting.merge(places / "base", places / "adapter", tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_an_adapter_that_is_no_numbers_is_not_merged(places: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(places / "adapter", broken)
+    weights = load_file(broken / "adapter_model.safetensors")
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, broken / "adapter_model.safetensors")
+    with pytest.raises(ExportError, match="no finite numbers.*take an earlier checkpoint"):
+        exporting.merge(places / "base", broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from omnima.errors import ConfigError
+from omnima.training import schema
 from omnima.training.budget import Budget
 from omnima.training.config import TrainConfig
 from omnima.training.recipe import Recipe, parse_count
@@ -23,6 +24,14 @@ def test_exactly_one_budget():
         TrainConfig()
     with pytest.raises(ConfigError, match=r"steps=3 and minutes=2\.0"):
         TrainConfig(steps=3, minutes=2.0)
+
+
+def test_what_a_key_is_called_elsewhere_leads_to_ours():
+    for key, ours in {"learning_rate": "lr", "warmup_step": "warmup", "max_iters": "steps"}.items():
+        with pytest.raises(ConfigError, match=f'"{key}".*nearest is "{ours}"'):
+            TrainConfig.from_values({key: 1})
+    names = {each.name for each in dataclasses.fields(TrainConfig)}
+    assert set(schema._ELSEWHERE.values()) <= names
 
 
 def test_an_unknown_key_names_the_nearest():
