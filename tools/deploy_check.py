@@ -42,6 +42,25 @@ def said(what: str) -> None:
     print(f"deploy-check: {what}", flush=True)
 
 
+def interpreter(given: str) -> str:
+    """The Python to build with: one that the image's user may run, too.
+
+    One below a home directory is often closed to others; the system's own of the same version is
+    then taken instead.
+    """
+    real = Path(given).resolve()
+    system = Path("/usr/bin") / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if all(each.stat().st_mode & 0o001 for each in (real, *real.parents)):
+        return given
+    if not system.exists():
+        sys.exit(
+            f"deploy-check: other users may not run {real}, and the server runs as one. Name a "
+            "Python that all may run: --python /usr/bin/python3"
+        )
+    said(f"{system} instead of {given}, which other users may not run")
+    return str(system)
+
+
 class Machine:
     """A directory that stands for the image's file system."""
 
@@ -214,13 +233,14 @@ def main() -> None:
     parser.add_argument("--device", help="instead of the one that the image serves on")
     parser.add_argument("--keep", action="store_true", help="the directory, for a look")
     given = parser.parse_args()
+    python = interpreter(given.python)
     stages = read_dockerfile(given.dockerfile)
     # Not in /tmp, which the server finds empty.
     place = Path(tempfile.mkdtemp(prefix="deploy-check-", dir="/var/tmp"))
     place.chmod(0o755)
     try:
         (place / "home").mkdir()
-        machine = Machine(place, given.python)
+        machine = Machine(place, python)
         wheel = given.wheel.resolve() if given.wheel else None
         build(machine, stages[0], wheel, given.any_torch)
         serve(machine, stages[-1], given.device)
