@@ -164,6 +164,7 @@ dev: $(VENV)/.dev $(VENV)/.extension
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.cuda
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.cuda.yaml
@@ -172,6 +173,7 @@ lint: $(VENV)/.lint
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 	find cpp tests/cpp tests/fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
 bench: $(VENV)/.extension $(VENV)/.test
