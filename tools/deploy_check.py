@@ -130,7 +130,7 @@ def as_in_the_image(stage: Stage) -> list[str]:
         return []
     change = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"]
     change += ["--inh-caps=-all", "--bounding-set=-all"]
-    mounts = "mount -t tmpfs tmpfs /tmp && mount -o remount,bind,ro / && exec \"$@\""
+    mounts = 'mount -t tmpfs tmpfs /tmp && mount -o remount,bind,ro / && exec "$@"'
     apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh"]
     write = 'touch /tmp/x && ! touch "$0/x" && ! touch /x'
     tried = subprocess.run(

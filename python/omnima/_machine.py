@@ -38,9 +38,7 @@ def cpu_model(path: Path) -> str:
     return platform.processor() or platform.machine()
 
 
-def memory_of(
-    meminfo: Path, cgroup: Path, own: Path = Path("/proc/self/cgroup")
-) -> dict[str, int]:
+def memory_of(meminfo: Path, cgroup: Path, own: Path = Path("/proc/self/cgroup")) -> dict[str, int]:
     """Return total and free bytes, bounded by the limits of the container where it has some.
 
     Parameters

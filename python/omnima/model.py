@@ -544,9 +544,7 @@ class Model(Adaptable, Shared, Visible):
         # The head for tokens is left out.
         held = [each for each in self.core.held if each[0] != "lm_head.weight"]
         formats = {name: format for name, format, _ in held}
-        made._decoder = _core.Decoder(
-            made.config.core(), seed, check_device(self.device), formats
-        )
+        made._decoder = _core.Decoder(made.config.core(), seed, check_device(self.device), formats)
         for name, _, blocks in held:
             made._decoder.hold(name, blocks)
         old = dict(self.named_parameters())

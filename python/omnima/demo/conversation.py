@@ -19,9 +19,7 @@ from omnima.errors import ConfigError
 
 _EMPTY = '<p class="empty">Nothing has been said yet.</p>'
 # An edited message: page.js says it to the place where it stands, and Gradio to this page.
-_ON_LOAD = (
-    'element.addEventListener("omnima-edit", (event) => trigger("edit", event.detail));'
-)
+_ON_LOAD = 'element.addEventListener("omnima-edit", (event) => trigger("edit", event.detail));'
 NO_MODEL = (
     '<p class="notice">No model is open. Train one in the tab “Training”, or start the demo with '
     "one: <code>omnima demo DIRECTORY</code>.</p>"
@@ -186,9 +184,7 @@ class ConversationTab:
         async for shown in stream:
             yield shown
 
-    async def regenerate(
-        self, request: gr.Request, *asked: Any
-    ) -> AsyncGenerator[list[Any], None]:
+    async def regenerate(self, request: gr.Request, *asked: Any) -> AsyncGenerator[list[Any], None]:
         """Write all lanes' last answers again."""
         stream = self._written(
             request, asked, lambda talk, wish: talk.regenerate(self._models, wish)
@@ -276,9 +272,7 @@ def _panes(talks: Sequence[Talk], coloured: bool, histories: bool = True) -> lis
 
 def _ended(talks: Sequence[Talk]) -> str:
     """What the page says at the end; whoever listens hears the answers, too."""
-    said = "".join(
-        _failed(talk.failed) if talk.failed else _said(talk.note) for talk in talks
-    )
+    said = "".join(_failed(talk.failed) if talk.failed else _said(talk.note) for talk in talks)
     heard = "".join(
         f'<p class="sr-only">{html.escape(f"{last.who} says: {last.text}")}</p>'
         for talk in talks

@@ -118,9 +118,7 @@ class TrainingTab:
                 elem_id="training-name",
             )
 
-    def wire(
-        self, page: gr.Blocks, tabs: Any, notices: list[Any], dropdowns: list[Any]
-    ) -> None:
+    def wire(self, page: gr.Blocks, tabs: Any, notices: list[Any], dropdowns: list[Any]) -> None:
         """Connect the events, once all of the page is there.
 
         Parameters

@@ -125,8 +125,7 @@ def spark(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
     low, high = min(finite), max(finite)
     step = (high - low) / (len(_BARS) - 1) or 1.0
     return "".join(
-        _BARS[round((value - low) / step)] if abs(value) < float("inf") else "?"
-        for value in values
+        _BARS[round((value - low) / step)] if abs(value) < float("inf") else "?" for value in values
     )
 
 

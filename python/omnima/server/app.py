@@ -155,9 +155,7 @@ async def _body(state: State, request: Request, kind: type[schemas.Body]) -> sch
     return schemas.parsed(kind, await read_body(request.receive, state.limits))
 
 
-async def _answer(
-    state: State, prepared: Prepared, body: schemas.Sampling, chat: bool
-) -> Response:
+async def _answer(state: State, prepared: Prepared, body: schemas.Sampling, chat: bool) -> Response:
     """Begin to write; the answer waits for what is written, or sends it piece by piece."""
     if body.stream_options is not None and not body.stream:
         raise RequestError("stream_options goes with stream: true.", param="stream_options")

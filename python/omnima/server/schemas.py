@@ -47,7 +47,7 @@ def _biases(given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(bias, bool) or not isinstance(bias, (int, float)):
             raise ValueError(f"that of {name!r:.80} is no number")
         if not (name.isascii() and name.isdecimal() and len(name) < 10):
-            raise ValueError(f"{name!r:.80} is no token id: its keys are ids such as \"42\"")
+            raise ValueError(f'{name!r:.80} is no token id: its keys are ids such as "42"')
         if not abs(bias) <= _MOST_BIAS:
             raise ValueError(f"that of token {name} is {bias:g}; they go from -100 to 100")
     return given

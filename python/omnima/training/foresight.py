@@ -265,9 +265,7 @@ class Foresight:
             if hasattr(data, "shape"):
                 rows, context = data.shape(rows, context)
             learning = model.num_trainable_parameters if model.adapters else None
-            return dataclasses.replace(
-                job, rows=rows, context=context, trained=learning, held=held
-            )
+            return dataclasses.replace(job, rows=rows, context=context, trained=learning, held=held)
 
         choice = kept_or_chosen(config, job_for, machine, directory, resume, each)
         config = config if choice is None else choice.apply(config)

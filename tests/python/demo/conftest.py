@@ -33,9 +33,7 @@ def made(adapter: str = "", template: str | None = TEMPLATE, **shape: Any) -> om
         "num_attention_heads": 4,
         "seed": 3,
     }
-    model = omnima.Model.from_preset(
-        "nima", vocab_size=tokenizer.vocab_size, **{**sizes, **shape}
-    )
+    model = omnima.Model.from_preset("nima", vocab_size=tokenizer.vocab_size, **{**sizes, **shape})
     model.tokenizer = tokenizer
     if adapter:
         model.add_adapter("lora", name=adapter, rank=4)

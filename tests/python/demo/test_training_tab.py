@@ -81,9 +81,7 @@ def test_an_emptied_number_is_an_error_that_stays(place: int, label: str, tmp_pa
     asyncio.run(run())
 
 
-def test_whatever_fails_at_opening_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_fails_at_opening_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(directory: str) -> Any:
         raise RuntimeError("no more memory")
 

@@ -37,9 +37,7 @@ def ask(
         return status, found.decode(), head
 
 
-def connect(
-    server: Server | str, body: Any, path: str = "/v1/completions"
-) -> socket.socket:
+def connect(server: Server | str, body: Any, path: str = "/v1/completions") -> socket.socket:
     """Send a request and leave its answer unread."""
     there = urlparse(server if isinstance(server, str) else server.url)
     assert there.hostname is not None

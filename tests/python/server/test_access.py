@@ -195,9 +195,7 @@ def test_a_server_bounds_the_tokens_of_a_text(model: omnima.Model) -> None:
 
 
 @pytest.mark.parametrize("more,said", [({"port": -1}, "port is -1"), ({"port": 70000}, "70000")])
-def test_a_port_that_is_none_is_said(
-    model: omnima.Model, more: dict[str, int], said: str
-) -> None:
+def test_a_port_that_is_none_is_said(model: omnima.Model, more: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         omnima.serve(model, **more)  # type: ignore[arg-type]
 

@@ -19,8 +19,7 @@ from .http import ask, until
 
 KINDS = ["httptools", "h11"]
 EMBED = (
-    b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n"
-    b'{"input":"a"}'
+    b'POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"input":"a"}'
 )
 
 

@@ -16,9 +16,7 @@ from omnima.tokenizers.chat_default import ensure_template
 
 
 def asked(*messages: Any, **more: Any) -> schemas.ChatRequest:
-    return schemas.parsed(
-        schemas.ChatRequest, json.dumps({"messages": messages, **more}).encode()
-    )
+    return schemas.parsed(schemas.ChatRequest, json.dumps({"messages": messages, **more}).encode())
 
 
 @pytest.mark.parametrize(

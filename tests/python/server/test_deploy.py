@@ -129,7 +129,7 @@ def test_a_dockerfile_is_read_as_it_is_meant(reader: Any, tmp_path: Path) -> Non
     path = tmp_path / "Dockerfile"
     path.write_text(
         "# syntax=x\nARG TAG=3\nFROM a:${TAG} AS b\nRUN one \\\n# between\n && two\n"
-        "FROM c\nENV A=1 B=$A/${C}\nHEALTHCHECK --retries=3 \\\n  CMD [\"x\", \"y\"]\n"
+        'FROM c\nENV A=1 B=$A/${C}\nHEALTHCHECK --retries=3 \\\n  CMD ["x", "y"]\n'
     )
     first, last = reader.read_dockerfile(path)
     assert (first.base, first.name, first.steps) == ("a:3", "b", [("RUN", "one && two")])

@@ -119,9 +119,7 @@ def test_the_prompt_stands_before_its_answer(client: Any, prompt: Any, shown: li
     assert texts == expected
 
 
-def test_a_prompt_of_ids_stands_as_text_before_its_answer(
-    client: Any, model: omnima.Model
-) -> None:
+def test_a_prompt_of_ids_stands_as_text_before_its_answer(client: Any, model: omnima.Model) -> None:
     assert model.tokenizer is not None
     ids = model.tokenizer.encode("to be")
     options = {"model": "tiny", "prompt": ids, "temperature": 0, "max_tokens": 3}

@@ -58,9 +58,7 @@ def test_a_listener_that_fails_is_a_death(monkeypatch: pytest.MonkeyPatch) -> No
     asyncio.run(main())
 
 
-def test_what_fails_inside_is_for_the_log(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_what_fails_inside_is_for_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     told = worker._told(KeyError(str(tmp_path / "secret")))
     assert told["status"] == 500 and "secret" not in told["message"]
     assert worker._told(omnima.errors.ConfigError("no adapter"))["message"] == "no adapter"

@@ -118,9 +118,7 @@ def test_a_message_is_edited_by_keyboard(chatting: Any) -> None:
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("loudly!")
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "document.querySelectorAll('#chat-log-0 .history article').length === 2"
-    )
+    page.wait_for_function("document.querySelectorAll('#chat-log-0 .history article').length === 2")
     assert turns(page).first.locator(".said").text_content() == "Sing\nloudly!"
     message = page.locator("#chat-message textarea")
     assert message.evaluate("each => each === document.activeElement")
