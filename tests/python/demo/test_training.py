@@ -108,7 +108,7 @@ def test_a_process_that_dies_is_told_of(tmp_path: Path) -> None:
 
 
 class Asked(io.StringIO):
-    """Standard input of a run that nobody stops: after the recipe nothing comes until it is over."""
+    """Standard input of a run that nobody stops: after the recipe nothing comes till it is over."""
 
     def __init__(self, recipe: dict[str, Any]) -> None:
         super().__init__(json.dumps(recipe) + "\n")
