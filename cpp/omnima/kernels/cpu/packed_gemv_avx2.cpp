@@ -7,21 +7,21 @@
 namespace omnima::kernels {
 namespace {
 
-__m256i quad_of(const std::int8_t* x) {
-  std::int32_t quad;
-  std::memcpy(&quad, x, sizeof(quad));
-  return _mm256_set1_epi32(quad);
-}
-
 struct Avx2Tile {
+  static constexpr int kRowsOfTwo = 0;
   struct Floats {
     __m256 a, b;
   };
   struct Bytes {
     __m256i a, b;
   };
-  template <int kBits>
+  template <int kBits, bool kSplit>
   struct Sum;
+  static __m256i quad(const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, sizeof(four));
+    return _mm256_set1_epi32(four);
+  }
   static Bytes load(const std::uint8_t* from) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
             _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 32))};
@@ -65,16 +65,15 @@ struct Avx2Tile {
 };
 
 // A piece's sums of pairs stay below 8 * 2 * 15 * 127 = 30480: 16 bits hold them.
-template <>
-struct Avx2Tile::Sum<4> {
+template <bool kSplit>
+struct Avx2Tile::Sum<4, kSplit> {
   __m256i a, b;
   std::int32_t offset;
   void begin(std::int32_t from) {
     a = b = _mm256_setzero_si256();
     offset = from;
   }
-  void add(Bytes even, const std::int8_t* x, Bytes odd, const std::int8_t* next) {
-    const __m256i first = quad_of(x), second = quad_of(next);
+  void add(Bytes even, __m256i first, Bytes odd, __m256i second) {
     a = _mm256_add_epi16(a, _mm256_maddubs_epi16(even.a, first));
     b = _mm256_add_epi16(b, _mm256_maddubs_epi16(even.b, first));
     a = _mm256_add_epi16(a, _mm256_maddubs_epi16(odd.a, second));
@@ -88,12 +87,11 @@ struct Avx2Tile::Sum<4> {
 };
 
 // Signs move from the weights to the activations: 2 * 128 * 127 = 32512 is the largest pair.
-template <>
-struct Avx2Tile::Sum<8> {
+template <bool kSplit>
+struct Avx2Tile::Sum<8, kSplit> {
   __m256i a, b;
   void begin(std::int32_t) { a = b = _mm256_setzero_si256(); }
-  void add(Bytes even, const std::int8_t* x, Bytes odd, const std::int8_t* next) {
-    const __m256i first = quad_of(x), second = quad_of(next);
+  void add(Bytes even, __m256i first, Bytes odd, __m256i second) {
     a = _mm256_add_epi32(a, product(even.a, first));
     b = _mm256_add_epi32(b, product(even.b, first));
     a = _mm256_add_epi32(a, product(odd.a, second));

@@ -12,29 +12,29 @@
 namespace omnima::kernels {
 namespace {
 
-__m512i quad_of(const std::int8_t* x) {
-  std::int32_t quad;
-  std::memcpy(&quad, x, sizeof(quad));
-  return _mm512_set1_epi32(quad);
-}
-
 struct VnniTile {
+  static constexpr int kRowsOfTwo = 4;
   using Floats = __m512;
   using Bytes = __m512i;
-  // Two sums, so that an addition need not wait for the one before.
-  template <int kBits>
+  template <int kBits, bool kSplit>
   struct Sum {
     __m512i a, b;
     void begin(std::int32_t offset) {
       a = _mm512_set1_epi32(offset);
-      b = _mm512_setzero_si512();
+      if (kSplit) b = _mm512_setzero_si512();
     }
-    void add(Bytes even, const std::int8_t* x, Bytes odd, const std::int8_t* next) {
-      a = _mm512_dpbusd_epi32(a, even, quad_of(x));
-      b = _mm512_dpbusd_epi32(b, odd, quad_of(next));
+    void add(Bytes even, __m512i quad, Bytes odd, __m512i next) {
+      a = _mm512_dpbusd_epi32(a, even, quad);
+      auto& second = kSplit ? b : a;
+      second = _mm512_dpbusd_epi32(second, odd, next);
     }
-    Floats end() const { return _mm512_cvtepi32_ps(_mm512_add_epi32(a, b)); }
+    Floats end() const { return _mm512_cvtepi32_ps(kSplit ? _mm512_add_epi32(a, b) : a); }
   };
+  static __m512i quad(const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
   static Bytes load(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
   static Bytes low(Bytes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
   static Bytes high(Bytes v) { return low(_mm512_srli_epi16(v, 4)); }

@@ -14,13 +14,15 @@ float float_of_half(std::uint16_t half) {
 }
 
 struct PlainTile {
+  static constexpr int kRowsOfTwo = 0;
   struct Floats {
     float at[kPackedOutputs];
   };
   struct Bytes {
     std::uint8_t at[kPackedLine];
   };
-  template <int kBits>
+  static const std::int8_t* quad(const std::int8_t* x) { return x; }
+  template <int kBits, bool kSplit>
   struct Sum {
     std::int32_t at[kPackedOutputs];
     void begin(std::int32_t offset) {
