@@ -14,14 +14,14 @@ constexpr double kLonger = 0.0005;     // decides between kinds that are right a
 // The share of guesses that were right in texts that repeat (lists, logs, tables, code), by the
 // tokens that agree and by those that agree behind one that does not.
 constexpr std::array<double, 6> kByAgreed{0.1, 0.35, 0.55, 0.7, 0.8, 0.88};
-constexpr std::array<double, 4> kByBefore{0, 0.55, 0.7, 0.85};
-constexpr std::array<double, 4> kOnlyBefore{0, 0.45, 0.65, 0.8};  // the latest does not agree
+constexpr std::array<double, 3> kByBefore{0, 0.55, 0.7};
+constexpr std::array<double, 3> kOnlyBefore{0, 0.45, 0.65};  // the latest does not agree
 
 }  // namespace
 
 std::size_t LookUp::kind(std::int64_t agreed, std::int64_t before) {
   const std::int64_t first = agreed < 4 ? agreed : agreed < kWindow ? 4 : 5;
-  const std::int64_t second = before < 2 ? 0 : before < 4 ? 1 : before < kWindow ? 2 : 3;
+  const std::int64_t second = before < 2 ? 0 : before < 4 ? 1 : 2;
   return static_cast<std::size_t>(first * kBefore + second);
 }
 

@@ -33,7 +33,7 @@ class LookUp {
   struct Count {
     double right = 0, wrong = 0;
   };
-  static constexpr std::int64_t kAgreed = 6, kBefore = 4;  // kinds of likeness
+  static constexpr std::int64_t kAgreed = 6, kBefore = 3;  // kinds of likeness
 
   static std::size_t kind(std::int64_t agreed, std::int64_t before);
   static std::array<Count, kAgreed * kBefore> expected();

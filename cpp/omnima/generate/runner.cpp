@@ -135,8 +135,9 @@ bool Runner::joins_pieces() const {
 }
 
 void Runner::append(std::span<SequenceState* const> states, std::span<const std::int64_t> tokens) {
-  if (copies_ && !compact_) {
-    compact_ = copies_->after_step(std::exchange(halves_read_, 0), team_);
+  if (copies_) {
+    const std::int64_t read = std::exchange(halves_read_, 0);
+    if (!compact_) compact_ = copies_->after_step(read, team_);
   }
   rows_.clear();
   for (SequenceState* state : states) {

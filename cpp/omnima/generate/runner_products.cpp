@@ -45,10 +45,10 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
   for (const auto& [output, x, rows] : items) {
     const Linear& linear = *output.linear;
     flops += 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
-    const kernels::Compact* const copy = compact(linear);
+    const kernels::Compact* const copy = wide_ ? nullptr : compact(linear);
     const std::int64_t read = copy ? copy->bytes() : linear.weight.bytes();
     bytes += static_cast<double>(read + linear.bias.bytes());
-    if (linear.half >= 0) halves_read_ += read;
+    if (linear.half >= 0 && !wide_) halves_read_ += read;
   }
   const core::Scope scope(part, flops, bytes);
   if (wide_) return multiply_wide(items);
@@ -62,36 +62,38 @@ void Runner::multiply(std::span<const Item> items, const char* part) {
     if (linear.packed && !bytes_of_x.levels) bytes_of_x = in_bytes(x, rows, linear.inputs);
     if (linear.in_halves && !halves_of_x) halves_of_x = in_half_rows(x, rows, linear.inputs);
   }
-  // Whole pairs of tiles.
-  const std::int64_t grain = std::max<std::int64_t>(total / (8 * team_.size()) / 32 * 32, 32);
-  team_.run(total, grain, [&](std::int64_t begin, std::int64_t end, int) {
-    std::int64_t start = 0;  // of this output within the total
-    for (const auto& [output, in, count] : items) {
-      const Linear& linear = *output.linear;
-      const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
-      const std::int64_t to = std::min(end - start, linear.outputs);
-      if (from < to && linear.packed) {
-        kernels::packed_gemv(
-            {linear.packed->layout, linear.bias.data(), bytes_of_x, count, output.y, output.stride},
-            from, to);
-      } else if (from < to && linear.in_halves) {
-        const auto* weight = reinterpret_cast<const kernels::bfloat16*>(linear.weight.row(0));
-        kernels::half_gemv({weight, linear.bias.data(), linear.inputs, halves_of_x, count, output.y,
-                            output.stride},
-                           from, to);
-      } else if (const auto* copy = compact(linear); copy && from < to) {
-        kernels::compact_gemv({*copy, linear.bias.data(), linear.inputs, in, linear.inputs, count,
-                               output.y, output.stride},
-                              from, to);
-      } else if (from < to) {
-        kernels::block_gemv(
-            {linear.weight.format->blocks(), linear.weight.row(0), linear.bias.data(),
-             linear.inputs, in, linear.inputs, count, output.y, output.stride},
-            from, to);
-      }
-      start += linear.outputs;
-    }
-  });
+  const std::int64_t grain = total / (8 * team_.size());
+  const std::int64_t least = bytes_of_x.levels ? 32 : 16;  // packed: whole pairs of tiles
+  team_.run(total, std::max(grain / least * least, least),
+            [&](std::int64_t begin, std::int64_t end, int) {
+              std::int64_t start = 0;  // of this output within the total
+              for (const auto& [output, in, count] : items) {
+                const Linear& linear = *output.linear;
+                const std::int64_t from = std::max<std::int64_t>(begin - start, 0);
+                const std::int64_t to = std::min(end - start, linear.outputs);
+                if (from < to && linear.packed) {
+                  kernels::packed_gemv({linear.packed->layout, linear.bias.data(), bytes_of_x,
+                                        count, output.y, output.stride},
+                                       from, to);
+                } else if (from < to && linear.in_halves) {
+                  const auto* weight =
+                      reinterpret_cast<const kernels::bfloat16*>(linear.weight.row(0));
+                  kernels::half_gemv({weight, linear.bias.data(), linear.inputs, halves_of_x, count,
+                                      output.y, output.stride},
+                                     from, to);
+                } else if (const auto* copy = compact(linear); copy && from < to) {
+                  kernels::compact_gemv({*copy, linear.bias.data(), linear.inputs, in,
+                                         linear.inputs, count, output.y, output.stride},
+                                        from, to);
+                } else if (from < to) {
+                  kernels::block_gemv(
+                      {linear.weight.format->blocks(), linear.weight.row(0), linear.bias.data(),
+                       linear.inputs, in, linear.inputs, count, output.y, output.stride},
+                      from, to);
+                }
+                start += linear.outputs;
+              }
+            });
 }
 
 const kernels::Compact* Runner::compact(const Linear& linear) const {

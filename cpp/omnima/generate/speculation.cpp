@@ -22,10 +22,16 @@ void Pace::learn(std::int64_t rows, double seconds) {
 }
 
 double Pace::cost(std::int64_t rows) const {
-  auto known = std::min(rows, std::ssize(seconds_) - 1);
-  while (known > 0 && seconds_[static_cast<std::size_t>(known)] == 0) --known;
-  const double seconds = known > 0 ? seconds_[static_cast<std::size_t>(known)] : 1;
-  return seconds * (1 + kOfARow * static_cast<double>(rows - std::max<std::int64_t>(known, 1)));
+  const auto seconds = [&](std::int64_t at) { return seconds_[static_cast<std::size_t>(at)]; };
+  const auto more = [](std::int64_t count) { return 1 + kOfARow * static_cast<double>(count); };
+  std::int64_t known = std::min(rows, std::ssize(seconds_) - 1);
+  while (known > 0 && seconds(known) == 0) --known;
+  if (known > 0) return seconds(known) * more(rows - known);
+  // Fewer than were ever measured: what the fewest measured take, without the rows more.
+  for (known = rows + 1; known < std::ssize(seconds_); ++known) {
+    if (seconds(known) > 0) return seconds(known) * more(rows - 1) / more(known - 1);
+  }
+  return more(rows - 1);
 }
 
 std::int64_t Ambition::next(const Pace& pace, std::int64_t others, std::int64_t limit) {

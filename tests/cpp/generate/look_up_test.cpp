@@ -69,6 +69,25 @@ std::int64_t proposed(LookUp& look_up, Ids& text, const Pace& pace, int steps, c
   return count;
 }
 
+TEST(LookUp, FallsSilentThoughNoPlainStepWasMeasuredFirst) {
+  Pace pace;
+  LookUp look_up(8);
+  Ids text{1, 1};
+  std::mt19937 random(3);
+  std::int64_t late = 0;
+  for (int i = 0; i < 400; ++i) {
+    Ids proposals;
+    look_up.propose(text, pace, 0, 8, proposals);
+    const auto count = std::ssize(proposals);
+    pace.learn(1 + count, 1e-3 * (1 + 0.2 * static_cast<double>(count)));
+    if (i >= 200) late += count;
+    auto token = static_cast<std::int64_t>(random() % 6);
+    if (count > 0 && token == proposals.front()) token = (token + 1) % 6;  // no guess is right
+    text.push_back(token);
+  }
+  EXPECT_LT(late, 40);
+}
+
 TEST(LookUp, FallsSilentWhereItIsWrongAndSpeaksAgainWhereItIsRight) {
   Pace pace;  // four rows take twice as long as one
   for (std::int64_t rows = 1; rows <= 16; ++rows) {

@@ -56,6 +56,15 @@ GenerateOptions options_of(std::size_t count, double temperature = 0) {
   return options;
 }
 
+TEST(Pace, GuessesFewerRowsThanWereMeasured) {
+  Pace pace;
+  pace.learn(3, 0.006);
+  pace.learn(5, 0.009);
+  EXPECT_LT(pace.cost(1), pace.cost(2));
+  EXPECT_LT(pace.cost(2), pace.cost(3));
+  EXPECT_GT(pace.cost(1), 0.005);
+}
+
 TEST(Pace, KnowsWhatWasMeasuredAndGuessesTheRest) {
   Pace pace;
   EXPECT_GT(pace.cost(3), pace.cost(1));

@@ -47,7 +47,7 @@ class StoredProducts : public testing::TestWithParam<const Format*> {
 
 TEST_P(StoredProducts, AreThoseOfTheSameWeightsInFloat32) {
   for (const std::int64_t inputs : widths()) {
-    for (const std::int64_t rows : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+    for (const std::int64_t rows : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 21}) {
       const std::int64_t outputs = 13, stride = inputs + 3;
       const auto blocks = any_blocks(format_, outputs * inputs / format_.numbers, 1);
       const auto weight = numbers_of(format_, blocks);

@@ -68,7 +68,7 @@ class PackedProducts : public testing::TestWithParam<Case> {};
 TEST_P(PackedProducts, AreTheSameAtEveryLevelAndThoseOfTheNumbers) {
   const Format& format = format_named(GetParam().format);
   for (const std::int64_t inputs : GetParam().widths) {
-    for (const std::int64_t outputs : {1, 16, 37}) {
+    for (const std::int64_t outputs : {1, 16, 37, 107}) {
       const auto blocks = random_blocks(format, outputs * inputs / format.numbers, 1);
       const Matrix matrix = matrix_of(format, blocks, outputs, inputs);
       const auto packing = packed(matrix);

@@ -105,7 +105,7 @@ template <class V>
 inline void gemv_range(const Gemv& g, std::int64_t begin, std::int64_t end) {
   if (g.cached) return gemv_cached<V>(g, begin, end);
   // Blocks of outputs small enough to stay in the first caches while all rows pass over them.
-  const std::int64_t block = g.rows > 4 ? 16 : end - begin;
+  const std::int64_t block = g.rows > kRows<V> ? 16 : end - begin;
   for (std::int64_t o = begin; o < end; o += block) {
     const std::int64_t stop = o + block < end ? o + block : end;
     for (std::int64_t r = 0, parts = (g.rows + kRows<V> - 1) / kRows<V>; parts > 0; --parts) {

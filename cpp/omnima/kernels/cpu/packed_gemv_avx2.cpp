@@ -55,6 +55,41 @@ struct Avx2Tile {
   static Floats add(Floats x, Floats y) {
     return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
   }
+  // The operations of round_plainly, 8 numbers at once.
+  static void round(const float* x, std::int8_t* levels, float& scale, std::int32_t* totals) {
+    const __m256i bits = _mm256_set1_epi32(kMagnitude);
+    __m256i most = _mm256_setzero_si256();
+    for (int i = 0; i < kPieceInputs; i += 8) {
+      const __m256i eight = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+      most = _mm256_max_epu32(most, _mm256_and_si256(eight, bits));
+    }
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    four = _mm_max_epu32(four, _mm_unpackhi_epi64(four, four));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 1));
+    const float inverse = inverse_of(static_cast<std::uint32_t>(_mm_cvtsi128_si32(four)), scale);
+    for (int half = 0; half < 2; ++half, x += kHalfPiece, levels += kHalfPiece) {
+      auto* to = reinterpret_cast<__m128i*>(levels);
+      if (inverse == 0.0f) {
+        _mm_storeu_si128(to, _mm_setzero_si128());
+        totals[half] = 0;
+        continue;
+      }
+      const __m256i first = levels_of(x, inverse), second = levels_of(x + 8, inverse);
+      const __m256i sixteen =  // packing leaves each half of a register where it was
+          _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), _MM_SHUFFLE(3, 1, 2, 0));
+      _mm_storeu_si128(to, _mm_packs_epi16(_mm256_castsi256_si128(sixteen),
+                                           _mm256_extracti128_si256(sixteen, 1)));
+      const __m256i sums = _mm256_madd_epi16(sixteen, _mm256_set1_epi16(1));
+      __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+      sum = _mm_hadd_epi32(sum, sum);
+      totals[half] = _mm_cvtsi128_si32(_mm_hadd_epi32(sum, sum));
+    }
+  }
+  static __m256i levels_of(const float* x, float inverse) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse));
+    const __m256 shifted = _mm256_add_ps(scaled, _mm256_set1_ps(kShift));
+    return _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(kShifted));
+  }
   static void store(float* to, Floats x) {
     _mm256_storeu_ps(to, x.a);
     _mm256_storeu_ps(to + 8, x.b);

@@ -54,6 +54,28 @@ struct VnniTile {
   static Floats times(Floats x, float y) { return _mm512_mul_ps(x, _mm512_set1_ps(y)); }
   static Floats times(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
   static Floats add(Floats x, Floats y) { return _mm512_add_ps(x, y); }
+  // The operations of round_plainly, 16 numbers at once.
+  static void round(const float* x, std::int8_t* levels, float& scale, std::int32_t* totals) {
+    const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + kHalfPiece);
+    const __m512i bits = _mm512_set1_epi32(kMagnitude);
+    const __m512i most = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(first), bits),
+                                          _mm512_and_si512(_mm512_castps_si512(second), bits));
+    const float inverse = inverse_of(_mm512_reduce_max_epu32(most), scale);
+    const __m256i both =
+        inverse == 0.0f ? _mm256_setzero_si256()
+                        : _mm256_set_m128i(levels_of(second, inverse), levels_of(first, inverse));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(levels), both);
+    const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
+    const __m256i twos = _mm256_hadd_epi32(fours, fours), sums = _mm256_hadd_epi32(twos, twos);
+    totals[0] = _mm256_cvtsi256_si32(sums);
+    totals[1] = _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1));
+  }
+  static __m128i levels_of(__m512 x, float inverse) {
+    const __m512 shifted =
+        _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(inverse)), _mm512_set1_ps(kShift));
+    return _mm512_cvtepi32_epi8(
+        _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(kShifted)));
+  }
   static void store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
 };
 

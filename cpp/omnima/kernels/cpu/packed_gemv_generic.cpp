@@ -90,6 +90,9 @@ struct PlainTile {
     for (int lane = 0; lane < kPackedOutputs; ++lane) a.at[lane] += b.at[lane];
     return a;
   }
+  static void round(const float* x, std::int8_t* levels, float& scale, std::int32_t* totals) {
+    round_plainly(x, levels, scale, totals);
+  }
   static void store(float* to, const Floats& a) { std::memcpy(to, a.at, sizeof(a.at)); }
 };
 

@@ -324,24 +324,36 @@ void packed_any(const PackedGemv& g, std::int64_t begin, std::int64_t end) {
                             : packed_parts<V, 4, false>(g, begin, end);
 }
 
-// The largest number becomes 127. Loops that become vector code and round alike at every level.
-inline void quantize_piece(const float* x, std::int8_t* levels, float& scale,
-                           std::int32_t* totals) {
+// Of a piece whose largest magnitude has these bits: what its numbers are multiplied with, so that
+// the largest becomes 127. 0 where that is no number or as good as zero: then all levels are 0.
+inline float inverse_of(std::uint32_t most, float& scale) {
   constexpr std::uint32_t kInfinite = 0x7f800000u;
-  constexpr float kTiny = 1e-30f;        // what is smaller is zero: its inverse has to be finite
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-  constexpr std::int32_t kShifted = 0x4b400000;
-  std::uint32_t most = 0;  // magnitudes are ordered as their bits are
+  constexpr float kTiny = 1e-30f;  // what is smaller is zero: its inverse has to be finite
+  const float largest = std::bit_cast<float>(most);
+  if (most < kInfinite && largest > kTiny) {
+    scale = largest / 127.0f;
+    return 127.0f / largest;
+  }
+  scale = most < kInfinite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  return 0.0f;
+}
+
+// Bits of a number without its sign, which are ordered as magnitudes are.
+constexpr std::int32_t kMagnitude = 0x7fffffff;
+constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+constexpr std::int32_t kShifted = 0x4b400000;
+
+// Rounds a piece: its levels, and the sums of those of each half.
+inline void round_plainly(const float* x, std::int8_t* levels, float& scale, std::int32_t* totals) {
+  std::uint32_t most = 0;
   for (int i = 0; i < kPieceInputs; ++i) {
-    const std::uint32_t bits = std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffu;
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(x[i]) & kMagnitude;
     most = most > bits ? most : bits;
   }
-  const float largest = std::bit_cast<float>(most);
-  const float inverse = most < kInfinite && largest > kTiny ? 127.0f / largest : 0.0f;
+  const float inverse = inverse_of(most, scale);
   totals[0] = totals[1] = 0;
   if (inverse == 0.0f) {
     std::memset(levels, 0, kPieceInputs);
-    scale = most < kInfinite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
     return;
   }
   for (int i = 0; i < kPieceInputs; ++i) {
@@ -350,9 +362,9 @@ inline void quantize_piece(const float* x, std::int8_t* levels, float& scale,
     levels[i] = static_cast<std::int8_t>(level);
     totals[i / kHalfPiece] += level;
   }
-  scale = largest / 127.0f;
 }
 
+template <class V>
 inline void quantize_rows_by_pieces(const float* x, std::int64_t x_stride, std::int64_t rows,
                                     std::int64_t inputs, const ByteRows& out) {
   const std::int64_t pieces = (inputs + kPieceInputs - 1) / kPieceInputs;
@@ -365,15 +377,14 @@ inline void quantize_rows_by_pieces(const float* x, std::int64_t x_stride, std::
         std::memcpy(last, from, sizeof(float) * static_cast<std::size_t>(inputs - first));
         from = last;
       }
-      quantize_piece(from, out.levels + index * kPieceInputs, out.scales[index],
-                     out.totals + 2 * index);
+      V::round(from, out.levels + index * kPieceInputs, out.scales[index], out.totals + 2 * index);
     }
   }
 }
 
 template <class V>
 PackedKernels packed_kernels() {
-  return {packed_any<V>, quantize_rows_by_pieces};
+  return {packed_any<V>, quantize_rows_by_pieces<V>};
 }
 
 }  // namespace
