@@ -35,7 +35,7 @@ model = omnima.Model.from_preset("nima", vocab_size=259, max_position_embeddings
 model.tokenizer = omnima.Tokenizer.train(["to be or not to be"], "byte")
 model.save_pretrained(sys.argv[1])
 """
-STOP_SECONDS = 40  # as stop_grace_period of compose.yaml
+STOP_SECONDS = 50  # as stop_grace_period of compose.yaml
 
 
 def said(what: str) -> None:

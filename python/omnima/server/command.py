@@ -54,7 +54,7 @@ class Serving:
     options, limits
         Of the engine, and of requests.
     drain_seconds
-        How long requests that have begun may go on after SIGTERM.
+        How long requests that have begun may go on after SIGTERM, by HTTP and gRPC together.
     log
         Write a line a request to standard error.
     """

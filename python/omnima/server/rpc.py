@@ -231,13 +231,16 @@ class _Health:
         return await _answered(work, context)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """The same whenever it changes."""
+        """The same whenever it changes, until the server ends, which waits for its calls."""
         before = None
         while True:
+            last = self._state.draining
             now = await self._status()
             if now != before:
                 yield now
                 before = now
+            if last:
+                return
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _status(self) -> Any:

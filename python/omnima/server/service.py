@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from omnima.errors import OmnimaError
 from omnima.generation.text import TextAssembler
-from omnima.server.errors import RequestError, as_request_error, engine_away
+from omnima.server.errors import RequestError, as_request_error, engine_away, shutting_down
 from omnima.server.jobs import EngineClient, Event, Job
 from omnima.tokenizers import Tokenizer
 
@@ -216,7 +216,7 @@ class Service:
     async def close(self) -> None:
         """End all requests, and the engine."""
         for run in list(self._runs):
-            run.fail(RequestError("The server is shutting down.", 503, retry_after=5))
+            run.fail(shutting_down())
         await self.engine.close()
 
     @property

@@ -125,6 +125,14 @@ for attempt in range(100):
 found["no call"] = stub.Abort(messages.AbortRequest(request_id="other"), metadata=key).found
 print(json.dumps(found))
 """
+WATCHING = """
+health = health_pb2_grpc.HealthStub(channel)
+question = health_pb2.HealthCheckRequest()
+found["watched"] = [each.status for each in health.Watch(question, metadata=key, timeout=60)]
+found["work"] = code(lambda: stub.ModelInfo(messages.ModelInfoRequest(), metadata=key))
+found["check"] = health.Check(question, metadata=key).status
+print(json.dumps(found))
+"""
 # Calls whose message never comes: more of them than the server has places, and one with a key.
 SILENT = """
 def never():
@@ -259,6 +267,20 @@ def test_a_call_without_a_message_holds_no_place(
     for path in ("Generate", "Embed"):
         assert found[path] == ["DEADLINE_EXCEEDED", "The message did not come within 0.5 seconds."]
         assert found[f"no {path}"] == ["INVALID_ARGUMENT", "The call has no message."]
+
+
+def test_calls_end_with_their_server(
+    model: omnima.Model, key: tuple[Path, str], generated: Path
+) -> None:
+    """One that watches, too: it hears so before. No more work is taken meanwhile."""
+    with listening(model, key, Limits()) as (port, state):
+        watching = threading.Timer(0.5, state.door.close)
+        watching.start()
+        found = told(WATCHING, generated, port, key[1])
+        watching.join()
+    assert found["watched"][-1] == 2 and set(found["watched"]) <= {1, 2}
+    assert found["work"] == ["UNAVAILABLE", "The server is shutting down."]
+    assert found["check"] == 2
 
 
 def test_errors_have_their_codes(found: Any) -> None:
