@@ -55,6 +55,8 @@ class Serving:
         Of the engine, and of requests.
     drain_seconds
         How long requests that have begun may go on after SIGTERM, by HTTP and gRPC together.
+    stall_seconds
+        After which an engine whose step does not end is started anew; 0: never.
     log
         Write a line a request to standard error.
     """
@@ -74,6 +76,7 @@ class Serving:
     drain_seconds: float = 30.0
     log: bool = False
     device: str = "cpu"
+    stall_seconds: float = 300.0
 
 
 def run(wanted: Serving) -> None:
@@ -126,7 +129,8 @@ async def _served(
             stop_ids_of(tokenizer),
             asdict(wanted.options),
             wanted.device,
-        )
+        ),
+        stall_seconds=wanted.stall_seconds,
     )
     try:
         await engine.start()
