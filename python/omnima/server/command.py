@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnima.errors import ConfigError
+from omnima.server.ending import cancel_at_signals, ends_at_once
 from omnima.server.jobs import EngineOptions
 from omnima.server.keys import ApiKeys, is_loopback
 from omnima.server.limits import Limits
@@ -79,8 +82,10 @@ class Serving:
     stall_seconds: float = 300.0
 
 
+@ends_at_once()
 def run(wanted: Serving) -> None:
-    """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready.
+    """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready. Before that
+    a signal ends the process at once, with 0.
 
     Raises
     ------
@@ -102,7 +107,8 @@ def run(wanted: Serving) -> None:
         logging.getLogger("omnima.server").setLevel(logging.INFO)
     with listen(wanted.host, wanted.port) as listening:
         tokenizer = open_tokenizer(wanted.model)
-        run_loop(_served(wanted, adapters, keys, tokenizer, listening))
+        with suppress(asyncio.CancelledError):  # a signal came while the engine started
+            run_loop(_served(wanted, adapters, keys, tokenizer, listening))
 
 
 async def _served(
@@ -118,6 +124,7 @@ async def _served(
     from omnima.server.rpc import start_rpc
     from omnima.server.worker import Opening
 
+    cancel_at_signals()
     name = wanted.name or name_of(wanted.model)
     engine = RemoteEngine(
         Opening(

@@ -133,7 +133,11 @@ class RemoteEngine:
         return found
 
     async def close(self) -> None:
-        """End the process: by asking it, and where it does not hear, by force."""
+        """End the process: by asking it, and by force where it does not hear, as one that still
+        opens its model.
+        """
+        if self._process is not None and not self._ready:
+            self._process.kill()
         self._ready = False
         for task in self._tasks:
             task.cancel()

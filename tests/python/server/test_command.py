@@ -178,6 +178,41 @@ def test_a_second_signal_does_not_wait_for_texts(places: tuple[Path, Path]) -> N
             process.kill()
 
 
+SLOW = {
+    "engine": """
+from omnima.server import remote
+remote._PROGRAM = "import sys, time; print('opens', file=sys.stderr, flush=True); time.sleep(600)"
+""",
+    "tokenizer": """
+import omnima.hub
+def opens(_):
+    print("opens", file=sys.stderr, flush=True)
+    time.sleep(600)
+omnima.hub.open_tokenizer = opens
+""",
+}
+
+
+@pytest.mark.parametrize("slow", list(SLOW))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_model_is_opened_ends_all_at_once(
+    places: tuple[Path, Path], slow: str, number: signal.Signals
+) -> None:
+    """The engine's process, too: it holds standard error, which ends with it."""
+    program = f"import sys, time\n{SLOW[slow]}\nfrom omnima.cli import main\nmain(sys.argv[1:])"
+    words = [sys.executable, "-c", program, "serve", str(places[0]), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "opens\n"
+            process.send_signal(number)
+            assert process.communicate(timeout=60) == ("", "")
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to serve on")
 def test_a_device_that_is_not_there_is_said(places: tuple[Path, Path]) -> None:
     with start(str(places[0]), "--port", "0", "--device", "cuda") as process:

@@ -67,7 +67,7 @@ def test_containers_may_do_little() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     served = compose["services"]["omnima"]
     assert served["read_only"] and served["volumes"][0].endswith(":ro")
-    assert "--api-keys" in served["command"]
+    assert "--api-keys" in served["command"] and served["init"] is True
     for each in (served, read("compose.cuda.yaml")["services"]["omnima"]):
         assert (DEPLOY / each["build"]["dockerfile"].removeprefix("deploy/")).is_file()
     assert read("prometheus/prometheus.yml")["rule_files"] == ["alerts.yml"]
