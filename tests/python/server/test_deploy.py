@@ -170,6 +170,14 @@ def test_a_probe_without_a_key_sees_a_server_that_wants_one(
             assert subprocess.run(words, env=about).returncode == code
 
 
+def test_the_probe_shows_its_key_to_no_proxy(server: Server) -> None:
+    """One that nobody answers: whoever asked it would hear nothing."""
+    words = [sys.executable, "-m", "omnima.server.probe", server.url]
+    proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    about = {**os.environ, **proxies, "no_proxy": "", "NO_PROXY": "", "OMNIMA_API_KEY": "om-mine"}
+    assert subprocess.run(words, env=about).returncode == 0
+
+
 def test_the_probe_tells_well_from_ill(server: Server) -> None:
     assert is_well(server.url) and not is_well("http://127.0.0.1:9")
     words = [sys.executable, "-m", "omnima.server.probe", server.url]
