@@ -177,12 +177,12 @@ def too_large(limits: Limits) -> RequestError:
     )
 
 
-async def answer_error(error: RequestError, send: Send) -> None:
-    """Answer with an error as JSON."""
+async def answer_error(error: RequestError, send: Send, closes: bool = False) -> None:
+    """Answer with an error as JSON; with `closes` that is the end of the connection."""
     body = error.body()
     length = (b"content-length", str(len(body)).encode())
     headers = [*error.headers(), length]
-    if error.status in (408, 413):  # what else the client sends is not read
+    if closes or error.status in (408, 413):  # what else the client sends is not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

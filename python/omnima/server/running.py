@@ -326,7 +326,6 @@ def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.connections,
             timeout_graceful_shutdown=_whole(drain_seconds),
             backlog=1024,
             lifespan="on",
