@@ -86,15 +86,28 @@ def test_prometheus_takes_its_files(words: list[str]) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.fixture(scope="module")
-def reader() -> Any:
-    """tools/read_dockerfile.py, which is part of no package."""
-    path = DEPLOY.parent / "tools" / "read_dockerfile.py"
-    spec = importlib.util.spec_from_file_location("read_dockerfile", path)
+def tool(name: str) -> Any:
+    """A module of tools/, which is part of no package."""
+    spec = importlib.util.spec_from_file_location(name, DEPLOY.parent / "tools" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    sys.modules["read_dockerfile"] = module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    return tool("read_dockerfile")
+
+
+@pytest.mark.parametrize("python", ["/opt/python", "/usr/bin/python3", r"/a\1/python3.12"])
+def test_an_environment_is_made_with_the_python_that_is_named(reader: Any, python: str) -> None:
+    """Whatever its own path ends in."""
+    check = tool("deploy_check")
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        build = reader.read_dockerfile(DEPLOY / name)[0]
+        [made] = [rest for rest in build.all("RUN") if "-m venv" in rest]
+        assert check.with_python(made, python) == f"{python} -m venv /opt/omnima"
 
 
 @pytest.mark.parametrize("name,device", [("Dockerfile", "cpu"), ("Dockerfile.cuda", "cuda")])
