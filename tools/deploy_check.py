@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ model = omnima.Model.from_preset("nima", vocab_size=259, max_position_embeddings
 model.tokenizer = omnima.Tokenizer.train(["to be or not to be"], "byte")
 model.save_pretrained(sys.argv[1])
 """
-STOP_SECONDS = 40  # as stop_grace_period of compose.yaml
+STOP_SECONDS = 50  # as stop_grace_period of compose.yaml
 
 
 def said(what: str) -> None:
@@ -116,10 +117,18 @@ def build(machine: Machine, stage: Stage, wheel: Path | None, any_torch: bool) -
             for at in reversed([i for i, word in enumerate(words) if word == "--index-url"]):
                 del words[at : at + 2]
             rest = " ".join(words)
-        rest = machine.there(rest).replace("python3 -m venv", f"{machine.python} -m venv")
-        rest = rest.replace("python -m venv", f"{machine.python} -m venv")
+        rest = with_python(machine.there(rest), machine.python)
         said(f"RUN {rest}")
         subprocess.run(["sh", "-c", rest], env=environment, check=True, cwd=machine.place)
+
+
+def with_python(command: str, python: str) -> str:
+    """A command that makes an environment with this Python, whatever the image calls its own.
+
+    >>> with_python("python3 -m venv a && python -m venv b", "/opt/python")
+    '/opt/python -m venv a && /opt/python -m venv b'
+    """
+    return re.sub(r"(?<!\S)python3? -m venv", lambda _: f"{python} -m venv", command)
 
 
 def as_in_the_image(stage: Stage) -> list[str]:

@@ -53,6 +53,9 @@ def serve(
     requests_per_minute: int = typer.Option(0, min=0, help="of each API key; 0: any number"),
     request_seconds: float = typer.Option(600.0, min=1, help="after which a request is ended"),
     drain_seconds: float = typer.Option(30.0, min=0, help="for those that run at SIGTERM"),
+    stall_seconds: float = typer.Option(
+        300.0, min=0, help="a step that lasts longer ends the engine's process; 0: never"
+    ),
     log: bool = typer.Option(False, "--log", help="a line a request on standard error, no texts"),
     strict: bool = strict_option(),
 ) -> None:
@@ -88,6 +91,7 @@ def serve(
             drain_seconds,
             log,
             device,
+            stall_seconds,
         )
     )
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from omnima.demo.running import Parts, check_extra
 from omnima.errors import ConfigError
+from omnima.server.ending import ends_at_once
 
 if TYPE_CHECKING:
     from omnima.model import Model
 
 
+@ends_at_once()
 def run(models: Sequence[str], adapters: Sequence[str], port: int, runs: str) -> None:
-    """Serve the page until SIGTERM or Ctrl-C.
+    """Serve the page until SIGTERM or Ctrl-C; before it is there these end the process at once.
 
     Parameters
     ----------

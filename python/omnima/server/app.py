@@ -22,7 +22,7 @@ from omnima.errors import OmnimaError
 from omnima.server import schemas
 from omnima.server.answers import StreamAnswer, WholeAnswer
 from omnima.server.conversation import ids_of
-from omnima.server.errors import RequestError, as_request_error
+from omnima.server.errors import RequestError, as_request_error, shutting_down
 from omnima.server.forms import Form, Spelling, plain_answer
 from omnima.server.guard import App, Door, Guard, read_body
 from omnima.server.jobs import EngineClient
@@ -47,7 +47,11 @@ class State:
     spelling: Spelling
     door: Door
     began: int
-    draining: bool = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server ends: what has begun is written, and no more is taken."""
+        return self.door.closed
 
 
 class Json(Response):
@@ -248,7 +252,7 @@ def _about(app: FastAPI, state: State) -> None:
     async def ready() -> Response:
         """Whether requests are taken: not while the engine starts or the server ends."""
         if state.draining:
-            raise RequestError("The server is shutting down.", 503, retry_after=5)
+            raise shutting_down()
         return await health()
 
     @app.get("/metrics")

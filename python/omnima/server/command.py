@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnima.errors import ConfigError
+from omnima.server.ending import cancel_at_signals, ends_at_once
 from omnima.server.jobs import EngineOptions
 from omnima.server.keys import ApiKeys, is_loopback
 from omnima.server.limits import Limits
@@ -54,7 +57,9 @@ class Serving:
     options, limits
         Of the engine, and of requests.
     drain_seconds
-        How long requests that have begun may go on after SIGTERM.
+        How long requests that have begun may go on after SIGTERM, by HTTP and gRPC together.
+    stall_seconds
+        After which an engine whose step does not end is started anew; 0: never.
     log
         Write a line a request to standard error.
     """
@@ -74,10 +79,13 @@ class Serving:
     drain_seconds: float = 30.0
     log: bool = False
     device: str = "cpu"
+    stall_seconds: float = 300.0
 
 
+@ends_at_once()
 def run(wanted: Serving) -> None:
-    """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready.
+    """Serve until SIGTERM or Ctrl-C; one line on standard output says that it is ready. Before that
+    a signal ends the process at once, with 0.
 
     Raises
     ------
@@ -99,7 +107,8 @@ def run(wanted: Serving) -> None:
         logging.getLogger("omnima.server").setLevel(logging.INFO)
     with listen(wanted.host, wanted.port) as listening:
         tokenizer = open_tokenizer(wanted.model)
-        run_loop(_served(wanted, adapters, keys, tokenizer, listening))
+        with suppress(asyncio.CancelledError):  # a signal came while the engine started
+            run_loop(_served(wanted, adapters, keys, tokenizer, listening))
 
 
 async def _served(
@@ -115,6 +124,7 @@ async def _served(
     from omnima.server.rpc import start_rpc
     from omnima.server.worker import Opening
 
+    cancel_at_signals()
     name = wanted.name or name_of(wanted.model)
     engine = RemoteEngine(
         Opening(
@@ -126,7 +136,8 @@ async def _served(
             stop_ids_of(tokenizer),
             asdict(wanted.options),
             wanted.device,
-        )
+        ),
+        stall_seconds=wanted.stall_seconds,
     )
     try:
         await engine.start()

@@ -11,18 +11,23 @@ import importlib.util
 from abc import ABC, abstractmethod
 from typing import Any
 
+from omnima.server.errors import RequestError
+from omnima.server.guard import App, Receive, Scope, Send, answer_error
 from omnima.server.limits import Limits
 
 
 class _Owing(ABC):
     """Ends a connection whose client owes the rest of a head, or of a body nobody reads, for too
-    long. Stands before one of uvicorn's protocols.
+    long, and answers one that is too many with an error. Stands before one of uvicorn's protocols.
     """
 
     limits: Limits
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     cycle: Any
+    connections: set[Any]  # all that are open, this one too
+    tasks: set[Any]  # what answers requests
+    app: App
     _timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
@@ -32,6 +37,9 @@ class _Owing(ABC):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Wait for the first head."""
         super().connection_made(transport)  # type: ignore[misc]
+        most = self.limits.connections
+        if len(self.connections) > most or len(self.tasks) >= most:
+            self.app = _refuse
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,6 +74,13 @@ class _Owing(ABC):
             self.transport.abort()
         else:  # an answer is being written, and the beginning of another request has come
             self._look()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers on a connection that is too many."""
+    said = "The server has as many connections as it takes: try again later."
+    error = RequestError(said, 503, code="connections", retry_after=1)
+    await answer_error(error, send, closes=True)
 
 
 def protocol_for(limits: Limits) -> type[asyncio.Protocol]:

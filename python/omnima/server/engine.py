@@ -98,6 +98,9 @@ class Engine:
     def submit(self, tag: int, job: Job) -> None:
         """Take a job; see :class:`omnima.server.jobs.EngineClient`."""
         try:
+            with self._lock:
+                if self._expected.get(tag, False):  # while it waited: nothing is compiled for it
+                    raise _ended_before()
             matcher = self._matcher(job.grammar)
         except BaseException:
             with self._lock:
@@ -105,7 +108,7 @@ class Engine:
             raise
         with self._lock:
             if self._expected.pop(tag, False):
-                raise RequestError("The request was ended before it began.", 499)
+                raise _ended_before()
             request = self._scheduler.submit(
                 job.prompt,
                 job.options,
@@ -188,6 +191,10 @@ class Engine:
                     del self._tags[request], self._requests[tag]
                     self._constraints.drop(request)
         return found
+
+
+def _ended_before() -> RequestError:
+    return RequestError("The request was ended before it began.", 499)
 
 
 def _check_device(model: Model) -> None:

@@ -95,6 +95,11 @@ def as_request_error(error: BaseException, param: str | None = None) -> RequestE
     return RequestError("The server failed at this request; its log says more.", 500)
 
 
+def shutting_down() -> RequestError:
+    """The server writes what has begun, and takes no more."""
+    return RequestError("The server is shutting down.", 503, code="shutting_down", retry_after=5)
+
+
 def engine_away() -> RequestError:
     """The engine has died, or starts."""
     return RequestError(

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import re
 
-_TIMES = re.compile(r"\{(\d+)?(,)?(\d+)?\}")
+_TIMES = re.compile(r"\{([0-9]*)(?:,([0-9]*))?\}")
+_DIGITS = 9  # of a number that is read; a longer one is more than any bound
 
 
-def written_out(pattern: str) -> int:
+def written_out(pattern: str, most: int = 10**_DIGITS) -> int:
     """Return about how many characters a pattern stands for, with its repetitions written out.
+
+    The work is linear in the pattern's length: numbers stay small, as what is beyond `most` is only
+    known to be so.
+
+    Parameters
+    ----------
+    pattern
+        A regular expression.
+    most
+        All that is larger is ``most + 1``.
 
     >>> written_out("abc"), written_out("(a{10}b){10}"), written_out("[a-z]{3,8}")
     (3, 110, 8)
+    >>> written_out("a{9}{9}{9}{9}", most=100)
+    101
     """
+    beyond = most + 1
     sizes = [0]  # of the groups that are open, the outermost first
     last = 0  # of what a repetition would repeat
     at = 0
@@ -24,11 +38,11 @@ def written_out(pattern: str) -> int:
             last = 0
         elif each == ")":
             last = sizes.pop() if len(sizes) > 1 else 0
-            sizes[-1] += last
+            sizes[-1] = min(sizes[-1] + last, beyond)
         elif each == "{" and (found := _TIMES.match(pattern, at - 1)):
-            most = max(int(number) for number in (found[1] or "1", found[3] or "1"))
-            sizes[-1] += last * (max(most, 1) - 1)
-            last *= max(most, 1)
+            times = max(_number(found[1]), _number(found[2]), 1)
+            sizes[-1] = min(sizes[-1] + last * (times - 1), beyond)
+            last = min(last * times, beyond)
             at = found.end()
         elif each not in "*+?|":
             if each == "[":
@@ -37,7 +51,13 @@ def written_out(pattern: str) -> int:
                 at += 1
             last = 1
             sizes[-1] += 1
-    return sum(sizes)
+    return min(sum(sizes), beyond)
+
+
+def _number(digits: str | None) -> int:
+    """A count of repetitions; of so many digits that none is as large: a very large one."""
+    held = (digits or "").lstrip("0")
+    return int(held or "0") if len(held) <= _DIGITS else 10**_DIGITS
 
 
 def _class_end(pattern: str, at: int) -> int:

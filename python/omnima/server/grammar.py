@@ -37,9 +37,11 @@ def of_schema(schema: Any) -> str:
 
     if not isinstance(schema, dict | bool):
         raise ConfigError(f"a JSON schema is an object; got {type(schema).__name__}")
-    _check_parts(schema, 0)
+    patterns = _patterns(schema, 0)
     text = json.dumps(schema)
     _check_size(text, "the JSON schema")
+    for each in patterns:
+        _check_expression(each)
     try:
         return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
     except ValueError as error:
@@ -67,6 +69,8 @@ def of_choices(choices: Sequence[str]) -> str:
         raise ConfigError(f"there are {len(choices)} choices; give between 1 and {MAX_CHOICES}")
     if not all(choices):
         raise ConfigError("a choice is text that is not empty")
+    if (size := sum(map(len, choices))) > MAX_BYTES:  # before each of them is gone through
+        raise ConfigError(f"the choices have {size} characters; the limit is {MAX_BYTES} bytes")
     return of_regex("|".join(_escaped(each) for each in choices))
 
 
@@ -201,9 +205,11 @@ def _limits() -> Any:
     )
 
 
-def _check_parts(value: Any, depth: int) -> None:
+def _patterns(value: Any, depth: int) -> list[str]:
+    """The expressions in a schema, unread; ConfigError where it is deep or points elsewhere."""
     if depth > _DEPTH:
         raise ConfigError(f"the JSON schema is nested deeper than {_DEPTH}")
+    found: list[str] = []
     if isinstance(value, dict):
         target = value.get("$ref")
         if isinstance(target, str) and not target.startswith("#"):
@@ -212,14 +218,14 @@ def _check_parts(value: Any, depth: int) -> None:
             )
         for name, each in value.items():
             if name == "pattern" and isinstance(each, str):
-                _check_expression(each)
+                found.append(each)
             if name == "patternProperties" and isinstance(each, dict):
-                for pattern in each:
-                    _check_expression(pattern)
-            _check_parts(each, depth + 1)
+                found.extend(each)
+            found += _patterns(each, depth + 1)
     elif isinstance(value, list):
         for each in value:
-            _check_parts(each, depth + 1)
+            found += _patterns(each, depth + 1)
+    return found
 
 
 def _check_size(text: str, what: str) -> None:
@@ -228,10 +234,10 @@ def _check_size(text: str, what: str) -> None:
 
 
 def _check_expression(pattern: str) -> None:
-    if (size := written_out(pattern)) > MAX_WRITTEN_OUT:
+    if written_out(pattern, MAX_WRITTEN_OUT) > MAX_WRITTEN_OUT:
         raise ConfigError(
-            f"a regular expression has {size} characters with its repetitions written out; the "
-            f"limit is {MAX_WRITTEN_OUT}"
+            "a regular expression is too long with its repetitions written out: the limit is "
+            f"{MAX_WRITTEN_OUT} characters"
         )
 
 

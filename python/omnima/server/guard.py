@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from omnima.server.errors import RequestError
+from omnima.server.errors import RequestError, shutting_down
 from omnima.server.keys import ApiKeys, foreign_header
 from omnima.server.limits import Limits, RateLimiter
 from omnima.server.metrics import Metrics
@@ -20,7 +20,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger("omnima.server")
-_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})  # of the rate, not of the keys
+# Routes that ask for no work: they want a key, are free of the rate, and are there to the end.
+_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 
 
 class Door:
@@ -38,6 +39,12 @@ class Door:
         self._keys, self._per_minute = keys, limits.requests_per_minute
         self._rates = RateLimiter(limits.requests_per_minute)
 
+        self.closed = False
+
+    def close(self) -> None:
+        """Let nobody in any more who asks for work; who asks how things are still is."""
+        self.closed = True
+
     @property
     def has_keys(self) -> bool:
         """Whether a key is wanted."""
@@ -46,10 +53,17 @@ class Door:
     def enter(self, authorization: str, counts: bool = True) -> str:
         """Return whose key it is.
 
+        Parameters
+        ----------
+        authorization
+            What the request's head says.
+        counts
+            Whether it asks for work, and not only how things are.
+
         Raises
         ------
         RequestError
-            Nobody's, or too often.
+            Nobody's, too often, or the server ends.
         """
         who = "-"
         if self._keys is not None:
@@ -62,6 +76,8 @@ class Door:
                     code="invalid_api_key",
                 )
             who = name
+        if counts and self.closed:
+            raise shutting_down()
         if counts and (wait := self._rates.wait(who)):
             raise RequestError(
                 f"More than {self._per_minute} requests a minute; the next one is taken in "
@@ -161,12 +177,12 @@ def too_large(limits: Limits) -> RequestError:
     )
 
 
-async def answer_error(error: RequestError, send: Send) -> None:
-    """Answer with an error as JSON."""
+async def answer_error(error: RequestError, send: Send, closes: bool = False) -> None:
+    """Answer with an error as JSON; with `closes` that is the end of the connection."""
     body = error.body()
     length = (b"content-length", str(len(body)).encode())
     headers = [*error.headers(), length]
-    if error.status in (408, 413):  # what else the client sends is not read
+    if closes or error.status in (408, 413):  # what else the client sends is not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

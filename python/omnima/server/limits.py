@@ -32,7 +32,7 @@ class Limits:
     head_bytes, head_seconds
         Of a request's head, and in which it must come.
     body_seconds
-        In which a request's body must come.
+        In which a request's body must come, or the message of a call of gRPC.
     slow_reader_characters, slow_reader_seconds
         What may wait for a client who does not read, and how long.
     requests_per_minute

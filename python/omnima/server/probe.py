@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 
 _SECONDS = 8.0
+# Straight to the server: a proxy that the environment names would be shown the key.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def is_well(url: str, key: str = "") -> bool:
@@ -23,7 +25,7 @@ def is_well(url: str, key: str = "") -> bool:
     if key:
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        with _OPENER.open(request, timeout=_SECONDS) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         error.close()

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, which is started again when it dies."""
+"""An engine in a process of its own, which is started again when it dies or writes no more."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from omnima.errors import ConfigError, OmnimaError
 from omnima.server.errors import RequestError, engine_away
 from omnima.server.jobs import Job, Listener
+from omnima.server.watch import Watch
 from omnima.server.wire import Unpacker, packed
 from omnima.server.worker import Opening
 
@@ -39,10 +40,16 @@ class RemoteEngine:
         Which model it opens.
     first_pause, longest_pause
         Seconds before it is started again: twice as many each time.
+    stall_seconds
+        After which a step that does not end is the end of the process; 0: never.
     """
 
     def __init__(
-        self, opening: Opening, first_pause: float = 0.5, longest_pause: float = 30.0
+        self,
+        opening: Opening,
+        first_pause: float = 0.5,
+        longest_pause: float = 30.0,
+        stall_seconds: float = 300.0,
     ) -> None:
         self.context, self.vocab_size, self.memory_bytes = 0, 0, 0
         self.adapters: tuple[str, ...] = ()
@@ -57,7 +64,8 @@ class RemoteEngine:
         self._numbers = itertools.count()
         self._listener: Listener | None = None
         self._ready = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watch, self._looks = Watch(stall_seconds), stall_seconds > 0
 
     async def start(self) -> None:
         """Start the process, and wait until the model is open.
@@ -77,6 +85,7 @@ class RemoteEngine:
                 stdout=subprocess.DEVNULL,
             )
         self._unpacker = Unpacker()
+        self._watch.begin()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._send(asdict(self._opening))
         first = await self._next_messages()
@@ -95,11 +104,18 @@ class RemoteEngine:
         self._listener, self._died = listener, died
         if not self._ready:
             await self.start()
-        self._task = asyncio.create_task(self._live())
+        self._tasks = [asyncio.create_task(self._live())]
+        if self._looks:
+            self._tasks.append(asyncio.create_task(self._look()))
 
     async def submit(self, tag: int, job: Job) -> None:
         """Take a job."""
-        await self._call({"do": "submit", "tag": tag, "job": asdict(job)})
+        self._watch.submit(tag, job.grammar is not None)
+        try:
+            await self._call({"do": "submit", "tag": tag, "job": asdict(job)})
+        except BaseException:
+            self._watch.forget(tag)
+            raise
 
     def cancel(self, tag: int) -> None:
         """End a job."""
@@ -117,11 +133,15 @@ class RemoteEngine:
         return found
 
     async def close(self) -> None:
-        """End the process: by asking it, and where it does not hear, by force."""
+        """End the process: by asking it, and by force where it does not hear, as one that still
+        opens its model.
+        """
+        if self._process is not None and not self._ready:
+            self._process.kill()
         self._ready = False
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._end()
 
     async def _live(self) -> None:
@@ -150,10 +170,34 @@ class RemoteEngine:
                     _log.error("The engine did not start: %s", error)
                     await self._end()
 
+    async def _look(self) -> None:
+        """End a process that answers no more, or whose steps do not end."""
+        while True:
+            await asyncio.sleep(self._watch.pause)
+            if not self._ready:
+                continue
+            try:
+                figures = await asyncio.wait_for(self.stats(), self._watch.pause)
+            except asyncio.TimeoutError:
+                figures = None
+            except RequestError:  # it has died meanwhile
+                continue
+            if self._watch.stalls(figures):
+                self._kill("does not go on")
+
+    def _kill(self, why: str) -> None:
+        """End the process, which is then started again."""
+        _log.error("The engine %s: its process is ended.", why)
+        self._watch.begin()
+        if self._process is not None:
+            self._process.kill()
+
     def _hear(self, message: dict[str, Any]) -> None:
         if "events" in message:
             assert self._listener is not None
             self._listener(message["events"])
+            if self._watch.fails(message["events"]):
+                self._kill("fails at every step")
             return
         waiting = self._calls.pop(message["call"], None)
         if waiting is None or waiting.done():

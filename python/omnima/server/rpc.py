@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omnima.errors import ConfigError, OmnimaError
 from omnima.server import extras, schemas
 from omnima.server.errors import RequestError, as_request_error
+from omnima.server.rpc_guard import RpcGuard, abort, caller
 from omnima.server.service import Run
 
 if TYPE_CHECKING:
@@ -30,15 +31,13 @@ SERVICE = "omnima.v1.Omnima"
 _log = logging.getLogger("omnima.server")
 _EXTRA = ("grpc", "grpc_tools", "grpc_health")
 _WATCH_SECONDS = 1.0
-_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+# Methods that ask for no work.
+_UNCOUNTED = frozenset(
+    [
+        f"/{SERVICE}/Abort",
+        *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")),
+    ]
+)
 _OPTIONS = (
     "max_new_tokens",
     "temperature",
@@ -90,7 +89,14 @@ async def start_rpc(state: State, host: str, port: int, vocab_size: int) -> tupl
         ("grpc.max_receive_message_length", state.limits.body_bytes),
         ("grpc.so_reuseport", 0),
     ]
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=state.limits.connections)
+    # It is one but by name: this module is read where gRPC is not installed, too.
+    grpc.aio.ServerInterceptor.register(RpcGuard)
+    guard = RpcGuard(state.door, state.limits.body_seconds, _UNCOUNTED)
+    server = grpc.aio.server(
+        interceptors=[guard],
+        options=options,
+        maximum_concurrent_rpcs=state.limits.connections,
+    )
     services.add_OmnimaServicer_to_server(_Calls(state, messages, vocab_size), server)
     health_pb2_grpc.add_HealthServicer_to_server(_Health(state, health_pb2), server)
     shown = f"[{host}]" if ":" in host else host
@@ -119,16 +125,16 @@ class _Calls:
         error: RequestError | None = None
         try:
             with _explained():
-                who = _enter(self._state, context)
                 body = {"prompt": request.prompt, "model": request.model}
                 body |= {each: getattr(request, each) for each in _given(request)}
                 body |= {"stop": list(request.stop)} if request.stop else {}
                 body |= {"logit_bias": {str(id): bias for id, bias in request.logit_bias.items()}}
                 asked = schemas.parsed(schemas.GenerateRequest, json.dumps(body).encode())
                 if request.request_id:
-                    if (who, request.request_id) in self._runs:
+                    wanted = (caller.get(), request.request_id)
+                    if wanted in self._runs:
                         raise RequestError("request_id is that of another call that runs.")
-                    name = (who, request.request_id)
+                    name = wanted
                     self._runs[name] = None
                 prepared = await self._state.preparer.plain(asked)
                 run = await self._state.service.write(prepared.request)
@@ -144,13 +150,12 @@ class _Calls:
             if name is not None:
                 self._runs.pop(name, None)
         if error is not None:
-            await _abort(context, error)
+            await abort(context, error)
 
     async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Mean hidden states."""
 
         async def work() -> Any:
-            _enter(self._state, context)
             preparer = self._state.preparer
             adapter = preparer.adapter_of(request.model)
             rows = await asyncio.to_thread(
@@ -169,8 +174,7 @@ class _Calls:
         """End a call."""
 
         async def work() -> Any:
-            who = _enter(self._state, context, counts=False)
-            run = self._runs.get((who, request.request_id))
+            run = self._runs.get((caller.get(), request.request_id))
             if run is not None:
                 run.fail(RequestError("The request was aborted.", 499))
             return self._messages.AbortReply(found=run is not None)
@@ -181,7 +185,6 @@ class _Calls:
         """What is served."""
 
         async def work() -> Any:
-            _enter(self._state, context)
             preparer = self._state.preparer
             return self._messages.ModelInfoReply(
                 model=preparer.name,
@@ -212,7 +215,6 @@ class _Health:
         """Whether the engine answers."""
 
         async def work() -> Any:
-            _enter(self._state, context, counts=False)
             if request.service not in ("", SERVICE):
                 raise RequestError(f"There is no service {request.service!r:.80}.", 404)
             return await self._status()
@@ -223,24 +225,22 @@ class _Health:
         """The same, of all services."""
 
         async def work() -> Any:
-            _enter(self._state, context, counts=False)
             status = await self._status()
             return self._messages.HealthListResponse(statuses={"": status, SERVICE: status})
 
         return await _answered(work, context)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """The same whenever it changes."""
-        try:
-            _enter(self._state, context, counts=False)
-        except RequestError as error:
-            await _abort(context, error)
+        """The same whenever it changes, until the server ends, which waits for its calls."""
         before = None
         while True:
+            last = self._state.draining
             now = await self._status()
             if now != before:
                 yield now
                 before = now
+            if last:
+                return
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _status(self) -> Any:
@@ -253,11 +253,6 @@ class _Health:
 
 def _given(request: Any) -> list[str]:
     return [each for each in _OPTIONS if request.HasField(each)]
-
-
-def _enter(state: State, context: Any, counts: bool = True) -> str:
-    said = dict(context.invocation_metadata() or ())
-    return state.door.enter(str(said.get("authorization", "")), counts)
 
 
 @contextmanager
@@ -277,11 +272,4 @@ async def _answered(work: Callable[[], Awaitable[Any]], context: Any) -> Any:
         with _explained():
             return await work()
     except RequestError as error:
-        await _abort(context, error)
-
-
-async def _abort(context: Any, error: RequestError) -> None:
-    import grpc
-
-    code = getattr(grpc.StatusCode, _STATUS.get(error.status, "INTERNAL"))
-    await context.abort(code, str(error))
+        await abort(context, error)

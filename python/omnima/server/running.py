@@ -206,22 +206,27 @@ async def serve_here(
     ready: Callable[[], object],
     calls: Any = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain, the `calls` of a gRPC server with it; a second
-    signal drains no longer.
+    """Serve until SIGTERM or Ctrl-C, then drain, the `calls` of a gRPC server with it, within
+    `drain_seconds` in all; a second signal drains no longer.
     """
     server = _uvicorn(app, limits, drain_seconds)
     loop = asyncio.get_running_loop()
 
     def end() -> None:
-        if state.draining or calls is None:
-            server.force_exit, server.should_exit = state.draining, True
-        else:  # HTTP ends last, and the engine with it
-            ending.append(loop.create_task(end_calls()))
-        state.draining = True
+        if state.draining:
+            server.force_exit = server.should_exit = True
+        else:
+            state.door.close()
+            ending.append(loop.create_task(drain()))
 
-    async def end_calls() -> None:
-        await calls.stop(drain_seconds)
-        server.should_exit = True
+    async def drain() -> None:
+        late = loop.time() + drain_seconds
+        try:
+            if calls is not None:  # HTTP ends last, and the engine with it
+                await calls.stop(drain_seconds)
+        finally:
+            server.config.timeout_graceful_shutdown = _whole(late - loop.time())
+            server.should_exit = True
 
     ending: list[asyncio.Task[None]] = []
 
@@ -234,11 +239,7 @@ def _in_thread(
     app: App, state: State, listening: socket.socket, limits: Limits, drain_seconds: float
 ) -> Server:
     server = _uvicorn(app, limits, drain_seconds)
-
-    def drain() -> None:
-        state.draining = True
-
-    end = start_thread(server, lambda ready: serving(server, listening, ready), drain)
+    end = start_thread(server, lambda ready: serving(server, listening, ready), state.door.close)
     host, port = listening.getsockname()[:2]
     return Server(host, port, state, end)
 
@@ -325,13 +326,17 @@ def _uvicorn(app: App, limits: Limits, drain_seconds: float) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.connections,
-            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+            timeout_graceful_shutdown=_whole(drain_seconds),
             backlog=1024,
             lifespan="on",
             ws="none",
         )
     )
+
+
+def _whole(seconds: float) -> int:
+    """Seconds as uvicorn takes them: one at least."""
+    return max(1, round(seconds))
 
 
 def quiet_server(config: uvicorn.Config) -> uvicorn.Server:

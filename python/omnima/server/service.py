@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from omnima.errors import OmnimaError
 from omnima.generation.text import TextAssembler
-from omnima.server.errors import RequestError, as_request_error, engine_away
+from omnima.server.embeddings import Embeddings, Gone
+from omnima.server.errors import RequestError, as_request_error, engine_away, shutting_down
 from omnima.server.jobs import EngineClient, Event, Job
 from omnima.tokenizers import Tokenizer
 
@@ -207,7 +208,7 @@ class Service:
         self._choices: dict[int, Choice] = {}
         self._runs: dict[Run, asyncio.TimerHandle | None] = {}  # which ends those that are late
         self._tags = itertools.count()
-        self._embedding = asyncio.Semaphore(1)
+        self._embeddings = Embeddings(engine)
 
     async def begin(self) -> None:
         """Start the engine."""
@@ -216,7 +217,7 @@ class Service:
     async def close(self) -> None:
         """End all requests, and the engine."""
         for run in list(self._runs):
-            run.fail(RequestError("The server is shutting down.", 503, retry_after=5))
+            run.fail(shutting_down())
         await self.engine.close()
 
     @property
@@ -229,28 +230,20 @@ class Service:
         rows: Sequence[list[int]],
         adapter: str | None,
         seconds: float,
-        gone: Callable[[], Awaitable[bool]] | None = None,
+        gone: Gone | None = None,
     ) -> list[list[float]]:
         """Return the mean of the last hidden states of each text.
 
         One text after another is computed, so that a long list of one client lets others in
-        between, and ends when its client has gone.
+        between, and ends when its client has gone. A text that is being computed when its client
+        goes, or when it is too late, is computed to its end, and the next one begins no sooner.
 
         Raises
         ------
         RequestError
             The client has gone, or it takes too long.
         """
-        late, found = time.monotonic() + seconds, []
-        for ids in rows:
-            async with self._embedding:
-                if time.monotonic() > late:
-                    message = f"The texts were not read within {seconds:g} seconds."
-                    raise RequestError(message, 504, code="timeout")
-                if gone is not None and await gone():
-                    raise RequestError("The client has gone.", 499)
-                found.append(await self.engine.embed(ids, adapter))
-        return found
+        return await self._embeddings.of(rows, adapter, seconds, gone)
 
     async def write(self, request: TextRequest) -> Run:
         """Begin to write.

@@ -157,6 +157,35 @@ def test_what_cannot_be_shown_is_one_line(
     assert line.startswith("error: ") and said in line and "\n" not in line
 
 
+def test_a_signal_while_a_model_is_opened_ends_the_command(unmeasured: dict[str, str]) -> None:
+    program = (
+        "import sys, time\n"
+        "from omnima.evaluation import directory\n"
+        "def opens(*_, **__):\n"
+        "    print('opens', flush=True)\n"
+        "    time.sleep(600)\n"
+        "directory.open_model = opens\n"
+        "from omnima.cli import main\n"
+        "main(['demo', 'x', '--port', '0'])\n"
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process: Any = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=unmeasured,
+        )
+        with process:
+            try:
+                line = process.stdout.readline()
+                process.send_signal(number)
+                out, errors = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert (line, out, errors, process.returncode) == ("opens\n", "", "", 0)
+
+
 def test_the_life_of_the_command(
     places: tuple[Path, Path], tmp_path: Path, unmeasured: dict[str, str]
 ) -> None:

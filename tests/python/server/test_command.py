@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +17,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+import omnima
 from omnima.errors import ConfigError
-from omnima.server.command import adapters_of, name_of
+from omnima.server import EngineOptions, Limits, remote, running
+from omnima.server.command import Serving, adapters_of, name_of
+from omnima.server.engine import LocalEngine
 
 from .conftest import made
 from .http import ask, connect, until
@@ -172,6 +178,41 @@ def test_a_second_signal_does_not_wait_for_texts(places: tuple[Path, Path]) -> N
             process.kill()
 
 
+SLOW = {
+    "engine": """
+from omnima.server import remote
+remote._PROGRAM = "import sys, time; print('opens', file=sys.stderr, flush=True); time.sleep(600)"
+""",
+    "tokenizer": """
+import omnima.hub
+def opens(_):
+    print("opens", file=sys.stderr, flush=True)
+    time.sleep(600)
+omnima.hub.open_tokenizer = opens
+""",
+}
+
+
+@pytest.mark.parametrize("slow", list(SLOW))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_model_is_opened_ends_all_at_once(
+    places: tuple[Path, Path], slow: str, number: signal.Signals
+) -> None:
+    """The engine's process, too: it holds standard error, which ends with it."""
+    program = f"import sys, time\n{SLOW[slow]}\nfrom omnima.cli import main\nmain(sys.argv[1:])"
+    words = [sys.executable, "-c", program, "serve", str(places[0]), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "opens\n"
+            process.send_signal(number)
+            assert process.communicate(timeout=60) == ("", "")
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to serve on")
 def test_a_device_that_is_not_there_is_said(places: tuple[Path, Path]) -> None:
     with start(str(places[0]), "--port", "0", "--device", "cuda") as process:
@@ -225,3 +266,44 @@ def test_names() -> None:
     assert name_of("owner/model@main") == "model"
     with pytest.raises(ConfigError, match="twice"):
         adapters_of(["a=b", "a=c"])
+
+
+def test_what_is_drained_shares_its_time(
+    model: omnima.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP has what gRPC has left of it, so that the end comes when it is said to."""
+    given: list[float] = []
+
+    class Calls:
+        async def stop(self, seconds: float) -> None:
+            given.append(seconds)
+            await asyncio.sleep(2.5)
+
+    async def serving(server: Any, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not server.should_exit:
+            await asyncio.sleep(0.01)
+        given.append(server.config.timeout_graceful_shutdown)
+
+    async def main() -> None:
+        assert model.tokenizer is not None
+        engine = LocalEngine(model, EngineOptions(), [2])
+        try:
+            app, state = running.assembled(engine, model.tokenizer, "tiny", Limits(), None)
+            with socket.socket() as unused:
+                await running.serve_here(app, state, unused, Limits(), 10.0, print, Calls())
+            assert state.draining
+        finally:
+            await engine.close()
+
+    monkeypatch.setattr(running, "serving", serving)
+    asyncio.run(main())
+    assert given[0] == 10.0 and 1 <= given[1] <= 8
+
+
+def test_a_container_has_the_time_that_an_end_takes() -> None:
+    """That of requests, and then that of the engine's process."""
+    compose = Path(__file__).resolve().parents[3] / "deploy" / "compose.yaml"
+    about = yaml.safe_load(compose.read_text(encoding="utf-8"))["services"]["omnima"]
+    grace = float(about["stop_grace_period"].removesuffix("s"))
+    assert grace >= Serving("x").drain_seconds + remote._ENDING + 5

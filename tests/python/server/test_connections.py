@@ -121,6 +121,19 @@ def test_a_large_head_is_not_kept(strict: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_too_many_is_told_so(
+    model: omnima.Model, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, kind)
+    with omnima.serve(model, limits=Limits(connections=2)) as server:
+        with connected(server, b""), connected(server, b""):
+            status, answer, head = ask(server, "/health")
+            assert status == 503 and answer["error"]["code"] == "connections"
+            assert int(head["retry-after"]) >= 1 and head["connection"] == "close"
+        assert until(lambda: ask(server, "/health")[0] == 200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_patient_answers_are_not_cut(
     model: omnima.Model, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

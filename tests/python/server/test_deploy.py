@@ -67,7 +67,7 @@ def test_containers_may_do_little() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     served = compose["services"]["omnima"]
     assert served["read_only"] and served["volumes"][0].endswith(":ro")
-    assert "--api-keys" in served["command"]
+    assert "--api-keys" in served["command"] and served["init"] is True
     for each in (served, read("compose.cuda.yaml")["services"]["omnima"]):
         assert (DEPLOY / each["build"]["dockerfile"].removeprefix("deploy/")).is_file()
     assert read("prometheus/prometheus.yml")["rule_files"] == ["alerts.yml"]
@@ -86,15 +86,28 @@ def test_prometheus_takes_its_files(words: list[str]) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.fixture(scope="module")
-def reader() -> Any:
-    """tools/read_dockerfile.py, which is part of no package."""
-    path = DEPLOY.parent / "tools" / "read_dockerfile.py"
-    spec = importlib.util.spec_from_file_location("read_dockerfile", path)
+def tool(name: str) -> Any:
+    """A module of tools/, which is part of no package."""
+    spec = importlib.util.spec_from_file_location(name, DEPLOY.parent / "tools" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    sys.modules["read_dockerfile"] = module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    return tool("read_dockerfile")
+
+
+@pytest.mark.parametrize("python", ["/opt/python", "/usr/bin/python3", r"/a\1/python3.12"])
+def test_an_environment_is_made_with_the_python_that_is_named(reader: Any, python: str) -> None:
+    """Whatever its own path ends in."""
+    check = tool("deploy_check")
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        build = reader.read_dockerfile(DEPLOY / name)[0]
+        [made] = [rest for rest in build.all("RUN") if "-m venv" in rest]
+        assert check.with_python(made, python) == f"{python} -m venv /opt/omnima"
 
 
 @pytest.mark.parametrize("name,device", [("Dockerfile", "cpu"), ("Dockerfile.cuda", "cuda")])
@@ -168,6 +181,14 @@ def test_a_probe_without_a_key_sees_a_server_that_wants_one(
             (tmp_path / "key").write_text(held + "\n")
             about = {**os.environ, "OMNIMA_API_KEY_FILE": str(tmp_path / "key")}
             assert subprocess.run(words, env=about).returncode == code
+
+
+def test_the_probe_shows_its_key_to_no_proxy(server: Server) -> None:
+    """One that nobody answers: whoever asked it would hear nothing."""
+    words = [sys.executable, "-m", "omnima.server.probe", server.url]
+    proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    about = {**os.environ, **proxies, "no_proxy": "", "NO_PROXY": "", "OMNIMA_API_KEY": "om-mine"}
+    assert subprocess.run(words, env=about).returncode == 0
 
 
 def test_the_probe_tells_well_from_ill(server: Server) -> None:

@@ -48,6 +48,7 @@ def test_a_job_may_be_cancelled_before_it_comes(model: omnima.Model) -> None:
         with pytest.raises(RequestError, match="ended before") as found:
             engine.submit(1, job)
         assert found.value.status == 499 and engine.stats()["waiting"] == 0
+        assert engine._grammars is not None and not engine._grammars._compiled  # no work is done
         engine.expect(2)
         with pytest.raises(ConfigError):
             engine.submit(2, Job([5], {"max_new_tokens": 1}, grammar="{"))

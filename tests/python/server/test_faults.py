@@ -137,8 +137,13 @@ def test_a_server_that_drains_is_well_but_not_ready(
     slow: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ask(slow, "/ready")[0] == 200
-    monkeypatch.setattr(slow._state, "draining", True)
+    monkeypatch.setattr(slow._state.door, "closed", True)
     assert ask(slow, "/ready")[0] == 503 and ask(slow, "/health")[0] == 200
+    assert ask(slow, "/metrics")[0] == 200
+    for path, body in (("/v1/completions", LONG), ("/tokenize", {"prompt": "a"})):
+        status, answer, head = ask(slow, path, body)
+        assert status == 503 and int(head["retry-after"]) >= 1
+        assert answer["error"]["code"] == "shutting_down"
 
 
 def test_an_error_of_one_ends_no_other(slow: Server) -> None:

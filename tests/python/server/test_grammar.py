@@ -123,6 +123,41 @@ def test_so_many_compiled_grammars_are_kept(tokenizer: omnima.Tokenizer) -> None
     assert texts[8] in kept._compiled and texts[9] not in kept._compiled
 
 
+LONG = [
+    "a" + "{9}" * 300_000,
+    "a" + "{99}" * 2500,
+    "a{" + "9" * 5000 + "}",
+    "a{1," + "9" * 5000 + "}",
+    "(" * 9 + "a" * 99 + "{99999})" * 9,
+]
+
+
+@pytest.mark.parametrize("pattern", LONG, ids=lambda each: each[:8])
+@pytest.mark.parametrize("place", ["pattern", "patternProperties", "alone"])
+def test_long_expressions_are_refused_at_no_cost(pattern: str, place: str) -> None:
+    """Their size is looked at first, and no number of theirs grows."""
+    schemas = {"pattern": {"pattern": pattern}, "patternProperties": {place: {pattern: {}}}}
+    began = time.thread_time()
+    with pytest.raises(ConfigError, match=r"limit is (65536|20000)") as found:
+        if place == "alone":
+            grammar.of_regex(pattern)
+        else:
+            grammar.of_schema(schemas[place])
+    assert len(str(found.value)) < 200 and time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("pattern", [*LONG, "a{" + "9" * 60_000], ids=lambda each: each[:8])
+def test_the_work_of_measuring_an_expression_is_linear(pattern: str) -> None:
+    began = time.thread_time()
+    written_out(pattern, 20_000)
+    assert time.thread_time() - began < 2
+
+
+def test_large_choices_are_not_gone_through() -> None:
+    with pytest.raises(ConfigError, match="the choices have 3000000 characters; the limit"):
+        grammar.of_choices(["." * 1_500_000] * 2)
+
+
 @pytest.mark.parametrize("pattern,size", [(r"\{a{3}", 4), (r"[\]a]{2}b", 3), (r"\(\)", 2)])
 def test_escaped_characters_count_as_one(pattern: str, size: int) -> None:
     assert written_out(pattern) == size

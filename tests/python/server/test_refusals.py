@@ -132,6 +132,16 @@ BAD: list[tuple[str, Any, int, str | None, str]] = [
         "response_format",
         "http://x/y",
     ),
+    (
+        "chat/completions",
+        structured(
+            type="json_schema",
+            json_schema={"schema": {"type": "string", "pattern": "a" + "{99}" * 2500}},
+        ),
+        400,
+        "response_format",
+        "limit is 20000",
+    ),
     ("chat/completions", chat(tool_choice=NAMED, tools=[tool("now")]), 400, "tool_choice", "roll"),
     (
         "chat/completions",

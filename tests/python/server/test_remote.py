@@ -19,7 +19,9 @@ import omnima
 from omnima.errors import ConfigError, OmnimaError
 from omnima.server import remote, worker
 from omnima.server.errors import RequestError
+from omnima.server.jobs import Job
 from omnima.server.remote import RemoteEngine
+from omnima.server.watch import Watch
 from omnima.server.wire import Unpacker, packed, read_messages
 from omnima.server.worker import Opening
 
@@ -52,7 +54,7 @@ def test_a_listener_that_fails_is_a_death(monkeypatch: pytest.MonkeyPatch) -> No
         while not started and time.monotonic() < end:
             await asyncio.sleep(0.01)
         assert deaths == [1] and engine.restarts == 1
-        assert engine._task is not None and not engine._task.done()
+        assert engine._tasks and not engine._tasks[0].done()
         await engine.close()
 
     asyncio.run(main())
@@ -76,7 +78,9 @@ def test_what_fails_inside_is_for_the_log(caplog: pytest.LogCaptureFixture, tmp_
     assert "secret" in caplog.text
 
 
-def engine_of(program: str, monkeypatch: pytest.MonkeyPatch, place: Path) -> RemoteEngine:
+def engine_of(
+    program: str, monkeypatch: pytest.MonkeyPatch, place: Path, **more: float
+) -> RemoteEngine:
     """An engine whose process runs this program, which finds its socket as `wire`, how often it was
     started before as `count`, and `tell`.
     """
@@ -93,7 +97,7 @@ def engine_of(program: str, monkeypatch: pytest.MonkeyPatch, place: Path) -> Rem
         "                   'memory_bytes': 64}}\n"
     )
     monkeypatch.setattr(remote, "_PROGRAM", opens + program)
-    return RemoteEngine(Opening("x"), first_pause=0.01, longest_pause=0.02)
+    return RemoteEngine(Opening("x"), first_pause=0.01, longest_pause=0.02, **more)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,70 @@ def test_an_engine_that_dies_is_started_until_it_stays(
 
     asyncio.run(main())
     assert (tmp_path / "starts").read_text() == "3"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "for _ in range(5): tell({'events': [[1, [], [], 'error', 0, 'no']]})\ntime.sleep(600)",
+        "time.sleep(600)",
+        "for i in range(10**9):\n"
+        "    assert wire.recv(4096)\n"
+        "    stats = {'running': 1, 'waiting': 0, 'busy_seconds': 3.5}\n"
+        "    tell({'call': i, 'result': stats})\n",
+    ],
+    ids=["fails", "does not answer", "does not end a step"],
+)
+def test_an_engine_that_writes_no_more_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
+    async def main() -> None:
+        engine = engine_of("tell(ready)\n" + program, monkeypatch, tmp_path, stall_seconds=0.4)
+        deaths: list[int] = []
+        await engine.begin(lambda events: None, lambda: deaths.append(1))
+        first = engine._process
+        assert first is not None
+        end = time.monotonic() + 60
+        while not engine.restarts:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+        assert deaths and first.returncode == -signal.SIGKILL
+        await engine.close()
+
+    monkeypatch.setattr(remote, "_ENDING", 0.2)
+    asyncio.run(main())
+
+
+def figures(running: int, busy: float) -> dict[str, float]:
+    return {"running": running, "waiting": 0, "busy_seconds": busy}
+
+
+def test_an_engine_that_rests_or_goes_on_has_not_stalled() -> None:
+    watch = Watch(1.0)
+    assert not any(watch.stalls(figures(0, 1.0)) for _ in range(99))
+    assert not any(watch.stalls(figures(1, i / 10)) for i in range(99))
+    assert not any(watch.stalls(figures(1, i // 15)) for i in range(99))
+    assert not watch.stalls(figures(1, 49.0))
+    assert not any(watch.stalls(None) for _ in range(15))
+    assert not watch.stalls(figures(1, 50.0))
+    assert [watch.stalls(figures(1, 50.0)) for _ in range(20)][-2:] == [False, True]
+
+
+def test_a_structure_that_cannot_be_kept_to_is_no_failure_of_the_engine() -> None:
+    watch = Watch(1.0)
+    for tag in range(9):
+        watch.submit(tag, True)
+        assert not watch.fails([(tag, [], [], "error", 0, "no")])
+        assert not watch.fails([(99, [], [], "cancelled", 0, "")])
+    assert not watch._structured
+
+    async def main() -> None:
+        engine = RemoteEngine(Opening("x"))
+        with pytest.raises(RequestError, match="away"):
+            await engine.submit(1, Job([1], {}, grammar="x"))
+        assert not engine._watch._structured
+
+    asyncio.run(main())
 
 
 def test_a_process_that_does_not_end_is_ended(

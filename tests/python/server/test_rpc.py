@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import omnima
 from omnima.errors import ConfigError
 from omnima.server import new_key
+from omnima.server.app import State
 from omnima.server.engine import LocalEngine
 from omnima.server.jobs import EngineOptions
 from omnima.server.keys import ApiKeys
@@ -25,8 +27,8 @@ from omnima.server.prepare import stop_ids_of
 from omnima.server.rpc import PROTOCOL, ROOT, _answered, _Calls, compiled, start_rpc
 from omnima.server.running import assembled
 
-CLIENT = """
-import json, sys, threading, time
+OPENS = """
+import json, os, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -44,6 +46,8 @@ def code(call):
         return error.code().name, error.details()
     return "OK", ""
 
+"""
+CLIENT = """
 info = stub.ModelInfo(messages.ModelInfoRequest(), metadata=key)
 found["info"] = [info.model, list(info.adapters), info.context, info.vocab_size]
 asked = dict(prompt="To be", temperature=0, max_new_tokens=12)
@@ -121,6 +125,40 @@ for attempt in range(100):
 found["no call"] = stub.Abort(messages.AbortRequest(request_id="other"), metadata=key).found
 print(json.dumps(found))
 """
+WATCHING = """
+health = health_pb2_grpc.HealthStub(channel)
+question = health_pb2.HealthCheckRequest()
+found["watched"] = [each.status for each in health.Watch(question, metadata=key, timeout=60)]
+found["work"] = code(lambda: stub.ModelInfo(messages.ModelInfoRequest(), metadata=key))
+found["check"] = health.Check(question, metadata=key).status
+print(json.dumps(found))
+"""
+# Calls whose message never comes: more of them than the server has places, and one with a key.
+SILENT = """
+def never():
+    threading.Event().wait()
+    yield
+
+def begun(path, **more):
+    kinds = {"request_serializer": bytes, "response_deserializer": bytes, **more}
+    return channel.stream_stream(path, **kinds)
+
+calls = [begun("/omnima.v1.Omnima/Generate")(never(), timeout=60) for _ in range(6)]
+calls += [begun("/omnima.v1.Omnima/Embed")(never(), timeout=60)]
+found["codes"] = [code(lambda: list(each))[0] for each in calls]
+
+def told(path, messages):
+    said = ["RESOURCE_EXHAUSTED"]
+    while said[0] == "RESOURCE_EXHAUSTED":  # the places of calls that have ended are given back
+        call = begun("/omnima.v1.Omnima/" + path)(messages, timeout=60, metadata=key)
+        said = code(lambda: list(call))
+    return said
+
+for path in ("Generate", "Embed"):
+    found[path], found["no " + path] = told(path, never()), told(path, iter(()))
+print(json.dumps(found), flush=True)
+os._exit(0)  # threads of the channel wait for what never comes
+"""
 
 
 @pytest.fixture(scope="module")
@@ -129,21 +167,22 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return file, new_key(file, "anna")
 
 
-@pytest.fixture(scope="module")
-def port(model: omnima.Model, key: tuple[Path, str]) -> Iterator[int]:
-    """Where a gRPC server listens, on a thread of its own."""
-    started: list[int] = []
+@contextmanager
+def listening(
+    model: omnima.Model, key: tuple[Path, str], limits: Limits
+) -> Iterator[tuple[int, State]]:
+    """Where a gRPC server listens, on a thread of its own, and what its calls share."""
+    started: list[tuple[int, State]] = []
     ready, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
         assert model.tokenizer is not None
         engine = LocalEngine(model, EngineOptions(), stop_ids_of(model.tokenizer))
-        limits = Limits(body_bytes=50_000, connections=8)
         keys = ApiKeys.read(key[0])
         _, state = assembled(engine, model.tokenizer, "tiny", limits, keys)
         await state.service.begin()
         server, taken = await start_rpc(state, "127.0.0.1", 0, engine.vocab_size)
-        started.append(taken)
+        started.append((taken, state))
         ready.set()
         await asyncio.to_thread(stop.wait)
         await server.stop(1)
@@ -160,18 +199,35 @@ def port(model: omnima.Model, key: tuple[Path, str]) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def found(port: int, key: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the generated client saw."""
+def port(model: omnima.Model, key: tuple[Path, str]) -> Iterator[int]:
+    with listening(model, key, Limits(body_bytes=50_000, connections=8)) as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a client's modules."""
     folder = tmp_path_factory.mktemp("client")
     made = ROOT / Path(PROTOCOL).parent
     words = [f"-I{made}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
     compiler = [sys.executable, "-m", "grpc_tools.protoc", *words, Path(PROTOCOL).name]
     subprocess.run(compiler, check=True)
-    client = [sys.executable, "-c", CLIENT, str(folder), str(port), key[1]]
+    return folder
+
+
+def told(program: str, folder: Path, port: int, key: str) -> Any:
+    """What a program saw that finds a client's modules, the server and a key."""
+    words = [sys.executable, "-c", OPENS + program, str(folder), str(port), key]
     quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}
-    done = subprocess.run(client, capture_output=True, text=True, timeout=300, env=quiet)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=quiet)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def found(port: int, key: tuple[Path, str], generated: Path) -> Any:
+    """What the generated client saw."""
+    return told(CLIENT, generated, port, key[1])
 
 
 def test_texts_are_those_of_the_engine(found: Any, model: omnima.Model) -> None:
@@ -199,6 +255,32 @@ def test_what_is_served(found: Any, model: omnima.Model) -> None:
 def test_every_call_wants_a_key(found: Any) -> None:
     codes = {name: each for name, each in found["codes"].items() if name.startswith("no key")}
     assert len(codes) == 7 and {each[0] for each in codes.values()} == {"UNAUTHENTICATED"}
+
+
+def test_a_call_without_a_message_holds_no_place(
+    model: omnima.Model, key: tuple[Path, str], generated: Path
+) -> None:
+    """Without a key it ends at once, with one soon."""
+    with listening(model, key, Limits(body_seconds=0.5, connections=2)) as (port, _):
+        found = told(SILENT, generated, port, key[1])
+    assert set(found["codes"]) <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
+    for path in ("Generate", "Embed"):
+        assert found[path] == ["DEADLINE_EXCEEDED", "The message did not come within 0.5 seconds."]
+        assert found[f"no {path}"] == ["INVALID_ARGUMENT", "The call has no message."]
+
+
+def test_calls_end_with_their_server(
+    model: omnima.Model, key: tuple[Path, str], generated: Path
+) -> None:
+    """One that watches, too: it hears so before. No more work is taken meanwhile."""
+    with listening(model, key, Limits()) as (port, state):
+        watching = threading.Timer(0.5, state.door.close)
+        watching.start()
+        found = told(WATCHING, generated, port, key[1])
+        watching.join()
+    assert found["watched"][-1] == 2 and set(found["watched"]) <= {1, 2}
+    assert found["work"] == ["UNAVAILABLE", "The server is shutting down."]
+    assert found["check"] == 2
 
 
 def test_errors_have_their_codes(found: Any) -> None:

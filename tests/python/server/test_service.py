@@ -319,3 +319,62 @@ def test_texts_are_embedded_while_somebody_waits(
 
     asyncio.run(main())
     assert len(read) == 2 if status == 499 else 1 <= len(read) < 10
+
+
+class Gated(Written):
+    """Embeds when it is let, and counts what it embeds at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+        self.open = asyncio.Event()
+        self.at_once = self.most = 0
+
+    async def embed(self, ids: list[int], adapter: str | None) -> list[float]:
+        self.begun.append(ids[0])
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await asyncio.shield(self.open.wait())
+        self.at_once -= 1
+        return [float(ids[0])]
+
+
+async def quiet() -> None:
+    """Let all that can go on go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_text_keeps_its_place_when_its_client_goes(tokenizer: omnima.Tokenizer) -> None:
+    async def main() -> None:
+        engine = Gated()
+        service = Service(engine, tokenizer)
+        calls = [asyncio.create_task(service.embed([[i], [i + 10]], None, 60.0)) for i in range(4)]
+        await quiet()
+        for each in calls[:3]:  # the first of them is being computed, the others wait
+            each.cancel()
+        await quiet()
+        assert engine.begun == [0] and not calls[3].done()
+        engine.open.set()
+        assert await calls[3] == [[3.0], [13.0]]
+        assert engine.begun == [0, 3, 13] and engine.most == 1
+        assert all(each.cancelled() for each in calls[:3])
+
+    asyncio.run(main())
+
+
+def test_a_text_to_embed_waits_no_longer_than_a_request_may(tokenizer: omnima.Tokenizer) -> None:
+    """Neither for its place nor for the engine; what was not begun is never."""
+
+    async def main() -> None:
+        engine = Gated()
+        service = Service(engine, tokenizer)
+        calls = [service.embed([[i]], None, 0.05) for i in range(3)]
+        found = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
+        assert [isinstance(each, RequestError) and each.status for each in found] == [504] * 3
+        assert engine.begun == [0]
+        engine.open.set()
+        assert await service.embed([[7]], None, 60.0) == [[7.0]]
+        assert engine.begun == [0, 7]
+
+    asyncio.run(main())
